@@ -1,0 +1,1 @@
+"""Thin command-line programs over lps.pipeline, lps.model and lps.manifests."""

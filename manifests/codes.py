@@ -1,0 +1,99 @@
+"""The closed vocabulary of what can become of an input video.
+
+Every input video ends as one row; a row that is not ``ok`` carries one of these codes.
+Adding a code is a minor schema change, renaming one a major change.
+"""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Outcome of one input video."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    """Some clips were made, but the video has a fault that `error_code` names."""
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """Not an input by declared rule (a mask, a foreign file, not selected)."""
+
+
+class Stage(StrEnum):
+    """Where a fault was found."""
+
+    DISCOVER = "discover"
+    PROBE = "probe"
+    DECODE = "decode"
+    DETECT = "detect"
+    TRACK = "track"
+    ALIGN = "align"
+    ENCODE = "encode"
+    WRITE = "write"
+
+
+class Code(StrEnum):
+    """Why a video has no clips, or fewer than asked."""
+
+    E_MISSING_FILE = "E_MISSING_FILE"
+    E_EMPTY_FILE = "E_EMPTY_FILE"
+    E_PROBE = "E_PROBE"
+    E_NO_VIDEO_STREAM = "E_NO_VIDEO_STREAM"
+    E_DECODE = "E_DECODE"
+    E_TRUNCATED = "E_TRUNCATED"
+    E_TOO_SHORT = "E_TOO_SHORT"
+    E_LIMIT = "E_LIMIT"
+    E_NO_FACE = "E_NO_FACE"
+    E_FACE_TOO_SMALL = "E_FACE_TOO_SMALL"
+    E_LOW_DET_RATE = "E_LOW_DET_RATE"
+    E_TRACK_GAP = "E_TRACK_GAP"
+    E_NO_CONTIGUOUS_RUN = "E_NO_CONTIGUOUS_RUN"
+    E_ALIGN = "E_ALIGN"
+    E_LANDMARK = "E_LANDMARK"
+    E_MULTI_FACE_AMBIGUOUS = "E_MULTI_FACE_AMBIGUOUS"
+    E_LABEL_CONFLICT = "E_LABEL_CONFLICT"
+    E_ORIGINAL_UNRESOLVED = "E_ORIGINAL_UNRESOLVED"
+    E_NAME_GRAMMAR = "E_NAME_GRAMMAR"
+    E_DUP_NAME = "E_DUP_NAME"
+    E_OOM = "E_OOM"
+    E_TIMEOUT = "E_TIMEOUT"
+    E_WORKER_LOST = "E_WORKER_LOST"
+    E_INTERNAL = "E_INTERNAL"
+    S_MASK = "S_MASK"
+    S_FOREIGN = "S_FOREIGN"
+    S_NOT_SELECTED = "S_NOT_SELECTED"
+    S_QUARANTINED = "S_QUARANTINED"
+
+
+CODE_MEANING: dict[Code, str] = {
+    Code.E_MISSING_FILE: "a list names a file that is not there",
+    Code.E_EMPTY_FILE: "the file has zero bytes",
+    Code.E_PROBE: "the container cannot be opened",
+    Code.E_NO_VIDEO_STREAM: "the file holds no video stream",
+    Code.E_DECODE: "the decoder gave no usable frame, or broke off between frames",
+    Code.E_TRUNCATED: "the stream ends with an error before its last frame",
+    Code.E_TOO_SHORT: "fewer frames decode than one clip needs",
+    Code.E_LIMIT: "larger or longer than the declared limits",
+    Code.E_NO_FACE: "no face was found in the frames that were looked at",
+    Code.E_FACE_TOO_SMALL: "faces were found, all below the declared size",
+    Code.E_LOW_DET_RATE: "the face was missed in too large a share of the frames looked at",
+    Code.E_TRACK_GAP: "the face disappears for longer than the declared gap inside every run",
+    Code.E_NO_CONTIGUOUS_RUN: "scene cuts or decoding holes leave no run of enough frames",
+    Code.E_ALIGN: "no similarity transform fits the landmarks",
+    Code.E_LANDMARK: "the landmarks are not those of a face (degenerate geometry)",
+    Code.E_MULTI_FACE_AMBIGUOUS: "several faces and a policy that refuses to choose",
+    Code.E_LABEL_CONFLICT: "folder, metadata and list disagree on the label",
+    Code.E_ORIGINAL_UNRESOLVED: "the original of a fake is not among the inputs",
+    Code.E_NAME_GRAMMAR: "the file name does not follow the data set's grammar",
+    Code.E_DUP_NAME: "the same name occurs more than once where it must be unique",
+    Code.E_OOM: "processing ran out of its memory limit twice",
+    Code.E_TIMEOUT: "processing ran past its deadline twice",
+    Code.E_WORKER_LOST: "processing killed its worker process twice",
+    Code.E_INTERNAL: "an unexpected fault of this program; please report it",
+    Code.S_MASK: "a mask video, not an input",
+    Code.S_FOREIGN: "not a video of this data set",
+    Code.S_NOT_SELECTED: "left out by the declared selection",
+    Code.S_QUARANTINED: "left out by a quarantine list",
+}
+
+QUARANTINE_CODES = frozenset({Code.E_OOM, Code.E_TIMEOUT, Code.E_WORKER_LOST, Code.E_INTERNAL})
+"""Faults of the processing rather than of the content: they count against `--max-failed`."""

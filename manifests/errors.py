@@ -1,0 +1,58 @@
+"""Errors that stop a command. Each prints as one line and carries the exit code of the command.
+
+* LpsError                exit 4
+    + RefusedError        exit 3   what was asked would break a promise (changed parameters, changed sources)
+    + UnreadableError     exit 4   a source, manifest, weight file or URL cannot be read or written
+    + IntegrityError      exit 5   committed bytes are not what they must be
+    + TooManyFailedError  exit 1   the run finished, but too many videos were quarantined
+
+A fault of one video is not an error: it is a `VideoFault`, and one place turns it into a row.
+"""
+
+from lps.manifests.codes import Code, Stage
+
+
+class LpsError(Exception):
+    """Root of all errors that end a command. The message is one line: what, which file, what to do."""
+
+    exit_code = 4
+
+
+class RefusedError(LpsError):
+    """The request contradicts what the output already holds."""
+
+    exit_code = 3
+
+
+class UnreadableError(LpsError):
+    """Something that must be read or written cannot be."""
+
+    exit_code = 4
+
+
+class IntegrityError(LpsError):
+    """Committed bytes differ from their record."""
+
+    exit_code = 5
+
+
+class TooManyFailedError(LpsError):
+    """More videos were quarantined than the limit allows."""
+
+    exit_code = 1
+
+
+class VideoFault(Exception):
+    """One video cannot give what was asked; the caller turns it into a row.
+
+    Carries the code, the stage and a short detail without absolute paths.
+    """
+
+    def __init__(self, code: Code, stage: Stage, detail: str = "") -> None:
+        super().__init__(code, stage, detail)
+        self.code = code
+        self.stage = stage
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code} at {self.stage}: {self.detail}" if self.detail else f"{self.code} at {self.stage}"

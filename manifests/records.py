@@ -1,0 +1,141 @@
+"""One frozen record per boundary: what a source yields, what a header says, what became of a video, what a clip is."""
+
+from dataclasses import dataclass, field
+
+from lps.manifests.canonical import digest16
+from lps.manifests.codes import Code, Stage, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceVideo:
+    """One input video as its data set describes it. Adapters yield these; nothing here needs the file opened."""
+
+    uri: str
+    """POSIX path relative to the source root."""
+    dataset: str
+    """`folder`, `ffpp`, `dfd`, `dfdc`, `celebdf2`, or what a table names."""
+    label: int | None
+    """0 real, 1 fake, None unknown."""
+    label_source: str
+    """`folder`, `metadata`, `list` or `csv`."""
+    method: str | None = None
+    """Name of the manipulation; None for real videos."""
+    compression: str | None = None
+    source_part: str | None = None
+    official_split: str | None = None
+    """`train`, `val` or `test` as published."""
+    original_uri: str | None = None
+    """Path, relative to the root, of the real video that a fake was made from."""
+    target_keys: tuple[str, ...] = ()
+    """Global keys of the target sequence, e.g. `ffpp/seq/071`."""
+    donor_keys: tuple[str, ...] = ()
+    source_keys: tuple[str, ...] = ()
+    """Global provenance keys, e.g. `yt/--b1Ua-kWJE`."""
+    identity_keys: tuple[str, ...] = ()
+    """Global person keys, e.g. `celebdf2/id/id16`."""
+    identity_confidence: str = "none"
+    """`published`, `alias_list`, `embedding` or `none`."""
+    code: Code | None = None
+    """A fault or skip that the data set's own files already show; such a video is not processed."""
+    detail: str = ""
+
+    @property
+    def video_id(self) -> bytes:
+        """16 bytes that name the video without reading it: sha256 of data set and path."""
+        return digest16(self.dataset, self.uri)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What the container claims, before decoding. None where the container is silent."""
+
+    container: str | None = None
+    codec: str | None = None
+    pix_fmt: str | None = None
+    width: int | None = None
+    """Pixels as coded, before rotation."""
+    height: int | None = None
+    rotation: int | None = None
+    """Degrees of clockwise turn needed for display: 0, 90, 180 or 270."""
+    sar_num: int | None = None
+    sar_den: int | None = None
+    fps_num: int | None = None
+    fps_den: int | None = None
+    time_base_num: int | None = None
+    time_base_den: int | None = None
+    n_frames_container: int | None = None
+    duration_s: float | None = None
+    bitrate_bps: int | None = None
+    has_audio: bool | None = None
+    n_video_streams: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one video: the part of its row that processing decides."""
+
+    status: Status
+    code: Code | None = None
+    stage: Stage | None = None
+    detail: str = ""
+    header: Header = field(default_factory=Header)
+    n_frames_decoded: int | None = None
+    is_vfr: bool | None = None
+    n_frames_sampled: int = 0
+    """Frames that a detector was asked about."""
+    n_frames_with_face: int = 0
+    """Of those, frames where it found the face it was asked for."""
+    n_tracks: int = 0
+    det_score_mean: float | None = None
+    face_px_median: float | None = None
+    """Median height of the tracked face's box, source pixels."""
+
+    def __post_init__(self) -> None:
+        if (self.status == Status.OK) != (self.code is None):
+            raise ValueError(f"a code belongs to every row but an ok one, got {self.status = }, {self.code = }")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """One sample: consecutive frames of one face track, aligned. Per-frame tuples all have length `n_frames`."""
+
+    track_id: int
+    n_tracks_in_video: int
+    face_label_certain: bool
+    frame_idx: tuple[int, ...]
+    """True indices of the decoded frames, counted from the first frame that decodes."""
+    pts_ticks: tuple[int, ...]
+    """Presentation time stamps in units of the stream's time base."""
+    pts_seconds: tuple[float, ...]
+    start_rule: str
+    start_seed: int
+    box_xyxy: tuple[tuple[float, float, float, float], ...]
+    """Face box in source pixels (after rotation)."""
+    box_source: tuple[int, ...]
+    """0 detected; 1 between two detections that bound it; 2 asked for and missed, bridged."""
+    det_score: tuple[float, ...]
+    lmk5: tuple[tuple[float, ...], ...]
+    """Five points (eyes, nose, mouth corners; x, y) in source pixels."""
+    align_M: tuple[tuple[float, ...], ...]  # noqa: N815  the manifest's published column name
+    """2x3 row-major matrices, source pixels to output pixels, exactly as used (float32)."""
+    det_rate: float
+    """Detected frames / frames asked about: interpolated frames count on neither side."""
+    quality: dict[str, float]
+    frames_sha256: bytes
+    """Digest of the aligned RGB frames before image encoding."""
+    frames: tuple[bytes, ...]
+    """Encoded images, in time order."""
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames of the clip."""
+        return len(self.frame_idx)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoResult:
+    """All that one processing task returns."""
+
+    video_id: bytes
+    outcome: Outcome
+    clips: tuple[Clip, ...] = ()

@@ -1,0 +1,1 @@
+"""Networks, losses, shard reader and trainer of Latent Pattern Sensing."""

@@ -1,0 +1,1 @@
+"""Video to aligned face clips to shards, on Ray."""
