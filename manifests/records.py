@@ -81,6 +81,8 @@ class Outcome:
     header: Header = field(default_factory=Header)
     n_frames_decoded: int | None = None
     is_vfr: bool | None = None
+    pts_nominal: bool = False
+    """True where the stream has no time stamps and they were counted from its frame rate."""
     n_frames_sampled: int = 0
     """Frames that a detector was asked about."""
     n_frames_with_face: int = 0
@@ -89,6 +91,9 @@ class Outcome:
     det_score_mean: float | None = None
     face_px_median: float | None = None
     """Median height of the tracked face's box, source pixels."""
+    phash: tuple[bytes, ...] = ()
+    """PDQ hashes of the whole frame at 10, 50 and 90 % of the video."""
+    phash_quality: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.status == Status.OK) != (self.code is None):
@@ -121,6 +126,8 @@ class Clip:
     det_rate: float
     """Detected frames / frames asked about: interpolated frames count on neither side."""
     quality: dict[str, float]
+    phash: bytes
+    """PDQ hash of the middle aligned frame."""
     frames_sha256: bytes
     """Digest of the aligned RGB frames before image encoding."""
     frames: tuple[bytes, ...]

@@ -1,0 +1,243 @@
+"""The Parquet tables of a data set: columns, units, null rules, and a writer whose bytes depend on the rows alone.
+
+Versions: a major step renames, retypes or redefines a column, and older readers refuse it; a minor step adds a nullable
+column, which readers fill with null.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lps.manifests.canonical import rows_digest
+from lps.manifests.errors import UnreadableError
+
+SCHEMA_ID = "lps.manifest"
+SCHEMA_VERSION = "1.0"
+BOX_UNITS = 8
+"""Boxes and landmarks are stored as int16 eighths of a source pixel."""
+
+Row = dict[str, Any]
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+_ID = pa.binary(16)
+_SHA = pa.binary(32)
+_KEYS = pa.list_(pa.string())
+
+
+def _field(name: str, kind: pa.DataType, unit: str = "", *, null: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=null, metadata={"unit": unit} if unit else None)
+
+
+def _opt(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:
+    return _field(name, kind, unit, null=True)
+
+
+VIDEOS = pa.schema(
+    [
+        _field("video_id", _ID),
+        _field("uri", pa.string(), "POSIX path relative to the source root"),
+        _field("dataset", _NAME),
+        _field("root", _NAME),
+        _opt("bytes", pa.int64(), "bytes"),
+        _opt("sha256", _SHA),
+        _opt("label", pa.int8(), "0 real, 1 fake, null unknown"),
+        _field("label_source", _NAME),
+        _opt("method", _NAME),
+        _opt("compression", _NAME),
+        _opt("source_part", _NAME),
+        _opt("official_split", _NAME),
+        _opt("original_video_id", _ID),
+        _field("target_keys", _KEYS),
+        _field("donor_keys", _KEYS),
+        _field("source_keys", _KEYS),
+        _field("identity_keys", _KEYS),
+        _field("identity_confidence", _NAME),
+        _opt("split", _NAME),
+        _opt("container", _NAME),
+        _opt("codec", _NAME),
+        _opt("pix_fmt", _NAME),
+        _opt("width", pa.int32(), "px as coded"),
+        _opt("height", pa.int32(), "px as coded"),
+        _opt("rotation", pa.int16(), "degrees clockwise, applied"),
+        _opt("sar_num", pa.int32()),
+        _opt("sar_den", pa.int32()),
+        _opt("fps_num", pa.int32()),
+        _opt("fps_den", pa.int32()),
+        _opt("is_vfr", pa.bool_()),
+        _opt("pts_nominal", pa.bool_(), "time stamps counted from the frame rate"),
+        _opt("time_base_num", pa.int32()),
+        _opt("time_base_den", pa.int32()),
+        _opt("n_frames_container", pa.int32()),
+        _opt("n_frames_decoded", pa.int32()),
+        _opt("duration_s", pa.float64(), "s"),
+        _opt("bitrate_bps", pa.int64(), "bit/s"),
+        _opt("has_audio", pa.bool_()),
+        _opt("n_video_streams", pa.int16()),
+        _field("status", _NAME),
+        _opt("error_code", _NAME),
+        _opt("error_stage", _NAME),
+        _opt("error_detail", pa.string()),
+        _opt("n_frames_sampled", pa.int32(), "frames a detector was asked about"),
+        _opt("n_frames_with_face", pa.int32()),
+        _field("n_tracks", pa.int16()),
+        _field("n_clips", pa.int32()),
+        _opt("det_score_mean", pa.float32()),
+        _opt("face_px_median", pa.float32(), "height of the face box, source px"),
+        _opt("phash", pa.list_(_SHA), "PDQ of whole frames at 10, 50, 90 %"),
+        _opt("phash_quality", pa.list_(pa.uint8())),
+    ]
+)
+
+CLIPS = pa.schema(
+    [
+        _field("clip_id", _ID),
+        _field("video_id", _ID),
+        _field("dataset", _NAME),
+        _opt("method", _NAME),
+        _opt("label", pa.int8(), "0 real, 1 fake, null unknown"),
+        _field("split", _NAME),
+        _field("track_id", pa.int16()),
+        _field("n_tracks_in_video", pa.int16()),
+        _field("face_label_certain", pa.bool_()),
+        _field("shard_id", _NAME),
+        _field("sample_key", pa.string()),
+        _field("tar_offset", pa.int64(), "bytes"),
+        _field("tar_nbytes", pa.int64(), "bytes"),
+        _field(
+            "members",
+            pa.list_(
+                pa.struct([("ext", pa.string()), ("offset", pa.int64()), ("nbytes", pa.int64()), ("sha256", _SHA)])
+            ),
+        ),
+        _field("n_frames", pa.int16()),
+        _field("block_len", pa.int16()),
+        _field("frame_idx", pa.list_(pa.int32()), "true index in the decoded stream"),
+        _field("pts_ticks", pa.list_(pa.int64()), "time base of the video"),
+        _field("pts_start_s", pa.float64(), "s"),
+        _field("pts_end_s", pa.float64(), "s"),
+        _field("max_gap_frames", pa.int16(), "1 = contiguous"),
+        _field("start_rule", _NAME),
+        _field("start_seed", pa.uint64()),
+        _field("box_xyxy", pa.list_(pa.list_(pa.int16(), 4)), "source px * 8"),
+        _field("box_source", pa.list_(pa.uint8()), "0 detected, 1 between detections, 2 missed and bridged"),
+        _field("det_score", pa.list_(pa.uint8()), "score * 255"),
+        _field("lmk5", pa.list_(pa.list_(pa.int16(), 10)), "source px * 8"),
+        _field("align_M", pa.list_(pa.list_(pa.float32(), 6)), "2x3 row-major, source px to output px"),
+        _field("align_template", _NAME),
+        _field("interp", _NAME),
+        _field("border", _NAME),
+        _field("out_size", pa.int16(), "px"),
+        _field("image_codec", _NAME),
+        _opt("jpeg_q", pa.uint8()),
+        _opt("blur_var_med", pa.float32()),
+        _opt("luma_mean", pa.float32()),
+        _opt("luma_std", pa.float32()),
+        _opt("box_side_med", pa.float32(), "source px"),
+        _opt("iod_med", pa.float32(), "source px"),
+        _opt("jitter_px", pa.float32(), "output px"),
+        _field("det_rate", pa.float32(), "detected / asked frames"),
+        _field("phash", _SHA, "PDQ of the middle aligned frame"),
+        _field("frames_sha256", _SHA, "aligned RGB before encoding"),
+    ]
+)
+
+SHARDS = pa.schema(
+    [
+        _field("shard_id", pa.string()),
+        _field("uri", pa.string(), "relative to the data set root"),
+        _field("split", _NAME),
+        _field("bytes", pa.int64(), "bytes"),
+        _field("sha256", _SHA),
+        _field("md5", _ID),
+        _field("n_samples", pa.int32()),
+        _field("n_members", pa.int32()),
+        _field("exts", _KEYS),
+        _field("n_real", pa.int32()),
+        _field("n_fake", pa.int32()),
+        _field("first_key", pa.string()),
+        _field("last_key", pa.string()),
+        _field("clips_rows_sha256", _SHA),
+        _field("writer_version", _NAME),
+        _field("status", _NAME),
+    ]
+)
+
+SPLITS = pa.schema(
+    [
+        _field("video_id", _ID),
+        _opt("split", _NAME),
+        _field("excluded", pa.bool_()),
+        _opt("exclude_reason", _NAME),
+        _field("group_id", _ID),
+        _field("group_anchor", pa.string()),
+        _field("group_size", pa.int32()),
+        _field("group_keys", _KEYS),
+        _field("u", pa.float64(), "hash position in [0, 1)"),
+        _field("rule", _NAME),
+        _field("seed", pa.uint64()),
+        _field("pinned", pa.bool_()),
+        _opt("origin_run", pa.string()),
+    ]
+)
+
+TABLES = {"videos": VIDEOS, "clips": CLIPS, "shards": SHARDS, "splits": SPLITS}
+
+
+def table_bytes(name: str, rows: Sequence[Row], metadata: dict[str, str]) -> bytes:
+    """Return the Parquet file of `rows`, already sorted, for table `name`.
+
+    `metadata` joins the file's own (`lps.params_sha256`, `lps.code_version`, ...). Equal rows give equal bytes.
+    Raises ValueError when a row misses a column or holds a null where none is allowed.
+    """
+    schema = TABLES[name]
+    columns = [_column(rows, field) for field in schema]
+    table = pa.Table.from_arrays(columns, schema=schema)
+    marks = {
+        "lps.schema_id": SCHEMA_ID,
+        "lps.schema_version": SCHEMA_VERSION,
+        "lps.table": name,
+        "lps.rows_sha256": rows_digest(rows),
+        "lps.box_convention": "xyxy_px8_source_topleft",
+        "lps.label_map": '{"0":"real","1":"fake"}',
+        **metadata,
+    }
+    table = table.replace_schema_metadata(dict(sorted(marks.items())))
+    sink = io.BytesIO()
+    # Row groups small enough to skip by statistics, large enough to compress.
+    pq.write_table(table, sink, compression="zstd", compression_level=3, row_group_size=65536)
+    return sink.getvalue()
+
+
+def _column(rows: Sequence[Row], field: pa.Field) -> pa.Array:
+    values = [row[field.name] for row in rows]
+    if not field.nullable and any(value is None for value in values):
+        raise ValueError(f"column {field.name} must not be null")
+    if pa.types.is_dictionary(field.type):
+        return pa.array(values, pa.string()).dictionary_encode().cast(field.type)
+    return pa.array(values, field.type)
+
+
+def read_table(name: str, data: bytes, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return table `name` from Parquet bytes, dictionaries decoded.
+
+    Raises UnreadableError for a foreign file, a damaged one, or a newer major version.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(data), columns=list(columns) if columns else None)
+    except (pa.ArrowException, OSError) as e:
+        raise UnreadableError(f"manifest '{name}' is not a readable Parquet file: {e}") from e
+    marks = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    if marks.get("lps.schema_id") != SCHEMA_ID or marks.get("lps.table") != name:
+        raise UnreadableError(f"manifest '{name}' is not a table of this schema (found {marks.get('lps.table')!r})")
+    check_version(marks.get("lps.schema_version", ""), what=f"manifest '{name}'")
+    return table
+
+
+def check_version(found: str, *, what: str) -> None:
+    """Raise UnreadableError if `found` has a newer major version than this program reads."""
+    major = found.split(".")[0]
+    if not major.isdigit() or int(major) > int(SCHEMA_VERSION.split(".")[0]):
+        raise UnreadableError(f"{what} has schema version {found!r}; this program reads up to {SCHEMA_VERSION}")

@@ -1,0 +1,184 @@
+"""Files of a data set under one root, on any fsspec URL: read, list, and publish whole or not at all."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lps.manifests.errors import UnreadableError
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file of a listing."""
+
+    path: str
+    """POSIX path relative to the root."""
+    n_bytes: int
+    mark: str
+    """Changes when the file changes (size and time, or an object store's ETag); equal marks mean an equal file."""
+
+
+def check_relative(path: str) -> str:
+    """Return `path` if it stays below its root. Raises UnreadableError for absolute paths and `..`."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or "\0" in path or not pure.parts or "://" in path:
+        raise UnreadableError(f"path '{path}' leaves its root; only relative paths without '..' are allowed")
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A root folder or bucket prefix. Holds only its URL, so that it travels to other processes."""
+
+    url: str
+
+    def join(self, path: str) -> str:
+        """Return the full URL of a relative path."""
+        return f"{self.url.rstrip('/')}/{check_relative(path)}"
+
+    @property
+    def is_local(self) -> bool:
+        """True for folders of this machine (or one mounted on it)."""
+        return "://" not in self.url or self.url.startswith("file://")
+
+    def local_path(self, path: str) -> Path:
+        """Return the local file of a relative path; only for local stores."""
+        return Path(self.join(path).removeprefix("file://"))
+
+    def read(self, path: str) -> bytes:
+        """Return a whole file. Raises UnreadableError."""
+        with self._errors("read", path):
+            fs, full = self._fs(path)
+            return bytes(fs.cat_file(full))
+
+    def exists(self, path: str) -> bool:
+        """Return whether a file is there. Raises UnreadableError where the store does not answer."""
+        with self._errors("look for", path):
+            fs, full = self._fs(path)
+            fs.invalidate_cache()
+            return bool(fs.exists(full))
+
+    def fetch(self, path: str, target: Path) -> None:
+        """Copy a file to a local path. Raises UnreadableError."""
+        with self._errors("fetch", path):
+            fs, full = self._fs(path)
+            fs.get_file(full, str(target))
+
+    def walk(self, under: str = "") -> list[StoredFile]:
+        """Return every file below `under`, sorted by path; an absent folder is empty. Raises UnreadableError."""
+        with self._errors("list", under):
+            fs, full = self._fs(under)
+            root = fs._strip_protocol(self.url).rstrip("/")
+            fs.invalidate_cache()
+            found = fs.find(full, detail=True)
+        files = []
+        for name, info in found.items():
+            mark = str(info.get("ETag") or f"{info.get('size')}-{info.get('mtime') or info.get('LastModified')}")
+            relative = str(name)[len(root) :].lstrip("/")
+            files.append(StoredFile(relative, int(info.get("size") or 0), mark))
+        return sorted(files, key=lambda f: f.path)
+
+    def publish(self, path: str, data: bytes) -> None:
+        """Write a file so that it is seen whole or not at all. Raises UnreadableError and leaves nothing torn."""
+        with self._errors("write", path):
+            if self.is_local:
+                target = self.local_path(path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with _beside(target) as temporary, temporary.open("wb") as sink:
+                    sink.write(data)
+                    sink.flush()
+                    os.fsync(sink.fileno())
+                return
+            fs, full = self._fs(path)
+            fs.pipe_file(full, data)
+
+    def publish_file(self, source: Path, path: str) -> None:
+        """Publish a local file under `path`, whole or not at all. Raises UnreadableError."""
+        with self._errors("write", path):
+            if self.is_local:
+                target = self.local_path(path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with _beside(target) as temporary:
+                    _copy_synced(source, temporary)
+                return
+            fs, full = self._fs(path)
+            fs.put_file(str(source), full)  # object stores show an upload only when it is complete
+
+    def delete(self, path: str) -> None:
+        """Remove a file if it is there. Raises UnreadableError."""
+        with self._errors("delete", path):
+            fs, full = self._fs(path)
+            fs.invalidate_cache()
+            if fs.exists(full):
+                fs.rm_file(full)
+
+    def _fs(self, path: str) -> tuple[Any, str]:
+        from fsspec.core import url_to_fs
+
+        fs, full = url_to_fs(self.join(path) if path else self.url)
+        return fs, str(full)
+
+    @contextmanager
+    def _errors(self, verb: str, path: str) -> Iterator[None]:
+        try:
+            yield
+        except UnreadableError:
+            raise
+        except _store_errors() as e:
+            reason = getattr(e, "strerror", None) or " ".join(str(e).split()) or type(e).__name__
+            where = f"{self.url.rstrip('/')}/{path}" if path else self.url
+            raise UnreadableError(f"cannot {verb} {where}: {reason}") from e
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """Return what the storage layers raise. Clients of object stores have error trees of their own."""
+    errors: list[type[Exception]] = [OSError, ValueError, ImportError]
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        errors += [BotoCoreError, ClientError]
+    except ImportError:
+        pass
+    try:
+        from aiohttp import ClientError as HttpError
+
+        errors.append(HttpError)
+    except ImportError:
+        pass
+    return tuple(errors)
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """Give a temporary path in the target's folder; on success it replaces the target, on failure it is removed."""
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _copy_synced(source: Path, target: Path) -> None:
+    import shutil
+
+    with source.open("rb") as read, target.open("wb") as write:
+        shutil.copyfileobj(read, write, 1 << 20)
+        write.flush()
+        os.fsync(write.fileno())
+
+
+def open_store(location: str) -> Store:
+    """Return the store at a path or URL; local paths become absolute, so that other processes find them."""
+    if "://" in location:
+        return Store(location.rstrip("/"))
+    return Store(str(Path(location).expanduser().absolute()))

@@ -1,0 +1,154 @@
+"""RetinaFace (Deng et al., 2020): boxes and five points in one pass, with either of two published networks.
+
+`mobilenet` is MobileNet-0.25 as face-alignment carries it: BGR minus channel means, softmax inside. (That package feeds
+it RGB in the same place, which costs score; this module turns the channels.) `resnet50` is the network of
+retinaface-pytorch: ImageNet-normalised RGB, logits. Anchors and box coding are the same, so both are decoded by the
+functions of retinaface-pytorch, and only where the score passes.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from retinaface.box_utils import decode, decode_landm
+from retinaface.network import RetinaFace as ResNet50RetinaFace
+from retinaface.prior_box import priorbox
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from lps.pipeline.detect import Faces, no_faces, rounded_faces
+from lps.pipeline.weights import filled
+
+Backbone = Literal["mobilenet", "resnet50"]
+
+ANCHOR_SIDES = [[16, 32], [64, 128], [256, 512]]
+"""In px, per stride."""
+STRIDES = [8, 16, 32]
+VARIANCES = [0.1, 0.2]
+SIDE_MULTIPLE = 32
+"""Sides of the input that are not multiples of the last stride give maps that do not add up."""
+
+_BGR_MEANS = (104.0, 117.0, 123.0)
+_IMAGENET_MEANS = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+_IMAGENET_STDS = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+
+class RetinaFaceLocalizer:
+    """Runs one network at one batch shape, so that an image's faces never depend on its batch mates.
+
+    `state` is a state dict as `weights.load_state` gives it; `device` a torch device; `batch_size` the images per pass.
+    Candidates need a score above `min_score`; an overlap (IoU) above `max_overlap` with a better one suppresses them.
+    Raises UnreadableError if `state` does not fit the network.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        state: dict[str, Tensor],
+        device: str,
+        batch_size: int,
+        *,
+        min_score: float = 0.5,
+        max_overlap: float = 0.4,
+    ) -> None:
+        self._bgr = self._gives_scores = backbone == "mobilenet"
+        self._device = torch.device(device)
+        self._format = torch.channels_last if self._device.type == "cpu" else torch.contiguous_format
+        net = filled(empty_network(backbone), state, f"retinaface-{backbone}")
+        self._net = net.to(device=self._device, memory_format=self._format)  # type: ignore[call-overload] # in the docs
+        means, stds = (_BGR_MEANS, (1.0, 1.0, 1.0)) if self._bgr else (_IMAGENET_MEANS, _IMAGENET_STDS)
+        self._means = torch.tensor(means, device=self._device).view(1, 3, 1, 1)
+        self._stds = torch.tensor(stds, device=self._device).view(1, 3, 1, 1)
+        self._batch_size = batch_size
+        self._min_score = min_score
+        self._max_overlap = max_overlap
+        self._priors: dict[tuple[int, int], Tensor] = {}
+
+    def detect(self, images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
+        """Find the faces of `images`, (B, H, W, 3) RGB uint8. The five points are the network's own, `dense` or not.
+
+        Raises ValueError if H or W is not a multiple of 32.
+        """
+        require_images(images)
+        if images.shape[1] % SIDE_MULTIPLE or images.shape[2] % SIDE_MULTIPLE:
+            raise ValueError(f"sides must be multiples of {SIDE_MULTIPLE}, got {images.shape = }")
+        chunks = [images[start : start + self._batch_size] for start in range(0, len(images), self._batch_size)]
+        return [faces for chunk in chunks for faces in self._detect_chunk(chunk)]
+
+    def _detect_chunk(self, images: NDArray[np.uint8]) -> list[Faces]:
+        count, height, width = images.shape[:3]
+        with torch.inference_mode(), exact_convolutions():
+            box_codes, classes, point_codes = self._net(self._input(images))
+            scores = (classes if self._gives_scores else classes.softmax(-1))[:count, :, 1]
+            image, anchor = torch.nonzero(scores > self._min_score, as_tuple=True)
+            found = torch.cat(
+                [scores[image, anchor, None], box_codes[image, anchor], point_codes[image, anchor]], dim=1
+            )
+            # From here on the CPU in float64: few rows, and the same on every device.
+            found, image, anchor = found.double().cpu(), image.cpu(), anchor.cpu()
+            priors = self._priors_of(height, width)[anchor]
+            boxes = decode(found[:, 1:5], priors, VARIANCES) * torch.tensor([width, height] * 2)
+            points = decode_landm(found[:, 5:], priors, VARIANCES) * torch.tensor([width, height] * 5)
+            usable = torch.isfinite(boxes).all(dim=1) & torch.isfinite(points).all(dim=1)
+            return [
+                self._suppressed(boxes[own], found[own, 0], points[own])
+                for own in (torch.nonzero((image == i) & usable)[:, 0] for i in range(count))
+            ]
+
+    def _input(self, images: NDArray[np.uint8]) -> Tensor:
+        """Return `images` as the network's normalised input, zero images filling up the batch."""
+        batch = torch.zeros((self._batch_size, *images.shape[1:]), dtype=torch.uint8)
+        batch[: len(images)] = torch.from_numpy(np.ascontiguousarray(images))
+        pixels = batch.to(self._device).permute(0, 3, 1, 2)
+        pixels = (pixels.flip(1) if self._bgr else pixels).float()
+        return ((pixels - self._means) / self._stds).contiguous(memory_format=self._format)
+
+    def _priors_of(self, height: int, width: int) -> Tensor:
+        """Return the anchors as (centre x, centre y, width, height) in shares of the image, (anchors, 4)."""
+        if (height, width) not in self._priors:
+            priors = priorbox(ANCHOR_SIDES, STRIDES, clip=False, image_size=(height, width))
+            self._priors[height, width] = priors.double()
+        return self._priors[height, width]
+
+    def _suppressed(self, boxes: Tensor, scores: Tensor, points: Tensor) -> Faces:
+        if len(scores) == 0:
+            return no_faces()
+        kept = nms(boxes, scores, self._max_overlap)
+        return rounded_faces(boxes[kept].numpy(), scores[kept].numpy(), points[kept].numpy().reshape(-1, 5, 2))
+
+
+def empty_network(backbone: Backbone) -> nn.Module:
+    """Return the network of `backbone` on the meta device: names and shapes, no memory, no random numbers drawn."""
+    with torch.device("meta"):
+        if backbone == "mobilenet":
+            from face_alignment.detection.retinaface.net_retinaface import RetinaFace as MobileNetRetinaFace
+
+            mobilenet: nn.Module = MobileNetRetinaFace()
+            return mobilenet
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"torchvision\.models\._utils")
+            resnet50: nn.Module = ResNet50RetinaFace(
+                name="Resnet50",
+                pretrained=False,  # an old argument of torchvision, which warns
+                return_layers={"layer2": 1, "layer3": 2, "layer4": 3},
+                in_channels=256,
+                out_channels=256,
+            )
+        return resnet50
+
+
+def require_images(images: NDArray[np.uint8]) -> None:
+    """Raise ValueError unless `images` are (B, H, W, 3) uint8."""
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"images must be (B, H, W, 3) uint8, got {images.shape = }, {images.dtype = }")
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Keep cuDNN from picking algorithms by timing and from rounding to TF32, while the context lasts."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield

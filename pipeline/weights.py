@@ -1,0 +1,386 @@
+"""The pretrained weights of the localizers: where they come from, where they are kept, and how they are trusted.
+
+A weight file is looked for in `--weights-dir`, then in the folder LPS_WEIGHTS_DIR names, then in the user's cache, and
+its sha256 is compared before every use. Three kinds of digest exist upstream:
+
+* full: any other file is refused;
+* a prefix, in the file's own name, as torch.hub has it: a file with another digest is refused, unless the user wrote
+  its digest into `<file>.sha256` beside it;
+* none: the digest of the copy this project was tested with is accepted; another file is pinned at first use into
+  `<file>.sha256`, and refused if it changes after that.
+
+Only tensors are ever read from these files (`weights_only=True`). TorchScript archives carry code and are refused.
+"""
+
+import hashlib
+import importlib.util
+import io
+import os
+import pickle
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from lps.manifests.errors import IntegrityError, UnreadableError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WEIGHTS_DIR_VARIABLE = "LPS_WEIGHTS_DIR"
+OFFLINE_ADVICE = "or use --localizer mtcnn, whose weights come with its package"
+FETCH_TIMEOUT_S = 60.0
+MAX_BYTES = 1 << 30
+"""Ten times the largest file: beyond it a download or an unpacked member is not what it says."""
+FULL_DIGEST = 64
+"""Hex digits of a whole sha256."""
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What torch.load and zipfile raise for bytes that are not what they should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """One pretrained file."""
+
+    name: str
+    file_name: str
+    url: str
+    """Where it is fetched from; empty for files that come inside a package."""
+    sha256: str
+    """All 64 hex digits, or the first ones where only these are published (in the file's name)."""
+    size_bytes: int | None
+    """None where upstream says no size."""
+    license: str
+    also_named: tuple[str, ...] = ()
+    """Other names under which the same file is handed around."""
+    inside: str = ""
+    """Folder of the installed package that carries the file, such as 'package/data'."""
+    published: bool = True
+    """False if upstream publishes no digest: `sha256` is then that of the tested copy, and others are pinned."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightCheck:
+    """What was found where a weight file should be."""
+
+    weight: WeightFile
+    path: Path | None
+    """None if it was not found."""
+    sha256: str
+    """Digest of the file at `path`; empty if there is none."""
+    ok: bool
+    note: str
+    """One line; empty if there is nothing to say."""
+
+
+RESNET50 = WeightFile(
+    name="retinaface-resnet50",
+    file_name="retinaface_resnet50_2020-07-20-f168fae3c.zip",
+    url="https://github.com/ternaus/retinaface/releases/download/0.01/retinaface_resnet50_2020-07-20-f168fae3c.zip",
+    sha256="f168fae3c",
+    size_bytes=None,
+    license="MIT (ternaus/retinaface); trained on WIDER FACE, which is for research",
+)
+FAN4 = WeightFile(
+    name="fan-2d-4",
+    file_name="2DFAN4-11f355bf06.pth.tar",
+    url="https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",
+    sha256="11f355bf0693120222f5955ce3f9dc8fb5763ebb30a47d7906e509490d32e4aa",
+    size_bytes=None,
+    license="BSD-3-Clause (1adrianb/face-alignment); trained on 300-W-LP, which is for research",
+)
+MOBILENET = WeightFile(
+    name="retinaface-mobilenet",
+    file_name="retinaface_mobilenet0.25.pth",
+    url="https://www.adrianbulat.com/downloads/python-fan/retinaface_mobilenet0.25.pth",
+    sha256="5f88f7957d9eaef82b49b9e0202bc56e97292e2aede2999209accd34442cc4df",
+    size_bytes=1_786_259,
+    license="MIT (biubug6/Pytorch_Retinaface); trained on WIDER FACE, which is for research",
+    also_named=("retinaface_mobilenet025.pth", "mobilenet0.25_Final.pth"),
+    published=False,
+)
+_MTCNN_LICENSE = "MIT (timesler/facenet-pytorch 2.5.3)"
+PNET = WeightFile(
+    name="mtcnn-pnet",
+    file_name="pnet.pt",
+    url="",
+    sha256="a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f",
+    size_bytes=28_570,
+    license=_MTCNN_LICENSE,
+    inside="facenet_pytorch/data",
+)
+RNET = WeightFile(
+    name="mtcnn-rnet",
+    file_name="rnet.pt",
+    url="",
+    sha256="bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86",
+    size_bytes=403_147,
+    license=_MTCNN_LICENSE,
+    inside="facenet_pytorch/data",
+)
+ONET = WeightFile(
+    name="mtcnn-onet",
+    file_name="onet.pt",
+    url="",
+    sha256="165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d",
+    size_bytes=1_559_269,
+    license=_MTCNN_LICENSE,
+    inside="facenet_pytorch/data",
+)
+
+LOCALIZER_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
+    "retinaface-fan": (RESNET50, FAN4),
+    "retinaface-mobilenet": (MOBILENET,),
+    "mtcnn": (PNET, RNET, ONET),
+}
+
+
+def list_weights() -> tuple[WeightFile, ...]:
+    """Return every known weight file, in the order of the localizers."""
+    return tuple(weight for weights in LOCALIZER_WEIGHTS.values() for weight in weights)
+
+
+def weights_folder(weights_dir: Path | None) -> Path:
+    """Return the folder into which files are fetched: `weights_dir`, else LPS_WEIGHTS_DIR, else the user's cache."""
+    return _folders(weights_dir)[0]
+
+
+def find_weight(name: str, weights_dir: Path | None) -> Path:
+    """Return the path of the weight file called `name`, its digest verified.
+
+    Raises UnreadableError if it is nowhere, IntegrityError if its digest is wrong, ValueError for an unknown name.
+    """
+    known = {weight.name: weight for weight in list_weights()}
+    if name not in known:
+        raise ValueError(f"unknown weight file '{name}'; known ones: {', '.join(known)}")
+    path = verify_weight(known[name], weights_dir).path
+    assert path is not None  # mypy: verify_weight raises instead
+    return path
+
+
+def verify_weight(weight: WeightFile, weights_dir: Path | None) -> WeightCheck:
+    """Find `weight` and verify its digest, pinning it at first use where upstream publishes none.
+
+    Raises UnreadableError if it is nowhere or cannot be read, IntegrityError if its digest is wrong.
+    """
+    path = _look_for(weight, weights_dir)
+    if path is None:
+        raise UnreadableError(_missing(weight, weights_dir))
+    return _examine(weight, path, pin=True)
+
+
+def check_weights(weights_dir: Path | None) -> list[WeightCheck]:
+    """Look at every known weight file, changing nothing. What is missing or wrong is in the notes, not raised."""
+    checks = []
+    for weight in list_weights():
+        path = _look_for(weight, weights_dir)
+        if path is None:
+            checks.append(WeightCheck(weight, None, "", ok=False, note=_missing(weight, weights_dir)))
+            continue
+        try:
+            checks.append(_examine(weight, path, pin=False))
+        except (IntegrityError, UnreadableError) as e:
+            checks.append(WeightCheck(weight, path, "", ok=False, note=str(e)))
+    return checks
+
+
+def fetch_weight(weight: WeightFile, weights_dir: Path | None) -> WeightCheck:
+    """Download `weight` into `weights_folder(weights_dir)`, unless a good copy is found already.
+
+    The file appears under its name only after its digest was verified. The returned note says where a digest could only
+    be pinned. Raises UnreadableError when the network or the folder fails, IntegrityError for a wrong digest.
+    """
+    if _look_for(weight, weights_dir) is not None or not weight.url:
+        return verify_weight(weight, weights_dir)
+    folder = weights_folder(weights_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, part_name = tempfile.mkstemp(prefix=f".{weight.file_name}.", suffix=".part", dir=folder)
+    except OSError as e:
+        raise UnreadableError(f"cannot write into {folder}: {e.strerror}; choose another --weights-dir") from e
+    part = Path(part_name)
+    try:
+        with open(handle, "wb") as file:  # noqa: PTH123 - an open descriptor
+            _download(weight, file)
+        _refuse_other(weight, _sha256(part), f"the file fetched from {weight.url}", advice="fetch it again")
+        part.chmod(0o644)
+        target = folder / weight.file_name
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return _examine(weight, target, pin=True)
+
+
+def load_state(path: Path) -> "dict[str, Tensor]":
+    """Return the state dict in `path`, on the CPU, without the `module.` that DataParallel puts before names.
+
+    Reads torch files, old and new, and a zip that holds exactly one of them (as torch.hub distributes some). Nothing is
+    unpacked to disk, nothing but tensors is built. Raises UnreadableError for anything else.
+    """
+    import torch
+
+    try:
+        loaded = torch.load(_torch_bytes(path), map_location="cpu", weights_only=True)
+    except _UNREADABLE as e:
+        raise UnreadableError(f"{path} is not a readable weight file: {_first_line(e)}") from e
+    if isinstance(loaded, dict) and "state_dict" in loaded:
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise UnreadableError(f"{path} holds no state dict of tensors")
+    return {str(name).removeprefix("module."): value for name, value in loaded.items()}
+
+
+def filled(net: "nn.Module", state: "dict[str, Tensor]", what: str) -> "nn.Module":
+    """Give `net`, built on the meta device, the tensors of `state` (float32, frozen, in eval mode) and return it.
+
+    Raises UnreadableError naming `what` if names or shapes do not fit.
+    """
+    try:
+        net.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as e:
+        raise UnreadableError(f"the weights of {what} do not fit its network: {_first_line(e)}") from e
+    return net.float().requires_grad_(requires_grad=False).eval()
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _folders(weights_dir: Path | None) -> list[Path]:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    named = os.environ.get(WEIGHTS_DIR_VARIABLE)
+    folders = [weights_dir, Path(named) if named else None, Path(cache) / "lps-prep" / "weights"]
+    return [folder for folder in folders if folder is not None]
+
+
+def _look_for(weight: WeightFile, weights_dir: Path | None) -> Path | None:
+    folders = [_package_folder(weight.inside)] if weight.inside else _folders(weights_dir)
+    names = (weight.file_name, *weight.also_named)
+    return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
+
+
+def _package_folder(inside: str) -> Path:
+    """Return the folder without importing the package."""
+    package, _, folder = inside.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UnreadableError(f"the package {package} is not installed")
+    return Path(spec.submodule_search_locations[0]) / folder
+
+
+def _missing(weight: WeightFile, weights_dir: Path | None) -> str:
+    if weight.inside:
+        return f"{weight.file_name} is missing from the installed package: {weight.inside}; install the package again"
+    digest = weight.sha256 if len(weight.sha256) == FULL_DIGEST else f"{weight.sha256}..."
+    size = "size not published" if weight.size_bytes is None else f"{weight.size_bytes} bytes"
+    return (
+        f"weight file {weight.file_name} is missing (sha256 {digest}, {size}): put it into "
+        f"{weights_folder(weights_dir)}, run 'lps-prep weights fetch', {OFFLINE_ADVICE}"
+    )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as e:
+        raise UnreadableError(f"cannot read {path}: {e.strerror}") from e
+
+
+def _refuse_other(weight: WeightFile, digest: str, what: str, *, advice: str) -> None:
+    """Raise IntegrityError if upstream publishes a digest and `digest` is another."""
+    if weight.published and not digest.startswith(weight.sha256):
+        begins = "" if len(weight.sha256) == FULL_DIGEST else "beginning "
+        raise IntegrityError(f"{what} has sha256 {digest}, not {begins}{weight.sha256}: {advice}")
+
+
+def _examine(weight: WeightFile, path: Path, *, pin: bool) -> WeightCheck:
+    digest = _sha256(path)
+    sidecar = path.with_name(f"{path.name}.sha256")
+    if digest.startswith(weight.sha256):
+        return WeightCheck(weight, path, digest, ok=True, note="")
+    if weight.published and len(weight.sha256) == FULL_DIGEST:
+        _refuse_other(weight, digest, str(path), advice="remove it and fetch it again")
+    if sidecar.is_file():
+        if _pinned(sidecar) != digest:
+            raise IntegrityError(f"{path} has sha256 {digest}, not the one pinned in {sidecar.name}: restore it")
+        return WeightCheck(weight, path, digest, ok=True, note=f"{path.name}: as pinned in {sidecar.name}")
+    _refuse_other(weight, digest, str(path), advice=f"remove it, or if you trust it write that into {sidecar.name}")
+    if not pin:
+        return WeightCheck(weight, path, digest, ok=True, note=f"{path.name}: no published digest, not pinned yet")
+    _write_pin(sidecar, digest, path.name)
+    note = f"{path.name}: no published digest; {digest} is pinned in {sidecar.name}"
+    return WeightCheck(weight, path, digest, ok=True, note=note)
+
+
+def _pinned(sidecar: Path) -> str:
+    """Return the digest in `sidecar`, which has the form that sha256sum writes."""
+    try:
+        words = sidecar.read_text("ascii").split()
+    except (OSError, UnicodeDecodeError) as e:
+        raise UnreadableError(f"cannot read {sidecar}: {_first_line(e)}") from e
+    return words[0].lower() if words else ""
+
+
+def _write_pin(sidecar: Path, digest: str, file_name: str) -> None:
+    line = f"{digest}  {file_name}\n"
+    part = sidecar.with_name(f".{sidecar.name}.{os.getpid()}.part")
+    try:
+        part.write_text(line, "ascii")
+        part.replace(sidecar)
+    except OSError as e:
+        raise UnreadableError(
+            f"{file_name} has no published digest and cannot be pinned: write '{line.strip()}' into {sidecar}"
+        ) from e
+
+
+def _download(weight: WeightFile, file: BinaryIO) -> None:
+    request = urllib.request.Request(weight.url, headers={"User-Agent": "lps-prep"})
+    try:
+        with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_S) as response:
+            expected = response.headers.get("Content-Length")
+            received = 0
+            while chunk := response.read(1 << 20):
+                received += len(chunk)
+                if received > MAX_BYTES:
+                    raise ValueError(f"longer than {MAX_BYTES} bytes")
+                file.write(chunk)
+        if expected is not None and received != int(expected):
+            raise ValueError(f"broke off after {received} of {expected} bytes")
+    except (OSError, HTTPException, ValueError) as e:
+        if isinstance(e, urllib.error.HTTPError):
+            e.close()
+        raise UnreadableError(
+            f"cannot fetch {weight.file_name} from {weight.url}: {_first_line(e)}; fetch it elsewhere and name its "
+            f"folder with --weights-dir, {OFFLINE_ADVICE}"
+        ) from e
+
+
+def _torch_bytes(path: Path) -> BinaryIO:
+    """Return what torch.load shall read: the file, or the one file inside a plain zip."""
+    if not zipfile.is_zipfile(path):
+        return io.BytesIO(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        members = [info for info in archive.infolist() if not info.is_dir()]
+        if any(info.filename.endswith("constants.pkl") for info in members):
+            raise ValueError("a TorchScript archive, which carries code")
+        if any(info.filename.endswith("data.pkl") for info in members):
+            return io.BytesIO(path.read_bytes())
+        if len(members) != 1 or members[0].file_size > MAX_BYTES:
+            raise ValueError("a zip, but not of one weight file")
+        return io.BytesIO(archive.read(members[0]))
