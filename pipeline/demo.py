@@ -28,8 +28,8 @@ RATES = (Fraction(25), Fraction(30), Fraction(30_000, 1001))
 LENGTHS = (72, 80, 96)
 """Frames, in turn: all hold one clip of 60, with room for its start to vary."""
 
-FACE_FRACTION = (0.42, 0.49)
-"""Brow to chin over the frame height (of at most 360): 151 to 176 px, as in a news interview."""
+FACE_FRACTION = (0.40, 0.46)
+"""Brow to chin over the frame height (of at most 360): 144 to 166 px, as in a news interview."""
 NOISE_SIGMA = 1.6
 """Of the sensor, in grey levels: enough that frames are never equal, little enough for small files."""
 X264 = {
@@ -62,7 +62,7 @@ class Clip:
 class Motion:
     """Bounds of what a scene does; each quantity wanders smoothly between plus and minus its bound."""
 
-    x: float = 0.09
+    x: float = 0.06
     """Of the frame width."""
     y: float = 0.03
     """Of the frame height."""
@@ -91,7 +91,7 @@ def make_demo_videos(out: Path, *, seed: int = 0, on_video: Callable[[str], None
     `real/face_NN.mp4` and `fake/blend/face_NN.mp4` are a pair (72 to 96 frames of 640x360, H.264, 25 to 30 fps).
     `real/no_face.mp4` shows a moving texture, `real/too_short.mp4` is too short for a clip, and
     `fake/blend/corrupt.mp4` lost its second half and with it its index. The files are a function of `seed` and of
-    the installed versions of the encoder, OpenCV and NumPy. Takes some 20 s on one core.
+    the installed versions of the encoder, OpenCV and NumPy. Takes some 15 s on one core.
 
     Args:
         out: folder of the tree; made if missing, files of these names are overwritten.
@@ -138,8 +138,8 @@ def make_face_video(
 ) -> None:
     """Write one MP4 (H.264) of a moving portrait, its face forged frame by frame if `fake`.
 
-    With otherwise equal arguments the fake is the pair of the real: the same scene but for the face. The face is
-    about half the height of the frame, at most 200 px.
+    With otherwise equal arguments the fake is the pair of the real: the same scene but for the face. The face, brow
+    to chin, takes 0.37 to 0.49 of the frame height, but no more than 176 px.
 
     Args:
         path: file to write; folders are made, an existing file is replaced.
@@ -225,33 +225,31 @@ def _developed(frame: FloatImage, light: FloatImage, noise: FloatImage) -> Image
 def _wander(clip: Clip, rng: np.random.Generator) -> FloatArray:
     """Draw a smooth path (n_frames,) within -1 to 1: a slow sway (2 to 6 s) with a quicker, smaller one on it."""
     seconds = np.arange(clip.n_frames) / float(clip.fps)
-    slow, quick = rng.uniform(0.16, 0.45), rng.uniform(0.5, 1.0)
-    phases = rng.uniform(0, 2 * np.pi, 2)
-    path = 0.75 * np.sin(2 * np.pi * slow * seconds + phases[0]) + 0.25 * np.sin(
-        2 * np.pi * quick * seconds + phases[1]
-    )
-    return np.asarray(path, np.float64)
+    phases = 2 * np.pi * (rng.uniform((0.16, 0.5), (0.45, 1.0)) * seconds[:, None] + rng.uniform(0, 1, 2))
+    return np.asarray(np.sin(phases) @ (0.75, 0.25), np.float64)
 
 
 def _homographies(clip: Clip, portrait: Portrait, rng: np.random.Generator) -> FloatArray:
     """Draw the way of the portrait: (n_frames, 3, 3), from pixels of the portrait to pixels of the frame."""
     size = rng.uniform(*FACE_FRACTION) * min(clip.height, 360) / portrait.face_height
-    angles = np.deg2rad(np.stack([MOTION.pitch_deg * _wander(clip, rng), MOTION.yaw_deg * _wander(clip, rng)], axis=1))
-    rolls = np.deg2rad(MOTION.roll_deg * _wander(clip, rng))
     scales = size * (1 + MOTION.zoom * _wander(clip, rng))
-    # The face sits a little below the middle, so that hair and hat stay in the frame.
-    centres_x = clip.width * (0.5 + MOTION.x * _wander(clip, rng))
-    centres_y = clip.height * (0.57 + MOTION.y * _wander(clip, rng))
+    pitches, yaws, rolls = (
+        np.deg2rad(bound) * _wander(clip, rng) for bound in (MOTION.pitch_deg, MOTION.yaw_deg, MOTION.roll_deg)
+    )
+    middle_x, middle_y = portrait.face_centre
+    # The face sits a little below the middle, so that hair and hat stay in the frame; in a high frame low enough for
+    # the bust to reach the bottom.
+    bust = 0.8 * size * (portrait.rgba.shape[0] - middle_y)
+    xs = 0.5 * clip.width + MOTION.x * clip.width * _wander(clip, rng)
+    ys = max(0.57 * clip.height, clip.height - bust) + MOTION.y * clip.height * _wander(clip, rng)
     focal = 1.8 * clip.width  # a portrait lens: mild perspective
-    to_origin = np.array([[1, 0, -portrait.face_centre[0]], [0, 1, -portrait.face_centre[1]], [0, 0, 1]])
+    to_origin = np.array([[1, 0, -middle_x], [0, 1, -middle_y], [0, 0, 1]])
     out = np.empty((clip.n_frames, 3, 3))
-    for i in range(clip.n_frames):
-        pitch, yaw = angles[i]
-        turned = _rotation(pitch, yaw, rolls[i]) @ np.diag([scales[i], scales[i], 1.0])
-        projected = np.array([turned[0], turned[1], turned[2] / focal])
-        projected[:, 2] = (0, 0, 1)
-        to_frame = np.array([[1, 0, centres_x[i]], [0, 1, centres_y[i]], [0, 0, 1]])
-        out[i] = to_frame @ projected @ to_origin
+    for i, scale in enumerate(scales):
+        # The portrait is the plane z = 0 of a scene: columns x and y of the rotation, then the division by depth.
+        turned = _rotation(pitches[i], yaws[i], rolls[i])[:, :2] * scale
+        projected = np.column_stack([turned / [[1], [1], [focal]], (0, 0, 1)])
+        out[i] = np.array([[1, 0, xs[i]], [0, 1, ys[i]], [0, 0, 1]]) @ projected @ to_origin
     return out
 
 

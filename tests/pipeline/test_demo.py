@@ -84,11 +84,11 @@ def test_a_pair_holds_a_face_throughout_and_differs_only_there(tree: Path, mtcnn
             boxes, scores = mtcnn.detect(image)
             assert boxes is not None
             assert scores[0] > 0.99
-            assert 130 < boxes[0][3] - boxes[0][1] < 215
+            assert 140 < boxes[0][3] - boxes[0][1] < 215
         # Neither end of a warp shows: the sides above the shoulders belong to the backdrop, which is never black.
         assert frames[:, :180, [0, -1]].mean(axis=-1).min() > 8
     sides = np.abs(real[:, :, [0, 20, 620, 639]].astype(int) - fake[:, :, [0, 20, 620, 639]])
-    assert sides.mean() < 1.0
+    assert sides.mean() < 1.5  # what the encoder makes of it
     assert flicker(fake) > 1.5 * flicker(real)
 
 
