@@ -97,9 +97,9 @@ class FanLocalizer:
         """Yield the peaks of the crops, (n, 68, 2) in cells of the heatmap, batch by batch."""
         for start in range(0, len(crops), self._batch_size):
             chunk = crops[start : start + self._batch_size]
-            batch = torch.zeros((self._batch_size, CROP_RESOLUTION, CROP_RESOLUTION, 3), dtype=torch.uint8)
-            batch[: len(chunk)] = torch.from_numpy(np.stack(chunk))
-            pixels = batch.to(self._device).permute(0, 3, 1, 2).float().div(255.0)
+            batch = np.zeros((self._batch_size, CROP_RESOLUTION, CROP_RESOLUTION, 3), np.uint8)
+            batch[: len(chunk)] = chunk
+            pixels = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2).float().div(255.0)
             with torch.inference_mode(), exact_convolutions():
                 heatmaps = self._heatmaps(pixels)
                 if self._average_flip:

@@ -12,6 +12,7 @@ its sha256 is compared before every use. Three kinds of digest exist upstream:
 Only tensors are ever read from these files (`weights_only=True`). TorchScript archives carry code and are refused.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import io
@@ -347,6 +348,9 @@ def _write_pin(sidecar: Path, digest: str, file_name: str) -> None:
         raise UnreadableError(
             f"{file_name} has no published digest and cannot be pinned: write '{line.strip()}' into {sidecar}"
         ) from e
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _download(weight: WeightFile, file: BinaryIO) -> None:

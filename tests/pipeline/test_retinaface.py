@@ -1,0 +1,212 @@
+"""RetinaFace with the real MobileNet weights: faces where they are, and no influence from outside an image."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from retinaface.box_utils import decode
+from torchvision.ops import nms
+
+from lps.manifests.errors import UnreadableError
+from lps.pipeline import retinaface
+from lps.pipeline.detect import Faces, FloatArray, Image
+from lps.pipeline.retinaface import RetinaFaceLocalizer, empty_network
+from lps.pipeline.weights import filled, load_state
+
+Shared = Callable[[str], Path]
+
+
+def photo(path: Path, scale: float = 1.0) -> Image:
+    """RGB, scaled, cut to sides that are multiples of 32."""
+    stored = cv2.imread(str(path))
+    assert stored is not None, path
+    image = cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    height, width = (side // 32 * 32 for side in image.shape[:2])
+    return np.asarray(image[:height, :width], np.uint8)
+
+
+def tiles(image: Image, side: int = 320, count: int = 5) -> NDArray[np.uint8]:
+    """Return `count` overlapping squares of `image`, (count, side, side, 3)."""
+    rows = np.linspace(0, image.shape[0] - side, count).astype(int)
+    columns = np.linspace(0, image.shape[1] - side, count).astype(int)
+    return np.stack([image[y : y + side, x : x + side] for y, x in zip(rows, columns, strict=True)])
+
+
+def assert_same(one: Faces, other: Faces) -> None:
+    assert np.array_equal(one.boxes_xyxy, other.boxes_xyxy)
+    assert np.array_equal(one.scores, other.scores)
+    assert np.array_equal(one.points, other.points)
+
+
+def overlap(one: FloatArray, other: FloatArray) -> float:
+    """Return the intersection over union of two boxes."""
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
+    common = float(np.prod(np.clip(high - low, 0, None)))
+    return common / (float(np.prod(one[2:] - one[:2])) + float(np.prod(other[2:] - other[:2])) - common)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def state(shared: Shared) -> dict[str, torch.Tensor]:
+    return load_state(shared("weights/retinaface_mobilenet025.pth"))
+
+
+@pytest.fixture
+def localizer(state: dict[str, torch.Tensor]) -> RetinaFaceLocalizer:
+    return RetinaFaceLocalizer("mobilenet", state, "cpu", 2)
+
+
+class TestFaces:
+    def test_three_people_as_the_large_network_published_them(
+        self, localizer: RetinaFaceLocalizer, shared: Shared
+    ) -> None:
+        faces = localizer.detect(photo(shared("media/images/three_people_ternaus_13.jpg"))[None], dense=False)[0]
+        published = json.loads(shared("media/images/expected_retinaface_r50_three_people_ternaus_13.json").read_text())[
+            "faces"
+        ]
+        assert len(faces) == len(published) == 3
+        left_to_right = np.argsort(faces.boxes_xyxy[:, 0])
+        for place, face in zip(left_to_right, published, strict=True):
+            assert overlap(faces.boxes_xyxy[place], np.array(face["bbox"])) > 0.8
+            width = face["bbox"][2] - face["bbox"][0]
+            miss = np.linalg.norm(faces.points[place] - np.array(face["landmarks"]), axis=1)
+            assert miss.max() < 0.15 * width
+            assert faces.scores[place] > 0.95
+
+    def test_no_face(self, localizer: RetinaFaceLocalizer, shared: Shared) -> None:
+        faces = localizer.detect(photo(shared("media/images/no_face_ternaus.jpg"))[None], dense=False)[0]
+        assert len(faces) == 0
+        assert faces.points.shape == (0, 5, 2)
+
+    def test_best_score_first_on_the_grid(self, localizer: RetinaFaceLocalizer, shared: Shared) -> None:
+        faces = localizer.detect(photo(shared("media/images/multi_face_facenet.jpg"), 0.5)[None], dense=True)[0]
+        assert len(faces) >= 5
+        assert np.all(np.diff(faces.scores) <= 0)
+        assert np.array_equal(np.round(faces.points * 16), faces.points * 16)
+        assert faces.boxes_xyxy.dtype == faces.points.dtype == np.float64
+
+    def test_channels_are_turned_for_the_network(self, localizer: RetinaFaceLocalizer, shared: Shared) -> None:
+        small = photo(shared("media/images/multi_face_facenet.jpg"), 0.25)
+        right, turned = (localizer.detect(image[None], dense=False)[0] for image in (small, small[..., ::-1]))
+        assert len(right) >= len(turned)
+        n = len(turned)
+        assert np.all(right.scores[:n] > turned.scores + 0.05)
+
+    def test_thresholds(self, state: dict[str, torch.Tensor], shared: Shared) -> None:
+        image = photo(shared("media/images/three_people_ternaus_13.jpg"))[None]
+        few = RetinaFaceLocalizer("mobilenet", state, "cpu", 1, min_score=0.995).detect(image, dense=False)[0]
+        many = RetinaFaceLocalizer("mobilenet", state, "cpu", 1, max_overlap=1.0).detect(image, dense=False)[0]
+        assert len(few) < 3 < len(many)
+
+
+class TestBatches:
+    def test_a_face_alone_and_beside_others(self, localizer: RetinaFaceLocalizer, shared: Shared) -> None:
+        images = tiles(photo(shared("media/images/multi_face_facenet.jpg"), 0.7))
+        together = localizer.detect(images, dense=False)
+        assert len(together) == len(images)
+        assert sum(len(faces) for faces in together) >= 3
+        for image, faces in zip(images, together, strict=True):
+            assert_same(localizer.detect(image[None], dense=False)[0], faces)
+        for faces, mirrored in zip(together, localizer.detect(images[::-1], dense=False)[::-1], strict=True):
+            assert_same(faces, mirrored)
+
+    def test_raw_outputs_do_not_depend_on_the_neighbour(
+        self, localizer: RetinaFaceLocalizer, shared: Shared, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[tuple[FloatArray, FloatArray, FloatArray]] = []
+
+        def unrounded(boxes: FloatArray, scores: FloatArray, points: FloatArray) -> Faces:
+            seen.append((boxes, scores, points))
+            return Faces(boxes, scores, points)
+
+        monkeypatch.setattr(retinaface, "rounded_faces", unrounded)
+        image = photo(shared("media/images/multi_face_facenet.jpg"), 0.3)
+        noise = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
+        for batch in (image[None], np.stack([image, noise]), np.stack([noise, image])):
+            localizer.detect(batch, dense=False)
+        alone, *others = [found for found in seen if len(found[1])]
+        for found in others:
+            for a, b in zip(alone, found, strict=True):
+                assert a.tobytes() == b.tobytes(), "equal to the last bit, before any rounding"
+
+    def test_no_images(self, localizer: RetinaFaceLocalizer) -> None:
+        assert localizer.detect(np.zeros((0, 64, 64, 3), np.uint8), dense=False) == []
+
+    @pytest.mark.parametrize("shape", [(1, 100, 64, 3), (1, 64, 65, 3), (64, 64, 3), (1, 64, 64, 1)])
+    def test_shapes_that_do_not_fit(self, localizer: RetinaFaceLocalizer, shape: tuple[int, ...]) -> None:
+        with pytest.raises(ValueError, match="images.shape"):
+            localizer.detect(np.zeros(shape, np.uint8), dense=False)
+
+    def test_pixels_that_are_not_bytes(self, localizer: RetinaFaceLocalizer) -> None:
+        with pytest.raises(ValueError, match="float32"):
+            localizer.detect(np.zeros((1, 64, 64, 3), np.float32), dense=False)
+
+    def test_global_state_is_left_alone(self, state: dict[str, torch.Tensor]) -> None:
+        torch.manual_seed(3)
+        expected = torch.rand(2)
+        torch.manual_seed(3)
+        before = (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32)
+        RetinaFaceLocalizer("mobilenet", state, "cpu", 1).detect(np.zeros((1, 64, 64, 3), np.uint8), dense=False)
+        assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32) == before
+        assert torch.equal(torch.rand(2), expected)
+
+
+class TestNetworks:
+    def test_anchors_are_those_of_both_packages(self, localizer: RetinaFaceLocalizer) -> None:
+        from face_alignment.detection.retinaface.net_retinaface import cfg_mnet
+        from face_alignment.detection.retinaface.prior_box import PriorBox
+
+        assert cfg_mnet["variance"] == retinaface.VARIANCES
+        theirs = PriorBox(cfg_mnet, image_size=(96, 160)).forward().double()
+        assert torch.equal(localizer._priors_of(96, 160), theirs)
+
+    def test_state_of_another_network(self, state: dict[str, torch.Tensor]) -> None:
+        with pytest.raises(UnreadableError, match="weights of retinaface-resnet50 do not fit") as caught:
+            RetinaFaceLocalizer("resnet50", state, "cpu", 1)
+        assert "\n" not in str(caught.value)
+
+    def test_large_network_takes_what_its_package_feeds_it(self) -> None:
+        """Random weights: the package's preprocessing, in float64, and its decoding give the same faces."""
+        state = random_state(empty_network("resnet50"))
+        localizer = RetinaFaceLocalizer("resnet50", state, "cpu", 1)
+        image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
+        means, stds = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+        normalised = torch.from_numpy((image / 255.0 - means) / stds).permute(2, 0, 1)[None]
+        net = filled(empty_network("resnet50"), state, "resnet50").double()
+        with torch.inference_mode():
+            codes, logits, _ = net(normalised)
+        boxes = decode(codes[0], localizer._priors_of(64, 96), [0.1, 0.2]) * torch.tensor([96, 64, 96, 64])
+        scores = logits[0].softmax(-1)[:, 1]
+        passed = scores > 0.5
+        kept = nms(boxes[passed], scores[passed], 0.4)
+        faces = localizer.detect(image[None], dense=False)[0]
+        assert len(faces) == len(kept) > 0
+        assert np.allclose(faces.scores, scores[passed][kept].numpy(), atol=2e-4)
+        misses = np.abs(faces.boxes_xyxy[:, None] - boxes[passed][kept].numpy()[None]).max(axis=2)
+        assert misses.min(axis=1).max() < 0.1
+
+
+def random_state(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return weights for `net` that keep activations near unit size; norms that change nothing."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim < 2:
+            zero = tensor.ndim == 0 or name.endswith(("bias", "running_mean"))
+            return torch.full(tensor.shape, 0.0 if zero else 1.0, dtype=tensor.dtype)
+        return torch.randn(tensor.shape, generator=generator).div(tensor[0].numel() ** 0.5)
+
+    return {name: drawn(name, tensor) for name, tensor in net.state_dict().items()}
