@@ -5,6 +5,7 @@ reuse a sequence meet in one group without being told. Besides the published key
 the original of a fake, equal file content, and pairs of keys that the user declares to be the same (aliases).
 """
 
+import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,22 @@ Aliases = tuple[tuple[str, str], ...]
 
 VIDEO_PREFIX = "video/"
 CONTENT_PREFIX = "sha256/"
+EMPTY_SHA256 = hashlib.sha256(b"").digest()
+INPUT_COLUMNS = (
+    "video_id",
+    "label",
+    "dataset",
+    "method",
+    "compression",
+    "official_split",
+    "sha256",
+    "original_video_id",
+    "identity_keys",
+    "target_keys",
+    "donor_keys",
+    "source_keys",
+)
+"""Columns of the manifest `videos` that a split depends on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +68,13 @@ class SplitInput:
         """The key that stands for the video itself, as an original or where nothing is published."""
         return video_key(self.video_id)
 
+    @property
+    def content_key(self) -> str | None:
+        """The key that exact duplicates share; None for unread and empty files, which are not copies of one video."""
+        if self.sha256 is None or self.sha256 == EMPTY_SHA256:
+            return None
+        return CONTENT_PREFIX + self.sha256.hex()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
@@ -76,8 +100,8 @@ class Groups:
 class Links:
     """Which of the unpublished keys really tie something in a set of videos. The others would only cost memory."""
 
-    repeated: frozenset[bytes]
-    """SHA-256 digests that two or more videos have."""
+    repeated: frozenset[str]
+    """Content keys that two or more videos have."""
     originals: frozenset[bytes]
     """Video ids that some video names as its original."""
 
@@ -85,10 +109,12 @@ class Links:
     def among(cls, inputs: Sequence[SplitInput]) -> "Links":
         """Find the digests and originals that tie these videos."""
         seen: set[bytes] = set()
-        repeated: set[bytes] = set()
+        repeated: set[str] = set()
         for video in inputs:
             if video.sha256 is not None:
-                (repeated if video.sha256 in seen else seen).add(video.sha256)
+                if video.sha256 in seen and video.content_key is not None:
+                    repeated.add(video.content_key)
+                seen.add(video.sha256)
         originals = frozenset(v.original_video_id for v in inputs if v.original_video_id is not None)
         return cls(repeated=frozenset(repeated), originals=originals)
 
@@ -99,8 +125,9 @@ class Links:
             keys.add(video.own_key)
         if video.original_video_id is not None:
             keys.add(video_key(video.original_video_id))
-        if video.sha256 is not None and video.sha256 in self.repeated:
-            keys.add(CONTENT_PREFIX + video.sha256.hex())
+        content = video.content_key if self.repeated else None
+        if content is not None and content in self.repeated:
+            keys.add(content)
         return tuple(sorted(keys))
 
 
@@ -236,23 +263,6 @@ def inputs_from_table(videos: pa.Table) -> list[SplitInput]:
     nothing = pa.nulls(videos.num_rows)
     columns = [(videos[c] if c in videos.column_names else nothing).to_pylist() for c in INPUT_COLUMNS]
     return [_input_from_row(dict(zip(INPUT_COLUMNS, row, strict=True))) for row in zip(*columns, strict=True)]
-
-
-INPUT_COLUMNS = (
-    "video_id",
-    "label",
-    "dataset",
-    "method",
-    "compression",
-    "official_split",
-    "sha256",
-    "original_video_id",
-    "identity_keys",
-    "target_keys",
-    "donor_keys",
-    "source_keys",
-)
-"""Columns of the manifest `videos` that a split depends on."""
 
 
 def _input_from_row(row: dict[str, Any]) -> SplitInput:

@@ -52,7 +52,8 @@ def no_faces() -> Faces:
 
 def rounded_faces(boxes: FloatArray, scores: FloatArray, points: FloatArray) -> Faces:
     """Sort by score (ties by place), round coordinates to 1/16 px and scores to 1e-4."""
-    boxes, points = np.round(boxes * GRID) / GRID, np.round(points * GRID) / GRID
-    scores = np.round(np.asarray(scores, np.float64), 4)
+    boxes = np.asarray(np.round(boxes * GRID) / GRID, np.float64)
+    points = np.asarray(np.round(points * GRID) / GRID, np.float64)
+    scores = np.asarray(np.round(np.asarray(scores, np.float64), 4), np.float64)
     order = np.lexsort((boxes[:, 1], boxes[:, 0], -scores)) if len(scores) else np.zeros(0, np.int64)
-    return Faces(boxes[order].astype(np.float64), scores[order], points[order].astype(np.float64))
+    return Faces(boxes[order], scores[order], points[order])

@@ -1,0 +1,156 @@
+"""Split rules: which video goes to train, val or test. Pure functions of the videos, the parameters and a base.
+
+A split is a table beside the clips, not a place: many split sets can describe the same shards.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from lps.manifests.canonical import canonical_json, rows_digest, sha256_hex
+from lps.manifests.components import Links, SplitInput, group_videos
+from lps.manifests.errors import RefusedError
+from lps.manifests.leakage import crossing_groups
+from lps.manifests.split_groups import GIANT_FACTOR, GIANT_MIN_VIDEOS, Scene, giant_groups, group_rows, random_rows
+from lps.manifests.split_identity import identity_rows
+from lps.manifests.split_official import official_rows, published_splits, without_crossing
+from lps.manifests.split_pins import Owners, attach, pinned_rows, with_base_sizes
+from lps.manifests.split_records import SPLITS, SplitParams, SplitRow
+from lps.manifests.split_rules import Settled, kind_of
+
+__all__ = ["SPLITS", "SplitParams", "SplitRow", "assign_splits", "rule_record"]
+
+ALGORITHM_VERSION = 1
+
+
+def assign_splits(
+    inputs: Sequence[SplitInput], params: SplitParams, base: Sequence[SplitRow] | None = None, *, origin: str = ""
+) -> list[SplitRow]:
+    """Give every video one row, sorted by video id; the order and repetition of `inputs` change nothing.
+
+    With `base`, its rows are copied unchanged but for `pinned`, and only new videos are decided: they join the group
+    they touch, are left out where they touch two splits, and are placed by the rule where they touch none. `origin`
+    names the set or run in the new rows.
+    """
+    if params.rule == "random" and not params.allow_leaky:
+        raise RefusedError("rule random puts one person on both sides of a split; allow that leak explicitly to use it")
+    videos = distinct(inputs)
+    base = base or ()
+    known = {row.video_id for row in base}
+    new = [video for video in videos if video.video_id not in known]
+    scene = Scene(
+        n_videos=len(videos),
+        owners=Owners.of(base, videos, params.aliases),
+        settled=_settled(videos, base),
+        published=published_splits(videos),
+    )
+    rows = [replace(row, origin_run=origin) for row in with_base_sizes(_decide(new, params, scene), base)]
+    return sorted([*pinned_rows(videos, base), *rows], key=lambda row: row.video_id)
+
+
+def distinct(inputs: Sequence[SplitInput]) -> list[SplitInput]:
+    """Return the videos sorted by id, each once; two different rows for one video are refused."""
+    found: dict[bytes, SplitInput] = {}
+    for video in inputs:
+        if found.setdefault(video.video_id, video) != video:
+            raise RefusedError(f"two different rows describe the video {video.video_id.hex()}; keep one of them")
+    return sorted(found.values(), key=lambda video: video.video_id)
+
+
+def _settled(videos: Sequence[SplitInput], base: Sequence[SplitRow]) -> Settled:
+    split = {row.video_id: row.split for row in base}
+    placed = ((video, split.get(video.video_id)) for video in videos)
+    return Settled(
+        kinds=[(kind_of(video), name) for video, name in placed if name is not None],
+        n_groups=len({row.group_anchor for row in base if row.split is not None}),
+    )
+
+
+def _decide(new: Sequence[SplitInput], params: SplitParams, scene: Scene) -> list[SplitRow]:
+    if params.rule == "random":
+        return random_rows(new, params, scene)
+    if params.rule == "identity-hash":
+        return identity_rows(new, params, scene.owners)
+    if params.rule in ("official", "official-clean"):
+        rows = official_rows(new, params, scene)
+        return without_crossing(new, rows, params, scene.owners) if params.rule == "official-clean" else rows
+    attached = attach(new, scene.owners, params)
+    return [*attached.rows, *group_rows(attached.free, params, scene)]
+
+
+def rule_record(
+    params: SplitParams,
+    inputs: Sequence[SplitInput],
+    rows: Sequence[SplitRow],
+    base: Sequence[SplitRow] | None = None,
+) -> dict[str, Any]:
+    """Return what `rule.json` states: enough to repeat the split, and what is known to be wrong with it.
+
+    `leaky` is the stamp that trainers refuse. `crossing_groups` counts groups that lie in two splits all the same,
+    which published lists and accepted donor leaks bring about.
+    """
+    videos = distinct(inputs)
+    groups = group_videos(videos, params.aliases)
+    giant = giant_groups(groups, params.ratios, len(videos))
+    return {
+        "algorithm": "lps-split",
+        "version": ALGORITHM_VERSION,
+        "rule": params.rule,
+        "ratios": list(params.ratios),
+        "seed": params.seed,
+        "tries": params.tries,
+        "giant": {
+            "policy": params.giant,
+            "found": int(giant.sum()),
+            "largest_group": int(groups.sizes.max()) if len(groups) else 0,
+            "limit": GIANT_FACTOR * max(params.ratios),
+            "min_videos": GIANT_MIN_VIDEOS,
+        },
+        "edge_kinds": edge_kinds(videos, params),
+        "strata": ["label", "method", "dataset", "compression"] if params.rule == "ranked" else [],
+        "n_videos": len(videos),
+        "n_groups": len(groups),
+        "decided_by": _tally(row.rule for row in rows),
+        "counts": _tally(row.split or f"excluded:{row.exclude_reason}" for row in rows),
+        "inputs_sha256": rows_digest(_input_row(video) for video in videos),
+        "base_sha256": rows_digest(asdict(row) for row in base) if base is not None else None,
+        "aliases_sha256": _alias_digest(params),
+        "leaky": any(row.rule == "random" for row in rows),
+        "accepted_leakage": ["donor"] if params.giant == "target-only" and bool(giant.any()) else [],
+        "crossing_groups": len(crossing_groups(videos, rows, params.aliases)),
+    }
+
+
+def edge_kinds(videos: Sequence[SplitInput], params: SplitParams) -> list[str]:
+    """Name the kinds of links that tie these videos: what is absent here was not known, so not kept apart."""
+    data_sets: dict[str, str] = {}
+    shared = False
+    for video in videos:
+        for key in video.keys:
+            shared = shared or data_sets.setdefault(key, video.dataset) != video.dataset
+    found = {
+        "PAIR": any(video.target_keys and video.donor_keys for video in videos),
+        "ORIG": any(video.original_video_id is not None for video in videos),
+        "SRC": any(video.source_keys for video in videos),
+        "ID": any(video.identity_keys for video in videos),
+        "ALIAS": bool(params.aliases),
+        "DUP": bool(Links.among(videos).repeated),
+        "XDS": shared,
+    }
+    return [kind for kind, present in found.items() if present]
+
+
+def _input_row(video: SplitInput) -> dict[str, Any]:
+    """Spell an input so that the order of its keys does not count."""
+    row = {name: getattr(video, name) for name in SplitInput.__slots__}
+    return {name: sorted(value) if isinstance(value, tuple) else value for name, value in row.items()}
+
+
+def _alias_digest(params: SplitParams) -> str | None:
+    pairs = sorted(sorted(pair) for pair in params.aliases)
+    return sha256_hex(canonical_json(pairs)) if pairs else None
+
+
+def _tally(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))

@@ -1,0 +1,131 @@
+"""Join a Ray cluster, or start a private one that nobody else can join."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lps.manifests.errors import UnreadableError
+from lps.pipeline.detect import Localizer
+
+GPU_BATCH = 32
+"""Images per pass on a GPU."""
+CPU_BATCH = 1
+"""On a CPU larger batches are no faster per image, and padding them is wasted work."""
+READY_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What there is to work with."""
+
+    n_workers: int
+    """Videos processed at a time."""
+    n_gpus: int
+
+    @property
+    def device(self) -> str:
+        """`cuda` if the cluster has GPUs, else `cpu`."""
+        return "cuda" if self.n_gpus else "cpu"
+
+    @property
+    def batch_size(self) -> int:
+        """Images per pass of a localizer."""
+        return GPU_BATCH if self.n_gpus else CPU_BATCH
+
+
+@contextmanager
+def ray_cluster(address: str | None, n_workers: int | None) -> Iterator[Cluster]:
+    """Connect to `address`, or start a private local cluster of `n_workers` CPUs (default: all cores).
+
+    Raises UnreadableError where the address does not answer.
+    """
+    import ray
+
+    # Decided here and never by whatever cluster happens to run on this machine (RAY_ADDRESS, /tmp/ray).
+    os.environ.pop("RAY_ADDRESS", None)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own notices about its defaults
+        try:
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                ray.init(
+                    address="local", num_cpus=n_workers or os.cpu_count() or 1, include_dashboard=False, **quiet
+                )
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as e:
+            reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+            raise UnreadableError(f"no Ray cluster at '{address or 'local'}': {reason}") from e
+    try:
+        resources = ray.cluster_resources()
+        cpus = int(resources.get("CPU", 1))
+        yield Cluster(n_workers=n_workers or max(1, cpus), n_gpus=int(resources.get("GPU", 0)))
+    finally:
+        ray.shutdown()
+
+
+def start_ledger() -> Any:
+    """Start the ledger on the driver's own node, where it lives as long as the driver."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from lps.pipeline.tasks import Ledger
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Ledger).remote()
+
+
+def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, n_detectors: int | None) -> list[Any]:
+    """Start the detector actors and wait until all have loaded their weights.
+
+    One a GPU, or on CPUs one a worker: a worker waits while its detector computes, so cores are not oversubscribed.
+    Raises UnreadableError or IntegrityError for the weights, UnreadableError when they do not come up.
+    """
+    import ray
+    from ray import exceptions as rx
+
+    from lps.manifests.errors import LpsError
+    from lps.pipeline.tasks import Detector
+
+    n = n_detectors or cluster.n_gpus or cluster.n_workers
+    # num_cpus=0: a detector that took a node's only core would keep the workers that feed it from starting
+    remote = ray.remote(
+        num_cpus=0,
+        num_gpus=min(1.0, cluster.n_gpus / n) if cluster.n_gpus else 0,
+        max_restarts=-1,
+        max_task_retries=0,
+        scheduling_strategy="SPREAD",
+    )(Detector)
+    load = partial(_load, localizer, weights_dir, cluster.device, cluster.batch_size)
+    actors = [remote.remote(load, cluster.batch_size) for _ in range(n)]
+    try:
+        ray.get([actor.ready.remote() for actor in actors], timeout=READY_SECONDS)
+    except rx.RayTaskError as e:
+        if isinstance(e.cause, LpsError):
+            raise e.cause from e
+        raise UnreadableError(f"localizer '{localizer}' does not start: {e.cause}") from e
+    except rx.RayError as e:
+        reason = _reason(e)
+        raise UnreadableError(f"localizer '{localizer}' does not start: {reason}") from e
+    return actors
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _load(localizer: str, weights_dir: Path | None, device: str, batch_size: int) -> Localizer:
+    from lps.pipeline.localizers import load_localizer
+
+    return load_localizer(localizer, weights_dir=weights_dir, device=device, batch_size=batch_size)
+
+

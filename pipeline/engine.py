@@ -1,0 +1,223 @@
+"""The driver's policy: what to submit, what to retry, what to charge, what to give up on.
+
+Loss of a node, an actor or an object is the cluster's fault: the job is submitted again after a pause and the video is
+not charged. A crash, a timeout or running out of memory is charged; the second charge quarantines the video. A fault of
+the content never comes here: it is part of the result.
+"""
+
+import heapq
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import exceptions as rx
+
+from lps.manifests.codes import Code
+from lps.manifests.errors import LpsError, UnreadableError
+
+MAX_CHARGES = 2
+MAX_LOSSES = 20
+"""Losses in a row of one job after which the cluster itself is not usable."""
+MAX_STORE_ERRORS = 3
+"""Store errors of one job after which the store is not usable."""
+POLL_SECONDS = 1.0
+"""How long the driver waits for a result before it looks at deadlines."""
+
+INFRASTRUCTURE = (
+    rx.NodeDiedError,
+    rx.ActorDiedError,
+    rx.ActorUnavailableError,
+    rx.ObjectLostError,
+    rx.OwnerDiedError,
+    rx.RaySystemError,
+    rx.LocalRayletDiedError,
+    rx.ObjectFetchTimedOutError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One unit of work. `submit` starts an attempt and returns its reference; the name is unique in a run."""
+
+    name: str
+    submit: Callable[[str], Any]
+    """Called with the attempt's own name, under which the worker reports its start."""
+    deadline_seconds: float
+    has_inputs: bool = False
+    """True for jobs whose arguments are results of other jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The job gave a result."""
+
+    job: Job
+    value: Any
+    """What the reference held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """The job was charged too often."""
+
+    job: Job
+    code: Code
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LostInputs:
+    """Objects that the job was given are gone with their node; whoever made them must make them again."""
+
+    job: Job
+
+
+End = Done | Quarantined | LostInputs
+
+
+@dataclass(slots=True)
+class _State:
+    job: Job
+    attempt: int = 0
+    charges: int = 0
+    losses: int = 0
+    store_errors: int = 0
+    timed_out: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.job.name}#{self.attempt}"
+
+
+@dataclass(slots=True)
+class Pool:
+    """Runs jobs with at most `width` in flight, under the policy above."""
+
+    width: int
+    ledger: Any
+    on_event: Callable[[str, dict[str, Any]], None]
+    """Called with a kind (`retry`, `charge`, `quarantine`) and its facts."""
+    pause_seconds: float = 1.0
+    """First pause after a loss; doubles with each further one, up to a minute."""
+    _flying: dict[Any, _State] = field(default_factory=dict)
+    _resting: list[tuple[float, int, _State]] = field(default_factory=list)
+    _count: int = 0
+
+    def run(self, jobs: Iterator[Job]) -> Iterator[End]:
+        """Yield every job's end, in order of completion. Raises the LpsError that a job raised on purpose."""
+        try:
+            while True:
+                # jobs may become available while others run, so the iterator is asked again after it was empty
+                while len(self._flying) < self.width and (state := self._rested() or self._next(jobs)):
+                    self._launch(state)
+                if not self._flying and not self._resting:
+                    return
+                yield from self._collect()
+        finally:
+            for ref in list(self._flying):
+                _cancel(ref)
+            self._flying.clear()
+
+    @staticmethod
+    def _next(jobs: Iterator[Job]) -> _State | None:
+        job = next(jobs, None)
+        return None if job is None else _State(job)
+
+    def _rested(self) -> _State | None:
+        if self._resting and self._resting[0][0] <= time.monotonic():
+            return heapq.heappop(self._resting)[2]
+        return None
+
+    def _launch(self, state: _State) -> None:
+        state.attempt += 1
+        state.timed_out = False
+        self._flying[state.job.submit(state.label)] = state
+
+    def _rest(self, state: _State, seconds: float) -> None:
+        self._count += 1  # a heap needs a tie-breaker
+        heapq.heappush(self._resting, (time.monotonic() + seconds, self._count, state))
+
+    def _collect(self) -> Iterator[End]:
+        if not self._flying:
+            # nothing runs: sleep until the first resting job may go on
+            time.sleep(max(0.0, self._resting[0][0] - time.monotonic()))
+            return
+        ready, _ = ray.wait(list(self._flying), num_returns=1, timeout=POLL_SECONDS)
+        for ref in ready:
+            state = self._flying.pop(ref)
+            try:
+                yield Done(state.job, ray.get(ref))
+            except rx.RayError as error:
+                end = self._judge(state, error)
+                if end is not None:
+                    yield end
+        if not ready:
+            self._enforce_deadlines()
+
+    def _enforce_deadlines(self) -> None:
+        labels = [state.label for state in self._flying.values()]
+        try:
+            ages: dict[str, float] = ray.get(self.ledger.ages.remote(labels), timeout=30)
+        except rx.RayError:
+            return  # the next round asks again
+        for ref, state in self._flying.items():
+            if not state.timed_out and ages.get(state.label, 0.0) > state.job.deadline_seconds:
+                state.timed_out = True
+                _cancel(ref)
+
+    def _judge(self, state: _State, error: rx.RayError) -> End | None:
+        """Decide on a failed attempt: rest and retry, or quarantine. Raises what must stop the run."""
+        cause = _innermost(error)
+        if state.timed_out:
+            return self._charge(state, Code.E_TIMEOUT, f"no result after {state.job.deadline_seconds:.0f} s")
+        if isinstance(cause, UnreadableError):
+            state.store_errors += 1
+            if state.store_errors >= MAX_STORE_ERRORS:
+                raise cause
+            return self._lost(state, cause)
+        if isinstance(cause, LpsError):
+            raise cause
+        if isinstance(cause, (rx.OutOfMemoryError, MemoryError)):
+            return self._charge(state, Code.E_OOM, "memory limit reached")
+        if state.job.has_inputs and isinstance(cause, (rx.ObjectLostError, rx.OwnerDiedError)):
+            return LostInputs(state.job)
+        if isinstance(cause, INFRASTRUCTURE) or type(cause).__name__ == "OutOfMemoryError":  # torch's, on a shared GPU
+            return self._lost(state, cause)
+        if isinstance(cause, (rx.WorkerCrashedError, rx.TaskCancelledError)):
+            return self._charge(state, Code.E_WORKER_LOST, "the worker process died")
+        return self._charge(state, Code.E_INTERNAL, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}")
+
+    def _lost(self, state: _State, cause: BaseException) -> None:
+        state.losses += 1
+        if state.losses > MAX_LOSSES:
+            raise LpsError(f"the cluster lost '{state.job.name}' {state.losses} times ({type(cause).__name__}); giving up")
+        pause = min(60.0, self.pause_seconds * 2 ** (state.losses - 1))
+        self.on_event("retry", {"job": state.job.name, "cause": type(cause).__name__, "pause_s": pause})
+        self._rest(state, pause)
+
+    def _charge(self, state: _State, code: Code, detail: str) -> Quarantined | None:
+        state.charges += 1
+        facts = {"job": state.job.name, "code": str(code), "detail": detail, "charges": state.charges}
+        if state.charges >= MAX_CHARGES:
+            self.on_event("quarantine", facts)
+            return Quarantined(state.job, code, detail)
+        self.on_event("charge", facts)
+        self._rest(state, 0.0)
+        return None
+
+
+def _cancel(ref: Any) -> None:
+    try:
+        ray.cancel(ref, force=True)
+    except (rx.RayError, ValueError):
+        return  # it ended in the meantime
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Unwrap what was raised inside a task, also inside a task's own call to an actor."""
+    seen = 0
+    while isinstance(error, rx.RayTaskError) and isinstance(error.cause, BaseException) and seen < 10:
+        error, seen = error.cause, seen + 1
+    return error

@@ -1,0 +1,173 @@
+"""What every data-set adapter takes and gives, and the few rules that they share.
+
+An adapter is a pure function of a file listing and small metadata files, so it works for any store and opens no video.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from lps.manifests.codes import CODE_MEANING, Code
+from lps.manifests.errors import UnreadableError
+from lps.manifests.records import SourceVideo
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".264", ".265", ".3gp", ".avi", ".flv", ".gif", ".h264", ".h265", ".hevc", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv", ".y4m",
+})
+# fmt: on
+
+DEFAULT_METHOD = "fake"
+"""Method of a fake whose source names none: a method must be null for real videos only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """One file below the source root, as the store lists it."""
+
+    path: str
+    """POSIX path relative to the source root."""
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOptions:
+    """How an adapter reaches the small files that it reads."""
+
+    read_bytes: Callable[[str], bytes]
+    """Reads a metadata file by its path relative to the source root; raises OSError when it cannot."""
+    splits_dir_read: Callable[[str], bytes | None] | None = None
+    """Reads a published list by name from a folder that the user gave; None for a name that is not there."""
+    table_path: str = ""
+    """The table's own path relative to the source root; only for data set `table`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceListing:
+    """All inputs of a source, and what its user should know about them."""
+
+    videos: tuple[SourceVideo, ...]
+    """Sorted by uri."""
+    notes: tuple[str, ...]
+    """Warnings of one line each."""
+
+
+Adapter = Callable[[Sequence[SourceFile], SourceOptions], SourceListing]
+
+
+def make_listing(name: str, videos: Iterable[SourceVideo], notes: Iterable[str]) -> SourceListing:
+    """Sort `videos`, and add to `notes` one line for each code that a user did not ask for."""
+    ordered = tuple(sorted(videos, key=lambda video: (video.uri, video.dataset)))
+    return SourceListing(videos=ordered, notes=(*notes, *_code_notes(name, ordered)))
+
+
+def _code_notes(name: str, videos: Sequence[SourceVideo]) -> list[str]:
+    # Masks and the data set's own text files are expected: a line about them would hide the others.
+    codes = [v.code for v in videos if v.code and v.code != Code.S_MASK]
+    strays = sum(video.code == Code.S_FOREIGN and not is_video(video.uri) for video in videos)
+    telling = Counter[Code](codes)
+    telling[Code.S_FOREIGN] -= strays
+    return [f"{name}: {telling[code]} x {code}: {CODE_MEANING[code]}" for code in Code if telling[code]]
+
+
+def unresolved_note(name: str, n: int) -> list[str]:
+    """Return the note on fakes whose original is not among the inputs: they stay usable, so it is no row's code."""
+    code = Code.E_ORIGINAL_UNRESOLVED
+    return [f"{name}: {n} x {code}: {CODE_MEANING[code]} (these fakes are still used)"] if n else []
+
+
+def is_hidden(path: str) -> bool:
+    """Tell whether a file or one of its folders has a name with a leading dot (`.DS_Store`, `._clip.mp4`)."""
+    return any(part.startswith(".") for part in PurePosixPath(path).parts)
+
+
+def is_video(path: str) -> bool:
+    """Tell by name whether a file is meant as a video."""
+    return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES and not is_hidden(path)
+
+
+def foreign(dataset: str, path: str, detail: str) -> SourceVideo:
+    """Return the row of a file that is no input: without a label, and skipped."""
+    return SourceVideo(uri=path, dataset=dataset, label=None, label_source="folder", code=Code.S_FOREIGN, detail=detail)
+
+
+def size_code(file: SourceFile) -> Code | None:
+    """Return the fault that a file's size alone shows."""
+    return Code.E_EMPTY_FILE if file.n_bytes == 0 else None
+
+
+def flag_duplicates(videos: Iterable[SourceVideo], name_of: Callable[[SourceVideo], Hashable]) -> list[SourceVideo]:
+    """Give E_DUP_NAME to all but one video of each name; the first usable one by uri stays.
+
+    Videos that already carry a code keep it.
+    """
+    ordered = sorted(videos, key=lambda video: video.uri)
+    kept: dict[Hashable, str] = {}
+    for video in ordered:
+        if video.code is None:
+            kept.setdefault(name_of(video), video.uri)
+    return [_flagged(video, kept.get(name_of(video))) for video in ordered]
+
+
+def _flagged(video: SourceVideo, kept_uri: str | None) -> SourceVideo:
+    if video.code is not None or kept_uri == video.uri:
+        return video
+    return replace(video, code=Code.E_DUP_NAME, detail=f"same name as {kept_uri}")
+
+
+def by_folder(files: Iterable[SourceFile]) -> dict[str, dict[str, SourceFile]]:
+    """Index files by folder (empty for the root) and name."""
+    folders: dict[str, dict[str, SourceFile]] = defaultdict(dict)
+    for file in files:
+        folder, _, name = file.path.rpartition("/")
+        folders[folder][name] = file
+    return folders
+
+
+def read_source(options: SourceOptions, path: str) -> bytes:
+    """Read a metadata file of the source."""
+    try:
+        return options.read_bytes(path)
+    except OSError as error:
+        raise UnreadableError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from error
+
+
+def read_list(
+    options: SourceOptions, names: Sequence[str], tree_paths: Sequence[str], present: frozenset[str]
+) -> tuple[str, bytes] | None:
+    """Find a published list: by `names` in the user's folder, else by `tree_paths` among the `present` files."""
+    for name in names:
+        data = _read_given(options, name)
+        if data is not None:
+            return name, data
+    for path in tree_paths:
+        if path in present:
+            return path, read_source(options, path)
+    return None
+
+
+def _read_given(options: SourceOptions, name: str) -> bytes | None:
+    try:
+        return options.splits_dir_read(name) if options.splits_dir_read else None
+    except OSError as error:
+        raise UnreadableError(f"{name}: cannot be read ({error.strerror or type(error).__name__})") from error
+
+
+def parse_text(path: str, data: bytes) -> str:
+    """Decode a metadata file, with or without a byte order mark."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnreadableError(f"{path}: not UTF-8 text (byte {error.start})") from error
+
+
+def parse_json(path: str, data: bytes) -> Any:
+    """Parse a metadata file as JSON."""
+    try:
+        return json.loads(parse_text(path, data))
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError(f"{path}: not valid JSON ({error})") from error
