@@ -17,6 +17,7 @@ The table is the list of inputs: files that it does not name are none.
 """
 
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,18 +95,17 @@ def _read_rows(path: str, data: bytes) -> Iterator[_Row]:
     is_parquet = path.lower().endswith((".parquet", ".pq"))
     try:
         table = _read_parquet(data) if is_parquet else _read_csv(data)
+        names = table.column_names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UnreadableError(f"{path}: not a readable table ({str(error).partition(chr(10))[0]})") from error
-    repeated = [name for name, n in Counter(table.column_names).items() if n > 1 and name in COLUMNS]
-    missing = [name for name in _REQUIRED if name not in table.column_names]
+    repeated = [name for name, n in Counter(names).items() if n > 1 and name in COLUMNS]
+    missing = [name for name in _REQUIRED if name not in names]
     if missing or repeated:
-        raise UnreadableError(
-            f"{path}: needs the columns uri,label, each column once; found {','.join(table.column_names)}"
-        )
-    known = [name for name in COLUMNS if name in table.column_names]
+        raise UnreadableError(f"{path}: needs the columns uri,label, each column once; found {','.join(names)}")
+    known = [name for name in COLUMNS if name in names]
     places = _rows_of(table.num_rows) if is_parquet else _lines_of(data)
     columns = [table[name].to_pylist() for name in known]
-    # A line break inside quotes makes more lines than rows, so line numbers after it are too small.
+    # A line break inside quotes makes more lines than rows: later line numbers are then too small, no row is lost.
     for where, row in zip(places, zip(*columns, strict=True), strict=False):
         yield _Row(where=where, values={name: _text(value) for name, value in zip(known, row, strict=True)})
 
@@ -131,7 +131,7 @@ def _lines_of(data: bytes) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    if value is None or value != value:  # noqa: PLR0124  NaN, the null of floating point, differs from itself
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, list):
         return ";".join(_text(item) for item in value)

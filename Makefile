@@ -1,0 +1,46 @@
+# The front door. `make demo` and `make test` build what they need in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PARTS := cli manifests model pipeline
+READY := $(VENV)/.ready
+
+.PHONY: demo test dev check lint docs bench clean
+
+demo: $(READY)
+	$(BIN)/lps-prep demo build/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+dev: $(READY)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python -m lps.cli.reference docs/cli.md
+
+bench: $(READY)
+	$(BIN)/python benchmarks/prep.py
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,s3]'
+	# face-alignment brings OpenCV with a window system, which needs libGL; the headless build must be the one on top
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps --force-reinstall opencv-python-headless
+	mkdir -p build/links/lps
+	for part in $(PARTS); do ln -sfn ../../../$$part build/links/lps/$$part; done
+	touch $(READY)
+
+clean:
+	rm -rf build .venv *.egg-info
