@@ -1,0 +1,157 @@
+"""What holds for every adapter: each file becomes one row, and the order of the listing does not matter."""
+
+import json
+from collections.abc import Callable, Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lps.manifests.codes import Code
+from lps.manifests.errors import UnreadableError
+from lps.pipeline.source_types import is_video
+from lps.pipeline.sources import ADAPTERS, SourceFile, SourceListing, SourceOptions, list_videos
+
+ListTree = Callable[..., SourceListing]
+
+TREES: dict[str, dict[str, bytes]] = {
+    "folder": {
+        "real/a.mp4": b"x",
+        "real/b/a.mp4": b"x",
+        "fake/m/a.mp4": b"x",
+        "fake/c.mp4": b"",
+        "notes.txt": b"x",
+        "real/.DS_Store": b"x",
+    },
+    "ffpp": {
+        "original_sequences/youtube/c23/videos/071.mp4": b"x",
+        "original_sequences/youtube/raw/videos/071.mp4": b"x",
+        "original_sequences/youtube/c0/videos/071.mp4": b"x",
+        "manipulated_sequences/Deepfakes/c23/videos/071_054.mp4": b"x",
+        "manipulated_sequences/Deepfakes/masks/videos/071_054.mp4": b"x",
+        "manipulated_sequences/Deepfakes/c23/videos/oops.mp4": b"x",
+        "downloaded_videos/x.mp4": b"x",
+        "dataset/splits/train.json": b'[["071", "054"]]',
+    },
+    "dfdc": {
+        "p0/metadata.json": json.dumps(
+            {
+                "aaaaaaaaaa.mp4": {"label": "REAL", "split": "train"},
+                "bbbbbbbbbb.mp4": {"label": "FAKE", "split": "train", "original": "aaaaaaaaaa.mp4"},
+            }
+        ).encode(),
+        "p1/metadata.json": json.dumps({"aaaaaaaaaa.mp4": {"label": "REAL", "split": "train"}}).encode(),
+        "p0/aaaaaaaaaa.mp4": b"x",
+        "p1/aaaaaaaaaa.mp4": b"x",
+        "p0/bbbbbbbbbb.mp4": b"x",
+        "p0/cccccccccc.mp4": b"x",
+        "elsewhere/dddddddddd.mp4": b"x",
+    },
+    "celebdf": {
+        "Celeb-real/id0_0000.mp4": b"x",
+        "Celeb-real/videos/id0_0000.mp4": b"x",
+        "Celeb-synthesis/id0_id1_0000.mp4": b"x",
+        "YouTube-real/00170.mp4": b"x",
+        "YouTube-real/170.mp4": b"x",
+        "List_of_testing_videos.txt": b"1 YouTube-real/00170.mp4\n",
+        "readme.md": b"x",
+    },
+}
+
+
+def listing_in_order(dataset: str, tree: Mapping[str, bytes], order: list[str]) -> SourceListing:
+    files = [SourceFile(path=path, n_bytes=len(tree[path])) for path in order]
+    return list_videos(dataset, files, SourceOptions(read_bytes=tree.__getitem__))
+
+
+class TestEveryAdapter:
+    @pytest.mark.parametrize("dataset", TREES)
+    def test_every_file_becomes_exactly_one_row(self, dataset: str, list_tree: ListTree) -> None:
+        rows = [video.uri for video in list_tree(dataset, TREES[dataset]).videos]
+        assert rows == sorted(TREES[dataset])
+
+    @pytest.mark.parametrize("dataset", TREES)
+    def test_a_row_without_a_code_is_a_labelled_video(self, dataset: str, list_tree: ListTree) -> None:
+        videos = [video for video in list_tree(dataset, TREES[dataset]).videos if video.code is None]
+        assert videos
+        assert all(is_video(video.uri) and video.label in (0, 1) for video in videos)
+        assert all((video.method is None) == (video.label == 0) for video in videos)
+
+    @pytest.mark.parametrize("dataset", TREES)
+    @given(data=st.data())
+    def test_order_of_the_listing_does_not_matter(self, dataset: str, data: st.DataObject) -> None:
+        tree = TREES[dataset]
+        order = data.draw(st.permutations(sorted(tree)))
+        assert listing_in_order(dataset, tree, order) == listing_in_order(dataset, tree, sorted(tree))
+
+    @pytest.mark.parametrize("dataset", sorted(set(TREES)))
+    def test_another_tree_is_refused(self, dataset: str, list_tree: ListTree) -> None:
+        with pytest.raises(UnreadableError, match="neither|has no"):
+            list_tree(dataset, {"videos/a.mp4": b"x"})
+
+
+class TestDispatch:
+    def test_names_are_those_of_the_command_line(self) -> None:
+        assert list(ADAPTERS) == ["folder", "table", "ffpp", "dfdc", "celebdf"]
+
+    def test_unknown_data_set(self, list_tree: ListTree) -> None:
+        with pytest.raises(UnreadableError, match="no data set is called 'vox': choose one of folder, table, ffpp"):
+            list_tree("vox", {})
+
+    def test_a_store_that_lists_a_path_twice_is_refused(self) -> None:
+        with pytest.raises(UnreadableError, match=r"the store lists 'real/a.mp4' more than once"):
+            listing_in_order("folder", {"real/a.mp4": b"x"}, ["real/a.mp4", "real/a.mp4"])
+
+    def test_a_metadata_file_that_cannot_be_read(self) -> None:
+        def refuse(path: str) -> bytes:
+            raise PermissionError(13, "Permission denied", "/secret/place")
+
+        files = [SourceFile(path="p0/metadata.json", n_bytes=1)]
+        with pytest.raises(UnreadableError, match=r"^p0/metadata.json: cannot be read \(Permission denied\)$"):
+            list_videos("dfdc", files, SourceOptions(read_bytes=refuse))
+
+    def test_a_given_list_that_cannot_be_read(self) -> None:
+        def refuse(name: str) -> bytes | None:
+            raise PermissionError(13, "Permission denied")
+
+        files = [SourceFile(path="original_sequences/x.mp4", n_bytes=1)]
+        options = SourceOptions(read_bytes=lambda _path: b"", splits_dir_read=refuse)
+        with pytest.raises(UnreadableError, match=r"^ffpp_split_train.json: cannot be read"):
+            list_videos("ffpp", files, options)
+
+
+class TestNotes:
+    def test_codes_are_counted_but_text_files_and_masks_are_not(self, list_tree: ListTree) -> None:
+        notes = "\n".join(list_tree("ffpp", TREES["ffpp"]).notes)
+        assert f"ffpp: 1 x {Code.E_NAME_GRAMMAR}: " in notes
+        assert f"ffpp: 1 x {Code.E_DUP_NAME}: " in notes
+        assert f"ffpp: 1 x {Code.S_FOREIGN}: " in notes  # downloaded_videos/x.mp4, not train.json
+        assert Code.S_MASK not in notes
+
+    def test_no_note_where_only_text_is_foreign(self, list_tree: ListTree) -> None:
+        tree = {"real/a.mp4": b"x", "fake/a.mp4": b"x", "readme.md": b"x", "real/._a.mp4": b"x"}
+        assert list_tree("folder", tree).notes == ()
+
+    @pytest.mark.parametrize("dataset", TREES)
+    def test_each_note_is_one_line_that_names_the_adapter(self, dataset: str, list_tree: ListTree) -> None:
+        for note in list_tree(dataset, TREES[dataset]).notes:
+            assert "\n" not in note
+            assert note.startswith(f"{dataset}: ")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a.mp4", True),
+        ("x/A.MOV", True),
+        ("three_people.gif", True),
+        ("crowd.h264", True),
+        ("a.txt", False),
+        ("mp4", False),
+        (".mp4", False),
+        ("._a.mp4", False),
+        (".trash/a.mp4", False),
+    ],
+)
+def test_is_video(path: str, expected: bool) -> None:
+    assert is_video(path) is expected
