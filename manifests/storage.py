@@ -55,6 +55,16 @@ class Store:
             fs, full = self._fs(path)
             return bytes(fs.cat_file(full))
 
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        """Return bytes `start` to `end` (exclusive) of a file, fewer where it ends before. Raises UnreadableError."""
+        if not 0 <= start <= end:
+            raise UnreadableError(f"cannot read {self.join(path)}: {start} to {end} is no range of bytes")
+        if start == end:
+            return b""  # HTTP has no form for an empty range
+        with self._errors("read", path):
+            fs, full = self._fs(path)
+            return bytes(fs.cat_file(full, start=start, end=end))
+
     def exists(self, path: str) -> bool:
         """Return whether a file is there. Raises UnreadableError where the store does not answer."""
         with self._errors("look for", path):

@@ -30,6 +30,9 @@ VIDEO_COLUMNS = (
 )
 CLIP_COLUMNS = ("sample_key", "shard_id", "video_id", "split", "label", "method", "det_rate", "pts_start_s")
 LABELS = ("real", "fake", "unknown")
+LEGEND = (
+    "A clip: its middle frame, beside it the first and the last · det: of the frames asked about, those with the face"
+)
 MAX_FRAME_PX = 4096
 """Side of a stored frame above which it is none of ours."""
 READERS = 8
@@ -167,16 +170,15 @@ def _count(n: int, noun: str) -> str:
 
 def _head(index: Row, videos: Sequence[Row], clips: Sequence[Row], n_cut: int) -> Head:
     names = ", ".join(sorted({str(row["dataset"]) for row in videos})) or "no videos"
-    without = sum(not row["n_clips"] for row in videos)
+    n_without = sum(not row["n_clips"] for row in videos)
     lines = [
-        f"{_count(len(clips), 'clip')} from {_count(len(videos), 'video')}, {without:,} of them without clips · "
-        f"split set '{index.get('split_set')}' · parameters {str(index.get('params_sha256'))[:12]}",
-        "Clip: its middle frame, beside it the first and the last · det: share of the frames asked about with the face",
+        f"{_count(len(clips), 'clip')} · {_count(len(videos), 'video')}, {n_without:,} without clips · "
+        f"split set '{index.get('split_set')}' · parameters {str(index.get('params_sha256'))[:12]}"
     ]
-    if not clips:
-        lines[1] = "No video gave a clip."
+    if clips:
+        lines.append(LEGEND)
     if not any(row["error_code"] for row in videos):
-        lines.append("Every video gave its clips: there is no code to show." if videos else "It has no videos.")
+        lines.append("No video ended with a code.")
     warnings = []
     if index.get("leaky"):
         warnings.append("Leaky split: its parts share people or sources, so results on it say little.")
@@ -222,7 +224,7 @@ def _members(clip_manifest: bytes, keys: set[str]) -> dict[str, list[Row]]:
         file = pq.ParquetFile(io.BytesIO(clip_manifest))
         for batch in file.iter_batches(batch_size=4096, columns=["sample_key", "members"]):
             wanted = [i for i, key in enumerate(batch.column("sample_key").to_pylist()) if key in keys]
-            for row in batch.take(wanted).to_pylist():
+            for row in batch.take(pa.array(wanted, pa.int64())).to_pylist():
                 found[str(row["sample_key"])] = list(row["members"])
     except (pa.ArrowException, OSError, KeyError) as e:
         raise UnreadableError(f"manifest 'clips' is damaged: {' '.join(str(e).split())}") from e
@@ -245,12 +247,12 @@ def _frame(out: Store, uri: str, name: str, member: Row, side_px: int) -> Image.
     data = out.read_range(uri, start, start + n_bytes)
     where = f"{name} in {out.join(uri)}"
     if len(data) != n_bytes:
-        raise UnreadableError(f"cannot read {where}: only {len(data)} of its {n_bytes} bytes are there")
+        raise UnreadableError(f"cannot read {where}: got {len(data)} bytes, its manifest says {n_bytes}")
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
             if max(image.size) > MAX_FRAME_PX:
                 raise ValueError(f"{image.width} x {image.height} px is no aligned frame")
             return image.convert("RGB").resize((side_px, side_px), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError) as e:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         reason = " ".join(str(e).split())
         raise UnreadableError(f"cannot decode {where}: {reason}; check the data set with lps-audit") from e

@@ -29,6 +29,7 @@ ROW_SPACE = 22
 BAR = 3
 """Thickness of the bar in the label's colour at each tile."""
 PAD = 8
+PILL_PAD = 7
 CAPTION_LINES = 3
 REJECT_LINES = 8
 CLIP_HEIGHT = FACE_PX + BAR + 5 + CAPTION_LINES * LINE_HEIGHT
@@ -167,15 +168,22 @@ def _escape(character: str) -> str:
 
 
 def ellipsized(text: str, size: int, width: float, *, keep_end: bool = False) -> str:
-    """Return `text` cut to `width` pixels at its end, or at its start with `keep_end`."""
+    """Return `text` cut to `width` pixels at its end, or at its start with `keep_end`; empty where … does not fit."""
     line, measure = printable(text), font(size).getlength
     if measure(line) <= width:
         return line
+    if measure("…") > width:
+        return ""
 
     def cut(n: int) -> str:
         return "…" + line[len(line) - n :].lstrip() if keep_end else line[:n].rstrip() + "…"
 
     return cut(max(0, bisect_right(range(len(line)), width, key=lambda n: measure(cut(n))) - 1))
+
+
+def pill_width(text: str) -> float:
+    """Return the width of a short text on its bar, pixels."""
+    return font(TEXT_SIZE).getlength(text) + 2 * PILL_PAD
 
 
 def wrapped(text: str, size: int, width: float, max_lines: int) -> list[str]:
@@ -205,7 +213,7 @@ def draw_sheet(layout: Layout, frames: Mapping[str, Frames]) -> Image.Image:
     for i, row in enumerate(layout.rows):
         if layout.opens_section(i):
             top = layout.tops[i] - SECTION_HEIGHT + 16
-            pen.draw.line([(MARGIN, top), (pen.right, top)], fill=RULE)
+            pen.draw.line([(MARGIN, top), (pen.right - 1, top)], fill=RULE)
             pen.text(MARGIN, top + 12, row.section, size=HEADING_SIZE)
         _draw_row_heading(pen, layout.tops[i], row)
         for column, tile in enumerate(row.tiles):
@@ -242,9 +250,9 @@ class _Pen:
 
     def pill(self, x: float, y: float, text: str, fill: str) -> float:
         """Write a short text, white on a bar, and return where the bar ends."""
-        end = x + font(TEXT_SIZE).getlength(text) + 14
+        end = x + pill_width(text)
         self.draw.rounded_rectangle([x, y, end, y + 19], radius=3, fill=fill)
-        self.draw.text((x + 7, y + 3), text, font=font(TEXT_SIZE), fill=PAPER)
+        self.draw.text((x + PILL_PAD, y + 3), text, font=font(TEXT_SIZE), fill=PAPER)
         return end
 
 
@@ -260,9 +268,11 @@ def _draw_head(pen: _Pen, head: Head) -> None:
 
 
 def _draw_row_heading(pen: _Pen, y: int, row: SheetRow) -> None:
-    x = pen.text(MARGIN, y, row.title, size=ROW_SIZE, width=pen.right - MARGIN - 300) + 10
-    for label, n in row.counts:
-        x = pen.pill(x, y, f"{n:,} {label}", LABEL_COLOURS[label]) + 6
+    pills = [(f"{n:,} {label}", LABEL_COLOURS[label]) for label, n in row.counts]
+    taken = sum(pill_width(text) + 6 for text, _ in pills)
+    x = pen.text(MARGIN, y, row.title, size=ROW_SIZE, width=pen.right - MARGIN - taken - 10) + 10
+    for text, fill in pills:
+        x = pen.pill(x, y, text, fill) + 6
     pen.text(x + 4, y + 3, row.note, size=TEXT_SIZE, fill=DIM)
 
 
