@@ -73,7 +73,7 @@ def place_groups(
     if rule == "ranked" or (rule == "hash" and not few):
         if rule == "ranked":
             strata = strata_of(contents_of(videos, groups))
-            places = ranked_places(positions, groups.sizes, strata, params.ratios)
+            places = ranked_places(positions, groups.sizes, strata, params.ratios, settled.kinds)
         else:
             places = hash_places(positions, params.ratios)
         chosen = [SPLITS[i] for i in places]
@@ -102,17 +102,24 @@ def strata_of(contents: Contents) -> list[str]:
     return names
 
 
-def ranked_places(positions: NDArray[np.float64], sizes: Ints, strata: Sequence[str], ratios: Ratios) -> Ints:
+def ranked_places(
+    positions: NDArray[np.float64],
+    sizes: Ints,
+    strata: Sequence[str],
+    ratios: Ratios,
+    settled: Sequence[tuple[Kind, str]] = (),
+) -> Ints:
     """Order each stratum by position and cut it at the wanted shares; a group falls where its middle falls.
 
-    What one stratum misses, because groups cannot be cut, is made up for in the next: many strata of one group each
-    still come out at the wanted shares.
+    What the settled videos and earlier strata miss, because groups cannot be cut, is made up for in the next stratum:
+    many strata, or many appends, of one group each still come out at the wanted shares.
     """
     names, stratum = np.unique(np.asarray(strata, dtype=str), return_inverse=True)
     order = np.lexsort((positions, stratum))
     bounds = np.searchsorted(stratum[order], np.arange(len(names) + 1))
     shares = np.asarray(ratios, dtype=np.float64)
-    owed = np.zeros(len(SPLITS))
+    settled_sizes = np.bincount([SPLITS.index(split) for _, split in settled], minlength=len(SPLITS))
+    owed = shares * len(settled) - settled_sizes
     places = np.zeros(len(sizes), dtype=np.int64)
     for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
         members = order[start:stop]

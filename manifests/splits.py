@@ -45,7 +45,9 @@ def assign_splits(
         settled=_settled(videos, base),
         published=published_splits(videos),
     )
-    rows = [replace(row, origin_run=origin) for row in with_base_sizes(_decide(new, params, scene), base)]
+    rows = with_base_sizes(_decide(new, params, scene), base)
+    if origin:
+        rows = [replace(row, origin_run=origin) for row in rows]
     return sorted([*pinned_rows(videos, base), *rows], key=lambda row: row.video_id)
 
 
