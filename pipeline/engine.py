@@ -34,6 +34,8 @@ INFRASTRUCTURE = (
     rx.RaySystemError,
     rx.LocalRayletDiedError,
     rx.ObjectFetchTimedOutError,
+    rx.ObjectStoreFullError,
+    rx.OutOfDiskError,
 )
 
 
@@ -80,15 +82,12 @@ End = Done | Quarantined | LostInputs
 @dataclass(slots=True)
 class _State:
     job: Job
-    attempt: int = 0
+    label: str = ""
+    """Of the running attempt. No two attempts of a run share one, also where a job of the same name comes again."""
     charges: int = 0
     losses: int = 0
     store_errors: int = 0
     timed_out: bool = False
-
-    @property
-    def label(self) -> str:
-        return f"{self.job.name}#{self.attempt}"
 
 
 @dataclass(slots=True)
@@ -104,6 +103,9 @@ class Pool:
     _flying: dict[Any, _State] = field(default_factory=dict)
     _resting: list[tuple[float, int, _State]] = field(default_factory=list)
     _count: int = 0
+    _attempts: int = 0
+    _looked: float = 0.0
+    """When the deadlines were last looked at, on the monotonic clock."""
 
     def run(self, jobs: Iterator[Job]) -> Iterator[End]:
         """Yield every job's end, in order of completion. Raises the LpsError that a job raised on purpose."""
@@ -131,7 +133,8 @@ class Pool:
         return None
 
     def _launch(self, state: _State) -> None:
-        state.attempt += 1
+        self._attempts += 1
+        state.label = f"{state.job.name}#{self._attempts}"
         state.timed_out = False
         self._flying[state.job.submit(state.label)] = state
 
@@ -153,10 +156,12 @@ class Pool:
                 end = self._judge(state, error)
                 if end is not None:
                     yield end
-        if not ready:
+        # by the clock: on a busy cluster something is always ready, and a hanging job must not wait for a lull
+        if time.monotonic() - self._looked >= POLL_SECONDS:
             self._enforce_deadlines()
 
     def _enforce_deadlines(self) -> None:
+        self._looked = time.monotonic()
         labels = [state.label for state in self._flying.values()]
         try:
             ages: dict[str, float] = ray.get(self.ledger.ages.remote(labels), timeout=30)
