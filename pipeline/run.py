@@ -366,9 +366,10 @@ class _Work:
         if missing:
             return
 
-        def submit(_: str) -> Any:
+        def submit(label: str) -> Any:
             results = [self.results[_video_name(job, video)] for video in job.videos]
-            return self.commit_task.remote(job, self.params, self.log.out, self.options.scratch, *results)
+            work = (job, self.params, self.log.out)
+            return self.commit_task.remote(self.ledger, label, work, self.options.scratch, *results)
 
         self.queue.appendleft(Job(f"commit/{shard_id}", submit, COMMIT_SECONDS, has_inputs=True))
 

@@ -16,7 +16,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from lps.manifests.errors import RefusedError
+from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.records import VideoResult
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
@@ -83,12 +83,20 @@ def run_process(
     return brief, result
 
 
-def run_commit(job: ShardJob, params: Params, out: Store, scratch: str | None, *results: VideoResult) -> Row:
-    """Write one shard and return the brief of its commit record."""
+def run_commit(
+    ledger: Any, label: str, work: tuple[ShardJob, Params, Store], scratch: str | None, *results: VideoResult
+) -> Row:
+    """Write one shard and return the brief of its commit record. Raises as `write_shard`, also for the scratch disk."""
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="lps-shard-", dir=scratch) as folder:
-        record = write_shard(job, results, params, out, Path(folder))
+    ledger.started.remote(label)
+    job, params, out = work
+    try:
+        with tempfile.TemporaryDirectory(prefix="lps-shard-", dir=scratch) as folder:
+            record = write_shard(job, results, params, out, Path(folder))
+    except OSError as e:
+        where = scratch or tempfile.gettempdir()
+        raise UnreadableError(f"cannot build {job.shard_id} in the scratch folder {where}: {e.strerror or e}") from e
     return {"shard_id": job.shard_id, "n_samples": len(record["clips"])}
 
 
