@@ -26,6 +26,8 @@ NEAR = 0.8
 """A face is the one looked for if its centre is within this many box sides of the expected place ..."""
 SIZE_RATIO = 1.8
 """... and its size within this factor of the expected one."""
+CELL = 32
+"""Crops are placed on a grid of this many of their own px."""
 MIN_IOU = 0.3
 """Two detections on neighbouring frames that overlap less are two people."""
 
@@ -143,6 +145,8 @@ class _Run:
         self.params = params
         self.local = params.localize
         self.n_faces = 0
+        self.face_side = 1.0
+        """Longer side of the box of the face that is followed, as it was first seen."""
 
     def anchors(self, middle: int) -> list[Sighting]:
         """Return the usable faces of the middle frame, largest first."""
@@ -165,6 +169,7 @@ class _Run:
     def follow(self, face: Sighting, middle: int) -> Track:
         """Follow one face of the middle frame to both ends. Raises Lost."""
         known = Sightings({middle: face})
+        self.face_side = max(face.side, 1.0)
         known.by_frame[middle] = self._refind(known, [middle])[0] or face
         stride, last = self.local.stride_frames, len(self.frames) - 1
         left = list(range(middle, 0, -stride))[1:] + [0]
@@ -311,7 +316,7 @@ class _Run:
         crops = np.zeros((len(indices), px, px, 3), np.uint8)
         maps = []
         for k, (i, (centre, side)) in enumerate(zip(indices, places, strict=True)):
-            crops[k], scale, origin = _crop(self.frames[i], centre, side * self.local.crop_margin, px)
+            crops[k], scale, origin = _crop(self.frames[i], centre, self._span(side), px)
             maps.append((scale, origin))
         result: list[Sighting | None] = []
         for i, faces, (scale, origin), (centre, side) in zip(
@@ -320,6 +325,15 @@ class _Run:
             near = [s for s in self._sightings(i, faces, scale, origin) if self._matches(s, centre, side, reach=NEAR)]
             result.append(min(near, key=lambda s: float(np.hypot(*(s.centre - centre))), default=None))
         return result
+
+    def _span(self, side: float) -> float:
+        """Return the side of the crop for a face of `side`: that of the run's first face, times a power of two.
+
+        One size as long as the face does not grow or shrink by a lot, because landmarks shift with the scale at which
+        the network sees them.
+        """
+        steps = round(float(np.log2(max(side, 1.0) / self.face_side)))
+        return self.face_side * 2.0**steps * self.local.crop_margin
 
     def _sightings(self, i: int, faces: Faces, scale: FloatArray, origin: FloatArray) -> list[Sighting]:
         keep = [k for k in range(len(faces)) if faces.scores[k] >= self.local.min_score]
@@ -359,10 +373,17 @@ def _padded(width: int, height: int, longest_px: int) -> tuple[int, int]:
 def _crop(
     frame: Frame, centre: FloatArray, side: float, px: int
 ) -> tuple[NDArray[np.uint8], FloatArray, FloatArray]:
-    """Return a square-pixel crop (px, px, 3) of `side` source px, and scale and origin (x, y) back to source px."""
+    """Return a square-pixel crop (px, px, 3) of about `side` source px, and scale and origin (x, y) back to source px.
+
+    The crop sits on a grid of CELL crop px, a multiple of the detectors' strides: crops of one size that differ in
+    place show the network the same picture, shifted by whole cells, and so give the same landmarks. What a frame's
+    landmarks are does then not depend on how its place was predicted.
+    """
     aspect = np.array(frame.aspect_xy)
     spans = np.maximum(np.round(side / aspect * aspect.max()), 8).astype(int)  # source px in x and in y
-    low = np.round(centre - spans / 2).astype(int)
+    scale = spans / px
+    cell = CELL * scale
+    low = np.round(np.round((centre - spans / 2) / cell) * cell).astype(int)
     high = low + spans
     width, height = frame.size
     x0, y0, x1, y1 = max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height)
@@ -371,6 +392,5 @@ def _crop(
         crop[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0]] = frame.rgb()[y0:y1, x0:x1]
     shrink = spans.max() > px
     image = cv2.resize(crop, (px, px), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
-    scale = spans / px
     # pixel centres: u in the crop is (u + 0.5) * scale - 0.5 in the source
     return np.asarray(image, np.uint8), scale, low + 0.5 * scale - 0.5
