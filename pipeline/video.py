@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -22,6 +23,13 @@ cv2.setNumThreads(1)  # one task owns one core
 
 THUMB = (32, 18)
 """Size of the luma thumbnails that scene cuts are judged by."""
+
+HOLE = 2.5
+"""A step between time stamps above this many usual ones is a hole, whatever the stream says ..."""
+HOLE_AFTER_DAMAGE = 1.75
+"""... and once something was lost, one frame less is enough: the decoder's report comes before or after the place."""
+MAX_PIXEL_ASPECT = 8.0
+"""Pixels that claim to be longer than this are taken as square."""
 
 # What the media layer raises for reasons of content. FFmpegError also covers ENOMEM, which must reach the caller.
 MEDIA_ERRORS = (FFmpegError, ValueError, OverflowError, IndexError, EOFError, OSError)
@@ -84,8 +92,17 @@ class Scan:
     min_step_ticks: int | None = None
     max_step_ticks: int | None = None
     last_pts: int | None = None
+    spoiled: bool = False
+    """Something was lost, and no key frame has been shown since."""
+    spoiled_pts: int | None = None
     thumb: NDArray[np.float32] | None = field(default=None, repr=False)
     cut_scores: list[float] = field(default_factory=list, repr=False)
+
+    def note_damage(self, pts: int | None) -> None:
+        """Count a lost packet or frame of that time stamp."""
+        self.n_errors += 1
+        self.ended_by_error = self.spoiled = True
+        self.spoiled_pts = pts
 
     @property
     def is_vfr(self) -> bool | None:
@@ -194,40 +211,41 @@ def count_packets(path: Path, limits: Limits) -> int:
 def decode(path: Path, limits: Limits, scan: Scan, *, cut_score: float) -> Iterator[Frame]:
     """Yield the frames of `path` in presentation order, one at a time, and keep `scan` up to date.
 
-    A damaged packet is counted, skipped, and the next frame `breaks`. Raises VideoFault as `open_video` does, and
-    E_LIMIT when more frames decode than allowed.
+    A damaged packet is counted and skipped. The frames after it show what was predicted from what is not there, so all
+    of them `break`, up to and including the next key frame. Raises VideoFault as `open_video` does, and E_LIMIT when
+    more frames, or larger ones, decode than allowed.
     """
     container, stream = open_video(path, limits)
     with container:
         base = stream.time_base or Fraction(1, 1000)
         tick_step = _nominal_step(stream, base)
         aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
-        damaged, size = True, (0, 0)
+        aspect = aspect if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else 1.0
+        untimed = container.format.name == "avi"  # stores no order of display: what libav makes up goes to and fro
+        size = (0, 0)
         for native in _natives(container, stream, scan):
-            if native is None or native.is_corrupt:
-                damaged = True
-                continue
-            if native.width * native.height > limits.max_area_px or scan.n_frames >= limits.max_frames:
-                raise VideoFault(Code.E_LIMIT, Stage.DECODE, f"frame {scan.n_frames}, {native.width}x{native.height} px")
-            pts = native.pts
+            _check_frame(native, scan, limits)
+            pts = None if untimed else native.pts
             if pts is None:
                 scan.pts_nominal = True
                 pts = 0 if scan.last_pts is None else scan.last_pts + tick_step
             resized = (native.width, native.height) != size
             size = (native.width, native.height)
-            breaks = _note(scan, native, pts, cut_score=cut_score) or damaged or resized
-            yield Frame(
-                scan.n_frames - 1, pts, float(pts * base), scan.rotation, aspect if aspect > 0 else 1.0, breaks, native
-            )
-            damaged = False
+            breaks = _note(scan, native, pts, tick_step=tick_step, cut_score=cut_score) or resized
+            yield Frame(scan.n_frames - 1, pts, float(pts * base), scan.rotation, aspect, breaks, native)
 
 
-def _natives(
-    container: av.container.InputContainer, stream: VideoStream, scan: Scan
-) -> Iterator[VideoFrame | None]:
-    """Yield decoded frames, and None where the decoder reports damage."""
+def _check_frame(native: VideoFrame, scan: Scan, limits: Limits) -> None:
+    w, h = native.width, native.height
+    if w * h > limits.max_area_px or max(w, h) > limits.max_side_px or scan.n_frames >= limits.max_frames:
+        raise VideoFault(Code.E_LIMIT, Stage.DECODE, f"frame {scan.n_frames}, {w}x{h} px")
+
+
+def _natives(container: av.container.InputContainer, stream: VideoStream, scan: Scan) -> Iterator[VideoFrame]:
+    """Yield the frames that decode whole; what the decoder reports as damaged is noted in `scan`."""
     packets = container.demux(stream)
     while True:
+        packet = None
         try:
             packet = next(packets, None)
             if packet is None:
@@ -236,9 +254,7 @@ def _natives(
         except MEDIA_ERRORS as e:
             if isinstance(e, MemoryError):
                 raise  # the task's memory limit, not the content
-            scan.n_errors += 1
-            scan.ended_by_error = True
-            yield None
+            scan.note_damage(packet.pts if packet is not None else None)
             # a demuxer that fails at the same place for ever would never end
             if isinstance(e, (EOFError, OSError)) and not isinstance(e, av.error.InvalidDataError):
                 return
@@ -248,8 +264,9 @@ def _natives(
         for frame in frames:
             assert isinstance(frame, VideoFrame)  # mypy
             if frame.is_corrupt:
-                scan.n_errors += 1
-            else:
+                scan.note_damage(frame.pts)
+                continue
+            if packet.size:  # without, the decoder only hands out what it had held back
                 scan.ended_by_error = False
             yield frame
 
@@ -259,16 +276,20 @@ def _nominal_step(stream: VideoStream, base: Fraction) -> int:
     return max(1, round(1 / (rate * base)))
 
 
-def _note(scan: Scan, native: VideoFrame, pts: int, *, cut_score: float) -> bool:
+def _note(scan: Scan, native: VideoFrame, pts: int, *, tick_step: int, cut_score: float) -> bool:
     """Add one frame to `scan`; return True if it does not continue the frame before."""
-    breaks = scan.last_pts is None
+    breaks = scan.last_pts is None or scan.spoiled
     if scan.last_pts is not None:
         step = pts - scan.last_pts
-        breaks = step <= 0
+        usual = max(tick_step, step if scan.min_step_ticks is None else scan.min_step_ticks)
+        breaks = breaks or not 0 < step <= usual * (HOLE_AFTER_DAMAGE if scan.n_errors else HOLE)
         scan.min_step_ticks = step if scan.min_step_ticks is None else min(scan.min_step_ticks, step)
         scan.max_step_ticks = step if scan.max_step_ticks is None else max(scan.max_step_ticks, step)
+    # a key frame with an earlier time stamp had only been held back when the damage was met
+    if native.key_frame and (scan.spoiled_pts is None or scan.pts_nominal or pts > scan.spoiled_pts):
+        scan.spoiled = False
     if scan.n_frames == 0:
-        scan.rotation = -round(native.rotation / 90) * 90 % 360
+        scan.rotation = rotation_of(native)
     thumb = thumbnail(native)
     if scan.thumb is not None:
         score = cut_score_between(scan.thumb, thumb)
@@ -276,6 +297,21 @@ def _note(scan: Scan, native: VideoFrame, pts: int, *, cut_score: float) -> bool
         breaks = breaks or score > cut_score
     scan.thumb, scan.last_pts, scan.n_frames = thumb, pts, scan.n_frames + 1
     return breaks
+
+
+def rotation_of(native: VideoFrame) -> int:
+    """Return the clockwise degrees, in quarter turns, that the frame's display matrix asks for.
+
+    Where the matrix also mirrors the picture, the mirror is left out: faces stay upright and as they were filmed.
+    """
+    side_data: Any = native.side_data  # its stub knows of motion vectors only
+    matrix = side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 0
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(np.float64)  # x becomes (a, b) and y (c, d)
+    if a * d - b * c < 0:
+        a = -a
+    return round(float(np.degrees(np.arctan2(b, a))) / 90) * 90 % 360
 
 
 def thumbnail(native: VideoFrame) -> NDArray[np.float32]:
