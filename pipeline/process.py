@@ -55,6 +55,8 @@ class _Work:
     faults: list[VideoFault] = field(default_factory=list)
     fatal: VideoFault | None = None
     longest_run: int = 0
+    passed_over: list[list[int]] = field(default_factory=list)
+    """First frame, and frame after the last, of each stretch that the first pass had no use for."""
 
     def run(self) -> None:
         params = self.params
@@ -72,24 +74,34 @@ class _Work:
             length = 1 if frame.breaks else length + 1
             self.longest_run = max(self.longest_run, length)
             owed += frame.index in starts
-            run = self._extend(run, frame, wanted=owed > 0 or everything)
+            wanted = owed > 0 or everything
+            if not wanted:
+                self._pass_over(frame.index)
+            run = self._extend(run, frame, wanted=wanted)
             if len(run) == params.clip_frames:
                 made, run = self._try(run)
                 owed -= made
         self.header = replace(self.header, rotation=self.scan.rotation)
-        if owed > 0 and not everything:
-            self._wrap_around(owed, min(starts))
+        owed += sum(start >= self.scan.n_frames for start in starts)  # fewer frames decode than the container promised
+        if owed > 0 and self.passed_over:
+            self._second_pass(owed)
 
-    def _wrap_around(self, owed: int, first_start: int) -> None:
-        """Look for the clips still owed from the first frame on, up to where the first pass began."""
+    def _pass_over(self, index: int) -> None:
+        if self.passed_over and self.passed_over[-1][1] == index:
+            self.passed_over[-1][1] = index + 1
+        else:
+            self.passed_over.append([index, index + 1])
+
+    def _second_pass(self, owed: int) -> None:
+        """Look for the clips still owed in every run that begins at a frame the first pass went over."""
+        reach = self.params.clip_frames - 1
         run: list[Frame] = []
         for frame in self._frames(Scan()):
-            if frame.index >= first_start + self.params.clip_frames - 1 or owed == 0:
+            if owed == 0 or frame.index >= self.passed_over[-1][1] + reach:
                 return
-            if any(clip.frame_idx[0] <= frame.index <= clip.frame_idx[-1] for clip in self.clips):
-                run = []
-                continue
-            run = self._extend(run, frame, wanted=True)
+            taken = any(clip.frame_idx[0] <= frame.index <= clip.frame_idx[-1] for clip in self.clips)
+            wanted = not taken and any(first <= frame.index < end + reach for first, end in self.passed_over)
+            run = self._extend(run, frame, wanted=wanted)
             if len(run) == self.params.clip_frames:
                 made, run = self._try(run)
                 owed -= made
