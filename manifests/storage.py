@@ -126,6 +126,16 @@ class Store:
             if fs.exists(full):
                 fs.rm_file(full)
 
+    def sweep(self) -> None:
+        """Remove what killed writers left in a local store (a bucket shows nothing of a broken upload).
+
+        Only for who owns the store: a writer at work loses its file and fails. Raises UnreadableError.
+        """
+        if self.is_local:
+            with self._errors("clean", ""):
+                for left in Path(self.url.removeprefix("file://")).rglob(".*.????????.tmp"):
+                    left.unlink(missing_ok=True)
+
     def _fs(self, path: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 

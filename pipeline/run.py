@@ -103,6 +103,7 @@ def run_job(request: Request, options: RunOptions, on_event: OnEvent) -> Summary
     """
     with _started(request, options, on_event) as (out, cluster, ledger, log):
         plan = _make_plan(request, options, cluster, ledger, log)
+        out.sweep()
         done = committed_shards(out)
         jobs = [job for job in plan.shard_jobs() if job.shard_id not in done]
         total = sum(len(job.videos) for job in plan.shard_jobs())
