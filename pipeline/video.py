@@ -31,6 +31,9 @@ HOLE_AFTER_DAMAGE = 1.75
 MAX_PIXEL_ASPECT = 8.0
 """Pixels that claim to be longer than this are taken as square."""
 
+NOT_VIDEOS = frozenset({"concat", "dash", "hls", "imf", "sdp", "tty"})
+"""Formats of libav that are lists of other files, whose bytes nobody recorded, or plain text shown as a terminal would."""
+
 # What the media layer raises for reasons of content. FFmpegError also covers ENOMEM, which must reach the caller.
 MEDIA_ERRORS = (FFmpegError, ValueError, OverflowError, IndexError, EOFError, OSError)
 
@@ -133,6 +136,8 @@ def open_video(path: Path, limits: Limits) -> tuple[av.container.InputContainer,
             raise
         raise VideoFault(Code.E_PROBE, Stage.PROBE, _short(e)) from e
     try:
+        if container.format.name in NOT_VIDEOS:
+            raise VideoFault(Code.E_PROBE, Stage.PROBE, f"{container.format.name} is no video format")
         stream = _main_stream(container)
         _check_limits(stream, container, limits)
     except VideoFault:
