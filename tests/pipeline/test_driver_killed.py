@@ -1,0 +1,89 @@
+"""The driver dies without warning; the next run finishes what it began, and the bytes do not tell."""
+
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from lps.pipeline.run import Request
+    from tests.pipeline.conftest import Digests, Scenario
+
+pytestmark = pytest.mark.slow
+
+DRIVER = """
+import os, pickle, signal, sys
+from pathlib import Path
+from lps.pipeline.run import RunOptions, run_job
+
+request = pickle.loads(Path(sys.argv[1]).read_bytes())
+kind_of_death, n_left = sys.argv[2], int(sys.argv[3])
+
+def on_event(kind, facts):
+    global n_left
+    n_left -= kind == kind_of_death
+    if n_left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run_job(request, RunOptions(workers=2, detectors=1), on_event)
+"""
+
+
+def run_until(request: "Request", kind: str, number: int, folder: Path) -> None:
+    """Run the job on a private cluster in a process that kills itself at the given event."""
+    pickled = folder / "request.pickle"
+    pickled.write_bytes(pickle.dumps(request))
+    command = [sys.executable, "-c", DRIVER, str(pickled), kind, str(number)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+def committed(out: Path) -> dict[str, tuple[int, int]]:
+    """Return path -> inode and time of every committed tar and commit record."""
+    found = {}
+    for record in sorted((out / "commits").glob("*.json")):
+        split = record.stem.rsplit("-", 1)[0]
+        for path in (record, out / "shards" / split / f"{record.stem}.tar"):
+            if path.exists():
+                found[path.relative_to(out).as_posix()] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "n_at_least"),
+    [("planned", 1, 0), ("shard", 1, 1), ("shard", 4, 4)],
+    ids=["after the plan", "after the first shard", "before finalize"],
+)
+def test_a_run_after_a_killed_driver_keeps_what_is_committed(
+    scenario: "Scenario",
+    tmp_path: Path,
+    undisturbed: "Digests",
+    digests: "Callable[[Path], Digests]",
+    kind: str,
+    number: int,
+    n_at_least: int,
+) -> None:
+    out = tmp_path / "out"
+    run_until(scenario.request(out), kind, number, tmp_path)
+    assert not (out / "index.json").exists()
+    half = out / "shards/train/.train-000000.tar.0123abcd.tmp"  # as a writer that is killed at the wrong moment leaves
+    half.parent.mkdir(parents=True, exist_ok=True)
+    half.write_bytes(b"half a shard")
+    kept: dict[str, tuple[int, int]] = {}
+
+    def note(event: str, _: dict[str, Any]) -> None:
+        if event == "planned":
+            kept.update(committed(out))
+
+    result = scenario.run(scenario.request(out), note)
+    shards = {Path(name).stem for name in kept}
+    assert n_at_least <= len(shards) <= 4
+    assert digests(out) == undisturbed
+    assert {name: mark for name, mark in committed(out).items() if name in kept} == kept
+    assert shards.isdisjoint(video["video"].split("/")[0] for video in result.of("video"))
+    assert shards.isdisjoint(shard["shard_id"] for shard in result.of("shard"))

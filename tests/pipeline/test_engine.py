@@ -1,0 +1,324 @@
+"""The driver's policy: what is retried, what is charged, what stops the run; every job ends exactly once."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray import cloudpickle
+from ray import exceptions as ray_exceptions
+
+from lps.manifests.codes import Code
+from lps.manifests.errors import LpsError, RefusedError, UnreadableError
+from lps.pipeline import engine
+from lps.pipeline.cluster import ray_cluster, start_ledger
+from lps.pipeline.engine import Done, End, Job, LostInputs, Pool, Quarantined
+
+exceptions: Any = ray_exceptions  # their constructors are not annotated
+pickling: Any = cloudpickle
+pickling.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+
+pytestmark = pytest.mark.slow
+LONG = 600.0
+"""Deadline in seconds of jobs that must not run into it."""
+Event = tuple[str, dict[str, Any]]
+Act = Callable[[int], Any]
+"""What a worker does at attempt number 1, 2, ... of a job."""
+
+
+@pytest.fixture(scope="module")
+def ledger(cluster_address: str) -> Iterator[Any]:
+    """Connect to the shared cluster and start a ledger."""
+    with ray_cluster(cluster_address, 2):
+        yield start_ledger()
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    """Collect what a pool reports."""
+    return []
+
+
+@pytest.fixture
+def pool(ledger: Any, events: list[Event]) -> Pool:
+    """Return a pool that does not pause for long."""
+    return Pool(width=2, ledger=ledger, on_event=lambda *event: events.append(event), pause_seconds=0.01)
+
+
+def attempt(ledger: Any, label: str, number: int, act: Act) -> Any:
+    """Run on a worker."""
+    ledger.started.remote(label)
+    return act(number)
+
+
+def job(ledger: Any, name: str, act: Act, *, deadline: float = LONG, cpus: float = 1, inputs: bool = False) -> Job:
+    """Return a job that does `act` on a worker."""
+    task = ray.remote(num_cpus=cpus, max_retries=0)(attempt)
+    count = iter(range(1, 1000))
+    return Job(name, lambda label: task.remote(ledger, label, next(count), act), deadline, has_inputs=inputs)
+
+
+def failing_until(number: int, fail: Callable[[], Any]) -> Act:
+    """Return an act that fails at every attempt before `number`."""
+    return lambda n: n if n >= number else fail()
+
+
+def crash() -> None:
+    """Die as by a fault of a native library."""
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang(_: int = 0) -> None:
+    """Never return."""
+    while True:
+        time.sleep(1)
+
+
+def throw(error: Exception) -> Callable[[], Any]:
+    """Return a function that raises `error`."""
+
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def summary(ends: list[End]) -> dict[str, Any]:
+    """Return job name -> value, code or kind of its end; fails where a job ended twice."""
+    found: dict[str, Any] = {}
+    for end in ends:
+        assert end.job.name not in found
+        found[end.job.name] = end.value if isinstance(end, Done) else getattr(end, "code", type(end).__name__)
+    return found
+
+
+def wait_for(path: Path) -> str:
+    """Return the content of a file once it is there and not empty."""
+    while not path.exists() or not path.read_text():
+        time.sleep(0.02)
+    return path.read_text()
+
+
+# ---- order and number ----------------------------------------------------------------------------------------------
+
+
+def test_results_come_in_order_of_completion(pool: Pool, ledger: Any, tmp_path: Path) -> None:
+    released = tmp_path / "released"
+    jobs = [job(ledger, "first", lambda _: wait_for(released)), job(ledger, "second", lambda _: "done")]
+    names = []
+    for end in pool.run(iter(jobs)):
+        names.append(end.job.name)
+        released.write_text("go")
+    assert names == ["second", "first"]
+
+
+def test_no_more_jobs_are_out_than_the_pool_is_wide(pool: Pool, ledger: Any) -> None:
+    n_out = 0
+
+    def supply() -> Iterator[Job]:
+        nonlocal n_out
+        for i in range(8):
+            n_out += 1
+            assert n_out <= pool.width
+            yield job(ledger, str(i), lambda n: n)
+
+    for _ in pool.run(supply()):
+        n_out -= 1
+    assert n_out == 0
+
+
+def test_every_job_ends_exactly_once(pool: Pool, ledger: Any) -> None:
+    acts: list[tuple[Act, Any]] = [
+        (lambda n: n, 1),
+        (failing_until(2, crash), 2),
+        (failing_until(3, throw(exceptions.NodeDiedError("gone"))), 3),
+        (failing_until(9, crash), Code.E_WORKER_LOST),
+        (failing_until(9, throw(KeyError("x"))), Code.E_INTERNAL),
+    ]
+    jobs = {f"{i}-{k}": (job(ledger, f"{i}-{k}", act), end) for k in range(2) for i, (act, end) in enumerate(acts)}
+    ends = list(pool.run(one for one, _ in jobs.values()))
+    assert summary(ends) == {name: end for name, (_, end) in jobs.items()}
+
+
+def test_jobs_that_appear_while_others_run_are_taken(pool: Pool, ledger: Any) -> None:
+    class Growing:
+        """An iterator that is empty for a while."""
+
+        waiting = [job(ledger, "a", lambda n: n)]
+
+        def __iter__(self) -> Iterator[Job]:
+            return self
+
+        def __next__(self) -> Job:
+            if not self.waiting:
+                raise StopIteration
+            return self.waiting.pop()
+
+    supply = Growing()
+    names = []
+    for end in pool.run(supply):
+        names.append(end.job.name)
+        if end.job.name != "aaa":
+            supply.waiting.append(job(ledger, end.job.name + "a", lambda n: n))
+    assert names == ["a", "aa", "aaa"]
+
+
+# ---- charges -------------------------------------------------------------------------------------------------------
+
+
+def out_of_memory() -> None:
+    """Fail as an allocation does."""
+    raise MemoryError
+
+
+CHARGED = {
+    "a crash": (crash, Code.E_WORKER_LOST, "the worker process died"),
+    "an exit": (lambda: os._exit(3), Code.E_WORKER_LOST, "the worker process died"),
+    "memory": (out_of_memory, Code.E_OOM, "memory limit reached"),
+    "the host's memory": (throw(exceptions.OutOfMemoryError("x")), Code.E_OOM, "memory limit reached"),
+    "a bug": (throw(KeyError("frame 7\nmore")), Code.E_INTERNAL, r"KeyError: 'frame 7\nmore'"),
+}
+
+
+@pytest.mark.parametrize("name", CHARGED)
+def test_the_second_charge_quarantines(pool: Pool, ledger: Any, events: list[Event], name: str) -> None:
+    fail, code, detail = CHARGED[name]
+    (end,) = pool.run(iter([job(ledger, "video", failing_until(99, fail))]))
+    assert isinstance(end, Quarantined)
+    assert (end.code, end.detail) == (code, detail)
+    facts = {"job": "video", "code": str(code), "detail": detail}
+    assert events == [("charge", {**facts, "charges": 1}), ("quarantine", {**facts, "charges": 2})]
+
+
+def test_one_charge_is_forgiven(pool: Pool, ledger: Any, events: list[Event]) -> None:
+    (end,) = pool.run(iter([job(ledger, "video", failing_until(2, crash))]))
+    assert summary([end]) == {"video": 2}
+    assert [kind for kind, _ in events] == ["charge"]
+
+
+# ---- deadlines -----------------------------------------------------------------------------------------------------
+
+
+def test_a_hanging_job_times_out_though_others_keep_finishing(
+    pool: Pool, ledger: Any, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "POLL_SECONDS", 0.3)
+    ended: list[str] = []
+
+    def supply() -> Iterator[Job]:
+        yield job(ledger, "hanging", hang, deadline=0.2)
+        for i in range(3000):
+            if "hanging" in ended:
+                return
+            yield job(ledger, f"quick-{i}", lambda n: n)
+
+    for end in pool.run(supply()):
+        ended.append(end.job.name)
+        if end.job.name == "hanging":
+            assert isinstance(end, Quarantined)
+            assert (end.code, end.detail) == (Code.E_TIMEOUT, "no result after 0 s")
+    assert "hanging" in ended
+    assert len(ended) < 3000
+    assert [kind for kind, _ in events] == ["charge", "quarantine"]
+
+
+def test_waiting_for_a_free_core_does_not_count_against_a_deadline(
+    pool: Pool, ledger: Any, events: list[Event], tmp_path: Path
+) -> None:
+    all_cores, deadline = 4, 4.0
+    released, began = tmp_path / "released", time.monotonic()
+    holder = job(ledger, "holder", lambda _: wait_for(released), cpus=all_cores)
+    queued = job(ledger, "queued", lambda n: n, cpus=all_cores, deadline=deadline)
+    pool.ledger = _Telling(ledger, lambda: time.monotonic() - began > deadline + 1 and released.write_text("go"))
+    ends = list(pool.run(iter([holder, queued])))
+    assert summary(ends) == {"holder": "go", "queued": 1}
+    assert events == []
+    assert time.monotonic() - began > deadline  # it did wait
+
+
+class _Telling:
+    """A ledger that calls back whenever the driver has looked at the deadlines."""
+
+    def __init__(self, ledger: Any, looked: Callable[[], object]) -> None:
+        self.ledger, self.looked = ledger, looked
+        self.ages = self
+
+    def remote(self, labels: list[str]) -> Any:
+        """Ask the ledger."""
+        self.looked()
+        return self.ledger.ages.remote(labels)
+
+
+# ---- losses --------------------------------------------------------------------------------------------------------
+
+LOSSES = {
+    "node": exceptions.NodeDiedError("x"),
+    "actor": exceptions.ActorDiedError(),
+    "busy actor": exceptions.ActorUnavailableError("x", b"0" * 16),
+    "object": exceptions.ObjectLostError("0" * 56, "", ""),
+    "disk for spilled objects": exceptions.OutOfDiskError("x"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_retried_after_growing_pauses_and_never_charged(
+    pool: Pool, ledger: Any, events: list[Event], name: str
+) -> None:
+    (end,) = pool.run(iter([job(ledger, "video", failing_until(5, throw(LOSSES[name])))]))
+    assert summary([end]) == {"video": 5}
+    facts = {"job": "video", "cause": type(LOSSES[name]).__name__}
+    assert events == [("retry", {**facts, "pause_s": 0.01 * 2**k}) for k in range(4)]
+
+
+def test_a_cluster_that_keeps_losing_a_job_stops_the_run(
+    pool: Pool, ledger: Any, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MAX_LOSSES", 3)
+    with pytest.raises(LpsError, match=r"the cluster lost 'video' 4 times \(NodeDiedError\); giving up"):
+        list(pool.run(iter([job(ledger, "video", failing_until(99, throw(exceptions.NodeDiedError("x"))))])))
+    assert [kind for kind, _ in events] == ["retry"] * 3
+
+
+def test_lost_inputs_go_back_to_who_made_them(pool: Pool, ledger: Any, events: list[Event]) -> None:
+    lost = failing_until(99, throw(exceptions.ObjectLostError("0" * 56, "", "")))
+    (end,) = pool.run(iter([job(ledger, "commit", lost, inputs=True)]))
+    assert isinstance(end, LostInputs)
+    assert end.job.name == "commit"
+    assert events == []
+
+
+# ---- errors on purpose ---------------------------------------------------------------------------------------------
+
+
+def test_an_error_on_purpose_stops_the_run_and_what_still_runs(pool: Pool, ledger: Any, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+
+    def linger(_: int) -> None:
+        pid_file.write_text(str(os.getpid()))
+        hang()
+
+    def refuse(_: int) -> None:
+        wait_for(pid_file)
+        raise RefusedError("source changed: a.mp4")
+
+    with pytest.raises(RefusedError, match="^source changed: a.mp4$"):
+        list(pool.run(iter([job(ledger, "lingering", linger), job(ledger, "refusing", refuse)])))
+    _wait_for_end(int(pid_file.read_text()))
+
+
+def _wait_for_end(pid: int) -> None:
+    while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+        time.sleep(0.02)
+
+
+def test_a_store_is_asked_three_times(pool: Pool, ledger: Any, events: list[Event]) -> None:
+    fail = throw(UnreadableError("cannot read s3://bucket/a.mp4: no answer"))
+    assert summary(list(pool.run(iter([job(ledger, "patient", failing_until(3, fail))])))) == {"patient": 3}
+    with pytest.raises(UnreadableError, match="^cannot read s3://bucket/a.mp4: no answer$"):
+        list(pool.run(iter([job(ledger, "impatient", failing_until(4, fail))])))
+    assert [facts["job"] for _, facts in events] == ["patient"] * 2 + ["impatient"] * 2
