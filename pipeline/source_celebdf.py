@@ -23,6 +23,7 @@ from lps.pipeline.source_types import (
     foreign,
     is_hidden,
     make_listing,
+    orphans,
     parse_text,
     read_list,
     size_code,
@@ -80,8 +81,8 @@ def list_celebdf(files: Sequence[SourceFile], options: SourceOptions) -> SourceL
     videos = [_video(file, listed, uris) for file in files]
     videos += [_missing(name, entry, uris) for name, entry in (listed or {}).items() if name not in uris]
     videos = flag_duplicates(videos, lambda video: _name(video.uri))
-    orphans = sum(v.label == 1 and v.original_uri is None and v.code != Code.E_NAME_GRAMMAR for v in videos)
-    return make_listing("celebdf", videos, [*notes, *_count_notes(videos), *unresolved_note("celebdf", orphans)])
+    notes = [*notes, *_count_notes(videos), *unresolved_note("celebdf", orphans(videos))]
+    return make_listing("celebdf", videos, notes)
 
 
 def _name(path: str) -> Name | None:

@@ -25,6 +25,7 @@ from lps.pipeline.source_types import (
     is_hidden,
     is_video,
     make_listing,
+    orphans,
     parse_json,
     parse_text,
     read_source,
@@ -76,8 +77,9 @@ def list_dfdc(files: Sequence[SourceFile], options: SourceOptions) -> SourceList
         for name, entry in part.entries.items():
             videos.append(_video(part, name, entry, folders[part.folder].get(name), originals))
     videos = flag_duplicates(videos, lambda video: video.uri.rpartition("/")[2])
-    orphans = sum(v.label == 1 and v.official_split == "train" and v.original_uri is None for v in videos)
-    notes = [*_count_notes(videos, parts.values()), *unresolved_note("dfdc", orphans)]
+    # The test folder names no originals at all.
+    n_orphans = orphans(video for video in videos if video.official_split == "train")
+    notes = [*_count_notes(videos, parts.values()), *unresolved_note("dfdc", n_orphans)]
     return make_listing("dfdc", videos, notes)
 
 
@@ -119,7 +121,7 @@ def _metadata_entry(value: Any) -> _Entry | None:
     if label is None:
         return None
     # Copies of the set differ in how they write "no original": no key, null, or an empty string.
-    return _Entry(label=label, original=original if label == 1 and isinstance(original, str) and original else None)
+    return _Entry(label=label, original=original if label == 1 and isinstance(original, str) else None)
 
 
 def _read_labels(path: str, options: SourceOptions) -> dict[str, int]:

@@ -24,6 +24,7 @@ from lps.pipeline.source_types import (
     foreign,
     is_hidden,
     make_listing,
+    orphans,
     size_code,
     unresolved_note,
 )
@@ -76,8 +77,7 @@ def list_ffpp(files: Sequence[SourceFile], options: SourceOptions) -> SourceList
     lists = read_lists(files, options)
     reals = _index_reals(files)
     videos = flag_duplicates((_video(file, lists, reals) for file in files), _name)
-    orphans = sum(video.label == 1 and video.original_uri is None and _is_named(video) for video in videos)
-    notes = [*lists.notes, *_count_notes(videos), *unresolved_note("ffpp", orphans)]
+    notes = [*lists.notes, *_count_notes(videos), *unresolved_note("ffpp", orphans(videos))]
     return make_listing("ffpp", videos, notes)
 
 

@@ -83,9 +83,9 @@ def list_table(files: Sequence[SourceFile], options: SourceOptions) -> SourceLis
     notes = [f"table: {unlisted} videos beside the table are not in it, and not inputs"] if unlisted else []
     listed = [*videos.values(), *repeats]
     resolved = [_with_original(video, videos) for video in listed]
-    orphans = sum(video.original_uri is not None for video in listed)
-    orphans -= sum(video.original_uri is not None for video in resolved)
-    return make_listing("table", resolved, [*notes, *unresolved_note("table", orphans)])
+    n_named = sum(video.original_uri is not None for video in listed)
+    n_resolved = sum(video.original_uri is not None for video in resolved)
+    return make_listing("table", resolved, [*notes, *unresolved_note("table", n_named - n_resolved)])
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------

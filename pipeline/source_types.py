@@ -74,6 +74,11 @@ def _code_notes(name: str, videos: Sequence[SourceVideo]) -> list[str]:
     return [f"{name}: {telling[code]} x {code}: {CODE_MEANING[code]}" for code in Code if telling[code]]
 
 
+def orphans(videos: Iterable[SourceVideo]) -> int:
+    """Count the usable fakes without an original."""
+    return sum(video.label == 1 and video.original_uri is None and video.code is None for video in videos)
+
+
 def unresolved_note(name: str, n: int) -> list[str]:
     """Return the note on fakes whose original is not among the inputs: they stay usable, so it is no row's code."""
     code = Code.E_ORIGINAL_UNRESOLVED

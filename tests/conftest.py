@@ -1,10 +1,14 @@
 """Fixtures that tests of all parts share."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lps.pipeline.sources import SourceFile, SourceListing, SourceOptions, list_videos
 
@@ -46,3 +50,39 @@ def list_tree() -> Callable[..., SourceListing]:
         return list_videos(dataset, files, SourceOptions(read_bytes=read, splits_dir_read=given, table_path=table))
 
     return listing
+
+
+@pytest.fixture(scope="session")
+def write_video() -> Callable[..., Path]:
+    """Return a function that encodes (H, W, 3) RGB frames, all of one even size, into a file."""
+
+    def write(
+        path: Path,
+        frames: Iterable[NDArray[np.uint8]],
+        *,
+        codec: str = "libx264",
+        pix_fmt: str = "yuv420p",
+        rate: Fraction | int = 25,
+        pts: Sequence[int] | None = None,
+        time_base: Fraction = Fraction(1, 1000),
+        pixel_aspect: Fraction | None = None,
+        options: Mapping[str, str] | None = None,
+        container: Mapping[str, str] | None = None,
+    ) -> Path:
+        with av.open(str(path), "w", options=dict(container or {})) as sink:
+            stream = sink.add_stream(codec, rate=rate, options={"threads": "1", **(options or {})})
+            stream.pix_fmt = pix_fmt
+            if pts is not None:
+                stream.codec_context.time_base = time_base
+            if pixel_aspect is not None:
+                stream.codec_context.sample_aspect_ratio = pixel_aspect
+            for k, image in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                stream.width, stream.height = frame.width, frame.height
+                if pts is not None:
+                    frame.pts, frame.time_base = pts[k], time_base
+                sink.mux(stream.encode(frame))
+            sink.mux(stream.encode(None))
+        return path
+
+    return write

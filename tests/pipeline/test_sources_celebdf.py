@@ -74,7 +74,9 @@ class TestVideos:
         )
 
     def test_a_fake_without_its_original_stays_usable(self, list_tree: ListTree) -> None:
-        listing = list_tree("celebdf", {"Celeb-synthesis/id0_id1_0003.mp4": b"x", "Celeb-real/id0_0007.mp4": b"x"})
+        stems = ("id0_id1_0003", "id0_id1_0007", "id0_1_0003")  # orphan, with its original, not a name
+        tree = {f"Celeb-synthesis/{stem}.mp4": b"x" for stem in stems} | {"Celeb-real/id0_0007.mp4": b"x"}
+        listing = list_tree("celebdf", tree | {LIST: b"0 Celeb-synthesis/id0_id1_0009.mp4\n"})
         orphan = by_uri(listing)["Celeb-synthesis/id0_id1_0003.mp4"]
         assert (orphan.code, orphan.original_uri) == (None, None)
         assert any(note.startswith(f"celebdf: 1 x {Code.E_ORIGINAL_UNRESOLVED}: ") for note in listing.notes)
@@ -115,11 +117,11 @@ class TestTestList:
     def test_a_short_list_is_noted(self, list_tree: ListTree) -> None:
         assert f"celebdf: {LIST} names 5 videos, published 518" in list_tree("celebdf", mini()).notes
 
-    @pytest.mark.parametrize("second", ["0", "1"])
-    def test_a_repeated_line_conflicts_only_with_another_label(self, list_tree: ListTree, second: str) -> None:
-        data = f"1 YouTube-real/00170.mp4\r\n\r\n{second} YouTube-real/00170.mp4\r\n".encode()
+    @pytest.mark.parametrize("first", ["0", "1"])
+    def test_a_repeated_line_conflicts_only_with_another_label(self, list_tree: ListTree, first: str) -> None:
+        data = f"{first} YouTube-real/00170.mp4 \r\n  \r\n1 YouTube-real/00170.mp4\r\n".encode()
         video = by_uri(list_tree("celebdf", mini() | {LIST: data}))["YouTube-real/00170.mp4"]
-        assert video.code == (None if second == "1" else Code.E_LABEL_CONFLICT)
+        assert video.code == (None if first == "1" else Code.E_LABEL_CONFLICT)
 
     @pytest.mark.parametrize(
         "line",
@@ -160,8 +162,8 @@ class TestFolders:
         ],
     )
     def test_names_outside_the_grammar(self, list_tree: ListTree, path: str) -> None:
-        video = by_uri(list_tree("celebdf", {path: b"x"}))[path]
-        assert (video.code, video.target_keys) == (Code.E_NAME_GRAMMAR, ())
+        video = by_uri(list_tree("celebdf", mini() | {path: b"x"}))[path]
+        assert (video.code, video.target_keys, video.official_split) == (Code.E_NAME_GRAMMAR, (), None)
         assert video.label == (1 if "synthesis" in path else 0)
 
     @pytest.mark.parametrize(
@@ -172,9 +174,10 @@ class TestFolders:
         video = by_uri(list_tree("celebdf", mini() | {path: b"x"}))[path]
         assert (video.code, video.label, video.official_split) == (Code.S_FOREIGN, None, None)
 
-    def test_empty_file(self, list_tree: ListTree) -> None:
-        listing = list_tree("celebdf", mini() | {"YouTube-real/00170.mp4": b"", "YouTube-real/00011.mp4": b""})
-        videos = by_uri(listing)
+    @pytest.mark.parametrize("listed", [True, False])
+    def test_empty_files(self, list_tree: ListTree, listed: bool) -> None:
+        tree = mini() | {"YouTube-real/00170.mp4": b"", "YouTube-real/00011.mp4": b""}
+        videos = by_uri(list_tree("celebdf", {uri: data for uri, data in tree.items() if listed or uri != LIST}))
         assert {videos[f"YouTube-real/{n}.mp4"].code for n in ("00170", "00011")} == {Code.E_EMPTY_FILE}
 
     def test_partial_copies_are_counted(self, list_tree: ListTree) -> None:

@@ -136,9 +136,12 @@ class TestTrain:
         tree = part(0, {name("a"): REAL, name("b"): fake_of("a"), name("c"): fake_of("b")})
         assert by_uri(list_tree("dfdc", tree))[f"{P0}/{name('c')}"].original_uri is None
 
-    @pytest.mark.parametrize("entry", [{"original": None}, {"original": ""}, {"original": "x.mp4"}, {"label": "real"}])
+    @pytest.mark.parametrize(
+        "entry", [{"original": None}, {"original": ""}, {"original": name("b")}, {"label": "real"}]
+    )
     def test_spellings_of_a_real_entry(self, list_tree: ListTree, entry: dict[str, Any]) -> None:
-        video = by_uri(list_tree("dfdc", part(0, {name("a"): REAL | entry})))[f"{P0}/{name('a')}"]
+        tree = part(0, {name("a"): REAL | entry, name("b"): REAL})
+        video = by_uri(list_tree("dfdc", tree))[f"{P0}/{name('a')}"]
         assert (video.label, video.original_uri, video.source_keys) == (0, None, ("dfdc/src/aaaaaaaaaa",))
 
     @pytest.mark.parametrize("original", [None, "", 7])
@@ -171,6 +174,7 @@ class TestTrain:
             (b'{"a.mp4": "REAL"}', "entry 'a.mp4' has no label"),
             (b'{"../a.mp4": {"label": "REAL"}}', "not a file name"),
             (b'{"..": {"label": "REAL"}}', "not a file name"),
+            (b'{"": {"label": "REAL"}}', "not a file name"),
         ],
     )
     def test_malformed_metadata(self, list_tree: ListTree, data: bytes, message: str) -> None:

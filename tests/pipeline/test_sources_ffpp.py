@@ -123,6 +123,21 @@ class TestVideos:
         assert by_uri(listing)[fake("071_054", "c40")].code is None
         assert any(note.startswith(f"ffpp: 1 x {Code.E_ORIGINAL_UNRESOLVED}: ") for note in listing.notes)
 
+    def test_a_misnamed_fake_is_no_original(self, list_tree: ListTree) -> None:
+        videos = by_uri(list_tree("ffpp", {fake("071"): b"x", fake("071_054"): b"x"}))
+        assert videos[fake("071_054")].original_uri is None
+
+    def test_only_usable_fakes_count_as_unresolved(self, list_tree: ListTree) -> None:
+        tree = {
+            fake("071_054"): b"x",
+            fake("oops"): b"x",
+            fake("054_071"): b"",
+            real("605"): b"x",
+            fake("605_591"): b"x",
+        }
+        unresolved = [note for note in list_tree("ffpp", tree).notes if Code.E_ORIGINAL_UNRESOLVED in note]
+        assert [note.split(" x ")[0] for note in unresolved] == ["ffpp: 1"]
+
 
 class TestFolders:
     @pytest.mark.parametrize(
@@ -149,6 +164,7 @@ class TestFolders:
             "manipulated_sequences/Deepfakes/c23/videos/more/071_054.mp4",
             "manipulated_sequences/youtube/c23/videos/071.mp4",
             "original_sequences/Deepfakes/c23/videos/071_054.mp4",
+            "original_sequences/youtube/masks/videos/071.mp4",
             "copy/original_sequences/youtube/c23/videos/071.mp4",
         ],
     )
