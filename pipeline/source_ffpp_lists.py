@@ -91,8 +91,8 @@ def _youtube_ids(found: tuple[str, bytes]) -> dict[str, str]:
         raise UnreadableError(f'{path}: expected an object such as {{"000": "--b1Ua-kWJE 0"}}')
     ids: dict[str, str] = {}
     for sequence, value in table.items():
-        youtube_id, space, _number = value.rpartition(" ") if isinstance(value, str) else ("", "", "")
-        if not space or not youtube_id:
+        youtube_id = value.rpartition(" ")[0] if isinstance(value, str) else ""
+        if not youtube_id:
             raise UnreadableError(f"{path}: entry {sequence!r} is not '<YouTube id> <number>'")
         ids[sequence] = youtube_id
     return ids

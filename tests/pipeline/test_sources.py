@@ -29,6 +29,7 @@ TREES: dict[str, dict[str, bytes]] = {
         "original_sequences/youtube/c0/videos/071.mp4": b"x",
         "manipulated_sequences/Deepfakes/c23/videos/071_054.mp4": b"x",
         "manipulated_sequences/Deepfakes/masks/videos/071_054.mp4": b"x",
+        "manipulated_sequences/Deepfakes/masks/071_054.png": b"x",
         "manipulated_sequences/Deepfakes/c23/videos/oops.mp4": b"x",
         "downloaded_videos/x.mp4": b"x",
         "dataset/splits/train.json": b'[["071", "054"]]',

@@ -276,7 +276,9 @@ class TestLists:
             ("train.json", b'[["071", "054"]', "not valid JSON"),
             ("train.json", b"\xff", "not UTF-8"),
             ("train.json", b'{"071": "054"}', "expected a list of pairs"),
+            ("train.json", b"{}", "expected a list of pairs"),
             ("train.json", b'[["071"]]', "expected a list of pairs"),
+            ("train.json", b'[{"071": 0, "054": 1}]', "expected a list of pairs"),
             ("train.json", b'["071", "054"]', "expected a list of pairs"),
             ("train.json", b'[["71", "054"]]', "expected a list of pairs"),
             ("train.json", b"[[71, 54]]", "expected a list of pairs"),
@@ -302,6 +304,10 @@ class TestCounts:
             "ffpp: 8 of 1000 youtube videos found at c23",
             "ffpp: 1 of 1000 youtube videos found at c40",
         ]
+
+    def test_a_video_that_is_there_twice_counts_once(self, list_tree: ListTree) -> None:
+        tree = {real("071", "raw"): b"x", real("071", "c0"): b"x", real("oops", "c0"): b"x"}
+        assert "ffpp: 1 of 1000 youtube videos found at c0" in list_tree("ffpp", tree).notes
 
     def test_absent_reals_are_counted(self, list_tree: ListTree) -> None:
         tree = {fake("01_02__x__ABCDEFGH", method="DeepFakeDetection"): b"x", fake("071_054", "c40"): b"x"}

@@ -113,6 +113,11 @@ class TestCodes:
         assert all(v.label is None and v.method is None for v in videos.values() if v.code)
 
     def test_empty_videos(self, list_tree: ListTree) -> None:
-        tree = {"real/a.mp4": b"", "fake/a.mp4": b"x", "fake/empty.txt": b""}
+        tree = {"real/a.mp4": b"", "fake/a.mp4": b"x", "fake/b.mp4": b"", "fake/empty.txt": b""}
         codes = {v.uri: v.code for v in list_tree("folder", tree).videos}
-        assert codes == {"real/a.mp4": Code.E_EMPTY_FILE, "fake/a.mp4": None, "fake/empty.txt": Code.S_FOREIGN}
+        assert codes == {
+            "real/a.mp4": Code.E_EMPTY_FILE,
+            "fake/a.mp4": None,
+            "fake/b.mp4": Code.E_EMPTY_FILE,
+            "fake/empty.txt": Code.S_FOREIGN,
+        }

@@ -47,9 +47,9 @@ class TestColumns:
 
     def test_all_columns(self, listing_of: ListingOf) -> None:
         text = (
-            "note,compression,split,original,source,identity,dataset,method,label,uri\n"
-            "x,c23,Validation,a.mp4,clip7;yt/abc,007;celebdf2/id/id3,my.set-1,swap,fake,b.mp4\n"
-            "x,,train,,,,,original,real,a.mp4\n"
+            "note,note,compression,split,original,source,identity,dataset,method,label,uri\n"
+            "x,y,c23,Validation,a.mp4,clip7; yt/abc;,007;celebdf2/id/id3,my.set-1,swap,fake,b.mp4\n"
+            "x,y,,train,,,,,original,real,a.mp4\n"
         )
         assert listing_of(text).videos[1] == SourceVideo(
             uri="b.mp4",
@@ -122,7 +122,7 @@ class TestParquet:
 
     def test_lists_and_numbers_as_keys(self, list_tree: ListTree) -> None:
         data = parquet(uri=["a.mp4"], label=[1], identity=[["p1", "p2"]], source=[17], method=[None])
-        video = list_tree("table", FILES | {"t.pq": data}, table="t.pq").videos[0]
+        video = list_tree("table", FILES | {"t.PQ": data}, table="t.PQ").videos[0]
         assert video.identity_keys == ("table/id/p1", "table/id/p2")
         assert video.source_keys == ("table/src/17",)
         assert video.method == "fake"
@@ -147,6 +147,11 @@ class TestPaths:
         with pytest.raises(UnreadableError, match=r"^t.csv, line 2: .* leaves the table's folder"):
             listing_of(f"uri,label,original\n{row['uri']},1,{row['original']}\n")
 
+    def test_a_nul_byte_is_refused(self, list_tree: ListTree) -> None:
+        data = parquet(uri=["a\0.mp4"], label=[1])
+        with pytest.raises(UnreadableError, match=r"^t.pq, row 1: 'a.x00.mp4' leaves"):
+            list_tree("table", {"t.pq": data}, table="t.pq")
+
     @pytest.mark.parametrize("path", ["./sub/c.mp4", "sub//c.mp4", "sub/./c.mp4"])
     def test_other_spellings_are_one_path(self, listing_of: ListingOf, path: str) -> None:
         video = listing_of(f"uri,label\n{path},1\n").videos[0]
@@ -160,9 +165,10 @@ class TestPaths:
 
     def test_missing_and_empty_files(self, list_tree: ListTree) -> None:
         tree = {"t.csv": b"uri,label\na.mp4,1\nb.mp4,1\n", "a.mp4": b""}
-        assert [v.code for v in list_tree("table", tree, table="t.csv").videos] == [
-            Code.E_EMPTY_FILE,
-            Code.E_MISSING_FILE,
+        videos = list_tree("table", tree, table="t.csv").videos
+        assert [(v.code, v.detail) for v in videos] == [
+            (Code.E_EMPTY_FILE, ""),
+            (Code.E_MISSING_FILE, "named by the table"),
         ]
 
     def test_videos_that_the_table_does_not_name_are_no_inputs(self, list_tree: ListTree) -> None:
@@ -187,6 +193,10 @@ class TestRepeats:
         first, second = labels.split(",")
         videos = listing_of(f"uri,label\na.mp4,{first}\na.mp4,{second}\n").videos
         assert [v.code for v in videos] == [code, Code.E_DUP_NAME]
+
+    def test_a_file_that_is_not_there_stays_missing(self, listing_of: ListingOf) -> None:
+        videos = listing_of("uri,label\ngone.mp4,1\ngone.mp4,0\n").videos
+        assert [v.code for v in videos] == [Code.E_MISSING_FILE, Code.E_DUP_NAME]
 
     def test_a_third_line_may_still_contradict(self, listing_of: ListingOf) -> None:
         videos = listing_of("uri,label\na.mp4,1\na.mp4,1\na.mp4,0\n").videos
