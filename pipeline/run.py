@@ -35,7 +35,7 @@ COMMIT_SECONDS = 3600.0
 """Deadline of writing one shard."""
 
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""`on_event(kind, facts)`: `start`, `sources`, `note`, `probed`, `planned`, `video`, `shard`, `retry`, `charge`,
+"""`on_event(kind, facts)`: `start`, `sources`, `note`, `probed`, `planned`, `ready`, `video`, `shard`, `retry`, `charge`,
 `quarantine`, `finalize`."""
 
 
@@ -115,6 +115,7 @@ def run_job(request: Request, options: RunOptions, on_event: OnEvent) -> Summary
         out.delete(INDEX_JSON)
         if jobs:
             detectors = start_detectors(cluster, request.params.localizer, options.weights_dir, options.detectors)
+            log("ready", {"n_detectors": len(detectors)})
             work = _Work(plan, jobs, request, options, detectors, ledger, log)
             work.run(Pool(width=cluster.n_workers, ledger=ledger, on_event=log))
         summary = finalize(plan, out)

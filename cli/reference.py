@@ -1,0 +1,39 @@
+"""Write docs/cli.md from the commands themselves: `python -m lps.cli.reference docs/cli.md`."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from lps.cli import prep
+
+PROGRAMS: dict[str, click.Group] = {"lps-prep": prep.main}
+WIDTH = 100
+
+
+def walk(name: str, command: click.Command, parent: click.Context | None = None) -> Iterator[tuple[str, click.Context]]:
+    """Yield (full name, context) of a command and everything below it, in the order of their names."""
+    context = click.Context(command, info_name=name, parent=parent, max_content_width=WIDTH, terminal_width=WIDTH)
+    yield context.command_path, context
+    if isinstance(command, click.Group):
+        for child in sorted(command.commands):
+            yield from walk(child, command.commands[child], context)
+
+
+def reference() -> str:
+    """Return the page: the help of every command, as the terminal shows it."""
+    parts = ["# Command reference\n\nGenerated from the commands by `make docs`; do not edit.\n"]
+    for name, program in PROGRAMS.items():
+        for path, context in walk(name, program):
+            parts.append(f"## {path}\n\n```text\n{context.get_help().rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Write the page to the file named on the command line."""
+    Path(sys.argv[1]).write_text(reference())
+
+
+if __name__ == "__main__":
+    main()
