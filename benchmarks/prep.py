@@ -2,9 +2,9 @@
 
     python benchmarks/prep.py --media ../shared/media/videos --weights-dir ../shared/weights
 
-Rows: (a) decode only; (b) decode, warp and encode with a fixed matrix; (c) lps-prep on Ray with each localizer; the same
-work without Ray; (d) facenet-pytorch's MTCNN on every full-resolution frame, crop, write. All with the same number of
-processes, one thread each, after loading; frames of (c) are those that end in clips, frames of all others all decoded.
+Rows: (a) decode only; (b) decode, warp and encode with a fixed matrix; (c) lps-prep on Ray with each localizer; the
+same work without Ray; (d) facenet-pytorch's MTCNN on every full-resolution frame, crop, write. All with the same
+number of processes, one thread each, after loading. Frames of (c) are those that end in clips, of the others all.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def ours_without_ray(path: str, localizer: str) -> int:
     """(c) in this process."""
     net = _LOADED["net"]
     params = Params(localizer=localizer, clips=ALL_CLIPS)
-    result = process_video(Path(path), b"0" * 16, lambda images, dense: list(net.detect(images, dense=dense)), params)
+    result = process_video(Path(path), b"0" * 16, net.detect, params)
     return sum(clip.n_frames for clip in result.clips)
 
 
@@ -128,7 +128,13 @@ def ready(_: int) -> None:
 
 
 def measure(
-    name: str, work: Callable[..., int], paths: list[str], n_workers: int, localizer: str | None, weights_dir: str, *extra: str
+    name: str,
+    work: Callable[..., int],
+    paths: list[str],
+    n_workers: int,
+    localizer: str | None,
+    weights_dir: str,
+    *extra: str,
 ) -> Speed:
     """Run `work` over `paths` in `n_workers` processes and time it, loading left out."""
     with ProcessPoolExecutor(n_workers, get_context("spawn"), load, (localizer, weights_dir)) as pool:

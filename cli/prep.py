@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,25 +40,26 @@ def main() -> None:
 
 def job_options(command: F) -> F:
     """Give a command the arguments that describe a data set and how to make it."""
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    folder = click.Path(file_okay=False, path_type=Path)
+    option = partial(click.option, show_default=True)
     decorators = [
         click.argument("source"),
         click.argument("out"),
-        click.option("--dataset", type=click.Choice(DATASETS), default="folder", show_default=True, help="Layout of SOURCE."),
-        click.option(
-            "--localizer", type=click.Choice(LOCALIZERS), default=LOCALIZERS[0], show_default=True, help="Detector and landmarks."
-        ),
-        click.option("--split", "rule", type=click.Choice(RULES), default="group", show_default=True, help="Split rule."),
-        click.option("--clips", default="1", show_default=True, metavar="N|all", help="Clips per video."),
-        click.option("--workers", type=click.IntRange(min=1), help="Videos at a time [default: one a core]."),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides clip starts, order and split."),
-        click.option("--codec", type=click.Choice(CODECS), default="jpg", show_default=True, help="Image format of the frames."),
-        click.option("--no-align", is_flag=True, help="Crop the face box instead of aligning it."),
-        click.option("--params", "params_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with all other parameters (docs/prep.md)."),
-        click.option("--splits-dir", metavar="DIR|URL", help="Published split lists of the data set."),
-        click.option("--weights-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder with weight files (see `lps-prep weights`)."),
-        click.option("--address", help="Join this running Ray cluster instead of starting a private one."),
-        click.option("--i-understand-leakage", is_flag=True, help="Needed for `--split random`, whose splits share people."),
-    ]  # fmt: skip
+        option("--dataset", type=click.Choice(DATASETS), default="folder", help="Layout of SOURCE."),
+        option("--localizer", type=click.Choice(LOCALIZERS), default=LOCALIZERS[0], help="Detector and landmarks."),
+        option("--split", "rule", type=click.Choice(RULES), default="group", help="Split rule."),
+        option("--clips", default="1", metavar="N|all", help="Clips per video."),
+        option("--workers", type=click.IntRange(min=1), help="Videos at a time.  [default: one a core]"),
+        option("--seed", type=click.IntRange(min=0), default=0, help="Decides clip starts, order and split."),
+        option("--codec", type=click.Choice(CODECS), default="jpg", help="Image format of the frames."),
+        option("--no-align", is_flag=True, help="Crop the face box instead of aligning it."),
+        option("--params", "params_file", type=file, help="TOML file with all other parameters (docs/prep.md)."),
+        option("--splits-dir", metavar="DIR|URL", help="Published split lists of the data set."),
+        option("--weights-dir", type=folder, help="Folder with weight files (see `lps-prep weights`)."),
+        option("--address", help="Join this running Ray cluster instead of starting a private one."),
+        option("--i-understand-leakage", is_flag=True, help="Needed for `--split random`, whose splits share people."),
+    ]
     for decorator in reversed(decorators):
         command = decorator(command)
     return command
@@ -165,7 +167,9 @@ def retry(out: str, codes: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("out")
-@click.option("--to", "target", type=click.Path(dir_okay=False, path_type=Path), help="PNG file [default: preview.png].")
+@click.option(
+    "--to", "target", type=click.Path(dir_okay=False, path_type=Path), help="PNG file [default: preview.png]."
+)
 @click.option("--per-row", type=click.IntRange(1, 40), default=8, show_default=True, help="Clips or rejects in a row.")
 def preview(out: str, target: Path | None, per_row: int) -> None:
     """Draw a contact sheet of OUT: clips by split and label, and rejects by code.

@@ -7,9 +7,8 @@ from typing import Any, Self
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
-from rich.progress import TaskID
 from rich.table import Table
 
 from lps.manifests.codes import CODE_MEANING, Code
@@ -40,7 +39,9 @@ class Progress:
             self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bars is not None:
             self._bars.stop()
 
@@ -124,7 +125,8 @@ def print_summary(summary: Summary, out: str) -> None:
     if summary.by_code:
         console.print(_codes_table(summary.by_code))
     console.print(
-        f"{summary.n_videos} input files: {summary.n_ok} with clips, {summary.n_quarantined} quarantined. Data set: {out}",
+        f"{summary.n_videos} input files: {summary.n_ok} with clips, {summary.n_quarantined} quarantined. "
+        f"Data set: {out}",
         highlight=False,
     )
 
@@ -172,7 +174,12 @@ def print_plan(plan: Plan) -> None:
     known: dict[tuple[str, str], int] = {}
     for video in plan.videos:
         if video.code is not None:
-            key = (str(video.code), {0: "real", 1: "fake"}.get(video.source.label or 0, "") if video.source.label is not None else "unknown")
+            key = (
+                str(video.code),
+                {0: "real", 1: "fake"}.get(video.source.label or 0, "")
+                if video.source.label is not None
+                else "unknown",
+            )
             known[key] = known.get(key, 0) + 1
     if known:
         console.print(_codes_table(dict(sorted(known.items()))))
@@ -181,10 +188,13 @@ def print_plan(plan: Plan) -> None:
 
 
 def print_weights() -> None:
-    """Print the table of weight files."""
+    """Print every weight file."""
     from lps.pipeline.weights import LOCALIZER_WEIGHTS
 
     for localizer, files in LOCALIZER_WEIGHTS.items():
         for weight in files:
             size = f"{weight.size_bytes} bytes" if weight.size_bytes else "size not published"
-            click.echo(f"{localizer}: {weight.file_name}, {size}, sha256 {weight.sha256 or 'not published'}, {weight.url or 'inside the package facenet-pytorch'}")
+            place = weight.url or "inside an installed package"
+            click.echo(
+                f"{localizer}: {weight.file_name}, {size}, sha256 {weight.sha256}, {place}\n    {weight.license}"
+            )

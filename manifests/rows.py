@@ -21,7 +21,13 @@ def scrubbed(detail: str) -> str:
 
 
 def video_row(
-    source: SourceVideo, outcome: Outcome, *, n_bytes: int | None, sha256: bytes | None, split: str | None, n_clips: int,
+    source: SourceVideo,
+    outcome: Outcome,
+    *,
+    n_bytes: int | None,
+    sha256: bytes | None,
+    split: str | None,
+    n_clips: int,
     original_video_id: bytes | None,
 ) -> Row:
     """Return the row of one input video."""

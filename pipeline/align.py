@@ -1,7 +1,7 @@
 """Five points to a 2x3 matrix to a 224x224 face.
 
 Template: the five-point ArcFace template (Deng et al., 2019, 112 x 112 px), doubled to 224 px and scaled about the
-centre of the output by `Params.template_scale`. The transform is the least-squares similarity (no reflection, no shear),
+centre of the output by `Params.template_scale`. The transform is the least-squares similarity (no reflection or shear),
 solved in square pixels and written for source pixels, so that it also undoes a pixel aspect other than 1.
 """
 
@@ -56,7 +56,7 @@ def align_matrix(points: FloatArray, aspect_xy: tuple[float, float], target: Flo
     """Return the 2x3 float32 matrix from source px to output px for five points (5, 2) in source px."""
     aspect = np.array(aspect_xy)
     square = similarity(points * aspect, target)
-    return (square * np.array([aspect[0], aspect[1], 1.0])).astype(np.float32)
+    return np.asarray(square * np.array([aspect[0], aspect[1], 1.0]), np.float32)
 
 
 def crop_matrix(box_xyxy: FloatArray, aspect_xy: tuple[float, float], out_px: int) -> NDArray[np.float32]:

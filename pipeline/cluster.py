@@ -60,9 +60,7 @@ def ray_cluster(address: str | None, n_workers: int | None) -> Iterator[Cluster]
             if address:
                 ray.init(address=address, **quiet)
             else:
-                ray.init(
-                    address="local", num_cpus=n_workers or os.cpu_count() or 1, include_dashboard=False, **quiet
-                )
+                ray.init(address="local", num_cpus=n_workers or os.cpu_count() or 1, include_dashboard=False, **quiet)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as e:
             reason = str(e).splitlines()[0] if str(e) else type(e).__name__
             raise UnreadableError(f"no Ray cluster at '{address or 'local'}': {reason}") from e
@@ -129,5 +127,3 @@ def _load(localizer: str, weights_dir: Path | None, device: str, batch_size: int
     from lps.pipeline.localizers import load_localizer
 
     return load_localizer(localizer, weights_dir=weights_dir, device=device, batch_size=batch_size)
-
-

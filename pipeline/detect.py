@@ -27,7 +27,9 @@ class Faces:
     def __post_init__(self) -> None:
         n = len(self.scores)
         if self.boxes_xyxy.shape != (n, 4) or self.points.shape != (n, 5, 2):
-            raise ValueError(f"faces disagree: {self.boxes_xyxy.shape = }, {self.scores.shape = }, {self.points.shape = }")
+            raise ValueError(
+                f"faces disagree: {self.boxes_xyxy.shape = }, {self.scores.shape = }, {self.points.shape = }"
+            )
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -181,7 +181,8 @@ class Pool:
             state.store_errors += 1
             if state.store_errors >= MAX_STORE_ERRORS:
                 raise cause
-            return self._lost(state, cause)
+            self._lost(state, cause)
+            return None
         if isinstance(cause, LpsError):
             raise cause
         if isinstance(cause, (rx.OutOfMemoryError, MemoryError)):
@@ -189,15 +190,20 @@ class Pool:
         if state.job.has_inputs and isinstance(cause, (rx.ObjectLostError, rx.OwnerDiedError)):
             return LostInputs(state.job)
         if isinstance(cause, INFRASTRUCTURE) or type(cause).__name__ == "OutOfMemoryError":  # torch's, on a shared GPU
-            return self._lost(state, cause)
+            self._lost(state, cause)
+            return None
         if isinstance(cause, (rx.WorkerCrashedError, rx.TaskCancelledError)):
             return self._charge(state, Code.E_WORKER_LOST, "the worker process died")
-        return self._charge(state, Code.E_INTERNAL, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}")
+        return self._charge(
+            state, Code.E_INTERNAL, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
+        )
 
     def _lost(self, state: _State, cause: BaseException) -> None:
         state.losses += 1
         if state.losses > MAX_LOSSES:
-            raise LpsError(f"the cluster lost '{state.job.name}' {state.losses} times ({type(cause).__name__}); giving up")
+            raise LpsError(
+                f"the cluster lost '{state.job.name}' {state.losses} times ({type(cause).__name__}); giving up"
+            )
         pause = min(60.0, self.pause_seconds * 2 ** (state.losses - 1))
         self.on_event("retry", {"job": state.job.name, "cause": type(cause).__name__, "pause_s": pause})
         self._rest(state, pause)

@@ -5,8 +5,9 @@ interpolated landmarks miss the detected ones by more than `bound_px` is split a
 detected or lies between two detections whose middle was checked. With a stride of 1 every frame is detected.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -19,8 +20,14 @@ from lps.pipeline.detect import Faces, FloatArray
 from lps.pipeline.params import Params
 from lps.pipeline.video import Frame
 
-Ask = Callable[[NDArray[np.uint8], bool], list[Faces]]
-"""`ask(images, dense)`: the localizer, wherever it runs."""
+
+class Ask(Protocol):
+    """The localizer, wherever it runs; see `Localizer.detect`."""
+
+    def __call__(self, images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
+        """Find the faces of (B, H, W, 3) RGB images."""
+        ...
+
 
 NEAR = 0.8
 """A face is the one looked for if its centre is within this many box sides of the expected place ..."""
@@ -283,7 +290,7 @@ class _Run:
         for image, small in zip(canvas, smalls, strict=True):
             image[:height, :width] = small
         result = []
-        for i, faces in zip(indices, self.ask(canvas, False), strict=True):
+        for i, faces in zip(indices, self.ask(canvas, dense=False), strict=True):
             to_source = np.array(self.frames[i].size) / (width, height)
             # pixel centres: u in the small frame is (u + 0.5) * scale - 0.5 in the source
             result.append(self._sightings(i, faces, to_source, 0.5 * to_source - 0.5))
@@ -305,7 +312,9 @@ class _Run:
                 if near:
                     best = min(near, key=lambda s: float(np.hypot(*(s.centre - centre))))
                     again.append((k, (best.centre, best.side)))
-            for (k, _), sighting in zip(again, self._look([indices[k] for k, _ in again], [p for _, p in again]), strict=True):
+            for (k, _), sighting in zip(
+                again, self._look([indices[k] for k, _ in again], [p for _, p in again]), strict=True
+            ):
                 result[k] = sighting
         return result
 
@@ -319,9 +328,8 @@ class _Run:
             crops[k], scale, origin = _crop(self.frames[i], centre, self._span(side), px)
             maps.append((scale, origin))
         result: list[Sighting | None] = []
-        for i, faces, (scale, origin), (centre, side) in zip(
-            indices, self.ask(crops, True), maps, places, strict=True
-        ):
+        answers = self.ask(crops, dense=True)
+        for i, faces, (scale, origin), (centre, side) in zip(indices, answers, maps, places, strict=True):
             near = [s for s in self._sightings(i, faces, scale, origin) if self._matches(s, centre, side, reach=NEAR)]
             result.append(min(near, key=lambda s: float(np.hypot(*(s.centre - centre))), default=None))
         return result
@@ -370,9 +378,7 @@ def _padded(width: int, height: int, longest_px: int) -> tuple[int, int]:
     return (short, longest) if width >= height else (longest, short)
 
 
-def _crop(
-    frame: Frame, centre: FloatArray, side: float, px: int
-) -> tuple[NDArray[np.uint8], FloatArray, FloatArray]:
+def _crop(frame: Frame, centre: FloatArray, side: float, px: int) -> tuple[NDArray[np.uint8], FloatArray, FloatArray]:
     """Return a square-pixel crop (px, px, 3) of about `side` source px, and scale and origin (x, y) back to source px.
 
     The crop sits on a grid of CELL crop px, a multiple of the detectors' strides: crops of one size that differ in

@@ -72,11 +72,15 @@ class Params:
 
     def __post_init__(self) -> None:
         if self.clip_frames < 2 or self.clip_frames % self.block_frames:
-            raise ValueError(f"clip_frames must be a multiple of block_frames, got {self.clip_frames = }, {self.block_frames = }")
+            raise ValueError(
+                f"clip_frames must be a multiple of block_frames, got {self.clip_frames = }, {self.block_frames = }"
+            )
         if self.localize.smooth_frames % 2 == 0 or self.localize.stride_frames < 1:
             raise ValueError(f"smooth_frames must be odd and stride_frames positive, got {self.localize = }")
         if self.clips < 0 or not 0 < self.jpeg_quality <= 100:
-            raise ValueError(f"clips must be >= 0 and jpeg_quality in 1..100, got {self.clips = }, {self.jpeg_quality = }")
+            raise ValueError(
+                f"clips must be >= 0 and jpeg_quality in 1..100, got {self.clips = }, {self.jpeg_quality = }"
+            )
 
     def record(self) -> dict[str, Any]:
         """Return the parameters as plain JSON values."""

@@ -194,7 +194,11 @@ def _planned(source: SourceVideo, probe: Probe | None, row: SplitRow | None, ori
     if code is None and probe is not None and probe.code is not None:
         code, stage, detail = probe.code, probe.stage, probe.detail
     if code is None and split is None:
-        code, stage, detail = Code.S_NOT_SELECTED, Stage.DISCOVER, f"excluded from the split: {row.exclude_reason if row else ''}"
+        code, stage, detail = (
+            Code.S_NOT_SELECTED,
+            Stage.DISCOVER,
+            f"excluded from the split: {row.exclude_reason if row else ''}",
+        )
     return PlannedVideo(
         source=source,
         n_bytes=probe.n_bytes if probe else None,
@@ -333,7 +337,9 @@ def publish_plan(plan: Plan, out: Store) -> bool:
     if found != plan.json_bytes:
         raise RefusedError(_differences(json.loads(found), json.loads(plan.json_bytes), plan, out))
     if sha256_hex(out.read(PLAN_VIDEOS)) != sha256_hex(plan.videos_bytes):
-        raise IntegrityError(f"{out.join(PLAN_VIDEOS)} is not the table its plan.json names; restore it or start a new output")
+        raise IntegrityError(
+            f"{out.join(PLAN_VIDEOS)} is not the table its plan.json names; restore it or start a new output"
+        )
     return True
 
 

@@ -156,7 +156,7 @@ class _Work:
             pts_seconds=tuple(round(frame.pts_seconds, 6) for frame in run),
             start_rule="all" if params.clips == ALL_CLIPS else "seeded",
             start_seed=start_seed(self.video_id, params),
-            box_xyxy=tuple(tuple(map(float, box)) for box in track.boxes),
+            box_xyxy=tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in track.boxes),
             box_source=tuple(int(s) for s in track.source),
             det_score=tuple(float(s) for s in track.scores),
             lmk5=tuple(tuple(map(float, points.ravel())) for points in track.points),
@@ -172,10 +172,8 @@ class _Work:
 
     def result(self) -> VideoResult:
         fault = self._fault()
-        if fault is None:
-            status = Status.OK
-        else:
-            status = Status.PARTIAL if self.clips else Status.FAILED
+        faulty = Status.PARTIAL if self.clips else Status.FAILED
+        status = Status.OK if fault is None else faulty
         heights = [box[3] - box[1] for clip in self.clips for box in clip.box_xyxy]
         scores = [score for clip in self.clips for score in clip.det_score]
         outcome = Outcome(

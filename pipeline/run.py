@@ -35,8 +35,8 @@ COMMIT_SECONDS = 3600.0
 """Deadline of writing one shard."""
 
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""`on_event(kind, facts)`: `start`, `sources`, `note`, `probed`, `planned`, `ready`, `video`, `shard`, `retry`, `charge`,
-`quarantine`, `finalize`."""
+"""`on_event(kind, facts)`: `start`, `sources`, `note`, `probed`, `planned`, `ready`, `video`, `shard`, `retry`,
+`charge`, `quarantine`, `finalize`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +130,7 @@ def plan_job(request: Request, options: RunOptions, on_event: OnEvent) -> Plan:
 
 
 @contextlib.contextmanager
-def _started(
-    request: Request, options: RunOptions, on_event: OnEvent
-) -> Iterator[tuple[Store, Cluster, Any, Log]]:
+def _started(request: Request, options: RunOptions, on_event: OnEvent) -> Iterator[tuple[Store, Cluster, Any, Log]]:
     out = open_store(request.out)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
     log = Log(out, run_id, on_event, [])
@@ -233,7 +231,9 @@ def _probe_all(
     task = ray.remote(num_cpus=1, max_retries=0, max_calls=200)(run_probe)
 
     def job(uri: str) -> Job:
-        return Job(uri, lambda label: task.remote(pool.ledger, label, store, uri, limits, memory), options.deadline_seconds)
+        return Job(
+            uri, lambda label: task.remote(pool.ledger, label, store, uri, limits, memory), options.deadline_seconds
+        )
 
     fresh = [uri for uri in wanted if uri not in probes]
     for end in pool.run(job(uri) for uri in fresh):
@@ -326,7 +326,9 @@ class _Work:
             shard_id, _, video_hex = name.partition("/")
             if isinstance(end, Quarantined):
                 self.results[name] = _quarantined(video_hex, end)
-                self.log("video", {"video": name, "status": "failed", "code": str(end.code), "n_clips": 0, "n_frames": 0})
+                self.log(
+                    "video", {"video": name, "status": "failed", "code": str(end.code), "n_clips": 0, "n_frames": 0}
+                )
             elif isinstance(end, Done):
                 self.log("video", {"video": name, **end.value})
             self._finish(shard_id, name)

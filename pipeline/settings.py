@@ -1,15 +1,15 @@
 """The TOML file of `--params`: everything that is not an option of its own.
 
-    clip_frames = 60            # any field of Params
-    [localize]                  # any field of LocalizeParams
-    bound_px = 1.0
-    [limits]                    # any field of Limits
-    max_seconds = 600
-    [split]                     # ratios, giant, tries
-    ratios = [0.7, 0.15, 0.15]
-    [run]                       # shard_mb, and how to run: nothing else here changes a byte
-    shard_mb = 512
-    detectors = 4
+clip_frames = 60            # any field of Params
+[localize]                  # any field of LocalizeParams
+bound_px = 1.0
+[limits]                    # any field of Limits
+max_seconds = 600
+[split]                     # ratios, giant, tries
+ratios = [0.7, 0.15, 0.15]
+[run]                       # shard_mb, and how to run: nothing else here changes a byte
+shard_mb = 512
+detectors = 4
 """
 
 import tomllib

@@ -69,7 +69,11 @@ def write_shard(job: ShardJob, results: Sequence[VideoResult], params: Params, o
     other bytes, UnreadableError if the output cannot be written.
     """
     samples = sorted(
-        ((sample_key(r.video_id, clip), video, clip) for video, r in zip(job.videos, results, strict=True) for clip in r.clips),
+        (
+            (sample_key(r.video_id, clip), video, clip)
+            for video, r in zip(job.videos, results, strict=True)
+            for clip in r.clips
+        ),
         key=lambda sample: sample[0],
     )
     params_sha256 = params.sha256()
@@ -124,7 +128,8 @@ def _write_tar(
         for key, video, clip in samples:
             start = tar.offset
             members = [
-                _add(tar, f"{key}.{ext}", data) for ext, data in _members(job, video.source, clip, params, params_sha256)
+                _add(tar, f"{key}.{ext}", data)
+                for ext, data in _members(job, video.source, clip, params, params_sha256)
             ]
             rows.append(
                 {
@@ -135,7 +140,9 @@ def _write_tar(
                     "tar_nbytes": tar.offset - start,
                     "members": members,
                     "block_len": params.block_frames,
-                    "align_template": f"{TEMPLATE_NAME}-{params.out_px}x{params.template_scale:g}" if params.align else "box",
+                    "align_template": f"{TEMPLATE_NAME}-{params.out_px}x{params.template_scale:g}"
+                    if params.align
+                    else "box",
                     "interp": INTERPOLATION,
                     "border": BORDER,
                     "out_size": params.out_px,

@@ -92,7 +92,9 @@ def reopen(location: str, codes: Sequence[str]) -> tuple[int, int]:
     """
     unknown = sorted(set(codes) - {str(code) for code in Code})
     if unknown:
-        raise RefusedError(f"unknown code '{unknown[0]}'; known ones: {', '.join(code for code in Code if code[0] == 'E')}")
+        raise RefusedError(
+            f"unknown code '{unknown[0]}'; known ones: {', '.join(code for code in Code if code[0] == 'E')}"
+        )
     out = open_store(location)
     plan, digest = read_plan(out)
     chosen: dict[str, int] = {}

@@ -42,7 +42,9 @@ def process_source(source: Store, video: ShardVideo, ask: Ask, params: Params) -
         except FileNotFoundError:
             changed = True
         if changed:
-            raise RefusedError(f"source changed since the plan was made: {video.source.uri}; restore it or use a new output")
+            raise RefusedError(
+                f"source changed since the plan was made: {video.source.uri}; restore it or use a new output"
+            )
         return process_video(path, video.source.video_id, ask, params)
 
 
@@ -66,7 +68,7 @@ def run_process(
     process, source, video, params = work
     first = video.source.video_id[0] % len(detectors)
 
-    def ask(images: NDArray[np.uint8], dense: bool) -> list[Faces]:
+    def ask(images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
         detector = detectors[first]
         parts = [detector.detect.remote(images[k : k + CHUNK], dense) for k in range(0, len(images), CHUNK)]
         return [faces for part in ray.get(parts) for faces in part]

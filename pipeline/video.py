@@ -32,7 +32,7 @@ MAX_PIXEL_ASPECT = 8.0
 """Pixels that claim to be longer than this are taken as square."""
 
 NOT_VIDEOS = frozenset({"concat", "dash", "hls", "imf", "sdp", "tty"})
-"""Formats of libav that are lists of other files, whose bytes nobody recorded, or plain text shown as a terminal would."""
+"""Formats of libav that are lists of other files, whose bytes nobody recorded, or text drawn as on a terminal."""
 
 # What the media layer raises for reasons of content. FFmpegError also covers ENOMEM, which must reach the caller.
 MEDIA_ERRORS = (FFmpegError, ValueError, OverflowError, IndexError, EOFError, OSError)
@@ -51,7 +51,7 @@ class Frame:
     pixel_aspect: float
     """Width of a stored pixel over its height, before rotation."""
     breaks: bool
-    """True where this frame does not continue the one before: first frame, scene cut, hole, damaged or resized frame."""
+    """True where this frame does not continue the one before: first frame, scene cut, hole, damage or new size."""
     native: VideoFrame
 
     @property
@@ -67,7 +67,7 @@ class Frame:
 
     def rgb(self) -> NDArray[np.uint8]:
         """Return the full frame, (H, W, 3) RGB, rotated for display."""
-        return _upright(self.native.to_ndarray(format="rgb24"), self.rotation)
+        return _upright(np.asarray(self.native.to_ndarray(format="rgb24"), np.uint8), self.rotation)
 
     def small(self, longest_px: int) -> NDArray[np.uint8]:
         """Return the frame with square pixels and its longest side at `longest_px` (never enlarged), (h, w, 3) RGB."""
@@ -75,7 +75,7 @@ class Frame:
         scale = min(1.0, longest_px / max(width, height))
         w, h = max(2, round(width * scale)), max(2, round(height * scale))
         image = self.native.reformat(width=w, height=h, format="rgb24", interpolation="AREA").to_ndarray()
-        return _upright(image, self.rotation)
+        return _upright(np.asarray(image, np.uint8), self.rotation)
 
 
 def _upright(image: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
@@ -323,13 +323,13 @@ def thumbnail(native: VideoFrame) -> NDArray[np.float32]:
     """Return a small luma image, (18, 32) float32, cheaply: from the luma plane where there is one of 8 bits."""
     if native.format.name in {"yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuvj444p", "nv12", "gray"}:
         plane = native.planes[0]
-        luma = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        luma = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
         # every few pixels are enough: the average over a cell is what counts
         luma = luma[:: max(1, luma.shape[0] // 144), :: max(1, luma.shape[1] // 256)]
         luma = np.ascontiguousarray(luma)
     else:
-        luma = native.reformat(width=256, height=144, format="gray").to_ndarray()
-    return cv2.resize(luma, THUMB, interpolation=cv2.INTER_AREA).astype(np.float32)
+        luma = np.asarray(native.reformat(width=256, height=144, format="gray").to_ndarray(), np.uint8)
+    return np.asarray(cv2.resize(luma, THUMB, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def cut_score_between(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
