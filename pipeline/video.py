@@ -25,9 +25,7 @@ THUMB = (32, 18)
 """Size of the luma thumbnails that scene cuts are judged by."""
 
 HOLE = 2.5
-"""A step between time stamps above this many usual ones is a hole, whatever the stream says ..."""
-HOLE_AFTER_DAMAGE = 1.75
-"""... and once something was lost, one frame less is enough: the decoder's report comes before or after the place."""
+"""A step between time stamps above this many usual ones is a hole, even where the decoder reports no damage."""
 MAX_PIXEL_ASPECT = 8.0
 """Pixels that claim to be longer than this are taken as square."""
 
@@ -287,7 +285,7 @@ def _note(scan: Scan, native: VideoFrame, pts: int, *, tick_step: int, cut_score
     if scan.last_pts is not None:
         step = pts - scan.last_pts
         usual = max(tick_step, step if scan.min_step_ticks is None else scan.min_step_ticks)
-        breaks = breaks or not 0 < step <= usual * (HOLE_AFTER_DAMAGE if scan.n_errors else HOLE)
+        breaks = breaks or not 0 < step <= usual * HOLE
         scan.min_step_ticks = step if scan.min_step_ticks is None else min(scan.min_step_ticks, step)
         scan.max_step_ticks = step if scan.max_step_ticks is None else max(scan.max_step_ticks, step)
     # a key frame with an earlier time stamp had only been held back when the damage was met

@@ -6,8 +6,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from lps.pipeline.sources import SourceFile, SourceListing, SourceOptions, list_videos
@@ -71,6 +73,7 @@ def write_video() -> Callable[..., Path]:
     ) -> Path:
         with av.open(str(path), "w", options=dict(container or {})) as sink:
             stream = sink.add_stream(codec, rate=rate, options={"threads": "1", **(options or {})})
+            assert isinstance(stream, VideoStream)  # mypy
             stream.pix_fmt = pix_fmt
             if pts is not None:
                 stream.codec_context.time_base = time_base
@@ -78,7 +81,8 @@ def write_video() -> Callable[..., Path]:
                 stream.codec_context.sample_aspect_ratio = pixel_aspect
             for k, image in enumerate(frames):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                stream.width, stream.height = frame.width, frame.height
+                if k == 0:
+                    stream.width, stream.height = frame.width, frame.height
                 if pts is not None:
                     frame.pts, frame.time_base = pts[k], time_base
                 sink.mux(stream.encode(frame))
@@ -86,3 +90,20 @@ def write_video() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def scene() -> Callable[..., list[NDArray[np.uint8]]]:
+    """Return a function that films a pan over a random landscape: no two frames alike, neighbours nearly so."""
+
+    def film(
+        n: int, width: int = 96, height: int = 64, *, seed: int = 0, speed: float = 1.0
+    ) -> list[NDArray[np.uint8]]:
+        rng = np.random.default_rng(seed)
+        coarse = rng.integers(20, 236, (16, 24, 3)).astype(np.uint8)
+        wide = cv2.resize(coarse, (width * 2, height * 2), interpolation=cv2.INTER_CUBIC)
+        shifts = [np.array([[1, 0, -k * speed], [0, 1, -k * speed / 2]]) for k in range(n)]
+        frames = [cv2.warpAffine(wide, shift, (width, height), borderMode=cv2.BORDER_WRAP) for shift in shifts]
+        return [np.asarray(frame, np.uint8) for frame in frames]
+
+    return film

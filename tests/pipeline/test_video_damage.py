@@ -1,0 +1,201 @@
+"""Damage and cuts: what follows a frame without a break is the next frame of the undamaged video, bit by bit."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lps.manifests.codes import Code
+from lps.manifests.errors import VideoFault
+from lps.pipeline.params import Limits, LocalizeParams
+from lps.pipeline.video import Frame, Scan, count_packets, cut_score_between, decode
+
+Image = NDArray[np.uint8]
+Write = Callable[..., Path]
+Scene = Callable[..., list[Image]]
+
+LIMITS = Limits()
+CUT = LocalizeParams().cut_score
+GOP = {"g": "20", "keyint_min": "20", "sc_threshold": "0"}
+FASTSTART = {"movflags": "faststart"}
+
+
+def decoded(path: Path, limits: Limits = LIMITS) -> tuple[list[Frame], Scan]:
+    scan = Scan()
+    return list(decode(path, limits, scan, cut_score=CUT)), scan
+
+
+def plain(path: Path) -> dict[int, Image]:
+    """Return what PyAV alone decodes: pts -> RGB."""
+    with av.open(str(path)) as container:
+        return {frame.pts or 0: frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)}  # type: ignore[misc]
+
+
+def breaks(frames: Sequence[Frame]) -> list[int]:
+    return [frame.index for frame in frames if frame.breaks]
+
+
+def overwrite_packet(path: Path, number: int) -> None:
+    """Fill the payload of one packet, in coded order, with zeros."""
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][number]
+        assert packet.pos is not None
+        at, size = packet.pos, packet.size
+    data = bytearray(path.read_bytes())
+    data[at : at + size] = bytes(size)
+    path.write_bytes(bytes(data))
+
+
+def assert_runs_are_whole(frames: Sequence[Frame], truth: dict[int, Image]) -> None:
+    """What follows a frame without a break is the next frame of the undamaged video, bit by bit."""
+    times = sorted(truth)
+    after = dict(zip(times, times[1:], strict=False))
+    for before, frame in zip(frames, frames[1:], strict=False):
+        if not frame.breaks:
+            assert frame.pts_ticks == after[before.pts_ticks], f"hole before frame {frame.index}"
+            assert np.array_equal(frame.rgb(), truth[frame.pts_ticks]), f"frame {frame.index} is smeared"
+
+
+@pytest.mark.parametrize("b_frames", ["0", "3"])
+@pytest.mark.parametrize("number", [21, 22, 25, 27, 33, 39, 41])
+def test_damage_in_the_middle_breaks_up_to_the_next_key_frame(
+    write_video: Write, scene: Scene, tmp_path: Path, b_frames: str, number: int
+) -> None:
+    path = write_video(tmp_path / "a.mp4", scene(80), options={**GOP, "bf": b_frames}, container=FASTSTART)
+    truth = plain(path)
+    overwrite_packet(path, number)
+    frames, scan = decoded(path)
+    assert scan.n_errors >= 1
+    assert not scan.ended_by_error
+    assert 70 <= scan.n_frames < 80
+    assert_runs_are_whole(frames, truth)
+    assert [f.index for f in frames] == list(range(len(frames)))
+    broken = breaks(frames)
+    assert max(broken[1:]) - min(broken[1:]) <= 20, "one group of pictures at most"
+    assert frames[max(broken)].native.key_frame
+
+
+def test_several_damaged_places(write_video: Write, scene: Scene, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", scene(120), options={**GOP, "bf": "2"}, container=FASTSTART)
+    truth = plain(path)
+    for number in (23, 26, 84):
+        overwrite_packet(path, number)
+    frames, scan = decoded(path)
+    assert scan.n_errors >= 3
+    assert_runs_are_whole(frames, truth)
+    assert any(40 <= f.pts_seconds * 25 <= 78 and not f.breaks for f in frames)
+
+
+@pytest.mark.parametrize("b_frames", ["0", "3"])
+@pytest.mark.parametrize("share", [0.4, 0.8])
+def test_truncated_file(write_video: Write, scene: Scene, tmp_path: Path, b_frames: str, share: float) -> None:
+    path = write_video(tmp_path / "a.mp4", scene(80), options={**GOP, "bf": b_frames}, container=FASTSTART)
+    truth = plain(path)
+    os.truncate(path, int(path.stat().st_size * share))
+    frames, scan = decoded(path)
+    assert scan.ended_by_error
+    assert scan.n_errors == 1
+    assert 15 < scan.n_frames < 78
+    assert count_packets(path, LIMITS) >= scan.n_frames
+    assert_runs_are_whole(frames, truth)
+    assert max(breaks(frames)[1:], default=len(frames)) >= len(frames) - 4
+
+
+def test_truncated_file_without_its_index(write_video: Write, scene: Scene, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", scene(80))
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(VideoFault) as caught:
+        decoded(path)
+    assert caught.value.code is Code.E_PROBE
+
+
+def test_a_frame_of_another_size_breaks(write_video: Write, tmp_path: Path) -> None:
+    parts = [tmp_path / "0.h264", tmp_path / "1.h264"]
+    for k, part in enumerate(parts):
+        write_video(part, [np.full((64, 96 + 32 * k, 3), 128, np.uint8)] * 20, options={"bf": "0"})
+    path = tmp_path / "a.h264"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames, _ = decoded(path)
+    assert breaks(frames) == [0, 20]
+    assert [frames[k].size for k in (19, 20)] == [(96, 64), (128, 64)]
+
+
+def test_lack_of_memory_is_no_fault_of_the_video(
+    write_video: Write, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.mp4", scene(4))
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(MemoryError):
+        decoded(path)
+
+
+# ---- cuts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [1, 37, 49])
+def test_a_cut_breaks_at_its_frame(write_video: Write, scene: Scene, tmp_path: Path, at: int) -> None:
+    shots = [*scene(at, seed=1), *scene(50 - at, seed=2)]
+    frames, scan = decoded(write_video(tmp_path / "a.mp4", shots))
+    assert breaks(frames) == [0, at]
+    assert len(scan.cut_scores) == 49
+    assert max(scan.cut_scores) == scan.cut_scores[at - 1]
+
+
+def _lamp(images: list[Image]) -> list[Image]:
+    gains = [0.45 if k < 20 else 1.0 for k in range(len(images))]
+    return [(image * gain).astype(np.uint8) for image, gain in zip(images, gains, strict=True)]
+
+
+def _offset(images: list[Image]) -> list[Image]:
+    return [
+        np.clip(image.astype(int) + (0 if k < 20 else 60), 0, 255).astype(np.uint8) for k, image in enumerate(images)
+    ]
+
+
+def _black_noise(images: list[Image]) -> list[Image]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 7, image.shape).astype(np.uint8) for image in images]
+
+
+def _noise_over(images: list[Image]) -> list[Image]:
+    rng = np.random.default_rng(0)
+    return [np.clip(image + rng.normal(0, 25, image.shape), 0, 255).astype(np.uint8) for image in images]
+
+
+def _fade(images: list[Image]) -> list[Image]:
+    return [(image * (k / len(images))).astype(np.uint8) for k, image in enumerate(images)]
+
+
+def _flat(images: list[Image]) -> list[Image]:
+    return [np.full_like(image, 40 if k < 20 else 200) for k, image in enumerate(images)]
+
+
+@pytest.mark.parametrize("change", [_lamp, _offset, _black_noise, _noise_over, _fade, _flat])
+def test_no_cut_where_the_picture_goes_on(
+    write_video: Write, scene: Scene, tmp_path: Path, change: Callable[[list[Image]], list[Image]]
+) -> None:
+    frames, scan = decoded(write_video(tmp_path / "a.mp4", change(scene(40, 192, 128)), options={"crf": "10"}))
+    assert breaks(frames) == [0], max(scan.cut_scores)
+
+
+def test_a_fast_pan_is_no_cut(write_video: Write, scene: Scene, tmp_path: Path) -> None:
+    frames, scan = decoded(write_video(tmp_path / "a.mp4", scene(40, 192, 128, speed=4.0)))
+    assert breaks(frames) == [0], max(scan.cut_scores)
+
+
+def test_cut_scores_are_within_bounds() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        a, b = (rng.uniform(0, 255, (18, 32)).astype(np.float32) for _ in range(2))
+        assert 0.0 <= cut_score_between(a, b) <= 1.0
+        assert cut_score_between(a, a) == 0.0
+        assert cut_score_between(a, b) == cut_score_between(b, a)
+    assert cut_score_between(a, 255 - a) == 1.0
