@@ -338,7 +338,7 @@ def cut_score_between(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     """
     da, db = a - a.mean(), b - b.mean()
     norm = float(np.sqrt((da * da).sum() * (db * db).sum()))
-    correlation = float((da * db).sum()) / norm if norm > 1e-6 else 1.0
+    correlation = float((da * db).sum()) / norm if norm > 1e-6 else 0.0  # a black frame continues nothing
     amount = float(np.abs(da - db).mean())
     return round(min(1.0, max(0.0, 1.0 - correlation)) * min(1.0, amount / 12.0), 4)
 

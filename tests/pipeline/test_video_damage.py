@@ -149,6 +149,12 @@ def test_a_cut_breaks_at_its_frame(write_video: Write, scene: Scene, tmp_path: P
     assert max(scan.cut_scores) == scan.cut_scores[at - 1]
 
 
+def test_a_black_frame_is_a_cut(write_video: Write, scene: Scene, tmp_path: Path) -> None:
+    images = scene(40)
+    images[20] = np.zeros_like(images[20])
+    assert breaks(decoded(write_video(tmp_path / "a.mp4", images))[0]) == [0, 20, 21]
+
+
 def _lamp(images: list[Image]) -> list[Image]:
     gains = [0.45 if k < 20 else 1.0 for k in range(len(images))]
     return [(image * gain).astype(np.uint8) for image, gain in zip(images, gains, strict=True)]
