@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,11 +12,15 @@ from typing import Any
 
 import pytest
 
+from lps.manifests.codes import Status
+from lps.manifests.records import Clip, Outcome, SourceVideo, VideoResult
 from lps.manifests.splits import SplitParams
 from lps.pipeline.demo import make_face_video, make_texture_video
 from lps.pipeline.finalize import Summary
 from lps.pipeline.params import Params
-from lps.pipeline.run import Request, RunOptions, run_job
+from lps.pipeline.plan import Plan
+from lps.pipeline.run import Request, RunOptions, plan_job, run_job
+from lps.pipeline.shards import ShardJob, ShardVideo
 
 Event = tuple[str, dict[str, Any]]
 Digests = dict[str, str]
@@ -72,6 +79,10 @@ class Scenario:
         chosen = RunOptions(**{"workers": 2, "detectors": 1, "address": self.address, **options})
         return Result(run_job(request, chosen, record), events)
 
+    def plan(self, request: Request) -> Plan:
+        """Make the plan only."""
+        return plan_job(request, RunOptions(workers=2, address=self.address), lambda kind, facts: None)
+
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -81,7 +92,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for folder, fake in (("real", False), ("fake/blend", True)):
             make_face_video(root / folder / f"face_{i}.mp4", n_frames=24 + i, width=320, height=240, seed=i, fake=fake)
     make_texture_video(root / "real/no_face.mp4", n_frames=24, width=320, height=240)
-    make_face_video(root / "real/too_short.mp4", n_frames=8, width=320, height=240, seed=9)
+    make_face_video(root / "real/too_short.mp4", n_frames=2, width=320, height=240, seed=9)
     return root
 
 
@@ -108,6 +119,40 @@ def scenario(source: Path, cluster_address: str) -> Scenario:
 def private(source: Path) -> Scenario:
     """Runs that each start a cluster of their own, as `lps-prep run` does."""
     return Scenario(str(source), None)
+
+
+@pytest.fixture
+def command(scenario: Scenario, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs `lps-prep run` to `out` in a process of its own, on the shared cluster.
+
+    Its data set is that of `Scenario.request`; `settings` are lines of the table [run] of the settings file.
+    """
+
+    def run(out: Path | str, *options: str, settings: str = "") -> subprocess.CompletedProcess[str]:
+        params = f"clip_frames = {PARAMS.clip_frames}\nblock_frames = {PARAMS.block_frames}\n"
+        file = tmp_path / "settings.toml"
+        file.write_text(f"{params}[split]\nratios = [0.6, 0.2, 0.2]\n[run]\nshard_mb = 1\ndetectors = 1\n{settings}\n")
+        program = str(Path(sys.executable).parent / "lps-prep")
+        fixed = ["--localizer", PARAMS.localizer, "--params", str(file), "--address", str(scenario.address)]
+        line = [program, "run", scenario.source, str(out), *fixed, "--workers", "1", *options]
+        return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def assert_one_line() -> Callable[[subprocess.CompletedProcess[str], int, str], None]:
+    """Return a check that a command ended with an exit code and one line that holds a text, without a traceback."""
+
+    def check(ended: subprocess.CompletedProcess[str], code: int, text: str) -> None:
+        lines = [line for line in ended.stderr.splitlines() if line.startswith("lps-prep: ")]
+        assert ended.returncode == code, ended.stderr
+        assert len(lines) == 1, ended.stderr
+        assert text in lines[0]
+        assert ended.stderr.splitlines()[-1] == lines[0]
+        assert "Traceback" not in ended.stderr
+
+    return check
 
 
 @pytest.fixture(scope="session")
@@ -138,3 +183,34 @@ def undisturbed_out(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory
 def undisturbed(undisturbed_out: Path, digests: Callable[[Path], Digests]) -> Digests:
     """Return the digests of that data set."""
     return digests(undisturbed_out)
+
+
+@pytest.fixture
+def shard() -> tuple[ShardJob, Params, list[VideoResult]]:
+    """Return a shard of one video with one clip, its parameters and its results; the images are noise."""
+    source = SourceVideo(uri="real/a.mp4", dataset="folder", label=0, label_source="folder")
+    video = ShardVideo(source=source, n_bytes=1, sha256=bytes(32), original_video_id=None)
+    job = ShardJob(shard_id="train-000000", split="train", plan_sha256="0" * 64, videos=(video,))
+    n = PARAMS.clip_frames
+    clip = Clip(
+        track_id=0,
+        n_tracks_in_video=1,
+        face_label_certain=True,
+        frame_idx=tuple(range(n)),
+        pts_ticks=tuple(range(n)),
+        pts_seconds=tuple(k / 25 for k in range(n)),
+        start_rule="seeded",
+        start_seed=0,
+        box_xyxy=((0.0, 0.0, 100.0, 100.0),) * n,
+        box_source=(0,) * n,
+        det_score=(1.0,) * n,
+        lmk5=((0.0,) * 10,) * n,
+        align_M=((1.0, 0.0, 0.0, 0.0, 1.0, 0.0),) * n,
+        det_rate=1.0,
+        quality={},
+        phash=bytes(32),
+        frames_sha256=bytes(32),
+        frames=tuple(random.Random(k).randbytes(4096) for k in range(n)),
+    )
+    outcome = Outcome(status=Status.OK, n_frames_decoded=n)
+    return job, PARAMS, [VideoResult(video_id=source.video_id, outcome=outcome, clips=(clip,))]

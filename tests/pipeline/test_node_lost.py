@@ -1,0 +1,152 @@
+"""A node of the cluster dies in the middle of a run: no video is charged for it, and the bytes do not tell."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import ray
+from ray import cloudpickle
+
+from lps.manifests.records import VideoResult
+from lps.manifests.storage import Store
+from lps.pipeline import run
+from lps.pipeline.cluster import start_detectors
+from lps.pipeline.localize import Ask
+from lps.pipeline.params import Params
+from lps.pipeline.shards import ShardVideo
+from lps.pipeline.tasks import ProcessFunction, process_source
+
+if TYPE_CHECKING:
+    from tests.pipeline.conftest import Digests, Result, Scenario
+
+pickling: Any = cloudpickle
+pickling.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+
+pytestmark = pytest.mark.slow
+
+NODE = {"object_store_memory": 100 << 20}
+# A node that is gone refuses connections at once, so few and frequent looks tell it from one that is slow.
+SYSTEM = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 5}
+
+
+class Nodes:
+    """A cluster whose nodes can be taken away."""
+
+    def __init__(self, head_cpus: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        head = {**NODE, "num_cpus": head_cpus, "include_dashboard": False, "_system_config": SYSTEM}
+        self.cluster: Any = Cluster(initialize_head=True, head_node_args=head)
+        self.added: dict[str, Any] = {}
+        """Node id -> node, without the head."""
+
+    def add(self, n_cpus: int) -> None:
+        """Add a node; only in the main thread."""
+        node = self.cluster.add_node(num_cpus=n_cpus, **NODE)
+        self.added[node.node_id] = node
+
+    def kill(self, node_id: str) -> None:
+        """Kill all processes of a node."""
+        self.cluster.remove_node(self.added.pop(node_id), allow_graceful=False)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Callable[..., Nodes]]:
+    """Return a function that starts a cluster with a head and nodes of so many CPUs."""
+    started = []
+
+    def start(head_cpus: int, *node_cpus: int) -> Nodes:
+        made = Nodes(head_cpus)
+        started.append(made)
+        for n_cpus in node_cpus:
+            made.add(n_cpus)
+        return made
+
+    yield start
+    for one in started:
+        one.cluster.shutdown()
+
+
+def telling_node(folder: Path) -> ProcessFunction:
+    """Return the normal process function, but it writes the node of every video it finishes into `folder`."""
+
+    def process(source: Store, video: ShardVideo, ask: Ask, params: Params) -> VideoResult:
+        result = process_source(source, video, ask, params)
+        (folder / video.source.video_id.hex()).write_text(ray.get_runtime_context().get_node_id())
+        return result
+
+    return process
+
+
+def assert_nobody_charged(result: "Result") -> None:
+    """Check that the videos did not pay for the node."""
+    assert result.of("charge", "quarantine") == []
+    assert result.summary.n_quarantined == 0
+
+
+def test_a_lost_node_takes_its_finished_results_along(
+    scenario: "Scenario",
+    nodes: "Callable[..., Nodes]",
+    tmp_path: Path,
+    undisturbed: "Digests",
+    digests: "Callable[[Path], Digests]",
+) -> None:
+    made = nodes(0, 2, 2)
+    killed: list[str] = []
+
+    def kill_first(kind: str, facts: dict[str, Any]) -> None:
+        # The result of the first finished video waits on its node for its shard mates.
+        if kind == "video" and not killed:
+            shard_id, video = facts["video"].split("/")
+            made.kill((tmp_path / video).read_text())
+            killed.append(shard_id)
+
+    request = scenario.request(tmp_path / "out")
+    result = scenario.run(request, kill_first, address=made.cluster.address, workers=4, process=telling_node(tmp_path))
+    assert digests(tmp_path / "out") == undisturbed
+    assert_nobody_charged(result)
+    lost = {facts["job"] for facts in result.of("retry") if facts["cause"] == "results lost"}
+    assert f"commit/{killed[0]}" in lost
+
+
+def test_a_lost_node_takes_its_detectors_along(
+    scenario: "Scenario",
+    nodes: "Callable[..., Nodes]",
+    tmp_path: Path,
+    undisturbed: "Digests",
+    digests: "Callable[[Path], Digests]",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = nodes(2, 0)
+    (victim,) = made.added
+    homes: list[list[str]] = []
+    detectors: list[Any] = []
+
+    def start(*args: Any) -> list[Any]:
+        detectors.extend(start_detectors(*args))
+        homes.append(homes_of(detectors))
+        return detectors
+
+    def kill(kind: str, _: dict[str, Any]) -> None:
+        if kind == "video" and victim in made.added:
+            made.kill(victim)
+        if kind == "finalize":
+            homes.append(homes_of(detectors))
+
+    monkeypatch.setattr(run, "start_detectors", start)
+    request = scenario.request(tmp_path / "out")
+    result = scenario.run(request, kill, address=made.cluster.address, workers=2, detectors=2)
+    before, after = homes
+    assert victim in before
+    assert victim not in after
+    assert digests(tmp_path / "out") == undisturbed
+    assert_nobody_charged(result)
+    assert {facts["cause"] for facts in result.of("retry")} <= {"ActorUnavailableError", "ActorDiedError"}
+
+
+def homes_of(actors: list[Any]) -> list[str]:
+    """Return the node of every actor, once it lives."""
+    asked = [actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for actor in actors]
+    return list(ray.get(asked))
