@@ -47,7 +47,7 @@ def read_commit(out: Store, shard_id: str, plan_sha256: str) -> Row:
     uri = commit_uri(shard_id)
     try:
         record = json.loads(out.read(uri))
-        found = record["plan_sha256"]
+        found, *_ = [record[name] for name in ("plan_sha256", "shard", "videos", "clips")]
     except (ValueError, KeyError, TypeError) as e:
         raise IntegrityError(f"{out.join(uri)} is not a commit record: {e}; delete it and run again") from e
     if found != plan_sha256:
