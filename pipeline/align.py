@@ -37,10 +37,12 @@ def similarity(points: FloatArray, target: FloatArray) -> FloatArray:
     As complex numbers the map is z -> a z + b, which is linear in a and b. Raises VideoFault E_LANDMARK when the points
     coincide or are not finite.
     """
+    if not np.isfinite(points).all():
+        raise VideoFault(Code.E_LANDMARK, Stage.ALIGN, "landmarks are not finite")
     z, w = points @ np.array([1, 1j]), target @ np.array([1, 1j])
     zc, wc = z - z.mean(), w - w.mean()
     spread = float((np.abs(zc) ** 2).sum())
-    if not np.isfinite(spread) or spread < 1e-3:
+    if spread < 1e-3:
         raise VideoFault(Code.E_LANDMARK, Stage.ALIGN, "landmarks coincide")
     a = (np.conj(zc) * wc).sum() / spread
     b = w.mean() - a * z.mean()
