@@ -1,6 +1,7 @@
 """Fixtures that tests of all parts share."""
 
 import os
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -107,3 +108,17 @@ def scene() -> Callable[..., list[NDArray[np.uint8]]]:
         return [np.asarray(frame, np.uint8) for frame in frames]
 
     return film
+
+
+@pytest.fixture(scope="session")
+def set_display_matrix() -> Callable[[Path, Sequence[int]], None]:
+    """Return a function that overwrites the display matrix (nine numbers) of the only track of an MP4 file."""
+
+    def overwrite(path: Path, matrix: Sequence[int]) -> None:
+        data = bytearray(path.read_bytes())
+        at = data.index(b"tkhd") + 4 + 40  # version 0: 24 bytes of times, ids and duration, 16 of layer and volume
+        assert struct.unpack(">9i", data[at : at + 36])[8] == 1 << 30
+        data[at : at + 36] = struct.pack(">9i", *matrix)
+        path.write_bytes(bytes(data))
+
+    return overwrite

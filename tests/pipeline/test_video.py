@@ -1,6 +1,5 @@
 """Decoding: true indices and time stamps, rotation, pixel aspect and formats, and the header."""
 
-import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,7 @@ from lps.pipeline.video import Frame, Scan, count_packets, decode, read_header
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
 Scene = Callable[..., list[Image]]
+SetMatrix = Callable[[Path, Sequence[int]], None]
 
 LIMITS = Limits()
 CUT = LocalizeParams().cut_score
@@ -67,15 +67,6 @@ def same_scene(frames: Sequence[Frame], source: Sequence[Image]) -> bool:
         if best != frame.index:
             return False
     return True
-
-
-def set_matrix(path: Path, matrix: tuple[int, ...]) -> None:
-    """Overwrite the display matrix of the only track of an MP4 file."""
-    data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 4 + 40  # version 0: 20 bytes of times and ids, duration, 16 bytes of layer and volume
-    assert struct.unpack(">9i", data[at : at + 36])[8] == 1 << 30
-    data[at : at + 36] = struct.pack(">9i", *matrix)
-    path.write_bytes(bytes(data))
 
 
 # ---- time ------------------------------------------------------------------------------------------------------------
@@ -180,10 +171,12 @@ def test_other_pixel_formats(write_video: Write, scene: Scene, tmp_path: Path, c
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_rotation_is_applied(write_video: Write, scene: Scene, tmp_path: Path, turn: int, mirrored: bool) -> None:
+def test_rotation_is_applied(
+    write_video: Write, scene: Scene, set_display_matrix: SetMatrix, tmp_path: Path, turn: int, mirrored: bool
+) -> None:
     path = write_video(tmp_path / "a.mp4", scene(4, 96, 64))
     coded = list(plain(path).values())
-    set_matrix(path, (MIRRORED if mirrored else TURNS)[turn])
+    set_display_matrix(path, (MIRRORED if mirrored else TURNS)[turn])
     frames, scan = decoded(path)
     assert scan.rotation == turn
     for frame, image in zip(frames, coded, strict=True):
@@ -194,9 +187,11 @@ def test_rotation_is_applied(write_video: Write, scene: Scene, tmp_path: Path, t
         assert frame.small(48).shape == ((32, 48, 3) if turn % 180 == 0 else (48, 32, 3))
 
 
-def test_a_display_matrix_of_zeros_turns_nothing(write_video: Write, scene: Scene, tmp_path: Path) -> None:
+def test_a_display_matrix_of_zeros_turns_nothing(
+    write_video: Write, scene: Scene, set_display_matrix: SetMatrix, tmp_path: Path
+) -> None:
     path = write_video(tmp_path / "a.mp4", scene(4))
-    set_matrix(path, (0,) * 9)
+    set_display_matrix(path, (0,) * 9)
     assert decoded(path)[1].rotation == 0
 
 
@@ -246,10 +241,16 @@ def test_rotated_camera_files_are_upright(shared: Callable[[str], Path], name: s
     ],
 )
 def test_pixel_aspect(
-    write_video: Write, scene: Scene, tmp_path: Path, stored: Fraction | None, turn: int, expected: tuple[float, float]
+    write_video: Write,
+    scene: Scene,
+    set_display_matrix: SetMatrix,
+    tmp_path: Path,
+    stored: Fraction | None,
+    turn: int,
+    expected: tuple[float, float],
 ) -> None:
     path = write_video(tmp_path / "a.mp4", scene(2, 96, 72), pixel_aspect=stored)
-    set_matrix(path, TURNS[turn])
+    set_display_matrix(path, TURNS[turn])
     frame = decoded(path)[0][0]
     assert frame.aspect_xy == pytest.approx(expected)
     header = read_header(path, LIMITS)
