@@ -33,6 +33,8 @@ NEAR = 0.8
 """A face is the one looked for if its centre is within this many box sides of the expected place ..."""
 SIZE_RATIO = 1.8
 """... and its size within this factor of the expected one."""
+HALVING = 0.8
+"""Crops of at least this many times twice the wanted side are halved first, so that bilinear sampling skips nothing."""
 CELL = 32
 """Crops are placed on a grid of this many of their own px."""
 MIN_IOU = 0.3
@@ -386,7 +388,7 @@ def _crop(frame: Frame, centre: FloatArray, side: float, px: int) -> tuple[NDArr
     landmarks are does then not depend on how its place was predicted.
     """
     aspect = np.array(frame.aspect_xy)
-    spans = np.maximum(np.round(side / aspect * aspect.max()), 8).astype(int)  # source px in x and in y
+    spans = np.maximum(np.round(side / aspect * aspect.max() / 16), 1).astype(int) * 16  # source px in x and in y
     scale = spans / px
     cell = CELL * scale
     low = np.round(np.round((centre - spans / 2) / cell) * cell).astype(int)
@@ -396,7 +398,9 @@ def _crop(frame: Frame, centre: FloatArray, side: float, px: int) -> tuple[NDArr
     crop = np.zeros((spans[1], spans[0], 3), np.uint8)
     if x1 > x0 and y1 > y0:
         crop[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0]] = frame.rgb()[y0:y1, x0:x1]
-    shrink = spans.max() > px
-    image = cv2.resize(crop, (px, px), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+    while spans.max() >= 2 * px * HALVING:  # exact halves are averaged fast; the rest is bilinear
+        crop = np.asarray(cv2.resize(crop, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
+        spans = spans // 2
+    image = cv2.resize(crop, (px, px), interpolation=cv2.INTER_LINEAR)
     # pixel centres: u in the crop is (u + 0.5) * scale - 0.5 in the source
     return np.asarray(image, np.uint8), scale, low + 0.5 * scale - 0.5

@@ -30,7 +30,7 @@ class LocalizeParams:
     """Whole frames are searched at this longest side."""
     crop_px: int = 320
     """Side of the fixed crop in which a known face is found again."""
-    crop_margin: float = 2.2
+    crop_margin: float = 2.5
     """Side of that crop in units of the longer side of the face's box."""
     stride_frames: int = 8
     """Distance of the key frames. 1 detects every frame, as the paper does."""

