@@ -5,9 +5,10 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -85,7 +86,7 @@ class Scenario:
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scenario_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four real faces, their fakes, a video without a face, and one too short for a clip."""
     root = tmp_path_factory.mktemp("source")
     for i in range(N_PAIRS):
@@ -110,32 +111,51 @@ def cluster_address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def scenario(source: Path, cluster_address: str) -> Scenario:
+def scenario(scenario_source: Path, cluster_address: str) -> Scenario:
     """Runs on the shared cluster."""
-    return Scenario(str(source), cluster_address)
+    return Scenario(str(scenario_source), cluster_address)
 
 
 @pytest.fixture(scope="session")
-def private(source: Path) -> Scenario:
+def private(scenario_source: Path) -> Scenario:
     """Runs that each start a cluster of their own, as `lps-prep run` does."""
-    return Scenario(str(source), None)
+    return Scenario(str(scenario_source), None)
 
 
 @pytest.fixture
 def command(scenario: Scenario, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs `lps-prep run` to `out` in a process of its own, on the shared cluster.
+    """Return a function that runs `lps-prep run` in a process of its own, to `out` from the shared sources.
 
-    Its data set is that of `Scenario.request`; `settings` are lines of the table [run] of the settings file.
+    Its data set is that of `Scenario.request`. `settings` are lines of the table [run] of the settings file, `private`
+    starts a cluster instead of joining the shared one, `env` is added to the environment.
     """
 
-    def run(out: Path | str, *options: str, settings: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        out: Path | str,
+        *options: str,
+        source: str = scenario.source,
+        settings: str = "",
+        private: bool = False,
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> subprocess.CompletedProcess[str]:
         params = f"clip_frames = {PARAMS.clip_frames}\nblock_frames = {PARAMS.block_frames}\n"
         file = tmp_path / "settings.toml"
         file.write_text(f"{params}[split]\nratios = [0.6, 0.2, 0.2]\n[run]\nshard_mb = 1\ndetectors = 1\n{settings}\n")
         program = str(Path(sys.executable).parent / "lps-prep")
-        fixed = ["--localizer", PARAMS.localizer, "--params", str(file), "--address", str(scenario.address)]
-        line = [program, "run", scenario.source, str(out), *fixed, "--workers", "1", *options]
-        return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+        line = [
+            program,
+            "run",
+            source,
+            str(out),
+            "--localizer",
+            PARAMS.localizer,
+            "--params",
+            str(file),
+            "--workers",
+            "1",
+        ]
+        line += [*options] if private else [*options, "--address", str(scenario.address)]
+        return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **env})
 
     return run
 
