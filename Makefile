@@ -30,6 +30,7 @@ docs: $(READY)
 	$(BIN)/python -m lps.cli.reference docs/cli.md
 
 bench: $(READY)
+	$(BIN)/python benchmarks/landmarks.py
 	$(BIN)/python benchmarks/prep.py
 
 $(READY): setup.cfg pyproject.toml constraints.txt

@@ -1,0 +1,89 @@
+"""How far sparse detection is from detecting every frame, clip by clip; one table per localizer.
+
+    python benchmarks/landmarks.py --media ../shared/media/videos --weights-dir ../shared/weights
+
+Both runs use the same network and the same code; the reference has a stride of 1. Distances are between the final
+landmarks (the ones that frames are aligned by), in output px. Jitter is the mean second difference of the landmarks over
+time, output px, of sparse and of every-frame detection.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from lps.manifests.records import Clip
+from lps.pipeline.detect import Localizer
+from lps.pipeline.localizers import load_localizer
+from lps.pipeline.params import ALL_CLIPS, Params
+from lps.pipeline.process import process_video
+
+
+def clips_of(path: Path, net: Localizer, params: Params) -> dict[int, Clip]:
+    """Return the clips of a video by their first frame."""
+    result = process_video(path, b"0" * 16, net.detect, params)
+    return {clip.frame_idx[0]: clip for clip in result.clips}
+
+
+def distances(clip: Clip, reference: Clip) -> NDArray[np.float64]:
+    """Return the distance of every landmark to its reference, (frames, 5), output px."""
+    points = np.array(clip.lmk5).reshape(-1, 5, 2) - np.array(reference.lmk5).reshape(-1, 5, 2)
+    matrices = np.array(reference.align_M).reshape(-1, 2, 3)[:, :, :2]
+    moved = np.einsum("nij,npj->npi", matrices, points)
+    return np.asarray(np.hypot(moved[..., 0], moved[..., 1]), np.float64)
+
+
+def jitter(clips: Sequence[Clip]) -> float:
+    """Return the mean jitter of clips."""
+    return float(np.mean([clip.quality["jitter_px"] for clip in clips]))
+
+
+def row(path: Path, net: Localizer, params: Params) -> tuple[list[str], float, float] | None:
+    """Measure one video; None if it gives no clip."""
+    every = replace(params, localize=replace(params.localize, stride_frames=1))
+    sparse, reference = clips_of(path, net, params), clips_of(path, net, every)
+    shared = sorted(set(sparse) & set(reference))
+    if not shared:
+        return None
+    found = np.concatenate([distances(sparse[k], reference[k]) for k in shared])
+    detected = sum(source == 0 for k in shared for source in sparse[k].box_source)
+    mean, p95 = float(found.mean()), float(np.percentile(found, 95))
+    jitters = f"{jitter([sparse[k] for k in shared]):.2f} / {jitter([reference[k] for k in shared]):.2f}"
+    clips = f"{len(shared)}/{len(reference)}"
+    cells = [path.name, clips, f"{detected}/{len(found)}", f"{mean:.2f}", f"{p95:.2f}", f"{found.max():.1f}", jitters]
+    return cells, mean, p95
+
+
+def main() -> None:
+    """Measure every single-face clip with each localizer and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--media", type=Path, default=Path("../shared/media/videos"))
+    parser.add_argument("--weights-dir", type=Path, default=Path("../shared/weights"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    # the files that show one person, by name
+    videos = sorted([*args.media.glob("man_*"), *args.media.glob("woman_*")])
+    for name in ("retinaface-mobilenet", "mtcnn"):
+        net = load_localizer(name, weights_dir=args.weights_dir, device="cpu", batch_size=1)
+        params = Params(localizer=name, clips=ALL_CLIPS)
+        title = f"{name}, bound {params.localize.bound_px} px"
+        table = Table("video", "clips", "detected", "mean", "p95", "max", "jitter", title=title)
+        worst_mean = worst_p95 = 0.0
+        for path in videos:
+            measured = row(path, net, params)
+            if measured is not None:
+                cells, mean, p95 = measured
+                table.add_row(*cells)
+                worst_mean, worst_p95 = max(worst_mean, mean), max(worst_p95, p95)
+        table.add_row("worst", "", "", f"{worst_mean:.2f}", f"{worst_p95:.2f}", "", "")
+        Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
