@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from lps.cli.common import VERSION, LpsGroup
-from lps.manifests.errors import TooManyFailedError
+from lps.manifests.errors import RefusedError, TooManyFailedError
 
 if TYPE_CHECKING:
     from lps.pipeline.finalize import Summary
@@ -291,6 +291,10 @@ def _job(asked: dict[str, Any]) -> "tuple[Request, RunOptions]":
         codec=asked["codec"],
         align=not asked["no_align"],
     )
+    if asked["rule"] == "random" and not asked["i_understand_leakage"]:
+        raise RefusedError(
+            "a random split shares people between its parts; add --i-understand-leakage if you want that"
+        )
     rule = SplitParams(
         rule=asked["rule"], seed=asked["seed"], allow_leaky=asked["i_understand_leakage"], **settings.split
     )

@@ -14,7 +14,8 @@ WIDTH = 100
 
 def walk(name: str, command: click.Command, parent: click.Context | None = None) -> Iterator[tuple[str, click.Context]]:
     """Yield (full name, context) of a command and everything below it, in the order of their names."""
-    context = click.Context(command, info_name=name, parent=parent, max_content_width=WIDTH, terminal_width=WIDTH)
+    size = {"max_content_width": WIDTH, "terminal_width": WIDTH}
+    context = command.make_context(name, [], parent=parent, resilient_parsing=True, **size)
     yield context.command_path, context
     if isinstance(command, click.Group):
         for child in sorted(command.commands):
