@@ -3,8 +3,8 @@
     python benchmarks/landmarks.py --media ../shared/media/videos --weights-dir ../shared/weights
 
 Both runs use the same network and the same code; the reference has a stride of 1. Distances are between the final
-landmarks (the ones that frames are aligned by), in output px. Jitter is the mean second difference of the landmarks over
-time, output px, of sparse and of every-frame detection.
+landmarks (the ones that frames are aligned by), in output px. Jitter is the mean second difference of the landmarks
+over time, output px, of sparse and of every-frame detection.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from typing import Any
 
 from lps.manifests.canonical import canonical_json, pretty_json
 from lps.manifests.codes import Stage, Status
-from lps.manifests.errors import LpsError, UnreadableError
+from lps.manifests.errors import LpsError, RefusedError, UnreadableError
 from lps.manifests.records import Outcome, SourceVideo, VideoResult
 from lps.manifests.schemas import Row
 from lps.manifests.splits import SplitParams
@@ -132,6 +132,7 @@ def plan_job(request: Request, options: RunOptions, on_event: OnEvent) -> Plan:
 @contextlib.contextmanager
 def _started(request: Request, options: RunOptions, on_event: OnEvent) -> Iterator[tuple[Store, Cluster, Any, Log]]:
     out = open_store(request.out)
+    _refuse_nesting(source_store(request)[0], out)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
     log = Log(out, run_id, on_event, [])
     # First of all: an output that cannot be written shows now, not after hours.
@@ -143,6 +144,12 @@ def _started(request: Request, options: RunOptions, on_event: OnEvent) -> Iterat
         finally:
             with contextlib.suppress(UnreadableError):  # an error on its way out matters more
                 log.flush()
+
+
+def _refuse_nesting(source: Store, out: Store) -> None:
+    """An output below its source would be listed as a source by the next run, and the plan would differ."""
+    if f"{out.url}/".startswith(f"{source.url}/"):
+        raise RefusedError(f"output {out.url} lies inside the source {source.url}; choose a place outside of it")
 
 
 def _run_record(request: Request, options: RunOptions) -> Row:

@@ -63,9 +63,9 @@ def call(*args: str) -> Result:
     return CliRunner().invoke(main, args)
 
 
-def program(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+def program(*args: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from lps.cli.prep import main; main()", *args]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **env})
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env={**os.environ, **env})
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
@@ -119,6 +119,15 @@ def test_an_absent_source_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_an_output_inside_its_source_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.mp4").write_bytes(b"x")
+    result = call("run", str(tmp_path), str(tmp_path / "out"), "--localizer", "mtcnn")
+    assert result.exit_code == 3
+    assert "inside the source" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_weights_list_names_every_localizer() -> None:
     result = call("weights", "list")
     assert result.exit_code == 0
@@ -141,7 +150,9 @@ def test_weights_check_fails_for_a_wrong_file_only(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    done = program("demo", str(folder), "--workers", "2")
+    # from a folder of its own: workers must find lps.* as installed, not by where they stand
+    done = program("demo", "here", "--workers", "2", cwd=folder)
+    folder = folder / "here"
     assert done.returncode == 0, done.stderr
     assert "What to do next" in done.stdout
     assert "Traceback" not in done.stderr
