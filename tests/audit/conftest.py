@@ -1,0 +1,368 @@
+"""A small, complete data set for the audit's tests, made by the code that makes real ones, and a way to spoil copies.
+
+Nothing is decoded and no cluster runs: the sources are files of noise, the clips are drawn, and the shards, commit
+records, manifests and index come from the writers of the pipeline.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from lps.manifests.canonical import canonical_json, pretty_json, rows_digest, sha256_hex
+from lps.manifests.codes import Code, Stage, Status
+from lps.manifests.records import Clip, Header, Outcome, SourceVideo, VideoResult
+from lps.manifests.rows import row_to_json
+from lps.manifests.schemas import Row, read_table, table_bytes
+from lps.manifests.splits import SplitParams
+from lps.manifests.storage import Store
+from lps.pipeline.align import align_matrix, template
+from lps.pipeline.encode import encode_image, frames_digest
+from lps.pipeline.finalize import finalize
+from lps.pipeline.params import Params
+from lps.pipeline.plan import PlanSpec, build_plan, publish_plan
+from lps.pipeline.probe import Probe
+from lps.pipeline.process import start_frames, start_seed
+from lps.pipeline.shards import write_shard
+from lps.pipeline.status import add_split_set
+
+RowEdit = Callable[[Row], Row | list[Row] | None]
+"""Takes a row and returns what replaces it: a row, several, or None to delete it."""
+FileEdit = Callable[[bytes], bytes | None]
+"""Takes a file's bytes (empty where there is none) and returns what replaces them; None deletes the file."""
+
+PARAMS = Params(localizer="mtcnn", clip_frames=10, block_frames=5, out_px=64)
+N_SEQUENCES = 14
+METHODS = ("Deepfakes", "Face2Face")
+FAILED = {
+    "original_sequences/youtube/c23/videos/003.mp4": (Status.FAILED, Code.E_NO_FACE, Stage.DETECT),
+    "manipulated_sequences/Deepfakes/c23/videos/004_005.mp4": (Status.FAILED, Code.E_NO_FACE, Stage.DETECT),
+    "manipulated_sequences/Face2Face/c23/videos/007_006.mp4": (Status.FAILED, Code.E_TOO_SHORT, Stage.DECODE),
+    "manipulated_sequences/Face2Face/c23/videos/009_008.mp4": (Status.PARTIAL, Code.E_TRUNCATED, Stage.DECODE),
+}
+EMPTY = "original_sequences/youtube/c23/videos/empty.mp4"
+MASK = "manipulated_sequences/Deepfakes/masks/videos/000_001.mp4"
+KEY_OF = {"videos": "video_id", "clips": "clip_id", "shards": "shard_id", "splits": "video_id"}
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Where the unspoiled data set and its sources lie."""
+
+    out: Path
+    source: Path
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Build 14 real videos, 28 fakes of two methods, an empty file and a mask; split sets `group` and `ranked`."""
+    root = tmp_path_factory.mktemp("audit")
+    source, out = root / "source", root / "out"
+    videos = [*_sequences(), _real("empty"), _mask()]
+    probes = {}
+    for video in videos:
+        data = b"" if video.uri == EMPTY else Random(video.uri).randbytes(2000 + len(video.uri))
+        (source / video.uri).parent.mkdir(parents=True, exist_ok=True)
+        (source / video.uri).write_bytes(data)
+        if video.code is None:
+            probes[video.uri] = _probe(video, data)
+    spec = PlanSpec(
+        dataset="ffpp",
+        params=PARAMS,
+        split=SplitParams(rule="group"),
+        split_set="group",
+        shard_bytes=700_000,
+        versions={"lps-prep": "0.1.0", "python": "3.11.0", "weights/mtcnn": "0" * 64},
+    )
+    plan = build_plan(spec, videos, probes)
+    store = Store(str(out))
+    publish_plan(plan, store)
+    for job in plan.shard_jobs():
+        results = [_result(video.source, probes[video.source.uri].header) for video in job.videos]
+        write_shard(job, results, PARAMS, store, root)
+    finalize(plan, store)
+    add_split_set(str(out), "ranked", SplitParams(rule="ranked", seed=3, giant="component"), None)
+    return Built(out, source)
+
+
+@pytest.fixture(scope="session")
+def dataset(built: Built) -> Path:
+    """Return the folder of the unspoiled data set. Tests only read it."""
+    return built.out
+
+
+@pytest.fixture(scope="session")
+def dataset_source(built: Built) -> Path:
+    """Return the folder of its sources. They are noise: good for hashing, not for decoding."""
+    return built.source
+
+
+@pytest.fixture
+def mutated(dataset: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that copies the data set (or `base`), applies edits and returns the copy's folder.
+
+    * `tables`: name of a table (`videos`, `clips`, `shards`, `splits`, `splits/ranked`) -> function of each row
+    * `files`: path below the data set -> function of its bytes
+    * `digests`: also forge the row digest in the table's metadata and the file's entry in index.json
+    * `commits`: also forge the commit records of `videos`, `clips` and `shards`
+
+    Files are edited first. Without `digests` a table keeps its old row digest, and the index that of the old file.
+    """
+    made: list[Path] = []
+
+    def mutate(
+        tables: Mapping[str, RowEdit] | None = None,
+        *,
+        files: Mapping[str, FileEdit] | None = None,
+        digests: bool = True,
+        commits: bool = True,
+        base: Path | None = None,
+    ) -> Path:
+        copy = tmp_path / f"mutated-{len(made)}"
+        made.append(copy)
+        shutil.copytree(base or dataset, copy)
+        for path, edit_file in (files or {}).items():
+            _edit_file(copy / path, edit_file)
+        for name, edit_row in (tables or {}).items():
+            _edit_table(copy, name, edit_row, digests=digests, commits=commits)
+        return copy
+
+    return mutate
+
+
+# ---- sources -------------------------------------------------------------------------------------------------------
+
+
+def _sequences() -> list[SourceVideo]:
+    """Pair the sequences as FaceForensics++ does: each is the target of one fake a method and the donor of another."""
+    names = [f"{i:03d}" for i in range(N_SEQUENCES)]
+    pairs = [(name, names[i ^ 1]) for i, name in enumerate(names)]
+    return [*map(_real, names), *(_fake(method, *pair) for method in METHODS for pair in pairs)]
+
+
+def _real(name: str) -> SourceVideo:
+    keys = () if name == "empty" else (f"ffpp/seq/{name}",)
+    return SourceVideo(
+        uri=f"original_sequences/youtube/c23/videos/{name}.mp4",
+        dataset="ffpp",
+        label=0,
+        label_source="folder",
+        compression="c23",
+        target_keys=keys,
+        source_keys=tuple(f"yt/{key[-3:]}" for key in keys),
+        identity_keys=keys,
+        identity_confidence="published",
+    )
+
+
+def _fake(method: str, target: str, donor: str) -> SourceVideo:
+    return SourceVideo(
+        uri=f"manipulated_sequences/{method}/c23/videos/{target}_{donor}.mp4",
+        dataset="ffpp",
+        label=1,
+        label_source="folder",
+        method=method,
+        compression="c23",
+        original_uri=f"original_sequences/youtube/c23/videos/{target}.mp4",
+        target_keys=(f"ffpp/seq/{target}",),
+        donor_keys=(f"ffpp/seq/{donor}",),
+        source_keys=(f"yt/{target}", f"yt/{donor}"),
+        identity_keys=(f"ffpp/seq/{target}", f"ffpp/seq/{donor}"),
+        identity_confidence="published",
+    )
+
+
+def _mask() -> SourceVideo:
+    return SourceVideo(uri=MASK, dataset="ffpp", label=None, label_source="folder", code=Code.S_MASK)
+
+
+def _probe(video: SourceVideo, data: bytes) -> Probe:
+    sha256 = sha256_hex(data)
+    if not data:
+        return Probe(n_bytes=0, sha256=sha256, code=Code.E_EMPTY_FILE, stage=Stage.PROBE)
+    n_frames = Random(video.uri).randint(80, 140)
+    header = Header(
+        container="mov",
+        codec="h264",
+        pix_fmt="yuv420p",
+        width=640,
+        height=480,
+        rotation=0,
+        sar_num=1,
+        sar_den=1,
+        fps_num=25,
+        fps_den=1,
+        time_base_num=1,
+        time_base_den=12800,
+        n_frames_container=n_frames,
+        duration_s=n_frames / 25,
+        bitrate_bps=400_000 + Random(video.uri).randint(0, 9000),
+        has_audio=False,
+        n_video_streams=1,
+    )
+    return Probe(n_bytes=len(data), sha256=sha256, header=header, n_frames_promised=n_frames)
+
+
+# ---- results -------------------------------------------------------------------------------------------------------
+
+
+def _result(video: SourceVideo, header: Header) -> VideoResult:
+    status, code, stage = FAILED.get(video.uri, (Status.OK, None, None))
+    n_frames = header.n_frames_container or 0
+    clips = () if status == Status.FAILED else (_clip(video, n_frames),)
+    outcome = Outcome(
+        status=status,
+        code=code,
+        stage=stage,
+        header=header,
+        n_frames_decoded=5 if code == Code.E_TOO_SHORT else n_frames,
+        is_vfr=False,
+        n_frames_sampled=4,
+        n_frames_with_face=0 if code == Code.E_NO_FACE else 4,
+        n_tracks=len(clips),
+        det_score_mean=0.9912 if clips else None,
+        face_px_median=clips[0].quality["box_side_med"] if clips else None,
+        phash=_hashes(video),
+        phash_quality=(90, 90, 90),
+    )
+    return VideoResult(video_id=video.video_id, outcome=outcome, clips=clips)
+
+
+def _hashes(video: SourceVideo) -> tuple[bytes, ...]:
+    """Hash three frames: a fake's differ from its target's in a few bits."""
+    base = Random(f"frames of {video.target_keys}")
+    noise = Random(video.uri)
+    hashes = []
+    for _ in range(3):
+        flips = sum(1 << noise.randrange(256) for _ in range(6 if video.label else 0))
+        hashes.append((base.getrandbits(256) ^ flips % 2**256).to_bytes(32, "big"))
+    return tuple(hashes)
+
+
+def _clip(video: SourceVideo, n_frames: int) -> Clip:
+    n, rng = PARAMS.clip_frames, np.random.default_rng(Random(video.uri).getrandbits(32))
+    start = min(start_frames(video.video_id, n_frames, PARAMS))
+    target = template(PARAMS.out_px, PARAMS.template_scale)
+    side = float(rng.uniform(110, 150))
+    centres = np.array([rng.uniform(220, 420), rng.uniform(180, 300)]) + rng.normal(0, 0.4, (n, 2)).cumsum(axis=0)
+    points = [(target / PARAMS.out_px - 0.5) * side + centre + rng.normal(0, 0.5, (5, 2)) for centre in centres]
+    faces = [_face(rng, video, k) for k in range(n)]
+    frame_idx = tuple(range(start, start + n))
+    return Clip(
+        track_id=0,
+        n_tracks_in_video=1,
+        face_label_certain=True,
+        frame_idx=frame_idx,
+        pts_ticks=tuple(512 * index for index in frame_idx),
+        pts_seconds=tuple(index / 25 for index in frame_idx),
+        start_rule="seeded",
+        start_seed=start_seed(video.video_id, PARAMS),
+        box_xyxy=tuple((x - side / 2, y - side / 2, x + side / 2, y + side / 2) for x, y in centres.tolist()),
+        box_source=(0, *(1,) * (n - 2), 0),
+        det_score=(0.99,) * n,
+        lmk5=tuple(tuple(map(float, p.ravel())) for p in points),
+        align_M=tuple(tuple(map(float, align_matrix(p, (1.0, 1.0), target).ravel())) for p in points),
+        det_rate=11 / 12,
+        quality={
+            "blur_var_med": round(float(rng.uniform(200, 300)), 4),
+            "luma_mean": round(float(rng.uniform(110, 130)), 4),
+            "luma_std": round(float(rng.uniform(40, 50)), 4),
+            "box_side_med": round(side, 4),
+            "iod_med": round(side * 0.4, 4),
+            "jitter_px": round(float(rng.uniform(0.2, 0.4)), 4),
+        },
+        phash=Random(f"face in {video.uri}").randbytes(32),
+        frames_sha256=frames_digest(faces),
+        frames=tuple(encode_image(face, PARAMS) for face in faces),
+    )
+
+
+def _face(rng: np.random.Generator, video: SourceVideo, k: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Draw an oval with two eyes and a mouth that opens from frame to frame, on noise."""
+    side = PARAMS.out_px
+    y, x = np.mgrid[:side, :side] / side
+    image = rng.integers(60, 90, (side, side, 3))
+    hue = np.array(Random(str(video.target_keys)).choices(range(120, 230), k=3))
+    image[((x - 0.5) / 0.36) ** 2 + ((y - 0.5) / 0.46) ** 2 < 1] = hue
+    for eye in (0.37, 0.63):
+        image[((x - eye) / 0.06) ** 2 + ((y - 0.42) / 0.04) ** 2 < 1] = 20
+    image[((x - 0.5) / 0.14) ** 2 + ((y - 0.7) / (0.02 + 0.006 * k)) ** 2 < 1] = (150, 40, 50)
+    return np.asarray(np.clip(image, 0, 255), np.uint8)
+
+
+# ---- edits ---------------------------------------------------------------------------------------------------------
+
+
+def _edit_file(path: Path, edit: FileEdit) -> None:
+    data = edit(path.read_bytes() if path.exists() else b"")
+    if data is None:
+        path.unlink()
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _edit_table(out: Path, name: str, edit: RowEdit, *, digests: bool, commits: bool) -> None:
+    index = json.loads((out / "index.json").read_bytes())
+    table, _, split_set = name.partition("/")
+    uri = (
+        f"manifests/splits/{split_set or index['split_set']}.parquet"
+        if table == "splits"
+        else f"manifests/{name}.parquet"
+    )
+    old = (out / uri).read_bytes()
+    before = read_table(table, old).to_pylist()
+    after: list[Row] = []
+    for row in before:
+        replaced = edit(dict(row))
+        after += replaced if isinstance(replaced, list) else [replaced] if replaced is not None else []
+    marks = {key.decode(): value.decode() for key, value in (pq.read_schema(out / uri).metadata or {}).items()}
+    marks = {key: value for key, value in marks.items() if key.startswith("lps.")}
+    if digests:
+        marks["lps.rows_sha256"] = rows_digest(after)
+    data = table_bytes(table, after, marks)
+    (out / uri).write_bytes(data)
+    if commits and table in ("videos", "clips", "shards"):
+        _edit_commits(out, table, before, after)
+    if digests:
+        index["manifests"][uri] = {"sha256": sha256_hex(data), "bytes": len(data), "rows": len(after)}
+        if table == "shards":
+            index["shards"] = _shard_briefs(after)
+        (out / "index.json").write_bytes(pretty_json(index))
+
+
+def _shard_briefs(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    briefs: dict[str, list[Row]] = {}
+    for row in rows:
+        brief = {name: row[name] for name in ("shard_id", "uri", "bytes", "n_samples")}
+        briefs.setdefault(str(row["split"]), []).append({**brief, "sha256": row["sha256"].hex()})
+    return briefs
+
+
+def _edit_commits(out: Path, table: str, before: Sequence[Row], after: Sequence[Row]) -> None:
+    """Write the changed rows into the commit records that hold them; rows that stay keep their full precision."""
+    key = KEY_OF[table]
+    changed: dict[str, list[Row]] = {}
+    for row in before:
+        now = [new for new in after if new[key] == row[key]]
+        if now != [row]:
+            changed[_text(row[key])] = [row_to_json(new) for new in now]
+    for path in sorted((out / "commits").glob("*.json")):
+        record = json.loads(path.read_bytes())
+        if table == "shards":
+            record["shard"] = changed.get(record["shard_id"], [record["shard"]])[0]
+        else:
+            rows = record[table]
+            record[table] = [new for row in rows for new in changed.get(row[key], [row])]
+        path.write_bytes(canonical_json(record))
+
+
+def _text(key: Any) -> str:
+    return key.hex() if isinstance(key, bytes) else str(key)

@@ -1,0 +1,37 @@
+"""The data set of the audit's tests is what it claims to be."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from lps.manifests.schemas import read_table
+from lps.pipeline.status import read_status
+
+
+def test_data_set_has_the_advertised_shape(dataset: Path) -> None:
+    status = read_status(str(dataset))
+    videos = read_table("videos", (dataset / "manifests/videos.parquet").read_bytes()).to_pylist()
+    codes = Counter(row["error_code"] for row in videos if row["error_code"])
+    assert status.complete
+    assert status.n_shards >= 3
+    assert {row["split"] for row in videos} == {"train", "val", "test", None}
+    assert codes == {"E_NO_FACE": 2, "E_TOO_SHORT": 1, "E_TRUNCATED": 1, "E_EMPTY_FILE": 1, "S_MASK": 1}
+    assert sum(row["n_clips"] for row in videos) == 39
+    assert {path.stem for path in (dataset / "manifests/splits").glob("*.parquet")} == {"group", "ranked"}
+
+
+def test_mutated_table_is_forged_only_as_far_as_asked(dataset: Path, mutated: Callable[..., Path]) -> None:
+    def relabel(row: dict[str, object]) -> dict[str, object]:
+        return {**row, "label": None}
+
+    index = (dataset / "index.json").read_bytes()
+    plain = mutated({"videos": relabel}, digests=False, commits=False)
+    forged = mutated({"videos": relabel})
+    assert (plain / "index.json").read_bytes() == index
+    assert (forged / "index.json").read_bytes() != index
+    for out, committed in ((plain, False), (forged, True)):
+        rows = read_table("videos", (out / "manifests/videos.parquet").read_bytes()).to_pylist()
+        assert all(row["label"] is None for row in rows)
+        commit = json.loads(next((out / "commits").glob("*.json")).read_bytes())
+        assert (commit["videos"][0]["label"] is None) == committed
