@@ -234,6 +234,24 @@ def test_clips_owed_are_found_between_the_parts(write_video: Write, tmp_path: Pa
     assert max(one | two) < 60
 
 
+def test_clips_of_the_second_pass_share_no_frames_with_the_first(write_video: Write, tmp_path: Path) -> None:
+    params = replace(PARAMS, clips=2)
+    name = named(lambda s: 4 < s[0] < LENGTH, 60, params)
+    first = min(start_frames(digest16(name), 60, params))
+    path = write_video(tmp_path / "a.mp4", [*shot(first + LENGTH), *shot(60 - first - LENGTH, at=[])])
+    assert starts_of(process(path, name=name, params=params)) == [first]
+
+
+def test_a_run_begins_again_where_the_face_comes(write_video: Write, tmp_path: Path) -> None:
+    """No run of ten from a multiple of ten has the face throughout."""
+    params = replace(PARAMS, clips=ALL_CLIPS, localize=replace(PARAMS.localize, cut_score=1.0))
+    frames = [*shot(51, at=[]), *shot(18), *shot(31, at=[])]
+    result = process(write_video(tmp_path / "a.mp4", frames), params=params)
+    assert outcome(result) == OK
+    assert len(result.clips) == 1
+    assert 51 <= starts_of(result)[0] <= 59
+
+
 def test_frames_that_the_container_only_promises(write_video: Write, tmp_path: Path) -> None:
     """The start may lie beyond the last frame that decodes; the clip is then looked for before it."""
     options, container = {"g": "20", "bf": "0", "crf": "10"}, {"movflags": "faststart"}
@@ -379,6 +397,14 @@ def test_the_clip(write_video: Write, tmp_path: Path) -> None:
     assert clip.quality["box_side_med"] == pytest.approx(FACE, abs=1.5)
     assert clip.quality["iod_med"] == pytest.approx(FACE * 35.2378 / 112, abs=0.6)
     assert clip.quality["jitter_px"] < 0.5
+
+
+def test_jitter_is_measured_after_alignment(write_video: Write, tmp_path: Path) -> None:
+    frames = [shot(1, at=[(90 + 6 * (k % 2), 60)])[0] for k in range(20)]
+    params = replace(PARAMS, localize=replace(PARAMS.localize, stride_frames=1))
+    clip = process(write_video(tmp_path / "a.mp4", frames, options={"crf": "10"}), params=params).clips[0]
+    assert clip.quality["jitter_px"] < 1
+    assert np.abs(np.diff(np.array(clip.lmk5)[:, 0], n=2)).min() > 8
 
 
 @pytest.mark.parametrize("change", [{}, {"codec": "webp"}, {"align": False}, {"clips": 3}, {"seed": 5}])
