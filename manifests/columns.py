@@ -1,0 +1,111 @@
+"""Some columns of a manifest, from wherever the data set lies: what is not asked for is not read."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lps.manifests.errors import UnreadableError
+from lps.manifests.schemas import SCHEMA_ID, TABLES, Row, check_version
+from lps.manifests.storage import Store
+
+BATCH_ROWS = 4096
+"""Rows of a wide column held at a time."""
+
+PATHS = {name: f"manifests/{name}.parquet" for name in ("videos", "clips", "shards")}
+
+
+def split_path(split_set: str) -> str:
+    """Return the path of a split set's table."""
+    return f"manifests/splits/{split_set}.parquet"
+
+
+def read_columns(store: Store, name: str, columns: Sequence[str], *, path: str = "") -> pa.Table:
+    """Return columns of the manifest `name`, dictionaries decoded; nullable ones that the file lacks are null.
+
+    Raises UnreadableError for a foreign file, a damaged one, one without a column that must be there, or a newer major
+    version.
+    """
+    path = path or PATHS[name]
+    with _opened(store, name, path) as file:
+        present = set(file.schema_arrow.names)
+        table = file.read(columns=[column for column in columns if column in present])
+    arrays = [_column(table, name, column) for column in columns]
+    return pa.table(arrays, names=list(columns))
+
+
+def read_rows(store: Store, name: str, columns: Sequence[str], rows: Sequence[int]) -> list[Row]:
+    """Return some rows of a manifest by their place in it, in the order asked for. Holds one batch at a time."""
+    wanted = sorted(set(rows))
+    found: dict[int, Row] = {}
+    with _opened(store, name, PATHS[name]) as file:
+        start = 0
+        for group in range(file.num_row_groups):
+            stop = start + file.metadata.row_group(group).num_rows
+            inside = [row for row in wanted if start <= row < stop]
+            if inside:
+                found |= _rows_of_group(file, group, columns, [row - start for row in inside], start)
+            start = stop
+    missing = [row for row in wanted if row not in found]
+    if missing:
+        raise UnreadableError(f"manifest '{name}' of {store.url} has no row {missing[0]}")
+    return [found[row] for row in rows]
+
+
+def _rows_of_group(
+    file: pq.ParquetFile, group: int, columns: Sequence[str], rows: Sequence[int], first: int
+) -> dict[int, Row]:
+    found: dict[int, Row] = {}
+    start = 0
+    for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=list(columns)):
+        inside = [row for row in rows if start <= row < start + batch.num_rows]
+        if inside:
+            picked = batch.take(pa.array([row - start for row in inside], pa.int64())).to_pylist()
+            found |= {first + row: values for row, values in zip(inside, picked, strict=True)}
+        start += batch.num_rows
+    return found
+
+
+@contextmanager
+def _opened(store: Store, name: str, path: str) -> Iterator[pq.ParquetFile]:
+    from fsspec.core import url_to_fs
+
+    if not store.exists(path):
+        raise UnreadableError(f"cannot read {store.join(path)}: no such file")
+    try:
+        fs, full = url_to_fs(store.join(path))
+        with fs.open(full, "rb") as source, pq.ParquetFile(source) as file:
+            _check(file, name)
+            yield file
+    except UnreadableError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as e:
+        raise UnreadableError(f"manifest '{name}' of {store.url} is not readable: {' '.join(str(e).split())}") from e
+
+
+def _check(file: pq.ParquetFile, name: str) -> None:
+    found = {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
+    if found.get("lps.schema_id") != SCHEMA_ID or found.get("lps.table") != name:
+        raise UnreadableError(f"manifest '{name}' is not a table of this schema (found {found.get('lps.table')!r})")
+    check_version(found.get("lps.schema_version", ""), what=f"manifest '{name}'")
+
+
+def _column(table: pa.Table, name: str, column: str) -> pa.ChunkedArray:
+    field = TABLES[name].field(column)
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if column not in table.column_names:
+        if not field.nullable:
+            raise UnreadableError(f"manifest '{name}' has no column '{column}'")
+        return pa.chunked_array([pa.nulls(table.num_rows, kind)], kind)
+    values = table[column]
+    try:
+        return values if values.type == kind else values.cast(kind)
+    except pa.ArrowException as e:
+        raise UnreadableError(f"column '{column}' of manifest '{name}' is {values.type}, not {kind}") from e
+
+
+def numbers(column: pa.ChunkedArray) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """Return a numeric column as floats, null as NaN."""
+    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
