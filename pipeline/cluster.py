@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ GPU_BATCH = 32
 CPU_BATCH = 1
 """On a CPU larger batches are no faster per image, and padding them is wasted work."""
 READY_SECONDS = 600.0
+CONNECT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ def ray_cluster(address: str | None, n_workers: int | None) -> Iterator[Cluster]
     """
     import ray
 
+    if address:
+        _require_listener(address)
     # Decided here and never by whatever cluster happens to run on this machine (RAY_ADDRESS, /tmp/ray).
     os.environ.pop("RAY_ADDRESS", None)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -70,6 +74,16 @@ def ray_cluster(address: str | None, n_workers: int | None) -> Iterator[Cluster]
         yield Cluster(n_workers=n_workers or max(1, cpus), n_gpus=int(resources.get("GPU", 0)))
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raise UnreadableError if nothing listens at `host:port`: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as e:
+            raise UnreadableError(f"no Ray cluster at '{address}': {getattr(e, 'strerror', None) or e}") from e
 
 
 def start_ledger() -> Any:
