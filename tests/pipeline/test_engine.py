@@ -295,6 +295,7 @@ def test_lost_inputs_go_back_to_who_made_them(pool: Pool, ledger: Any, events: l
 # ---- errors on purpose ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(120)
 def test_an_error_on_purpose_stops_the_run_and_what_still_runs(pool: Pool, ledger: Any, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
 
