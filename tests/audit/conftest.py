@@ -6,18 +6,22 @@ records, manifests and index come from the writers of the pipeline.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from lps.manifests.audit_types import AuditContext
 from lps.manifests.canonical import canonical_json, pretty_json, rows_digest, sha256_hex
 from lps.manifests.codes import Code, Stage, Status
+from lps.manifests.dataset import open_dataset
 from lps.manifests.records import Clip, Header, Outcome, SourceVideo, VideoResult
 from lps.manifests.rows import row_to_json
 from lps.manifests.schemas import Row, read_table, table_bytes
@@ -39,6 +43,11 @@ FileEdit = Callable[[bytes], bytes | None]
 """Takes a file's bytes (empty where there is none) and returns what replaces them; None deletes the file."""
 
 PARAMS = Params(localizer="mtcnn", clip_frames=10, block_frames=5, out_px=64)
+VERSIONS = {
+    **{name: "1.0" for name in ("lps-prep", "python", "numpy", "av", "opencv-python-headless", "pillow", "torch")},
+    "device": "cpu",
+    "weights/mtcnn": "0" * 64,
+}
 N_SEQUENCES = 14
 METHODS = ("Deepfakes", "Face2Face")
 FAILED = {
@@ -74,12 +83,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         if video.code is None:
             probes[video.uri] = _probe(video, data)
     spec = PlanSpec(
-        dataset="ffpp",
+        dataset="table",
         params=PARAMS,
         split=SplitParams(rule="group"),
         split_set="group",
         shard_bytes=700_000,
-        versions={"lps-prep": "0.1.0", "python": "3.11.0", "weights/mtcnn": "0" * 64},
+        versions=VERSIONS,
     )
     plan = build_plan(spec, videos, probes)
     store = Store(str(out))
@@ -137,7 +146,32 @@ def mutated(dataset: Path, tmp_path: Path) -> Callable[..., Path]:
     return mutate
 
 
+@pytest.fixture
+def audit_context() -> Iterator[Callable[..., AuditContext]]:
+    """Return a function that opens a data set for auditing until the test ends.
+
+    Arguments: its folder, then `split_set`, `source` and `limits` (the LIMITS of the checks that are to run).
+    """
+    with ExitStack() as stack:
+
+        def open_it(
+            out: Path,
+            *,
+            split_set: str | None = None,
+            source: Path | None = None,
+            limits: Mapping[str, float] = MappingProxyType({}),
+        ) -> AuditContext:
+            return stack.enter_context(
+                open_dataset(str(out), split_set=split_set, source=str(source) if source else None, limits=limits)
+            )
+
+        yield open_it
+
+
 # ---- sources -------------------------------------------------------------------------------------------------------
+
+
+# The source is a table that names FaceForensics++ videos: 14 sequences are not the whole of that data set.
 
 
 def _sequences() -> list[SourceVideo]:
