@@ -1,6 +1,6 @@
 """One video in, its row and its clips out. The only place that turns a fault of one video into a row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -59,15 +59,21 @@ class _Work:
     """First frame, and frame after the last, of each stretch that the first pass had no use for."""
 
     def run(self) -> None:
+        self.header = read_header(self.path, self.params.limits)
+        promised = count_packets(self.path, self.params.limits)
+        starts = start_frames(self.video_id, promised, self.params)
+        owed = self._first_pass(starts, {round(promised * share) for share in (0.1, 0.5, 0.9)})
+        self.header = replace(self.header, rotation=self.scan.rotation)
+        owed += sum(start >= self.scan.n_frames for start in starts)  # fewer frames decode than the container promised
+        if owed > 0 and self.passed_over:
+            self._second_pass(owed)
+
+    def _first_pass(self, starts: Container[int], hash_at: Container[int]) -> int:
+        """Decode the whole video and make the clips that begin at `starts` or after. Return how many are still owed."""
         params = self.params
-        self.header = read_header(self.path, params.limits)
-        promised = count_packets(self.path, params.limits)
-        starts = start_frames(self.video_id, promised, params)
-        hash_at = {round(promised * share) for share in (0.1, 0.5, 0.9)}
-        owed = 0
-        run: list[Frame] = []
-        length = 0
         everything = params.clips == ALL_CLIPS
+        owed = length = 0
+        run: list[Frame] = []
         for frame in self._frames(self.scan):
             if frame.index in hash_at:
                 self.hashes.append(perceptual_hash(frame.small(params.localize.detect_side_px)))
@@ -81,10 +87,7 @@ class _Work:
             if len(run) == params.clip_frames:
                 made, run = self._try(run)
                 owed -= made
-        self.header = replace(self.header, rotation=self.scan.rotation)
-        owed += sum(start >= self.scan.n_frames for start in starts)  # fewer frames decode than the container promised
-        if owed > 0 and self.passed_over:
-            self._second_pass(owed)
+        return owed
 
     def _pass_over(self, index: int) -> None:
         if self.passed_over and self.passed_over[-1][1] == index:
