@@ -1,0 +1,461 @@
+"""The audit's page: what it shows, that it needs nothing else, and that it survives hostile names and damage."""
+
+import base64
+import io
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lps.manifests.report import CLASS_TITLES, MAX_PAIRS, VERDICTS, render_html
+from lps.manifests.report_charts import Axis, axis_of, ecdf, histogram, ks_distance, number
+from lps.manifests.report_pictures import MAX_PICTURES, SIDE_PX
+from lps.manifests.schemas import Row, read_table
+from lps.manifests.storage import Store, open_store
+
+HOSTILE = "real/<script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>.mp4"
+IDS = ("A1", "A2", "T1", "T3", "L1", "L2", "L6", "L11", "B2", "B10", "C1", "R1")
+STATES = {"L1": "fail", "L6": "warn", "T3": "unknown", "L11": "skip", "B10": "waived", "A2": "error"}
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.words.append(data)
+
+    def images(self) -> list[str]:
+        return [attrs["src"] for tag, attrs in self.tags if tag == "img"]
+
+    def ids(self) -> set[str]:
+        return {attrs["id"] for _, attrs in self.tags if "id" in attrs}
+
+
+def check(check_id: str, **values: Any) -> Row:
+    state = STATES.get(check_id, "pass")
+    broken = state in ("fail", "warn")
+    offender = {"kind": "video", "key": "00ff", "detail": f"lies in train and test: {HOSTILE}"}
+    return {
+        "id": check_id,
+        "title": f"title of {check_id}",
+        "state": state,
+        "severity": "error",
+        "measured": "3 groups" if broken else "0",
+        "limit": "0",
+        "n_checked": 40,
+        "n_offenders": 7 if broken else 0,
+        "sample": [offender] if broken else [],
+        "note": f"note of {check_id}",
+        "sql": f"SELECT '{check_id}' FROM videos WHERE n < 1 AND 2 > 1",
+        "rule": f"rule of {check_id}",
+        "remedy": f"remedy of {check_id}",
+        "data": {},
+        **values,
+    }
+
+
+def report(**values: Any) -> dict[str, Any]:
+    return {
+        "schema": "lps.audit",
+        "schema_version": "1.0",
+        "tool": "lps-audit",
+        "version": "0.1.0",
+        "data": {
+            "location": "ffpp <mini>",
+            "index_sha256": "ab" * 32,
+            "split_set": "group",
+            "seal": "sealed, not signed",
+        },
+        "level": "full",
+        "verdict": "fail",
+        "exit_code": 1,
+        "policy_sha256": "cd" * 32,
+        "counts": {},
+        "checks": [check(name) for name in IDS],
+        **values,
+    }
+
+
+def rendered(location: Path, **values: Any) -> str:
+    return render_html(report(**values), open_store(str(location)))
+
+
+def rows(location: Path, name: str) -> list[Row]:
+    return list(read_table(name, (location / f"manifests/{name}.parquet").read_bytes()).to_pylist())
+
+
+def pair_of(location: Path, n: int = 1) -> list[Row]:
+    videos = [row for row in rows(location, "videos") if row["n_clips"]]
+    sides = [{"video_id": row["video_id"].hex(), "uri": row["uri"], "split": row["split"]} for row in videos]
+    return [{"videos": [sides[i], sides[-1 - i]], "distances": [3, 5, 40], "confirmed": i == 0} for i in range(n)]
+
+
+def assert_self_contained(text: str) -> None:
+    page = Page(text)
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object", "embed", "form", "base")]
+    for tag, attrs in page.tags:
+        assert not [name for name in attrs if name.startswith("on")], (tag, attrs)
+        for name in ("src", "href", "srcset", "action", "poster", "data", "xlink:href"):
+            assert attrs.get(name, "#").startswith(("#", "data:image/jpeg;base64,")), (tag, attrs)
+    assert "url(" not in text
+    assert "@import" not in text
+    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+@pytest.fixture(scope="module")
+def page_text(dataset: Path) -> str:
+    checks = [check(name, data={"pairs": pair_of(dataset, 2)} if name == "L6" else {}) for name in IDS]
+    return rendered(dataset, checks=checks)
+
+
+# ---- what it shows -------------------------------------------------------------------------------------------------
+
+
+def test_page_needs_nothing_else(page_text: str) -> None:
+    assert_self_contained(page_text)
+    assert page_text.startswith("<!DOCTYPE html>")
+
+
+def test_verdict_comes_first_and_every_check_is_there(page_text: str) -> None:
+    page = Page(page_text)
+    body = page.text[page.text.index("Audit of a face-clip data set") :]
+    assert body.startswith("Audit of a face-clip data set ✕ Fail At least one rule is broken. 12 checks at level full")
+    for name in IDS:
+        assert f"check-{name}" in page.ids()
+        for word in ("title", "rule", "remedy"):
+            assert f"{word} of {name}" in page.text
+        assert f"SELECT '{name}' FROM videos WHERE n < 1 AND 2 > 1" in page.text
+    for letter in {name[0] for name in IDS}:
+        assert f"{letter} · {CLASS_TITLES[letter]}" in page.text
+    for word in ("✕ FAIL", "✕ ERROR", "! WARN", "? UNKNOWN", "– SKIP", "~ WAIVED", "✓ PASS"):
+        assert word in page.text
+
+
+def test_only_what_needs_attention_is_unfolded(page_text: str) -> None:
+    folds = [attrs for tag, attrs in Page(page_text).tags if tag == "details" and "check" in attrs["class"].split()]
+    assert {attrs["id"] for attrs in folds if "open" in attrs} == {"check-L1", "check-L6", "check-A2"}
+    assert len(folds) == len(IDS)
+
+
+@pytest.mark.parametrize("verdict", [*VERDICTS, "new-verdict", ""])
+def test_every_verdict_is_a_word(dataset: Path, verdict: str) -> None:
+    page = Page(rendered(dataset, verdict=verdict))
+    word = VERDICTS[verdict][0].word if verdict in VERDICTS else verdict or "No verdict"
+    assert next(text for text in page.words if word in text)
+    assert word in page.text[page.text.index("Audit of a face-clip") :][:60]
+
+
+def test_identity_and_splits(page_text: str, dataset: Path) -> None:
+    text = Page(page_text).text
+    for value in ("ffpp <mini>", "ab" * 32, "cd" * 32, "sealed, not signed"):
+        assert value in text
+    matrix = text[text.index("Split set group") : text.index("A · Integrity")]
+    videos = [row for row in rows(dataset, "videos") if row["split"]]
+    for label, method in ((0, None), (1, "Deepfakes"), (1, "Face2Face")):
+        line = f"{'fake' if label else 'real'} {method or '–'}"
+        counts = []
+        for split in ("train", "val", "test"):
+            found = [v for v in videos if (v["split"], v["label"], v["method"]) == (split, label, method)]
+            counts.append(f"{len(found)} {sum(v['n_clips'] for v in found)}")
+        assert re.search(rf"{line} {counts[0]} \d+ {counts[1]} \d+ {counts[2]} \d+", matrix)
+
+
+def test_split_matrix_of_the_record_wins(dataset: Path) -> None:
+    matrix = [
+        {"split": "train", "label": "fake", "method": "Known", "videos": 123456, "clips": 7, "groups": None},
+        {"split": "odd", "label": "real", "method": None, "videos": 5, "clips": None, "groups": 2},
+    ]
+    text = Page(rendered(dataset, counts={"split_matrix": matrix})).text
+    assert "fake Known 123,456 7 – – – –" in text
+    assert "real – – – – 5 – 2" in text
+
+
+def test_bias_is_drawn_for_both_classes(page_text: str) -> None:
+    page = Page(page_text)
+    charts = [attrs["aria-label"] for tag, attrs in page.tags if attrs.get("class") == "chart"]
+    for title in ("Resolution", "Frame rate", "Face size", "Sharpness", "Detection rate", "Landmark jitter"):
+        assert len([label for label in charts if label.startswith(title)]) == 2
+    classes = {attrs.get("class") for tag, attrs in page.tags if tag in ("rect", "polyline")}
+    assert {"real", "fake", "line real", "line fake"} <= classes
+    assert "#0072B2" in page_text
+    assert "#D55E00" in page_text
+    assert "h264" in page.text
+
+
+def test_codes_and_rejects(page_text: str) -> None:
+    text = Page(page_text).text
+    table = text[text.index("Failures and skips by code") : text.index("Near duplicates", text.index("Failures and"))]
+    assert re.search(r"E_NO_FACE no face was found in the frames that were looked at 1 6\.\d% 1 3\.\d% 0", table)
+    rejects = text[text.index("Rejected videos, by code") :]
+    for words in (
+        "E_NO_FACE",
+        "E_TRUNCATED",
+        "S_MASK",
+        "E_EMPTY_FILE the file has zero bytes; 1 video.",
+        "004_ 005.mp4",
+    ):
+        assert words in rejects
+
+
+def test_near_duplicates_stand_side_by_side(page_text: str, dataset: Path) -> None:
+    text = Page(page_text).text
+    section = text[text.index("Videos of different splits whose frames look alike; 2 pairs shown") :]
+    assert "confirmed · distances 3, 5, 40 of 256 bits" in section
+    assert "one frame alone · distances 3, 5, 40" in section
+    for side in pair_of(dataset)[0]["videos"]:
+        assert side["uri"].replace("/", "/ ").replace("_", "_ ") in section
+
+
+@pytest.mark.parametrize(
+    ("checks", "said"),
+    [
+        ([], "Not looked for."),
+        ([check("L6", state="pass")], "None found."),
+        ([check("L6", state="skip", note="needs level full")], "SKIP: needs level full"),
+        ([check("L6", data={"pairs": [{"videos": [{"video_id": "zz"}, {}]}, "?", {}]})], "WARN: note of L6"),
+    ],
+)
+def test_absent_pairs_are_explained(dataset: Path, checks: list[Row], said: str) -> None:
+    assert said in Page(rendered(dataset, checks=checks)).text
+
+
+def test_pairs_without_clips_or_rows_have_no_picture(dataset: Path) -> None:
+    sides = [{"video_id": f"{i:032x}", "uri": HOSTILE, "split": "train"} for i in range(2)]
+    pairs = [{"videos": sides, "distances": [], "confirmed": True}] * (MAX_PAIRS + 5)
+    text = rendered(dataset, checks=[check("L6", data={"pairs": pairs})])
+    assert Page(text).text.count("no clip") == 2 * MAX_PAIRS
+    assert_self_contained(text)
+
+
+# ---- pictures ------------------------------------------------------------------------------------------------------
+
+
+def test_thumbnails_are_small_frames_of_the_lowest_clips(page_text: str, dataset: Path) -> None:
+    images = Page(page_text).images()
+    assert 36 <= len(images) <= MAX_PICTURES
+    for source in images:
+        with Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/jpeg;base64,")))) as image:
+            assert (image.format, image.size) == ("JPEG", (SIDE_PX, SIDE_PX))
+            red, green, blue = image.convert("RGB").getpixel((48, 20))  # type: ignore[misc]
+            assert min(red, green, blue) > 90, "the face in the middle, not the noise around it"
+    worst = min(row["blur_var_med"] for row in rows(dataset, "clips"))
+    text = Page(page_text).text
+    assert re.search(rf"Least sharp variance of the Laplacian; median of all clips \d+ \w+ .*?{worst:.0f} · ", text)
+
+
+def test_thumbnails_are_read_by_range_and_bounded(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: list[str] = []
+    ranges: list[int] = []
+    read_range = Store.read_range
+
+    def part(self: Store, path: str, start: int, end: int) -> bytes:
+        ranges.append(end - start)
+        return read_range(self, path, start, end)
+
+    monkeypatch.setattr(Store, "read", lambda self, path: whole.append(path))
+    monkeypatch.setattr(Store, "read_range", part)
+    monkeypatch.setattr("lps.manifests.report_pictures.MAX_PICTURES", 5)
+    images = Page(rendered(dataset)).images()
+    assert len(set(images)) == len(ranges) == 5
+    assert whole == []
+    assert max(ranges) < 20_000
+
+
+def test_page_without_thumbnails_keeps_the_captions(dataset: Path) -> None:
+    page = Page(render_html(report(), open_store(str(dataset)), thumbnails=False))
+    assert page.images() == []
+    assert page.text.count("not shown") == 36
+
+
+# ---- hostile and damaged data --------------------------------------------------------------------------------------
+
+
+def test_hostile_names_are_text(dataset: Path, mutated: Callable[..., Path]) -> None:
+    spoiled = mutated({"videos": lambda row: {**row, "uri": f"{row['video_id'].hex()}/{HOSTILE}", "codec": HOSTILE}})
+    checks = [check(name, title=HOSTILE, note=HOSTILE, sql=HOSTILE, data={HOSTILE: HOSTILE}) for name in IDS]
+    text = rendered(spoiled, checks=checks, verdict=HOSTILE, data={"location": HOSTILE, HOSTILE: [HOSTILE, None, True]})
+    assert_self_contained(text)
+    assert "<script" not in text
+    page = Page(text)
+    assert "<script>alert('x')</script>" in page.text
+    assert all(source.startswith("data:image/jpeg") for source in page.images())
+
+
+@pytest.mark.parametrize("name", ["videos", "clips", "shards", "splits/group"])
+def test_a_damaged_manifest_costs_its_part_alone(mutated: Callable[..., Path], name: str) -> None:
+    damaged = mutated(files={f"manifests/{name}.parquet": lambda data: data[: len(data) // 2]})
+    text = rendered(damaged)
+    page = Page(text)
+    assert_self_contained(text)
+    assert "✕ Fail" in page.text
+    assert name == "shards" or "Part of this page is missing: manifest" in page.text
+    assert ("Failures and skips by code Videos that ended" in page.text) == (name != "videos")
+    assert bool(page.images()) == (name in ("videos", "splits/group"))
+
+
+def test_a_data_set_that_is_gone_still_has_a_verdict(tmp_path: Path) -> None:
+    page = Page(rendered(tmp_path))
+    assert "✕ Fail" in page.text
+    assert "no such file" in page.text
+    assert "Not known: no split set could be read." in page.text
+
+
+def test_broken_tars_cost_their_pictures(mutated: Callable[..., Path], dataset: Path) -> None:
+    tars = [f"shards/{path.parent.name}/{path.name}" for path in dataset.glob("shards/*/*.tar")]
+    short = mutated(files=dict.fromkeys(tars, lambda data: data[:600]))
+    noise = mutated(files=dict.fromkeys(tars, lambda data: bytes(len(data))))
+    gone = mutated(files=dict.fromkeys(tars, lambda _: None))
+    for location in (short, noise, gone):
+        page = Page(rendered(location))
+        assert page.images() == []
+        assert page.text.count("no readable frame") == 36
+
+
+def test_an_empty_record_is_still_a_page(dataset: Path) -> None:
+    text = render_html({}, open_store(str(dataset)))
+    assert_self_contained(text)
+    assert "No verdict" in text
+    minimal = render_html({"checks": [{"id": "Z9", "state": "odd"}], "verdict": "pass"}, open_store(str(dataset)))
+    assert "Other checks" in minimal
+    assert "? ODD" in minimal
+
+
+# ---- charts --------------------------------------------------------------------------------------------------------
+
+
+def test_axis_shows_all_but_the_tails() -> None:
+    values = np.concatenate([np.linspace(10, 20, 1000), [1e6]])
+    axis = axis_of([values], log=False)
+    assert 9 < axis.low < 11
+    assert 19 < axis.high < 22
+    assert (axis.place(-5), axis.place(1e9)) == (0.0, 1.0)
+    constant = axis_of([np.full(9, 25.0)], log=True)
+    assert constant.low < 25 < constant.high
+    assert not constant.log
+    assert axis_of([np.array([0.0, 1, 10, 100])], log=True).log is False
+    assert axis_of([], log=False) == Axis(low=0.0, high=1.0)
+
+
+@pytest.mark.parametrize(
+    "axis",
+    [Axis(low=0, high=1), Axis(low=-3e6, high=4e6), Axis(low=0.9, high=0.9001), Axis(low=0.02, high=9e5, log=True)],
+)
+def test_ticks_are_few_and_inside(axis: Axis) -> None:
+    ticks = axis.ticks()
+    assert 2 <= len(ticks) <= 7
+    assert all(axis.low - 1e-9 <= tick <= axis.high + 1e-9 for tick in ticks)
+
+
+def test_histogram_and_ecdf_tell_classes_apart() -> None:
+    samples = {"real": np.full(10, 2.0), "fake": np.linspace(5, 9, 40)}
+    axis = axis_of(list(samples.values()), log=False)
+    bars = re.findall(r'<rect class="(\w+)" x="([\d.]+)" y="([\d.]+)"', histogram(samples, axis, "t", "u"))
+    real, fake = ([(float(x), float(y)) for name, x, y in bars if name == kind] for kind in ("real", "fake"))
+    assert len(real) == 1
+    assert len(fake) > 5
+    assert max(y for _, y in real) < min(y for _, y in fake), "real above the line, fake below it"
+    assert real[0][0] < min(x for x, _ in fake)
+    lines = re.findall(r'<polyline class="line (\w+)" points="([^"]+)"', ecdf(samples, axis, "t", "u"))
+    heights = {name: [float(point.split(",")[1]) for point in points.split()] for name, points in lines}
+    assert all(ys == sorted(ys, reverse=True) for ys in heights.values()), "cumulative shares only rise"
+
+
+def test_ks_distance_is_that_of_scipy() -> None:
+    from scipy.stats import ks_2samp
+
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=300).round(1), rng.normal(0.4, 1.2, size=200).round(1)
+    assert ks_distance(a, b) == pytest.approx(ks_2samp(a, b).statistic)
+    assert ks_distance(a, b[:0]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (12345.6, "12,346"), (0.91667, "0.917"), (25.0, "25"), (0.00012, "0.000120"), (np.nan, "?")],
+)
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+# ---- in a browser --------------------------------------------------------------------------------------------------
+
+
+def browse(folder: Path, text: str, *options: str) -> str:
+    page = folder / "page.html"
+    page.write_text(text, encoding="utf-8")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += [f"--user-data-dir={folder / 'profile'}", *options, page.as_uri()]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "LANG": "C"}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+def test_browser_shows_it(page_text: str, tmp_path: Path) -> None:
+    dom = browse(tmp_path, page_text, "--dump-dom")
+    page = Page(dom)
+    assert "✕ Fail" in page.text
+    assert {f"check-{name}" for name in IDS} <= page.ids()
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+    assert len(page.images()) == len(Page(page_text).images())
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+def test_browser_needs_no_sideways_scrolling_on_a_telephone(page_text: str, tmp_path: Path) -> None:
+    """A frame of 400 px around the page measures it; the page itself stays without script."""
+    (tmp_path / "inner.html").write_text(page_text, encoding="utf-8")
+    outer = """<iframe src="inner.html" width="400" height="900" style="border:0"></iframe><p id="width"></p><script>
+    onload = () => { const inner = document.querySelector("iframe").contentDocument.documentElement;
+      document.querySelector("#width").textContent = 
+        "scroll width " + inner.scrollWidth + " of " + inner.clientWidth; }</script>"""
+    dom = browse(tmp_path, outer, "--allow-file-access-from-files", "--dump-dom")
+    found = re.search(r'"width">scroll width (\d+) of (\d+)<', dom)
+    assert found is not None
+    assert int(found[1]) <= int(found[2]) <= 400
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+def test_dark_rooms_and_paper(page_text: str, tmp_path: Path) -> None:
+    corners = {}
+    for name, scheme in (("light", 1), ("dark", 0)):
+        shot = tmp_path / f"{name}.png"
+        browse(tmp_path, page_text, f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={shot}")
+        with Image.open(shot) as image:
+            corners[name] = sum(image.convert("RGB").getpixel((2, 2))) / 3  # type: ignore[arg-type]
+    assert corners["light"] > 240
+    assert corners["dark"] < 40
+    browse(tmp_path, page_text, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'page.pdf'}")
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
