@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from ray import cloudpickle
@@ -45,10 +46,9 @@ def hang() -> None:
 
 
 def hoard() -> None:
-    """Allocate memory without end."""
-    held = []
-    while True:
-        held.append(bytearray(64 << 20))
+    """Allocate far more memory than allowed. It is not touched: without a limit this must not fill the machine."""
+    held = [np.empty(64 << 20, np.uint8) for _ in range(256)]
+    raise AssertionError(f"nothing stopped {len(held)} allocations")
 
 
 POISON: dict[str, tuple[Callable[[], None], str]] = {
