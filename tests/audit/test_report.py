@@ -439,7 +439,7 @@ def test_browser_needs_no_sideways_scrolling_on_a_telephone(page_text: str, tmp_
     (tmp_path / "inner.html").write_text(page_text, encoding="utf-8")
     outer = """<iframe src="inner.html" width="400" height="900" style="border:0"></iframe><p id="width"></p><script>
     onload = () => { const inner = document.querySelector("iframe").contentDocument.documentElement;
-      document.querySelector("#width").textContent = 
+      document.querySelector("#width").textContent =
         "scroll width " + inner.scrollWidth + " of " + inner.clientWidth; }</script>"""
     dom = browse(tmp_path, outer, "--allow-file-access-from-files", "--dump-dom")
     found = re.search(r'"width">scroll width (\d+) of (\d+)<', dom)
