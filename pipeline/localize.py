@@ -130,18 +130,19 @@ def find_tracks(frames: Sequence[Frame], ask: Ask, params: Params, tally: Tally)
     middle = len(frames) // 2
     faces = run.anchors(middle)
     tracks: list[Track] = []
-    last: Lost | None = None
+    first: tuple[VideoFault, int] | None = None
     for face in faces if params.localize.faces == "all" else faces[:2]:
         try:
             tracks.append(run.follow(face, middle))
         except Lost as lost:
-            last = last or lost
+            first = first or (lost.fault, lost.resume_at)  # not `lost`: its traceback would keep the frames alive
         if tracks and params.localize.faces != "all":
             break
     if tracks:
         return tracks
-    assert last is not None  # anchors() never returns an empty list
-    raise last
+    assert first is not None  # anchors() never returns an empty list
+    fault, resume_at = first
+    raise Lost(fault.code, fault.stage, resume_at, fault.detail)
 
 
 class _Run:

@@ -34,8 +34,7 @@ def process_video(path: Path, video_id: bytes, ask: Ask, params: Params) -> Vide
     try:
         work.run()
     except VideoFault as fault:
-        work.faults.append(fault)
-        work.fatal = fault
+        work.fatal = fault.with_traceback(None)  # which would keep frames alive
     return work.result()
 
 
@@ -128,7 +127,7 @@ class _Work:
             self.faults.append(lost.fault)
             return False, run[lost.resume_at :]
         except VideoFault as fault:
-            self.faults.append(fault)
+            self.faults.append(fault.with_traceback(None))  # which would keep the run's frames alive
             return False, []
         self.clips += clips
         return True, []
