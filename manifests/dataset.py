@@ -47,7 +47,7 @@ def open_dataset(
     """
     store = open_store(location)
     index = read_index(store)
-    plan = _read_json(store, PLAN_JSON) if store.exists(PLAN_JSON) else {}
+    plan = read_json(store, PLAN_JSON) if store.exists(PLAN_JSON) else {}
     name = split_set or str(index["split_set"])
     if split_path(name) not in index["manifests"]:
         known = ", ".join(split_sets(index)) or "none"
@@ -80,7 +80,7 @@ def read_index(store: Store) -> dict[str, Any]:
         raise UnreadableError(
             f"{store.url} has no {INDEX_JSON}: it is no data set, or not a complete one (`lps-prep run` finishes it)"
         )
-    index = _read_json(store, INDEX_JSON)
+    index = read_json(store, INDEX_JSON)
     if index.get("schema") != "lps.dataset":
         raise UnreadableError(f"{store.join(INDEX_JSON)} is not the index of a data set of this program")
     check_version(str(index.get("schema_version")), what=store.join(INDEX_JSON))
@@ -122,7 +122,8 @@ def sql_offenders(ctx: AuditContext, sql: str) -> tuple[Offender, ...]:
 # ---- opening -------------------------------------------------------------------------------------------------------
 
 
-def _read_json(store: Store, path: str) -> dict[str, Any]:
+def read_json(store: Store, path: str) -> dict[str, Any]:
+    """Return a JSON file of the data set. Raises UnreadableError for one that is missing or damaged."""
     data = store.read(path)
     try:
         value = json.loads(data)
