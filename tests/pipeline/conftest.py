@@ -155,7 +155,9 @@ def command(scenario: Scenario, tmp_path: Path) -> Callable[..., subprocess.Comp
             "1",
         ]
         line += [*options] if private else [*options, "--address", str(scenario.address)]
-        return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **env})
+        # A private cluster starts as it does for a user, whatever the shared one needs.
+        ours = {name: value for name, value in os.environ.items() if not (private and name == "RAY_AUTH_MODE")}
+        return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, env={**ours, **env})
 
     return run
 
