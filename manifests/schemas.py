@@ -221,19 +221,36 @@ def _column(rows: Sequence[Row], field: pa.Field) -> pa.Array:
 
 
 def read_table(name: str, data: bytes, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return table `name` from Parquet bytes, dictionaries decoded.
+    """Return table `name`, or some of its columns, from Parquet bytes: dictionaries decoded, columns as declared here.
 
-    Raises UnreadableError for a foreign file, a damaged one, or a newer major version.
+    A nullable column that an older file lacks is null; one that a newer file adds is left out. Raises UnreadableError
+    for a foreign file, a damaged one, one without a column that must be there, or a newer major version.
     """
     try:
-        table = pq.read_table(io.BytesIO(data), columns=list(columns) if columns else None)
+        file = pq.ParquetFile(io.BytesIO(data))
+        present = [column for column in columns or TABLES[name].names if column in file.schema_arrow.names]
+        table = file.read(columns=present)
     except (pa.ArrowException, OSError) as e:
-        raise UnreadableError(f"manifest '{name}' is not a readable Parquet file: {e}") from e
+        raise UnreadableError(f"manifest '{name}' is not a readable Parquet file: {' '.join(str(e).split())}") from e
     marks = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if marks.get("lps.schema_id") != SCHEMA_ID or marks.get("lps.table") != name:
         raise UnreadableError(f"manifest '{name}' is not a table of this schema (found {marks.get('lps.table')!r})")
     check_version(marks.get("lps.schema_version", ""), what=f"manifest '{name}'")
-    return table
+    fields = [TABLES[name].field(column) for column in columns or TABLES[name].names]
+    arrays = [_declared(name, table, field) for field in fields]
+    return pa.table(arrays, names=[field.name for field in fields], metadata=table.schema.metadata)
+
+
+def _declared(name: str, table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if field.name not in table.column_names:
+        if not field.nullable:
+            raise UnreadableError(f"manifest '{name}' has no column '{field.name}'")
+        return pa.chunked_array([pa.nulls(len(table), kind)])
+    try:
+        return table[field.name].cast(kind)
+    except pa.ArrowException as e:
+        raise UnreadableError(f"manifest '{name}': column '{field.name}' is not of type {kind}: {e}") from e
 
 
 def check_version(found: str, *, what: str) -> None:
