@@ -12,7 +12,8 @@ from lps.manifests.schemas import BOX_UNITS, TABLES, Row
 INT16_MAX = 32767
 DETAIL_LENGTH = 500
 
-_ABSOLUTE = re.compile(r"(?:[A-Za-z]:)?[/\\](?:[\w.@%+ -]+[/\\])+")
+_ABSOLUTE = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[\w.@%+ -]+[/\\])+")
+"""Folders up to the last slash. A slash after a word is none of these: relative paths and 30000/1001 stay."""
 
 
 def scrubbed(detail: str) -> str:
