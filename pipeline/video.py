@@ -188,7 +188,7 @@ def read_header(path: Path, limits: Limits) -> Header:
             fps_den=rate.denominator if rate else None,
             time_base_num=base.numerator if base else None,
             time_base_den=base.denominator if base else None,
-            n_frames_container=stream.frames or None,
+            n_frames_container=stream.frames if 0 < stream.frames < 2**31 else None,  # a claim, and stored as int32
             duration_s=round(seconds, 6) if seconds is not None else None,
             bitrate_bps=container.bit_rate or None,
             has_audio=len(container.streams.audio) > 0,

@@ -1,5 +1,6 @@
 """Decoding: true indices and time stamps, rotation, pixel aspect and formats, and the header."""
 
+import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -283,3 +284,15 @@ def test_header(write_video: Write, scene: Scene, tmp_path: Path) -> None:
     assert Fraction(header.time_base_num or 0, header.time_base_den or 1) * 30_000 == 1
     assert header.bitrate_bps is not None
     assert count_packets(path, LIMITS) == 45
+
+
+def test_claims_beyond_what_a_manifest_holds_are_dropped(write_video: Write, scene: Scene, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", scene(5), options={"bf": "0"})
+    data = bytearray(path.read_bytes())
+    length = data.index(b"strh") + 8 + 32
+    assert struct.unpack("<I", data[length : length + 4]) == (5,)
+    data[length : length + 4] = b"\xff" * 4
+    path.write_bytes(bytes(data))
+    header = read_header(path, Limits(max_seconds=1e12))
+    assert header.n_frames_container is None
+    assert len(decoded(path, Limits(max_seconds=1e12))[0]) == 5
