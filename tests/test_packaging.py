@@ -1,0 +1,149 @@
+"""What holds for the project as a whole: packages, sizes, the direction of imports, and what a start-up costs."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from configparser import ConfigParser
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("cli", "manifests", "model", "pipeline")
+MAY_IMPORT = {
+    "manifests": {"manifests"},
+    "model": {"manifests", "model"},
+    "pipeline": {"manifests", "pipeline"},
+    "cli": {"cli", "manifests", "model", "pipeline"},
+}
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 80
+
+MODULES = sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py"))
+IDS = [str(path.relative_to(ROOT)) for path in MODULES]
+
+CONFIG = ConfigParser()
+CONFIG.read(ROOT / "setup.cfg")
+
+
+def pairs(section: str, key: str) -> dict[str, str]:
+    """Return a setting of lines `name = value`."""
+    lines = CONFIG[section][key].split("\n")
+    return dict(re.split(r"\s*=\s*", line) for line in lines if line)
+
+
+SCRIPTS = pairs("options.entry_points", "console_scripts")
+
+MACHINE_PATH = re.compile(r"(?<![\w./:~-])/(?:home|root|Users|work|workspace)/(?!me/|someone/)[\w.-]+")
+
+
+def test_setup_cfg_lists_every_package() -> None:
+    """An unlisted folder imports from the checkout and is missing from the wheel."""
+    listed = set(CONFIG["options"]["packages"].split())
+    on_disk = {
+        ".".join(("lps", *init.parent.relative_to(ROOT).parts))
+        for part in PARTS
+        for init in (ROOT / part).rglob("__init__.py")
+    }
+    assert listed == on_disk
+
+
+def test_setup_cfg_maps_every_package() -> None:
+    assert pairs("options", "package_dir") == {f"lps.{part}": part for part in PARTS}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_packages_are_flat_and_typed(part: str) -> None:
+    folder = ROOT / part
+    assert (folder / "__init__.py").is_file()
+    assert (folder / "py.typed").is_file()
+    inner = {p.name for p in folder.iterdir() if p.is_dir()} - {"__pycache__"}
+    assert not inner
+    assert not (ROOT / "lps").exists(), "the parent must stay a namespace"
+
+
+def test_console_scripts_exist() -> None:
+    installed = {script.name: script.value for script in entry_points(group="console_scripts")}
+    for name, target in SCRIPTS.items():
+        module, function = target.split(":")
+        assert callable(getattr(import_module(module), function)), name
+        assert installed.get(name, target) == target
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    long = {f.name: lines for f in functions if (lines := (f.end_lineno or 0) - f.lineno + 1) > MAX_FUNCTION_LINES}
+    assert not long
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the full name of every module that `path` imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_imports_run_one_way(path: Path) -> None:
+    part = path.relative_to(ROOT).parts[0]
+    names = [name.split(".") for name in imported(path)]
+    parts = {name[1] for name in names if name[0] == "lps"}
+    assert parts <= MAY_IMPORT[part]
+    assert not {name[0] for name in names} & {*PARTS, "tests"}, "import lps.<part>: anything else is a second copy"
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def test_no_file_names_a_machine() -> None:
+    here = {str(ROOT), sys.prefix, os.path.expanduser("~")} - {"/", "/usr", "/usr/local", "/root"}  # noqa: PTH111
+    named = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # not text
+        found = MACHINE_PATH.findall(text) + [place for place in here if place in text]
+        named += [f"{path.relative_to(ROOT)}: {place}" for place in found]
+    assert not named
+
+
+# ---- start-up --------------------------------------------------------------------------------------------------------
+START = """
+import sys
+import {module}
+for arguments in {runs}:
+    try:
+        {module}.main(arguments, standalone_mode=False)
+    except SystemExit:
+        pass
+print("LOADED", *[name for name in ("torch", "ray", "cv2", "av", "matplotlib") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("target", SCRIPTS.values())
+def test_help_loads_nothing_heavy(target: str) -> None:
+    module, function = target.split(":")
+    assert function == "main"
+    commands = [[name, "--help"] for name in import_module(module).main.commands]
+    code = START.format(module=module, runs=[["--help"], *commands])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("Usage:") == len(commands) + 1
+    assert done.stdout.splitlines()[-1].strip() == "LOADED"
+    assert done.stderr == ""
