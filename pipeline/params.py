@@ -1,13 +1,18 @@
 """Every parameter that decides what a clip looks like. All of them are recorded in the plan and hashed."""
 
+import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import UnreadableError
 
 ALL_CLIPS = 0
 """Value of `Params.clips` that means every clip the video holds."""
+MAX_CLIP_FRAMES = 1000
+"""A run of as many frames is held in memory."""
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +25,11 @@ class Limits:
     max_side_px: int = 4096
     """Boxes are stored as int16 eighths of a pixel, which end at 4095."""
     max_area_px: int = 4096 * 2304
+
+    def __post_init__(self) -> None:
+        require_above_zero(self, "max_bytes", "max_seconds", "max_frames", "max_side_px", "max_area_px")
+        if self.max_side_px > 4096:
+            raise ValueError(f"max_side_px cannot be above 4096, where boxes end, got {self.max_side_px}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +59,18 @@ class LocalizeParams:
     cut_score: float = 0.42
     """Scene-cut score, 0 to 1, above which a run ends."""
 
+    def __post_init__(self) -> None:
+        require_above_zero(self, "detect_side_px", "crop_px", "crop_margin", "stride_frames", "smooth_frames")
+        for name in ("min_score", "min_det_rate", "cut_score"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be within 0 and 1, got {getattr(self, name)}")
+        if self.crop_px % 32:
+            raise ValueError(f"crop_px must be a multiple of 32, the detectors' stride, got {self.crop_px}")
+        if self.smooth_frames % 2 == 0:
+            raise ValueError(f"smooth_frames must be odd, got {self.smooth_frames}")
+        if min(self.bound_px, self.min_face_px, self.max_gap_frames) < 0:
+            raise ValueError(f"bound_px, min_face_px and max_gap_frames cannot be negative, got {self}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Params:
@@ -71,12 +93,12 @@ class Params:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        if self.clip_frames < 2 or self.clip_frames % self.block_frames:
+        require_above_zero(self, "block_frames", "out_px", "template_scale")
+        if not 2 <= self.clip_frames <= MAX_CLIP_FRAMES or self.clip_frames % self.block_frames:
             raise ValueError(
-                f"clip_frames must be a multiple of block_frames, got {self.clip_frames = }, {self.block_frames = }"
+                f"clip_frames must be a multiple of block_frames, from 2 to {MAX_CLIP_FRAMES}, "
+                f"got {self.clip_frames = }, {self.block_frames = }"
             )
-        if self.localize.smooth_frames % 2 == 0 or self.localize.stride_frames < 1:
-            raise ValueError(f"smooth_frames must be odd and stride_frames positive, got {self.localize = }")
         if self.clips < 0 or not 0 < self.jpeg_quality <= 100:
             raise ValueError(
                 f"clips must be >= 0 and jpeg_quality in 1..100, got {self.clips = }, {self.jpeg_quality = }"
@@ -113,7 +135,35 @@ def _build(kind: type, values: Any, *, prefix: str) -> Any:
     unknown = sorted(set(values) - known)
     if unknown:
         raise UnreadableError(f"unknown parameter '{prefix}{unknown[0]}'; known ones: {', '.join(sorted(known))}")
+    hints = get_type_hints(kind)
+    typed = {
+        name: value if isinstance(value, (LocalizeParams, Limits)) else checked(value, hints[name], f"{prefix}{name}")
+        for name, value in values.items()
+    }
     try:
-        return kind(**values)
-    except (TypeError, ValueError) as e:
+        return kind(**typed)
+    except ValueError as e:
         raise UnreadableError(f"parameters are not usable: {e}") from e
+
+
+def checked(value: Any, kind: Any, name: str) -> Any:
+    """Return `value` if it is of `kind`: int, float (a whole number will do), bool, str or a Literal of texts.
+
+    Raises UnreadableError that says what `name` must be.
+    """
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise UnreadableError(f"'{name}' must be one of {', '.join(get_args(kind))}, got {value!r}")
+        return value
+    if kind is float and type(value) is int and abs(value) < 2**53:
+        value = float(value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        raise UnreadableError(f"'{name}' must be {_WORDS[kind]}, got {value!r}")
+    return value
+
+
+def require_above_zero(params: Any, *names: str) -> None:
+    """Raise ValueError for the first of the fields `names` that is not above zero."""
+    for name in names:
+        if getattr(params, name) <= 0:
+            raise ValueError(f"{name} must be above zero, got {getattr(params, name)}")
