@@ -61,7 +61,8 @@ L1 = CheckSpec(
     "one being the original of the other, or by equal bytes. Ties are followed through all videos and "
     "recomputed from the keys; the group columns are not read. Under the rule official, groups torn only "
     "by recordings or persons, and under accepted donor leakage those torn only by donors, are a WARN: L3 "
-    "and L4 judge them.",
+    "and L4 judge them. Above l1_max_named_videos videos the keys that cross are listed instead of the "
+    "groups, without rates.",
     remedy="Make a split set that keeps groups whole (`lps-prep split --rule group`, or `official-clean` for "
     "published lists), and use that.",
     severity=Severity.ERROR,

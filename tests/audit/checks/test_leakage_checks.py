@@ -16,6 +16,7 @@ from lps.manifests.audit_leakage import L1
 from lps.manifests.audit_neardup import chance_distance
 from lps.manifests.audit_queries import placed_inputs
 from lps.manifests.audit_types import AuditContext, CheckResult, Level, State
+from lps.manifests.canonical import digest16
 from lps.manifests.components import EMPTY_SHA256
 from lps.manifests.leakage import crossing_groups
 
@@ -370,6 +371,31 @@ def test_ffpp_official_lists_are_found_out(world: Any, leakage_of: Audited, shar
         if leak["kind"] == "source" and leak["seen"] == "train"
     }
     assert touched == {"val": 5 + 10, "test": 2 + 4}
+
+
+def test_celebdf_official_list_is_found_out(world: Any, leakage_of: Audited, shared: Callable[[str], Path]) -> None:
+    """The published test list of Celeb-DF: the originals of 234 of its 340 fakes are left in train."""
+    lines = shared("splits/celeb_df_v2_list_of_testing_videos.txt").read_text().split()
+    listed = {name.removesuffix(".mp4"): 1 - int(real) for real, name in zip(lines[::2], lines[1::2], strict=True)}
+    for table in (world.videos, world.clips, world.splits):
+        table.clear()
+    for name, label in listed.items():
+        people = [f"celebdf2/id/{part}" for part in name.split("/")[1].split("_") if part.startswith("id")]
+        keys = {"target_keys": people[:1], "donor_keys": people[1:], "identity_keys": sorted(set(people))}
+        original = None
+        if label:
+            target, _, number = name.split("/")[1].split("_")
+            shot = f"Celeb-real/{target}_{number}"
+            if shot not in listed and not any(row["uri"] == f"{shot}.mp4" for row in world.videos):
+                world.add(shot, "train", target_keys=people[:1], identity_keys=people[:1])
+            original = digest16("ffpp", f"{shot}.mp4")
+        world.add(name, "test", label, original_video_id=original, **keys)
+    world.rule = {"rule": "official"}
+    results = leakage_of(world)
+    found = {check: results[check].state for check in ("L1", "L2", "L4")}
+    assert found == {"L1": State.FAIL, "L2": State.FAIL, "L4": State.WARN}
+    assert len(results["L2"].offenders) == 234
+    assert "the people in 70 of" in results["L4"].note
 
 
 @settings(max_examples=25, deadline=None)
