@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from lps.cli import prep
+from lps.cli import audit, prep
 
-PROGRAMS: dict[str, click.Group] = {"lps-prep": prep.main}
+PROGRAMS: dict[str, click.Group] = {"lps-audit": audit.main, "lps-prep": prep.main}
 WIDTH = 100
 
 

@@ -263,7 +263,7 @@ class _Committed:
     n_shards: int = 0
     n_planned: int = 0
     complete: bool = True
-    """Whether every planned shard was compared."""
+    """Whether every planned shard was compared, and the rows of no shard are known from the plan."""
     sums: dict[str, int] = field(default_factory=lambda: {"videos": 0, "clips": 0})
     """Sum of the row digests of the committed rows of each table."""
 
@@ -273,6 +273,7 @@ class _Committed:
         planned = [str(shard["shard_id"]) for shard in ctx.plan.get("shards", ())]
         planned.sort(key=lambda shard_id: unit_interval("t4", str(ctx.index.get("plan_sha256")), shard_id))
         self.n_planned = len(planned)
+        self.complete = local_manifest(ctx, PLAN_VIDEOS) is not None
         n_rows = 0
         for shard_id in planned:
             if self.max_rows is not None and n_rows >= self.max_rows:
@@ -280,6 +281,7 @@ class _Committed:
                 return
             record = self._record(shard_id)
             if isinstance(record, Offender):
+                self.complete = False
                 yield record
                 continue
             n_rows += len(record["videos"]) + len(record["clips"])

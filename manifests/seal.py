@@ -59,17 +59,14 @@ class SealedFile:
 class Seal:
     """One seal as it is stored."""
 
+    path: str
+    """Path of the seal below the data set."""
     number: int
     prev_seal_sha256: str | None
     merkle_root: str
     files: tuple[SealedFile, ...]
     sha256: str
     """Of the seal's own file."""
-
-    @property
-    def path(self) -> str:
-        """Path of the seal below the data set."""
-        return seal_path(self.number)
 
 
 def seal_path(number: int) -> str:
@@ -215,6 +212,7 @@ def _parse(data: bytes, path: str) -> Seal:
         record = json.loads(data)
         check_version(str(record["schema_version"]), what=f"seal '{path}'")
         return Seal(
+            path=path,
             number=int(record["number"]),
             prev_seal_sha256=record["prev_seal_sha256"],
             merkle_root=str(record["merkle_root"]),
@@ -237,7 +235,7 @@ def broken_links(seals: Sequence[Seal]) -> list[tuple[str, str]]:
     broken = []
     previous: str | None = None
     for place, seal in enumerate(seals, start=1):
-        if seal.number != place:
+        if seal.number != place or seal.path != seal_path(place):
             broken.append((seal.path, f"is seal {seal.number} at place {place}: one is missing or was added"))
         if seal.prev_seal_sha256 != previous:
             broken.append((seal.path, "does not name the seal before it"))

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
@@ -18,10 +19,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lps.manifests.audit_types import AuditContext
+from lps.manifests.audit import Audit, Suite, base_suite, run_audit
+from lps.manifests.audit_types import AuditContext, Level, State
 from lps.manifests.canonical import canonical_json, pretty_json, rows_digest, sha256_hex
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.dataset import open_dataset
+from lps.manifests.policy import Policy
 from lps.manifests.records import Clip, Header, Outcome, SourceVideo, VideoResult
 from lps.manifests.rows import row_to_json
 from lps.manifests.schemas import Row, read_table, table_bytes
@@ -166,6 +169,61 @@ def audit_context() -> Iterator[Callable[..., AuditContext]]:
             )
 
         yield open_it
+
+
+@pytest.fixture
+def replanned(dataset: Path, mutated: Callable[..., Path]) -> Callable[[Row], Path]:
+    """Return a function that copies the data set with entries of plan.json changed, and whatever names its digest."""
+
+    def replan(changes: Row) -> Path:
+        out = mutated()
+        plan = {**json.loads((out / "plan/plan.json").read_bytes()), **changes}
+        data = pretty_json(plan)
+        (out / "plan/plan.json").write_bytes(data)
+        for path in [out / "index.json", *(out / "commits").glob("*.json")]:
+            record = {**json.loads(path.read_bytes()), "plan_sha256": sha256_hex(data)}
+            path.write_bytes(canonical_json(record))
+        return out
+
+    return replan
+
+
+@pytest.fixture
+def audit() -> Callable[..., Audit]:
+    """Return a function that audits a folder; `checks` are classes or ids."""
+
+    def run(
+        out: Path,
+        checks: str = "A,T,C,R",
+        *,
+        level: str = "full",
+        policy: Policy | None = None,
+        source: Path | None = None,
+        split_set: str | None = None,
+        suite: Suite | None = None,
+        strict: bool = False,
+        today: date | None = None,
+    ) -> Audit:
+        policy = policy or Policy()
+        chosen = (suite or base_suite()).with_policy(policy)
+        with open_dataset(str(out), split_set, str(source) if source else None, chosen.limits) as ctx:
+            return run_audit(
+                ctx, chosen, policy, level=Level(level), selection=checks.split(","), strict=strict, today=today
+            )
+
+    return run
+
+
+@pytest.fixture
+def broken(audit: Callable[..., Audit]) -> Callable[..., dict[str, set[str]]]:
+    """Return a function that audits as `audit` does and gives each broken check with the keys of its offenders."""
+
+    def find(out: Path, checks: str = "A,T,C,R", **options: Any) -> dict[str, set[str]]:
+        bad = (State.FAIL, State.WARN, State.ERROR)
+        results = [result for result in audit(out, checks, **options).results if result.state in bad]
+        return {r.id: {o.key for o in r.offenders} if r.state != State.ERROR else {r.note} for r in results}
+
+    return find
 
 
 # ---- sources -------------------------------------------------------------------------------------------------------
@@ -365,11 +423,22 @@ def _edit_table(out: Path, name: str, edit: RowEdit, *, digests: bool, commits: 
     (out / uri).write_bytes(data)
     if commits and table in ("videos", "clips", "shards"):
         _edit_commits(out, table, before, after)
+        if table == "clips":
+            _edit_table(out, "shards", _with_clips_digest(out), digests=digests, commits=True)
+            index = json.loads((out / "index.json").read_bytes())
     if digests:
         index["manifests"][uri] = {"sha256": sha256_hex(data), "bytes": len(data), "rows": len(after)}
         if table == "shards":
             index["shards"] = _shard_briefs(after)
         (out / "index.json").write_bytes(pretty_json(index))
+
+
+def _with_clips_digest(out: Path) -> RowEdit:
+    def edit(row: Row) -> Row:
+        clips = json.loads((out / f"commits/{row['shard_id']}.json").read_bytes())["clips"]
+        return {**row, "clips_rows_sha256": bytes.fromhex(rows_digest(clips))}
+
+    return edit
 
 
 def _shard_briefs(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -181,7 +181,7 @@ def test_parameters_and_versions(dataset: Path, mutated: Callable[..., Path]) ->
     assert found == {
         "params.localize.stride_frames": ("8", "4"),
         "params.new.deep": ("(none)", "true"),
-        "versions.av": ("(none)", '"99"'),
+        "versions.av": ('"1.0"', '"99"'),
     }
     assert "  params.localize.stride_frames: 8 -> 4" in diff.lines()
     assert not diff.same

@@ -1,0 +1,207 @@
+"""lps-audit: what a data set holds, whether it is intact, and whether it is fair."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lps.cli.common import VERSION, LpsGroup
+
+if TYPE_CHECKING:
+    from lps.manifests.audit import Audit, Suite
+    from lps.manifests.audit_types import AuditContext
+    from lps.manifests.policy import Policy
+
+LEVELS = ("quick", "full", "deep")
+FILE = click.Path(dir_okay=False, path_type=Path)
+EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group(cls=LpsGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="lps-audit")
+def main() -> None:
+    """Check a data set of lps-prep: integrity, leakage between splits, class bias, reproducibility.
+
+    \b
+    Exit codes of `check`: 0 pass, 1 a check failed, 2 warnings with --strict (or wrong usage), 3 bad policy,
+    4 the data set cannot be read, 5 integrity or tampering (outranks the others), 6 the audit is incomplete.
+
+    \b
+    Example:
+      lps-audit check out/ --level full --html report.html
+    """
+
+
+@main.command()
+@click.argument("out", required=False)
+@click.option("--level", type=click.Choice(LEVELS), default="quick", show_default=True,
+              help="Manifests only, every byte of every tar, or sources decoded again.")  # fmt: skip
+@click.option("--split-set", help="Split set to audit  [default: the one the shards were made for].")
+@click.option("--checks", default="", metavar="A,L1,...", help="Classes and ids of checks  [default: all].")
+@click.option("--policy", "policy_file", type=EXISTING, help="TOML file with limits, severities and waivers.")
+@click.option("--source", metavar="DIR|URL", help="Root of the source videos, for checks that need them.")
+@click.option("--json", "json_file", type=FILE, help="Write the report as JSON.")
+@click.option("--html", "html_file", type=FILE, help="Write the report as one self-contained page.")
+@click.option("--findings", "findings_file", type=FILE, help="Write all offenders as Parquet.")
+@click.option("--strict", is_flag=True, help="Exit code 2 if there are warnings.")
+@click.option("--explain", metavar="ID", help="Print rule, limits, remedy and SQL of a check, and audit nothing.")
+def check(out: str | None, explain: str | None, **asked: Any) -> None:
+    """Check the data set OUT, a folder or an fsspec URL.
+
+    SKIP and UNKNOWN are results of their own: they never count as PASS. Nothing is written into OUT.
+
+    \b
+    Example:
+      lps-audit check out/
+      lps-audit check s3://bucket/ffpp-c23 --checks L,B1 --json report.json --strict
+      lps-audit check out/ --level deep --source /data/FaceForensics
+      lps-audit check --explain L1
+    """
+    from lps.manifests.policy import read_policy
+
+    suite = full_suite()
+    policy = read_policy(asked["policy_file"], limits=suite.limits, checks=suite.ids)
+    suite = suite.with_policy(policy)
+    if explain:
+        _explain(suite, explain)
+        return
+    if out is None:
+        raise click.UsageError("Missing argument 'OUT'.")
+    _check_outputs(asked)
+    _audit(out, suite, policy, asked)
+
+
+def full_suite() -> "Suite":
+    """Return all checks, with those that decode."""
+    from lps.manifests.audit import base_suite
+    from lps.pipeline import recheck
+
+    return base_suite().joined(recheck.CHECKS, recheck.LIMITS)
+
+
+def _audit(out: str, suite: "Suite", policy: "Policy", asked: dict[str, Any]) -> None:
+    from lps.cli.audit_view import AuditView
+    from lps.manifests.audit import run_audit
+    from lps.manifests.audit_types import Level
+    from lps.manifests.dataset import open_dataset
+
+    selection = _selection(suite, asked["checks"])
+    with open_dataset(out, asked["split_set"], asked["source"], suite.limits) as ctx:
+        with AuditView(len(suite.chosen(selection))) as view:
+            audit = run_audit(
+                ctx, suite, policy, level=Level(asked["level"]), selection=selection, strict=asked["strict"],
+                on_result=view.on_result,
+            )  # fmt: skip
+        view.print_end(audit)
+        _write(audit, ctx, asked)
+    raise click.exceptions.Exit(audit.exit_code)
+
+
+def _selection(suite: "Suite", checks: str) -> tuple[str, ...]:
+    selection = tuple(part for part in checks.replace(" ", "").split(",") if part)
+    try:
+        suite.chosen(selection)
+    except KeyError as e:
+        raise click.BadParameter(
+            f"no class or check {e}; classes are A T L B C R, checks {', '.join(suite.ids)}", param_hint="--checks"
+        ) from e
+    return selection
+
+
+def _check_outputs(asked: dict[str, Any]) -> None:
+    """Find out before the audit, not after it, that a report cannot be written."""
+    for name in ("json", "html", "findings"):
+        path = asked[f"{name}_file"]
+        if path is not None and not path.absolute().parent.is_dir():
+            raise click.BadParameter(f"no folder {path.absolute().parent}", param_hint=f"--{name}")
+
+
+def _write(audit: "Audit", ctx: "AuditContext", asked: dict[str, Any]) -> None:
+    from lps.manifests.canonical import pretty_json
+    from lps.manifests.errors import UnreadableError
+
+    record = audit.record()
+    try:
+        if asked["json_file"]:
+            asked["json_file"].write_bytes(pretty_json(record))
+        if asked["findings_file"]:
+            asked["findings_file"].write_bytes(audit.findings())
+        if asked["html_file"]:
+            from lps.manifests.report import render_html
+
+            asked["html_file"].write_text(render_html(record, ctx.store), encoding="utf-8")
+    except OSError as e:
+        raise UnreadableError(f"cannot write the report {e.filename}: {e.strerror}") from e
+
+
+def _explain(suite: "Suite", check_id: str) -> None:
+    from lps.cli.audit_view import explained
+
+    specs = suite.specs(check_id.strip().upper())
+    if not specs:
+        raise click.BadParameter(f"no check '{check_id}'; checks are {', '.join(suite.ids)}", param_hint="--explain")
+    for spec in specs:
+        click.echo(explained(spec, suite.limits))
+
+
+@main.command()
+@click.argument("out")
+def show(out: str) -> None:
+    """Show what OUT holds: counts by split, label, method and code, its split sets, and how far it is sealed.
+
+    \b
+    Example:
+      lps-audit show s3://bucket/ffpp-c23
+    """
+    from lps.cli.audit_view import print_contents
+    from lps.manifests.dataset import open_dataset
+
+    with open_dataset(out) as ctx:
+        print_contents(ctx)
+
+
+@main.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+def diff(a: str, b: str, as_json: bool) -> None:  # noqa: FBT001  click passes flags this way
+    """Say what changed from data set A to data set B: videos, clips, splits and parameters.
+
+    \b
+    Example:
+      lps-audit diff out-2024/ out-2025/
+    """
+    import json
+
+    from lps.manifests.diff import diff_datasets
+    from lps.manifests.storage import open_store
+
+    found = diff_datasets(open_store(a), open_store(b))
+    if as_json:
+        click.echo(json.dumps(found.record(), indent=2, sort_keys=True))
+    else:
+        for line in found.lines():
+            click.echo(line)
+
+
+@main.command()
+@click.argument("out")
+@click.option("--key", type=EXISTING, help="Private ssh key that signs the seal.")
+@click.option("--allow-transient", is_flag=True, help="Seal although another run may cure some videos.")
+def seal(out: str, key: Path | None, allow_transient: bool) -> None:  # noqa: FBT001
+    """Seal OUT: record the digest of every file, chained to the seal before.
+
+    An unsigned seal is evidence against accidents only; keep a copy of its digest, or sign it.
+
+    \b
+    Example:
+      lps-audit seal out/ --key ~/.ssh/id_ed25519
+    """
+    from lps.manifests.seal import seal_dataset, sign_seal
+    from lps.manifests.storage import open_store
+
+    store = open_store(out)
+    made = seal_dataset(store, allow_transient=allow_transient)
+    state = f"signed ({sign_seal(store, made, key)})" if key else "sealed, not signed"
+    click.echo(f"seal {made.number}: {len(made.files)} files, sha256 {made.sha256}, Merkle root {made.merkle_root}")
+    click.echo(state)

@@ -1,0 +1,234 @@
+"""Checks A2, A3, A4, A6 and C4: bytes, members and pixels of the shards."""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from lps.manifests.schemas import Row, read_table
+
+Mutated = Callable[..., Path]
+Broken = Callable[..., dict[str, set[str]]]
+Member = tuple[str, bytes]
+SHARD = "train-000000"
+TAR = f"shards/train/{SHARD}.tar"
+
+
+def clips_of(out: Path, shard_id: str = SHARD) -> list[Row]:
+    rows = read_table("clips", (out / "manifests/clips.parquet").read_bytes()).to_pylist()
+    return [row for row in rows if row["shard_id"] == shard_id]
+
+
+@pytest.fixture
+def retarred(mutated: Mutated) -> Callable[..., Path]:
+    """Return a function that copies the data set with one shard written anew; its own row follows the new file.
+
+    `edit` takes and returns (name, bytes) of the members. With `listed`, the rows of its clips follow too: then the
+    shard is all that the manifests say, however odd that is.
+    """
+
+    def retar(edit: Callable[[list[Member]], list[Member]], *, listed: bool) -> Path:
+        written: list[tuple[bytes, dict[str, Row]]] = []
+
+        def of_file(data: bytes) -> bytes:
+            with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+                old = [(info.name, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
+            written.append(write_tar(edit(old)))
+            return written[0][0]
+
+        def of_shard(row: Row) -> Row:
+            if row["shard_id"] != SHARD:
+                return row
+            data, places = written[0]
+            md5 = hashlib.md5(data, usedforsecurity=False).digest()
+            new = {**row, "bytes": len(data), "sha256": hashlib.sha256(data).digest(), "md5": md5}
+            return {**new, "n_members": len(places)} if listed else new
+
+        def of_clip(row: Row) -> Row:
+            return with_places(row, written[0][1]) if listed and row["shard_id"] == SHARD else row
+
+        return mutated({"clips": of_clip, "shards": of_shard}, files={TAR: of_file})
+
+    return retar
+
+
+def write_tar(members: Sequence[Member]) -> tuple[bytes, dict[str, Row]]:
+    """Write a tar as the pipeline does; return it with the place of each member as the manifest spells it."""
+    sink, places = io.BytesIO(), {}
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o644
+            start = tar.offset
+            tar.addfile(info, io.BytesIO(data))
+            digest = hashlib.sha256(data).digest()
+            place = {"offset": start + tarfile.BLOCKSIZE, "nbytes": len(data), "sha256": digest}
+            places[name] = {"ext": name.split(".", 1)[1], **place}
+    return sink.getvalue(), places
+
+
+def with_places(row: Row, places: Mapping[str, Row]) -> Row:
+    mine = [place for name, place in places.items() if name.split(".", 1)[0] == row["sample_key"]]
+    start = mine[0]["offset"] - tarfile.BLOCKSIZE
+    end = max(place["offset"] + -(-place["nbytes"] // 512) * 512 for place in mine)
+    return {**row, "members": mine, "tar_offset": start, "tar_nbytes": end - start}
+
+
+def flipped(at: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] if at >= 0 else data[:at] + b"\1"
+
+
+def jpeg(shade: int, side: int = 64) -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", (side, side), (shade,) * 3).save(sink, "JPEG")
+    return sink.getvalue()
+
+
+# ---- A2 ------------------------------------------------------------------------------------------------------------
+
+
+def test_byte_flipped_behind_the_last_sample_is_found(mutated: Mutated, broken: Broken) -> None:
+    out = mutated(files={TAR: flipped(-1)})
+    assert broken(out) == {"A2": {SHARD}}
+    assert broken(out, level="quick") == {}
+
+
+def test_byte_flipped_inside_a_member_is_found(dataset: Path, mutated: Mutated, broken: Broken) -> None:
+    clip = clips_of(dataset)[0]
+    member = next(member for member in clip["members"] if member["ext"] == "json")
+    found = broken(mutated(files={TAR: flipped(member["offset"])}))
+    assert found == {"A2": {SHARD}, "A4": {f"{SHARD}/{clip['sample_key']}"}}
+
+
+def test_byte_flipped_in_a_header_is_found(dataset: Path, mutated: Mutated, broken: Broken) -> None:
+    clip = clips_of(dataset)[-1]
+    found = broken(mutated(files={TAR: flipped(clip["tar_offset"])}), "A")
+    assert found["A2"] == {SHARD}
+    assert f"{SHARD}/{clip['sample_key']}" in found["A4"]
+
+
+def test_shortened_shard_is_found_by_its_size(mutated: Mutated, broken: Broken) -> None:
+    out = mutated(files={TAR: lambda data: data[:-512]})
+    assert broken(out, level="quick") == {"A2": {SHARD}}
+
+
+def test_missing_shard_is_found(mutated: Mutated, broken: Broken) -> None:
+    out = mutated(files={TAR: lambda _: None})
+    assert broken(out, level="quick") == {"A2": {SHARD}}
+    assert broken(out, "A")["A2"] == {SHARD}
+
+
+def test_what_is_no_tar_is_found(mutated: Mutated, broken: Broken) -> None:
+    found = broken(mutated(files={TAR: lambda data: b"x" * len(data)}), "A")
+    assert found["A2"] == {SHARD}
+    assert SHARD in found["A3"]
+
+
+# ---- A3, A4, A6 ----------------------------------------------------------------------------------------------------
+
+
+def test_a_new_tar_with_the_same_members_is_the_same(retarred: Callable[..., Path], broken: Broken) -> None:
+    assert broken(retarred(lambda members: members, listed=True)) == {}
+
+
+def test_added_sample_is_found(retarred: Callable[..., Path], broken: Broken) -> None:
+    out = retarred(lambda members: [*members, ("stranger.00.jpg", jpeg(9))], listed=False)
+    found = broken(out)
+    assert found["A3"] == {f"{SHARD}/stranger"}
+    assert set(found) == {"A3", "A6"}  # a lone image is not uniform either
+
+
+def test_added_member_is_found(dataset: Path, retarred: Callable[..., Path], broken: Broken) -> None:
+    last = clips_of(dataset)[-1]["sample_key"]
+    found = broken(retarred(lambda members: [*members, (f"{last}.txt", b"hello")], listed=False))
+    assert found["A3"] == {f"{SHARD}/{last}.txt"}
+
+
+def test_repeated_member_is_found(retarred: Callable[..., Path], broken: Broken) -> None:
+    found = broken(retarred(lambda members: [*members, members[-1]], listed=False), "A3")
+    assert len(found["A3"]) == 1
+
+
+def test_link_in_a_tar_is_found(dataset: Path, mutated: Mutated, broken: Broken) -> None:
+    def with_link(data: bytes) -> bytes:
+        sink = io.BytesIO(data)
+        with tarfile.open(fileobj=sink, mode="a") as tar:
+            info = tarfile.TarInfo("stranger.00.jpg")
+            info.type, info.linkname = tarfile.SYMTYPE, "elsewhere"
+            tar.addfile(info)
+        return sink.getvalue()
+
+    assert f"{SHARD}/stranger.00.jpg" in broken(mutated(files={TAR: with_link}), "A3")["A3"]
+
+
+def test_deleted_member_is_found(dataset: Path, retarred: Callable[..., Path], broken: Broken) -> None:
+    clip = clips_of(dataset)[-1]
+    gone = f"{clip['sample_key']}.json"
+    found = broken(retarred(lambda members: [m for m in members if m[0] != gone], listed=False))
+    assert found["A4"] == {f"{SHARD}/{clip['sample_key']}"}
+    assert set(found) == {"A4", "A6"}
+
+
+def test_changed_member_is_found(dataset: Path, retarred: Callable[..., Path], broken: Broken) -> None:
+    clip = clips_of(dataset)[0]
+    name = f"{clip['sample_key']}.cls"
+    found = broken(retarred(lambda members: [(n, b"0" if n == name else d) for n, d in members], listed=False))
+    changed = any(
+        member["ext"] == "cls" and member["sha256"] == hashlib.sha256(b"0").digest() for member in clip["members"]
+    )
+    assert found == ({} if changed else {"A4": {f"{SHARD}/{clip['sample_key']}"}})
+
+
+def test_wrong_place_of_a_sample_is_found(dataset: Path, mutated: Mutated, broken: Broken) -> None:
+    clip = clips_of(dataset)[0]
+    moved = {**clip, "tar_nbytes": clip["tar_nbytes"] - 512}
+    assert broken(mutated({"clips": lambda row: moved if row == clip else row})) == {
+        "A4": {f"{SHARD}/{clip['sample_key']}"}
+    }
+
+
+def test_lost_image_that_nobody_lists_is_found(dataset: Path, retarred: Callable[..., Path], broken: Broken) -> None:
+    clip = clips_of(dataset)[0]
+    gone = f"{clip['sample_key']}.09.jpg"
+    found = broken(retarred(lambda members: [m for m in members if m[0] != gone], listed=True))
+    assert found["A4"] == {f"{SHARD}/{clip['sample_key']}"}
+    assert set(found) == {"A4", "A6"}
+
+
+def test_uneven_samples_are_found(dataset: Path, retarred: Callable[..., Path], broken: Broken) -> None:
+    gone = f"{clips_of(dataset)[0]['sample_key']}.cls"
+    found = broken(retarred(lambda members: [m for m in members if m[0] != gone], listed=True))
+    assert found == {"A6": {SHARD}}
+
+
+# ---- C4 ------------------------------------------------------------------------------------------------------------
+
+
+def images(members: list[Member], key: str, image: Callable[[int], bytes]) -> list[Member]:
+    numbers = {name: int(name.split(".")[1]) for name, _ in members if name.startswith(key) and name.endswith(".jpg")}
+    return [(name, image(numbers[name]) if name in numbers else data) for name, data in members]
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (lambda k: jpeg(k), "blank"),
+        (lambda _: jpeg(200), "all images are equal"),
+        (lambda k: jpeg(20 * k, side=32), "32x32 px"),
+        (lambda k: f"not an image {k}".encode(), "does not decode"),
+    ],
+)
+def test_dead_clip_is_found(
+    dataset: Path, retarred: Callable[..., Path], audit: Any, broken: Broken, image: Callable[[int], bytes], said: str
+) -> None:
+    key = clips_of(dataset)[0]["sample_key"]
+    out = retarred(lambda members: images(members, key, image), listed=True)
+    assert broken(out) == {"C4": {key}}
+    result = next(result for result in audit(out, "C4").results)
+    assert said in " ".join(offender.detail for offender in result.offenders)
+    assert result.severity == "warn"
