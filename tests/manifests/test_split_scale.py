@@ -45,7 +45,7 @@ def assert_equal(videos: pa.Table, params: SplitParams) -> set[str]:
 
 @st.composite
 def videos(draw: st.DrawFn) -> list[Row]:
-    n = draw(st.integers(60, 140))
+    n = draw(st.integers(90, 160))
     key = st.sampled_from([f"seq/{i}" for i in range(150)] + ["yt/é", "yt/e", "sha256/named", "Z", "a"])
     keys = st.lists(key, max_size=1)
     digest = st.sampled_from([None, EMPTY_SHA256, *(bytes([i]) * 32 for i in range(90))])
