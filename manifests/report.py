@@ -80,6 +80,12 @@ IDENTITY_NAMES = {
     "params_sha256": "SHA-256 of the parameters",
     "plan_sha256": "SHA-256 of the plan",
     "seal": "Seal",
+    "seal_sha256": "SHA-256 of the seal",
+    "shards_split_set": "Split set of the shards",
+    "leaky": "Shards stamped leaky",
+    "n_videos": "Videos",
+    "n_clips": "Clips",
+    "n_shards": "Shards",
 }
 
 
@@ -110,7 +116,7 @@ def _page(report: Report, store: Store, thumbnails: bool) -> PageView:
     return PageView(
         verdict=mark,
         verdict_said=said,
-        location=str(data.get("location") or "a data set"),
+        location=_name(data),
         split_set=split_set,
         counts=tuple(CountView(m, n) for m in MARKS.values() if (n := sum(check.mark == m for check in checks))),
         to_do=tuple(c for m in MARKS.values() for c in checks if c.mark == m and c.unfolded),
@@ -142,10 +148,21 @@ def _verdict(report: Report, checks: Sequence[CheckView]) -> tuple[Mark, str]:
 
 
 def _identity(report: Report, data: Record) -> tuple[tuple[str, str], ...]:
-    rows = [(IDENTITY_NAMES.get(name, name.replace("_", " ")), _text(value)) for name, value in data.items()]
-    rows.append(("SHA-256 of the policy", _text(report.get("policy_sha256"))))
-    rows.append(("Level", _text(report.get("level"))))
+    shown = {**data, "location": _name(data)}
+    rows = [(IDENTITY_NAMES.get(name, name.replace("_", " ")), _text(value)) for name, value in shown.items()]
+    names = {
+        "audited_utc": "Audited, UTC",
+        "policy": "Policy",
+        "policy_sha256": "SHA-256 of the policy",
+        "level": "Level",
+    }
+    rows += [(title, _text(report.get(name))) for name, title in names.items() if name in report]
     return tuple(rows)
+
+
+def _name(data: Record) -> str:
+    """Return the last part of the data set's location: a page that is passed on names no machine and no folder."""
+    return str(data.get("location") or "").rstrip("/").rpartition("/")[2] or "a data set"
 
 
 def _text(value: Any) -> str:

@@ -190,6 +190,14 @@ def test_identity_and_splits(page_text: str, dataset: Path) -> None:
         assert re.search(rf"{line} {counts[0]} \d+ {counts[1]} \d+ {counts[2]} \d+", matrix)
 
 
+def test_page_names_no_folder(dataset: Path) -> None:
+    for location in (str(dataset / "ffpp"), "s3://bucket/secret/ffpp/"):
+        text = rendered(dataset, data={"location": location})
+        assert "audit of ffpp</title>" in text
+        assert str(dataset) not in text
+        assert "secret" not in text
+
+
 def test_split_matrix_of_the_record_wins(dataset: Path) -> None:
     matrix = [
         {"split": "train", "label": "fake", "method": "Known", "videos": 123456, "clips": 7, "groups": None},
