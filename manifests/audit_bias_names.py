@@ -4,6 +4,7 @@ from math import erfc, sqrt
 
 from lps.manifests.audit_queries import records
 from lps.manifests.audit_results import unjudged
+from lps.manifests.audit_stats import Effect
 from lps.manifests.audit_types import AuditContext, CheckResult, CheckSpec, Offender, Severity, State
 from lps.manifests.dataset import sql_offenders
 
@@ -46,7 +47,8 @@ B12 = CheckSpec(
     rule="No sample key or shard name holds the name of a method or a word such as fake or real (names of hex "
     "digits alone count as whole words only): else FAIL. No shard of more than b12_min_samples samples is "
     "of one class where its split has both (unless chance gives it with p >= b12_max_p), and the order of "
-    "the keys does not follow the label (Cliff's delta at most b12_warn_delta): else WARN.",
+    "the keys does not follow the label (Cliff's delta at most b12_warn_delta): else WARN, or UNKNOWN "
+    "where that could be chance.",
     remedy="Prepare again with keys made from digests and shards filled in shuffled order, as `lps-prep run` does.",
     severity=Severity.ERROR,
     sql=f"{_TOLD};\n{_SINGLE};\n{_ORDER}",
@@ -66,24 +68,26 @@ def check_names(ctx: AuditContext) -> CheckResult:
         for row in records(ctx, _SINGLE)
         if row["n_samples"] > limits["b12_min_samples"] and row["p"] < limits["b12_max_p"]
     ]
-    delta, p = _order_delta(n_real, n_fake, order["places"])
-    ordered = abs(delta) > limits["b12_warn_delta"] and p < limits["b12_max_p"]
-    follows = [Offender(kind="column", key="sample_key", detail=f"order follows the label: delta {delta:+.3f}")]
+    order_effect = _order_effect(n_real, n_fake, order["places"])
+    ordered = order_effect.grade(warn=limits["b12_warn_delta"], max_p=limits["b12_max_p"])
+    size = f"{order_effect.size:+.3f}"
+    follows = [Offender(kind="column", key="sample_key", detail=f"order follows the label: delta {size}")]
     return CheckResult(
         id=B12.id,
-        state=State.FAIL if told else State.WARN if pure or ordered else State.PASS,
+        state=State.FAIL if told else State.WARN if pure else ordered,
         severity=B12.severity,
-        measured=f"{len(told)} names tell, {len(pure)} shards of one class, order delta {delta:+.3f}",
+        measured=f"{len(told)} names tell, {len(pure)} shards of one class, order delta {size}",
         limit=f"0, 0, {limits['b12_warn_delta']:g}",
         n_checked=n_real + n_fake,
-        offenders=(*told, *pure, *(follows if ordered else [])),
+        offenders=(*told, *pure, *(follows if ordered == State.WARN else [])),
+        note="too few videos to tell the order of the keys from chance" if ordered == State.UNKNOWN else "",
     )
 
 
-def _order_delta(n_real: int, n_fake: int, places: float) -> tuple[float, float]:
+def _order_effect(n_real: int, n_fake: int, places: float) -> Effect:
     """Return Cliff's delta of the place in the order of keys, and its chance (Mann-Whitney's normal form)."""
     if not n_real or not n_fake:
-        return 0.0, 1.0
+        return Effect(0.0, 1.0)
     delta = 2 * (places - n_fake * (n_fake + 1) / 2) / (n_real * n_fake) - 1
     spread = sqrt((n_real + n_fake + 1) / (3 * n_real * n_fake))
-    return delta, erfc(abs(delta) / spread / sqrt(2))
+    return Effect(delta, erfc(abs(delta) / spread / sqrt(2)))

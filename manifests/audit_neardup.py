@@ -119,7 +119,7 @@ def _result(
     if pairs:
         state = State.FAIL if confirmed else State.WARN
     notes = [
-        *([f"{blind} videos have too few usable hashes to be compared"] if blind else []),
+        *([f"{blind} of {len(videos.ids)} videos have too few usable hashes to be compared"] if blind else []),
         *([f"no threshold for {', '.join(unmeasured)}"] if unmeasured else []),
         *([] if complete else [f"stopped after {MAX_MATCHES} near pairs"]),
     ]

@@ -77,7 +77,7 @@ def check_shortcut(ctx: AuditContext) -> CheckResult:
     columns = arrays(ctx, f"{B4.sql}\nLIMIT {int(ctx.limits['b4_max_rows'])}")
     label, groups = columns["label"].astype(np.int64), columns["group_number"].astype(np.int64)
     n_groups = min(len(np.unique(groups[label == number])) for number in (0, 1))
-    if len(label) < ctx.limits["b4_min_rows"] or n_groups < ctx.limits["b4_min_groups"]:
+    if len(label) < ctx.limits["b4_min_rows"] or n_groups < max(N_FOLDS, ctx.limits["b4_min_groups"]):
         note = f"too few labelled videos with clips: {len(label)}, of {n_groups} groups in the smaller class"
         return unjudged(B4, State.SKIP, note)
     names = [name for name in FEATURES if len(np.unique(_finite(columns[name]))) > 1]
@@ -102,7 +102,8 @@ def check_shortcut(ctx: AuditContext) -> CheckResult:
         id=B4.id,
         state=state,
         severity=B4.severity,
-        measured=f"AUC {found.auc:.3f}" + (f", most from {', '.join(name for name, _ in top)}" if top else ""),
+        measured=f"AUC {found.auc:.3f}"
+        + (f", most from {', '.join(name for name, _ in top)}" if top and state != State.PASS else ""),
         limit=f"AUC {warn:g} (fail {fail:g})",
         n_checked=len(label),
         offenders=tuple(
@@ -136,14 +137,18 @@ def cross_validate(
         for train, test in GroupKFold(n_splits=N_FOLDS).split(features, label, groups):
             if len(np.unique(label[train])) < 2 or len(np.unique(label[test])) < 2:
                 continue
+            # Where a fold leaves a feature without two values, there is nothing to split on, and sklearn refuses it.
+            varied = [i for i in range(len(names)) if len(np.unique(_finite(features[train, i]))) > 1]
+            if not varied:
+                continue
             model = HistGradientBoostingClassifier(max_iter=N_TREES, max_depth=3, early_stopping=False, random_state=0)
-            model.fit(features[train], label[train])
-            held = features[test]
+            model.fit(features[np.ix_(train, varied)], label[train])
+            held = features[np.ix_(test, varied)]
             auc = float(roc_auc_score(label[test], model.predict_proba(held)[:, 1]))
             folds.append(auc)
-            for i in range(len(names)):
+            for place, i in enumerate(varied):
                 shuffled = held.copy()
-                shuffled[:, i] = rng.permutation(held[:, i])
+                shuffled[:, place] = rng.permutation(held[:, place])
                 drops[i] += auc - float(roc_auc_score(label[test], model.predict_proba(shuffled)[:, 1]))
     order = np.argsort(-drops, kind="stable")
     if not folds:

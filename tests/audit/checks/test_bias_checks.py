@@ -155,6 +155,14 @@ def test_weak_shortcut_is_warned_of(world: Any, bias_of: Audited) -> None:
     assert results["B4"].offenders[0].key == "has_audio"
 
 
+def test_feature_of_few_videos_is_no_fault(world: Any, bias_of: Audited) -> None:
+    for i, clip in enumerate(world.clips):
+        clip["blur_var_med"] = float(i) if i in (3, 4) else None
+    result = bias_of(world)["B4"]
+    assert result.state == State.PASS
+    assert result.data["importance"]["sharpness"] == 0
+
+
 def test_shortcut_is_the_same_every_time(world: Any, bias_of: Audited) -> None:
     for video in world.each(1)[::3]:
         video["bytes"] *= 3
@@ -333,6 +341,13 @@ def test_keys_in_the_order_of_the_label_are_warned_of(world: Any, bias_of: Audit
     results = bias_of(world)
     assert broken(results) == {"B12": State.WARN}
     assert keys(results["B12"]) == {"sample_key"}
+
+
+def test_order_of_few_keys_is_unknown(world: Any, bias_of: Audited) -> None:
+    world.clips = world.clips[:6]
+    for i, clip in enumerate(sorted(world.clips, key=lambda clip: int(clip["label"]))):
+        clip["sample_key"] = f"{i:06d}"
+    assert bias_of(world)["B12"].state == State.UNKNOWN
 
 
 # ---- what cannot be measured ---------------------------------------------------------------------------------------
