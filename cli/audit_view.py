@@ -90,7 +90,8 @@ def _remarks(result: CheckResult) -> str:
 
 def explained(spec: CheckSpec, limits: Mapping[str, float]) -> str:
     """Return what `--explain` prints of a check."""
-    mine = {name: value for name, value in sorted(limits.items()) if name.startswith(f"{spec.id.lower()}_")}
+    prefixes = (f"{spec.id.lower()}_", f"{spec.id[0].lower()}_")  # of the check and of its class
+    mine = {name: value for name, value in sorted(limits.items()) if name.startswith(prefixes)}
     lines = [f"{spec.id}  {spec.title}", f"severity {spec.severity}, from level {spec.level}", "", "Rule"]
     lines += textwrap.wrap(spec.rule, 96, initial_indent="  ", subsequent_indent="  ")
     if mine:

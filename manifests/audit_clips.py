@@ -197,14 +197,14 @@ def _aspect(row: Row) -> Floats:
 
 def _misses(row: Row, boxes: Floats, matrices: Floats, aspect: Floats) -> Floats:
     """Return, for each frame, how far align_M takes a face from where it belongs, in output px."""
-    name, _, scale = str(row["align_template"]).rpartition("x")
-    if not name:  # cropped: the box's middle is the image's
+    if row["align_template"] == "box":  # cropped: the box's middle is the image's
         middles = (boxes[:, :2] + boxes[:, 2:]) / 2
         placed = np.einsum("nij,nj->ni", matrices[:, :, :2], middles) + matrices[:, :, 2]
         return np.asarray(np.linalg.norm(placed - row["out_size"] / 2, axis=1), np.float64)
     points = np.array(row["lmk5"], np.float64).reshape(-1, 5, 2) / BOX_UNITS
     centre = row["out_size"] / 2
-    target = (ARCFACE_112 * row["out_size"] / 112 - centre) * float(scale) + centre
+    scale = float(str(row["align_template"]).rpartition("x")[2])  # arcface5-224x0.85
+    target = (ARCFACE_112 * row["out_size"] / 112 - centre) * scale + centre
     placed = np.einsum("nij,nkj->nki", matrices[:, :, :2], points) + matrices[:, None, :, 2]
     z, w = (points * aspect) @ np.array([1, 1j]), target @ np.array([1, 1j])
     zc, wc = z - z.mean(axis=1, keepdims=True), w - w.mean()

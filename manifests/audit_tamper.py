@@ -244,7 +244,11 @@ def _row_digests(ctx: AuditContext, committed: "_Committed") -> Iterator[Offende
             yield _file(path, "made with other parameters than the index says")
         if committed.max_rows is not None and file.metadata.num_rows > committed.max_rows:
             continue
-        stored = rows_digest(row for batch in file.iter_batches(1024) for row in batch.to_pylist())
+        try:
+            stored = rows_digest(row for batch in file.iter_batches(1024) for row in batch.to_pylist())
+        except ValueError:
+            yield _file(path, "holds numbers that are not finite")
+            continue
         accepted = {stored, committed.digest_of(path)} if committed.complete else {stored}
         float_columns = any(pa.types.is_float32(f.type) for f in file.schema_arrow)
         if marks.get("lps.rows_sha256") not in accepted and (committed.complete or not float_columns):

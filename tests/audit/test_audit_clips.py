@@ -1,0 +1,202 @@
+"""Checks C1, C3, C5 and C6: holes in time, wrong cuts, jumps between faces, chosen starts."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lps.manifests.audit_clips import ARCFACE_112
+from lps.manifests.schemas import BOX_UNITS, Row, read_table
+from lps.pipeline import align
+from lps.pipeline.process import start_seed
+
+Mutated = Callable[..., Path]
+Broken = Callable[..., dict[str, set[str]]]
+Edit = Callable[[Row], Row]
+
+
+@pytest.fixture
+def first(dataset: Path) -> Row:
+    """Return the row of one clip."""
+    return dict(read_table("clips", (dataset / "manifests/clips.parquet").read_bytes()).to_pylist()[0])
+
+
+def spoiled(clip: Row, edit: Edit) -> Edit:
+    return lambda row: {**row, **edit(row)} if row["clip_id"] == clip["clip_id"] else row
+
+
+# ---- C1 ------------------------------------------------------------------------------------------------------------
+
+
+def hole(row: Row) -> Row:
+    return {"frame_idx": [*row["frame_idx"][:5], *(i + 1 for i in row["frame_idx"][5:])]}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        hole,
+        lambda row: {"frame_idx": row["frame_idx"][:1] * 2 + row["frame_idx"][2:]},
+        lambda row: {"frame_idx": row["frame_idx"][::-1]},
+        lambda row: {"frame_idx": row["frame_idx"][:-1]},
+        lambda row: {"frame_idx": [i + 1000 for i in row["frame_idx"]]},
+        lambda row: {"max_gap_frames": 2},
+        lambda row: {"pts_ticks": row["pts_ticks"][:1] * 2 + row["pts_ticks"][2:]},
+        lambda row: {"pts_ticks": row["pts_ticks"][::-1]},
+        lambda row: {"pts_ticks": row["pts_ticks"][:-1]},
+        lambda row: {"pts_start_s": row["pts_start_s"] + 1},
+        lambda row: {"pts_end_s": row["pts_end_s"] + 1},
+        lambda row: {"det_score": row["det_score"][:-1]},
+        lambda row: {"box_source": [*row["box_source"], 0]},
+    ],
+)
+def test_break_in_time_is_found(first: Row, mutated: Mutated, broken: Broken, edit: Edit) -> None:
+    assert broken(mutated({"clips": spoiled(first, edit)})) == {"C1": {first["sample_key"]}}
+
+
+def test_hole_is_named(first: Row, mutated: Mutated, audit: Any) -> None:
+    [result] = audit(mutated({"clips": spoiled(first, hole)}), "C1").results
+    assert "frame_idx has a hole" in result.offenders[0].detail
+
+
+# ---- C3, C5 --------------------------------------------------------------------------------------------------------
+
+
+def test_template_is_that_of_the_preparation() -> None:
+    assert np.array_equal(ARCFACE_112, align.ARCFACE_112)
+
+
+def matrices(row: Row, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Row:
+    changed = [change(np.array(m).reshape(2, 3)).astype(np.float32) for m in row["align_M"]]
+    return {"align_M": [m.ravel().tolist() for m in changed]}
+
+
+def boxes(row: Row, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Row:
+    changed = change(np.array(row["box_xyxy"], np.int64))
+    return {"box_xyxy": changed.astype(int).tolist()}
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda row: matrices(row, lambda m: m + [[0, 0, 4], [0, 0, 0]]), "misses by 4.0 px"),
+        (lambda row: matrices(row, lambda m: m * [[1.02], [1]]), "no similarity"),
+        (lambda row: matrices(row, lambda m: m * [[-1], [1]]), "mirrors"),
+        (lambda row: boxes(row, lambda b: b - 500 * BOX_UNITS), "leaves the frame"),
+        (lambda row: boxes(row, lambda b: np.hstack([b[:, :2], b[:, :2] + 20 * BOX_UNITS])), "no box reaches 32 px"),
+    ],
+)
+def test_wrong_cut_is_found(first: Row, mutated: Mutated, broken: Broken, audit: Any, edit: Edit, said: str) -> None:
+    out = mutated({"clips": spoiled(first, edit)})
+    assert broken(out) == {"C3": {first["sample_key"]}}
+    assert said in audit(out, "C3").results[0].offenders[0].detail
+
+
+def test_numbers_that_are_not_finite_are_found(first: Row, mutated: Mutated, broken: Broken) -> None:
+    def with_nan(data: bytes) -> bytes:
+        table = pq.read_table(io.BytesIO(data))
+        place = table.column_names.index("align_M")
+        values = [[[np.nan] * 6] * row["n_frames"] for row in table.select(["n_frames"]).to_pylist()]
+        field, sink = table.schema.field(place), io.BytesIO()
+        pq.write_table(table.set_column(place, field, pa.array(values, field.type)), sink)
+        return sink.getvalue()
+
+    found = broken(mutated(files={"manifests/clips.parquet": with_nan}))
+    assert first["sample_key"] in found["C3"]
+    assert "manifests/clips.parquet" in found["T4"]
+
+
+def test_box_without_a_size_is_found(first: Row, mutated: Mutated, broken: Broken) -> None:
+    edit = spoiled(first, lambda row: boxes(row, lambda b: b[:, [2, 1, 0, 3]]))
+    assert broken(mutated({"clips": edit})) == {"C3": {first["sample_key"]}, "C5": {first["sample_key"]}}
+
+
+def test_limit_of_the_policy_decides(first: Row, mutated: Mutated, broken: Broken) -> None:
+    from lps.manifests.policy import Policy
+
+    out = mutated({"clips": spoiled(first, lambda row: matrices(row, lambda m: m + [[0, 0, 4], [0, 0, 0]]))})
+    assert broken(out, "C3", policy=Policy(limits={"c3_landmark_px": 5.0})) == {}
+
+
+def upright(row: Row, rotation: int, aspect: float) -> tuple[Row, Row]:
+    """Film the same face with a turned camera or with oblong pixels; return the changes of clip and video."""
+    size = {"width": 480, "height": 640} if rotation == 90 else {"width": 640, "height": 480}
+    scale = np.array([1 / aspect, 1.0]) if rotation == 0 else np.array([1.0, 1 / aspect])
+    points = np.array(row["lmk5"]).reshape(-1, 5, 2) * scale
+    corners = np.array(row["box_xyxy"]).reshape(-1, 2, 2) * scale
+    changed = np.array(row["align_M"]).reshape(-1, 2, 3)
+    changed[:, :, :2] /= scale
+    clip = {
+        "lmk5": np.round(points).astype(int).reshape(-1, 10).tolist(),
+        "box_xyxy": np.round(corners).astype(int).reshape(-1, 4).tolist(),
+        "align_M": changed.astype(np.float32).reshape(-1, 6).tolist(),
+    }
+    return clip, {"rotation": rotation, "sar_num": round(aspect * 100), "sar_den": 100, **size}
+
+
+@pytest.mark.parametrize(("rotation", "aspect"), [(0, 1.25), (90, 1.0), (90, 1.25), (270, 0.8)])
+def test_rotation_and_pixel_aspect_are_understood(
+    first: Row, mutated: Mutated, broken: Broken, rotation: int, aspect: float
+) -> None:
+    clip, video = upright(first, rotation, aspect)
+    tables = {
+        "clips": spoiled(first, lambda _: clip),
+        "videos": lambda row: {**row, **video} if row["video_id"] == first["video_id"] else row,
+    }
+    assert broken(mutated(tables), "C") == {}
+
+
+def test_cropped_clips_are_measured_by_their_box(first: Row, mutated: Mutated, broken: Broken) -> None:
+    def cropped(row: Row) -> Row:
+        middles = [((a + c) / 16, (b + d) / 16) for a, b, c, d in row["box_xyxy"]]
+        cuts = [[0.25, 0.0, 32 - 0.25 * x, 0.0, 0.25, 32 - 0.25 * y] for x, y in middles]
+        return {"align_template": "box", "align_M": np.array(cuts, np.float32).tolist()}
+
+    def shifted(row: Row) -> Row:
+        return cropped(row) | {"align_M": [[*m[:2], m[2] + 4, *m[3:]] for m in cropped(row)["align_M"]]}
+
+    assert broken(mutated({"clips": spoiled(first, cropped)})) == {}
+    assert broken(mutated({"clips": spoiled(first, shifted)})) == {"C3": {first["sample_key"]}}
+
+
+def test_jump_to_another_face_is_found(first: Row, mutated: Mutated, broken: Broken) -> None:
+    def jump(row: Row) -> Row:
+        right = row["box_xyxy"][0][0] < 250 * BOX_UNITS
+        step = np.array([100, 0, 100, 0]) * BOX_UNITS * (1 if right else -1)
+        return boxes(row, lambda b: np.vstack([b[:5], b[5:] + step]))
+
+    assert broken(mutated({"clips": spoiled(first, jump)})) == {"C5": {first["sample_key"]}}
+
+
+# ---- C6 ------------------------------------------------------------------------------------------------------------
+
+
+def test_seed_of_another_video_is_found(first: Row, mutated: Mutated, broken: Broken) -> None:
+    seed = start_seed(bytes(16), align_params())
+    assert broken(mutated({"clips": spoiled(first, lambda _: {"start_seed": seed})})) == {"C6": {first["sample_key"]}}
+
+
+def align_params() -> Any:
+    from lps.pipeline.params import Params
+
+    return Params()
+
+
+def test_starts_that_depend_on_the_class_are_found(mutated: Mutated, audit: Any, broken: Broken) -> None:
+    def early(row: Row) -> Row:
+        if row["label"] != 1:
+            return row
+        n = row["n_frames"]
+        moved = {"frame_idx": list(range(n)), "pts_ticks": [512 * k for k in range(n)]}
+        return {**row, **moved, "pts_start_s": 0.0, "pts_end_s": (n - 1) / 25}
+
+    out = mutated({"clips": early})
+    assert broken(out) == {"C6": {"fake uniform"}}
+    result = audit(out, "C6")
+    assert result.exit_code == 0  # information, no failure
+    assert sum(result.results[0].data["starts"]["1"]) == 26

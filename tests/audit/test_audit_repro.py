@@ -1,0 +1,133 @@
+"""Checks R2 to R6: splits run again, pins, provenance, passing faults, published counts."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lps.manifests.audit_repro import VERSIONS
+from lps.manifests.canonical import pretty_json
+from lps.manifests.schemas import Row
+from lps.manifests.seal import seal_dataset
+from lps.manifests.splits import SplitParams
+from lps.manifests.storage import Store
+from lps.pipeline.status import add_split_set
+
+Mutated = Callable[..., Path]
+Broken = Callable[..., dict[str, set[str]]]
+Replanned = Callable[[Row], Path]
+NO_FACE = "original_sequences/youtube/c23/videos/003.mp4"
+
+
+def moved(row: Row) -> Row:
+    """Move the first group to where it was not."""
+    if row["group_anchor"] != "ffpp/seq/000":
+        return row
+    return {**row, "split": "test" if row["split"] != "test" else "val"}
+
+
+def test_forged_split_is_found(mutated: Mutated, broken: Broken) -> None:
+    found = broken(mutated({"splits/ranked": moved}), split_set="ranked")
+    assert set(found) == {"R2"}
+    assert len(found["R2"]) == 6
+
+
+@pytest.mark.parametrize("changes", [{"u": 0.5}, {"group_keys": ["x"]}, {"group_anchor": "x"}, {"pinned": True}])
+def test_forged_column_of_a_split_is_found(mutated: Mutated, broken: Broken, changes: Row) -> None:
+    video: list[bytes] = []
+
+    def forge(row: Row) -> Row:
+        video.append(row["video_id"])
+        return {**row, **changes} if row["video_id"] == video[0] else row
+
+    found = broken(mutated({"splits": forge}))
+    assert video[0].hex() in found["R2"]
+    assert set(found) == {"R2"}
+
+
+def test_forged_rule_is_found(mutated: Mutated, broken: Broken, audit: Any) -> None:
+    def edited(**changes: Any) -> Callable[[bytes], bytes]:
+        return lambda data: pretty_json({**json.loads(data), **changes})
+
+    path = "manifests/splits/group.json"
+    assert path in broken(mutated(files={path: edited(leaky=True)}), "R2")["R2"]
+    assert broken(mutated(files={path: edited(rule="random")}), "R2")["R2"]
+    assert broken(mutated(files={path: edited(rule="nonsense")}), "R2") == {"R2": {path}}
+    for unknown in (edited(aliases_sha256="00"), edited(base_sha256="00"), lambda _: None):
+        assert audit(mutated(files={path: unknown}), "R2").results[0].state == "unknown"
+
+
+def test_new_videos_are_no_part_of_an_old_split(mutated: Mutated, broken: Broken) -> None:
+    def other_keys(row: Row) -> Row:
+        return {**row, "target_keys": ["ffpp/seq/012"]} if row["uri"] == NO_FACE else row
+
+    assert set(broken(mutated({"videos": other_keys}))) == {"R2"}
+
+
+# ---- R3 ------------------------------------------------------------------------------------------------------------
+
+
+def test_pinned_videos_that_moved_are_found(mutated: Mutated, broken: Broken, audit: Any) -> None:
+    out = mutated()
+    add_split_set(str(out), "grown", SplitParams(rule="ranked", seed=1, giant="component"), "group")
+    assert broken(out, split_set="grown") == {}
+    assert audit(out, "R3", split_set="grown").results[0].note == "base group"
+    found = broken(mutated({"splits/grown": moved}, base=out), split_set="grown")
+    assert set(found) == {"R2", "R3"}
+    assert len(found["R3"]) == 6
+    unknown = mutated({"splits": lambda row: {**row, "u": 0.25}}, base=out)
+    assert audit(unknown, "R3", split_set="grown").results[0].state == "unknown"
+
+
+def test_without_a_base_nothing_is_pinned(dataset: Path, audit: Any) -> None:
+    assert audit(dataset, "R3").results[0].state == "skip"
+
+
+# ---- R4, R5, R6 ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*VERSIONS, "weights/mtcnn"])
+def test_missing_version_is_found(dataset: Path, replanned: Replanned, audit: Any, broken: Broken, name: str) -> None:
+    versions = dict(json.loads((dataset / "plan/plan.json").read_bytes())["versions"])
+    del versions[name]
+    out = replanned({"versions": versions})
+    assert broken(out) == {"R4": {"plan/plan.json"}}
+    [offender] = audit(out, "R4").results[0].offenders
+    assert offender.detail.startswith(f"versions.{name.split('/')[0]}")
+
+
+def test_absent_library_and_short_digest_are_found(dataset: Path, replanned: Replanned, broken: Broken) -> None:
+    versions = dict(json.loads((dataset / "plan/plan.json").read_bytes())["versions"])
+    assert set(broken(replanned({"versions": {**versions, "torch": "absent"}}))) == {"R4"}
+    assert set(broken(replanned({"versions": {**versions, "weights/mtcnn": "ab"}}), "R4")) == {"R4"}
+
+
+def test_passing_faults_warn_before_the_seal_and_fail_after(mutated: Mutated, audit: Any) -> None:
+    def timed_out(row: Row) -> Row:
+        return {**row, "error_code": "E_TIMEOUT"} if row["uri"] == NO_FACE else row
+
+    out = mutated({"videos": timed_out})
+    assert audit(out, "R5").results[0].state == "warn"
+    seal_dataset(Store(str(out)), allow_transient=True)
+    after = audit(out)
+    assert {result.id for result in after.results if result.state == "fail"} == {"R5"}
+    assert after.exit_code == 1
+
+
+@pytest.mark.parametrize("adapter", ["ffpp", "dfdc", "celebdf"])
+def test_incomplete_published_data_set_is_found(replanned: Replanned, broken: Broken, adapter: str) -> None:
+    found = broken(replanned({"dataset": adapter}))
+    assert set(found) == {"R6"}
+
+
+def test_published_counts_pass() -> None:
+    from lps.manifests.audit_repro import _miscounted
+
+    ffpp = [("ffpp", 0, "real", "c23", 1000), ("ffpp", 1, "Deepfakes", "c23", 999), ("dfd", 1, "DFD", "c23", 3068)]
+    assert list(_miscounted("ffpp", ffpp, 0.001)) == []
+    assert list(_miscounted("dfdc", [("dfdc", 0, "real", None, 19154), ("dfdc", 1, "dfdc", None, 99992)], 0.001)) == []
+    celebdf = [("celebdf2", 0, "real", None, 890), ("celebdf2", 1, "celeb_synthesis", None, 5639)]
+    assert list(_miscounted("celebdf", celebdf, 0.001)) == []
+    assert [o.key for o in _miscounted("ffpp", [("ffpp", 1, "FaceSwap", "c40", 990)], 0.001)] == ["ffpp FaceSwap c40"]

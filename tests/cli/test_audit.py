@@ -1,0 +1,297 @@
+"""The commands of `lps-audit`: reports, exit codes, and one line for whatever cannot be read."""
+
+import io
+import json
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from lps.cli.audit import main
+from lps.manifests.canonical import pretty_json
+from lps.manifests.codes import Code, Stage
+from lps.manifests.records import SourceVideo
+from lps.manifests.splits import SplitParams
+from lps.manifests.storage import Store
+from lps.pipeline.finalize import finalize
+from lps.pipeline.params import Params
+from lps.pipeline.plan import PlanSpec, build_plan, publish_plan
+from lps.pipeline.probe import Probe
+
+Spoil = Callable[[Path], None]
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a complete data set of two videos that gave no clip. Tests only read it."""
+    out = tmp_path_factory.mktemp("audit-cli") / "out"
+    videos = [
+        SourceVideo(uri=f"{kind}/a.mp4", dataset="folder", label=label, label_source="folder")
+        for label, kind in enumerate(("real", "fake"))
+    ]
+    probes = {
+        v.uri: Probe(n_bytes=9, sha256="0" * 63 + str(v.label), code=Code.E_PROBE, stage=Stage.PROBE) for v in videos
+    }
+    spec = PlanSpec(
+        dataset="folder", params=Params(), split=SplitParams(), split_set="group", shard_bytes=1, versions={}
+    )
+    plan = build_plan(spec, videos, probes)
+    publish_plan(plan, Store(str(out)))
+    finalize(plan, Store(str(out)))
+    return out
+
+
+@pytest.fixture
+def copy(small: Path, tmp_path: Path) -> Path:
+    """Return a copy that a test may spoil."""
+    shutil.copytree(small, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def audit(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def assert_one_line(result: Result, code: int, text: str) -> None:
+    assert result.exit_code == code, result.output
+    assert text in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not isinstance(result.exception, Exception)
+
+
+# ---- check ---------------------------------------------------------------------------------------------------------
+
+
+def test_check_prints_a_table_and_writes_all_reports(small: Path, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"report.{name}" for name in ("json", "html", "findings")}
+    before = sorted(small.rglob("*"))
+    ended = audit("check", small, *(word for name, path in files.items() for word in (f"--{name}", path)))
+    record = json.loads(files["json"].read_bytes())
+    assert ended.exit_code == record["exit_code"]
+    assert f"Verdict: {record['verdict'].upper()}" in ended.stdout
+    assert "T4 Digests and rows agree" in ended.stdout
+    assert "not sealed" in ended.stdout
+    assert files["html"].read_text().startswith("<!")
+    assert pq.read_table(files["findings"]).column_names == ["check", "state", "severity", "kind", "key", "detail"]
+    assert sorted(small.rglob("*")) == before
+
+
+def test_exit_codes(small: Path, copy: Path, tmp_path: Path) -> None:
+    assert audit("check", small, "--checks", "A1,T4").exit_code == 0
+    assert audit("check", small, "--checks", "R4").exit_code == 0
+    assert audit("check", small, "--checks", "R4", "--strict").exit_code == 2
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[severity]\nR4 = "error"\n')
+    assert audit("check", small, "--checks", "R4", "--policy", policy).exit_code == 1
+    assert audit("check", small, "--checks", "L11").exit_code == 6
+    (copy / "plan/plan.json").write_bytes((copy / "plan/plan.json").read_bytes() + b"\n")
+    assert audit("check", copy, "--checks", "T,R4", "--policy", policy).exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("check",), "Missing argument 'OUT'"),
+        (("check", "OUT", "--checks", "A1,Z3"), "no class or check 'Z3'"),
+        (("check", "OUT", "--level", "most"), "--level"),
+        (("check", "--explain", "Z3"), "no check 'Z3'"),
+        (("check", "OUT", "--json", "nowhere/report.json"), "no folder"),
+    ],
+)
+def test_wrong_usage(small: Path, words: tuple[str, ...], said: str) -> None:
+    ended = audit(*(small if word == "OUT" else word for word in words))
+    assert ended.exit_code == 2
+    assert said in ended.stderr
+
+
+def test_bad_policy_is_one_line(small: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[limits]\nc9 = 1\n")
+    assert_one_line(audit("check", small, "--policy", policy), 3, "unknown name 'c9'")
+
+
+@pytest.mark.parametrize("name", ["A1", "c6", "A2", "C2", "R1", "L1", "B4", "T4"])
+def test_explain_prints_rule_limits_remedy_and_sql(name: str) -> None:
+    ended = audit("check", "--explain", name)
+    assert ended.exit_code == 0
+    assert ended.stdout.startswith(name.upper())
+    assert "Rule\n" in ended.stdout
+    assert "When it fails\n" in ended.stdout
+
+
+def test_explained_limits_are_those_of_the_policy(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[limits]\nc6_min_p = 0.25\n")
+    assert "c6_min_p = 0.25" in audit("check", "--explain", "C6", "--policy", policy).stdout
+
+
+# ---- what cannot be read -------------------------------------------------------------------------------------------
+
+
+def rewritten(path: str, edit: Callable[[pa.Table], pa.Table]) -> Spoil:
+    def spoil(out: Path) -> None:
+        table = edit(pq.read_table(io.BytesIO((out / path).read_bytes())))
+        pq.write_table(table, out / path)
+
+    return spoil
+
+
+def marked(table: pa.Table, **marks: str) -> pa.Table:
+    new = {f"lps.{name}".encode(): value.encode() for name, value in marks.items()}
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), **new})
+
+
+def json_edit(path: str, **changes: Any) -> Spoil:
+    def spoil(out: Path) -> None:
+        (out / path).write_bytes(pretty_json({**json.loads((out / path).read_bytes()), **changes}))
+
+    return spoil
+
+
+def removed(path: str) -> Spoil:
+    return lambda out: (out / path).unlink()
+
+
+def cut(path: str) -> Spoil:
+    def spoil(out: Path) -> None:
+        data = (out / path).read_bytes()
+        (out / path).write_bytes(data[: len(data) // 2])
+
+    return spoil
+
+
+VIDEOS = "manifests/videos.parquet"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (removed("index.json"), "has no index.json"),
+        (cut("index.json"), "is damaged"),
+        (lambda out: (out / "index.json").write_text("[]"), "is damaged"),
+        (json_edit("index.json", schema="other"), "is not the index"),
+        (json_edit("index.json", schema_version="2.0"), "schema version '2.0'"),
+        (json_edit("index.json", manifests=3), "lists no manifests"),
+        (
+            json_edit("index.json", manifests={"../x.parquet": {}, "manifests/splits/group.parquet": {}}),
+            "leaves its root",
+        ),
+        (json_edit("index.json", split_set="none"), "no split set 'none'"),
+        (cut("plan/plan.json"), "is damaged"),
+        (cut("plan/videos.parquet"), "not a readable Parquet file"),
+        (cut(VIDEOS), "not a readable Parquet file"),
+        (removed(VIDEOS), "is missing"),
+        (removed("manifests/splits/group.parquet"), "is missing"),
+        (lambda out: (out / VIDEOS).write_text("PAR1 nonsense PAR1"), "not a readable Parquet file"),
+        (lambda out: pq.write_table(pa.table({"a": [1]}), out / VIDEOS), "is not a table 'videos'"),
+        (lambda out: shutil.copy(out / "manifests/shards.parquet", out / VIDEOS), "is not a table 'videos'"),
+        (rewritten(VIDEOS, lambda t: marked(t, schema_version="2.0")), "schema version '2.0'"),
+        (rewritten(VIDEOS, lambda t: t.drop_columns(["uri"])), "no column uri"),
+        (rewritten(VIDEOS, lambda t: t.slice(0, 0)), "holds no videos"),
+        (rewritten(VIDEOS, lambda t: t.set_column(1, "uri", pa.array([1, 2]))), "column uri is int64"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(copy: Path, spoil: Spoil, said: str) -> None:
+    spoil(copy)
+    assert_one_line(audit("check", copy), 4, said)
+
+
+def test_older_minor_version_lacks_nullable_columns(copy: Path) -> None:
+    rewritten(VIDEOS, lambda t: t.drop_columns(["phash", "codec", "has_audio", "duration_s"]))(copy)
+    assert audit("check", copy, "--checks", "A1").exit_code == 0
+
+
+def test_damage_behind_the_footer_makes_the_audit_incomplete(copy: Path) -> None:
+    data = bytearray((copy / VIDEOS).read_bytes())
+    data[4:400] = bytes(396)
+    (copy / VIDEOS).write_bytes(data)
+    ended = audit("check", copy)
+    assert ended.exit_code in (4, 5, 6)
+    assert "Traceback" not in ended.output
+    assert not isinstance(ended.exception, Exception)
+
+
+def test_empty_folder_and_no_folder(tmp_path: Path) -> None:
+    for out in (tmp_path, tmp_path / "none"):
+        assert_one_line(audit("check", out), 4, "has no index.json")
+        assert_one_line(audit("show", out), 4, "has no index.json")
+        assert_one_line(audit("seal", out), 4, "has no index.json")
+
+
+def test_unknown_split_set_names_those_that_exist(small: Path) -> None:
+    assert_one_line(audit("check", small, "--split-set", "paper"), 4, "it has: group")
+
+
+def test_url_that_does_not_answer() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    assert_one_line(audit("check", f"http://127.0.0.1:{port}/out"), 4, f"127.0.0.1:{port}")
+
+
+def test_report_that_cannot_be_written_is_one_line(small: Path, tmp_path: Path) -> None:
+    assert_one_line(audit("check", small, "--checks", "A1", "--json", tmp_path / ("x" * 300)), 4, "cannot write")
+
+
+# ---- remote, show, diff, seal --------------------------------------------------------------------------------------
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files without a word."""
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def served(small: Path) -> Iterator[str]:
+    """Address of the data set on a plain web server."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(small.parent)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/{small.name}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_data_set_behind_a_url(served: str) -> None:
+    ended = audit("check", served, "--checks", "A1,A7,T4")
+    assert ended.exit_code == 0, ended.output
+
+
+def test_show_counts_what_is_there(small: Path) -> None:
+    ended = audit("show", small)
+    assert ended.exit_code == 0
+    assert "E_PROBE" in ended.stdout
+    assert "rule group, seed 0; of the shards" in ended.stdout
+    assert "seal: not sealed" in ended.stdout
+
+
+def test_diff_of_a_data_set_with_itself(small: Path) -> None:
+    assert audit("diff", small, small).stdout.strip() == "no difference"
+    assert json.loads(audit("diff", small, small, "--json").stdout)["same"] is True
+
+
+def test_seal_is_stated_signed_or_not(copy: Path, tmp_path: Path) -> None:
+    first = audit("seal", copy)
+    assert "seal 1: " in first.stdout
+    assert first.stdout.endswith("sealed, not signed\n")
+    assert audit("check", copy, "--checks", "T").exit_code == 0
+    assert "seal: sealed, not signed" in audit("show", copy).stdout
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    assert "signed (seals/000001.json.sig)" in audit("seal", copy, "--key", key).stdout
+    assert "seal: sealed, signed by a key nobody vouches for" in audit("show", copy).stdout
+    (copy / "plan/splits.parquet").unlink()
+    assert audit("check", copy, "--checks", "T").exit_code == 5
