@@ -205,8 +205,11 @@ class KeyGraph:
     def anchors(self, key_label: Ints) -> dict[int, str]:
         """Return the name of every component: published keys come before `video/` keys, content never names one."""
         names = self.names
-        candidates = [i for i in range(self.n_carried) if not names[i].startswith(CONTENT_PREFIX)]
-        candidates.sort(key=lambda i: (names[i].startswith(VIDEO_PREFIX), names[i]))
+        # A content key comes last: it names a group only where a source published nothing but a key of that form.
+        candidates = sorted(
+            range(self.n_carried),
+            key=lambda i: (names[i].startswith(CONTENT_PREFIX), names[i].startswith(VIDEO_PREFIX), names[i]),
+        )
         labels, first = np.unique(key_label[candidates], return_index=True)
         return {int(label): names[candidates[i]] for label, i in zip(labels, first, strict=True)}
 

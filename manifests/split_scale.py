@@ -182,15 +182,16 @@ def _place(edges: _Edges, params: SplitParams) -> _Placed | None:
 
 
 def _anchors(edges: _Edges, key_label: Ints) -> Ints:
-    """Return the rank of the key that names each component: published keys come before those of single videos."""
+    """Return the rank of the key that names each component: published keys, then those of single videos, then content."""
     n_names = len(edges.names)
     carried = np.zeros(n_names, dtype=np.bool_)
     carried[edges.key] = True
-    carried &= ~pc.starts_with(edges.names, CONTENT_PREFIX).to_numpy(zero_copy_only=False)
+    of_content = pc.starts_with(edges.names, CONTENT_PREFIX).to_numpy(zero_copy_only=False)
     of_video = pc.starts_with(edges.names, VIDEO_PREFIX).to_numpy(zero_copy_only=False)
     candidates = np.flatnonzero(carried)
-    first = np.full(int(key_label.max()) + 1, 2 * n_names, dtype=np.int64)
-    np.minimum.at(first, key_label[candidates], candidates + n_names * of_video[candidates])
+    first = np.full(int(key_label.max()) + 1, 3 * n_names, dtype=np.int64)
+    place = candidates + n_names * of_video[candidates] + 2 * n_names * of_content[candidates]
+    np.minimum.at(first, key_label[candidates], place)
     return np.asarray(first % n_names, np.int64)
 
 
