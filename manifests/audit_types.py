@@ -59,7 +59,7 @@ class CheckSpec:
     severity: Severity
     level: Level = Level.QUICK
     sql: str = ""
-    """DuckDB query over the views `videos`, `clips`, `shards`, `splits` that lists offenders; empty where SQL cannot."""
+    """DuckDB query over the views `videos`, `clips`, `shards`, `splits` listing offenders; empty where SQL cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -182,7 +182,7 @@ def _place(edges: _Edges, params: SplitParams) -> _Placed | None:
 
 
 def _anchors(edges: _Edges, key_label: Ints) -> Ints:
-    """Return the rank of the key that names each component: published keys, then those of single videos, then content."""
+    """Return the rank of the key that names each component: published, else a single video's, else content."""
     n_names = len(edges.names)
     carried = np.zeros(n_names, dtype=np.bool_)
     carried[edges.key] = True
