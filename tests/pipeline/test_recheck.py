@@ -1,0 +1,168 @@
+"""Checks C2 and R1 on real clips: decoded and processed again, they are what the data set says."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lps.manifests.audit_types import AuditContext, CheckResult
+from lps.manifests.dataset import open_dataset
+from lps.manifests.errors import UnreadableError
+from lps.manifests.records import SourceVideo, VideoResult
+from lps.manifests.schemas import Row, read_table, table_bytes
+from lps.manifests.splits import SplitParams
+from lps.manifests.storage import Store
+from lps.pipeline.demo import make_face_video
+from lps.pipeline.detect import Faces
+from lps.pipeline.finalize import finalize
+from lps.pipeline.localizers import load_localizer
+from lps.pipeline.params import Params
+from lps.pipeline.plan import PlanSpec, build_plan, publish_plan
+from lps.pipeline.probe import probe_file
+from lps.pipeline.process import process_video
+from lps.pipeline.recheck import CHECKS, LIMITS, check_again, check_frames, psnr_db
+from lps.pipeline.shards import write_shard
+
+PARAMS = Params(localizer="mtcnn", clip_frames=10, block_frames=5)
+VIDEOS = ("real/a.mp4", "fake/blend/a.mp4")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return a data set of two processed videos, and their folder. Tests only read them."""
+    root = tmp_path_factory.mktemp("recheck")
+    source, out = root / "source", root / "out"
+    sources, probes = [], {}
+    for label, uri in enumerate(VIDEOS):
+        make_face_video(source / uri, n_frames=30, width=320, height=240, seed=3, fake=bool(label))
+        sources.append(SourceVideo(uri=uri, dataset="folder", label=label, label_source="folder"))
+        probes[uri] = probe_file(Store(str(source)), uri, PARAMS.limits)
+    spec = PlanSpec(
+        dataset="folder", params=PARAMS, split=SplitParams(), split_set="group", shard_bytes=1 << 30, versions={}
+    )
+    plan, store = build_plan(spec, sources, probes), Store(str(out))
+    publish_plan(plan, store)
+    localizer = load_localizer("mtcnn", weights_dir=None, device="cpu", batch_size=16)
+
+    def process(video: SourceVideo) -> VideoResult:
+        def ask(images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
+            return localizer.detect(images, dense=dense)
+
+        return process_video(source / video.uri, video.video_id, ask, PARAMS)
+
+    for job in plan.shard_jobs():
+        write_shard(job, [process(video.source) for video in job.videos], PARAMS, store, root)
+    summary = finalize(plan, store)
+    assert summary.n_ok == 2
+    return out, source
+
+
+@pytest.fixture
+def copy(made: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """Return copies that a test may spoil."""
+    shutil.copytree(made[0], tmp_path / "out")
+    shutil.copytree(made[1], tmp_path / "source")
+    return tmp_path / "out", tmp_path / "source"
+
+
+def run(out: Path, source: Path | None, **limits: float) -> dict[str, CheckResult]:
+    with open_dataset(str(out), None, str(source) if source else None, {**LIMITS, **limits}) as ctx:
+        return {entry.spec.id: entry.run(ctx) for entry in CHECKS}
+
+
+def respell(out: Path, edit: Callable[[Row], Row]) -> None:
+    path = out / "manifests/clips.parquet"
+    rows = [edit(row) for row in read_table("clips", path.read_bytes()).to_pylist()]
+    path.write_bytes(table_bytes("clips", rows, {}))
+
+
+def test_clips_and_videos_come_out_the_same(made: tuple[Path, Path]) -> None:
+    found = run(*made)
+    assert {name: str(result.state) for name, result in found.items()} == {"C2": "pass", "R1": "pass"}
+    assert found["C2"].n_checked == found["R1"].n_checked == 2
+    assert "2 with equal frames_sha256; lowest PSNR 99.0 dB" in found["C2"].measured
+
+
+def test_without_the_source_nothing_is_said(made: tuple[Path, Path]) -> None:
+    found = run(made[0], None)
+    assert {str(result.state) for result in found.values()} == {"skip"}
+    assert {result.note for result in found.values()} == {"needs the source videos: --source"}
+
+
+def test_sample_is_as_large_as_the_limit(made: tuple[Path, Path]) -> None:
+    found = run(*made, c2_sample_clips=1, r1_sample_videos=1)
+    assert found["C2"].n_checked == found["R1"].n_checked == 1
+
+
+def test_wrong_frame_indices_are_found(copy: tuple[Path, Path]) -> None:
+    def later(row: Row) -> Row:
+        step = 5 if row["frame_idx"][0] < 10 else -5
+        return {**row, "frame_idx": [i + step for i in row["frame_idx"]]}
+
+    respell(copy[0], later)
+    found = run(*copy)
+    assert (found["C2"].state, len(found["C2"].offenders)) == ("fail", 2)
+    assert (found["R1"].state, len(found["R1"].offenders)) == ("fail", 2)
+
+
+def test_wrong_matrices_are_found(copy: tuple[Path, Path]) -> None:
+    def shifted(row: Row) -> Row:
+        return {**row, "align_M": [[*m[:2], m[2] + 6, *m[3:]] for m in row["align_M"]]}
+
+    respell(copy[0], shifted)
+    found = run(*copy)
+    assert len(found["C2"].offenders) == 2
+    assert found["R1"].state == "warn"  # the images are the same, the row is not
+
+
+def test_frames_that_only_nearly_agree_are_a_warning(copy: tuple[Path, Path]) -> None:
+    respell(copy[0], lambda row: {**row, "frames_sha256": bytes(32)})
+    found = run(*copy)
+    assert found["C2"].state == "pass"
+    assert "0 with equal frames_sha256" in found["C2"].measured
+    assert (found["R1"].state, len(found["R1"].offenders)) == ("warn", 2)
+    assert "bitwise differs" in found["R1"].note
+
+
+def test_another_source_video_is_found(copy: tuple[Path, Path]) -> None:
+    make_face_video(copy[1] / VIDEOS[0], n_frames=30, width=320, height=240, seed=8)
+    found = run(*copy)
+    assert len(found["C2"].offenders) == 1
+    assert len(found["R1"].offenders) == 1
+
+
+def test_missing_and_shorter_sources_are_found(copy: tuple[Path, Path]) -> None:
+    (copy[1] / VIDEOS[0]).unlink()
+    make_face_video(copy[1] / VIDEOS[1], n_frames=3, width=320, height=240, seed=3, fake=True)
+    found = run(*copy)
+    details = " ".join(offender.detail for offender in found["C2"].offenders)
+    assert "E_MISSING_FILE" in details
+    assert "frames decode" in details
+    assert len(found["R1"].offenders) == 2
+
+
+def test_localizer_that_is_not_here_skips(made: tuple[Path, Path]) -> None:
+    def absent(name: str, batch_size: int) -> Any:
+        raise UnreadableError(f"no weights of {name}")
+
+    with open_dataset(str(made[0]), None, str(made[1]), LIMITS) as ctx:
+        result = check_again(ctx, load=absent)
+    assert (result.state, result.note) == ("skip", "the localizer mtcnn is not here: no weights of mtcnn")
+
+
+def test_without_a_plan_nothing_can_be_made_again(made: tuple[Path, Path]) -> None:
+    with open_dataset(str(made[0]), None, str(made[1]), LIMITS) as ctx:
+        bare = AuditContext(**{name: getattr(ctx, name) for name in ctx.__slots__} | {"plan": {}})
+        assert check_frames(bare).state == "unknown"
+
+
+def test_psnr_of_images() -> None:
+    black = np.zeros((4, 4, 3), np.uint8)
+    assert psnr_db(black, black) == 99.0
+    assert psnr_db(black, black + np.uint8(255)) == 0.0
+    assert round(psnr_db(black, black + np.uint8(1)), 2) == 48.13
+    assert psnr_db(black, black[:2]) == 0.0
