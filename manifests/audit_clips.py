@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from lps.manifests.audit_results import judged, unjudged
+from lps.manifests.audit_screen import screen_cuts, screen_steps
 from lps.manifests.audit_types import AuditContext, CheckEntry, CheckResult, CheckSpec, Level, Offender, Severity, State
-from lps.manifests.dataset import fetch_number, fetch_rows, sql_offenders
+from lps.manifests.dataset import fetch_number, sql_offenders
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import BOX_UNITS, Row
 
@@ -27,6 +29,7 @@ LIMITS: dict[str, float] = {
     "c6_min_places": 20,
 }
 BATCH_CLIPS = 512
+SCREENED_CLIPS = 4096
 ARCFACE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
@@ -131,14 +134,25 @@ def check_geometry(ctx: AuditContext) -> CheckResult:
     offenders: list[Offender] = []
     n, worst = 0, 0.0
     min_face = float(ctx.plan.get("params", {}).get("localize", {}).get("min_face_px", 0))
-    for row in _clip_rows(ctx, _GEOMETRY_SQL):
-        n += 1
-        detail, miss = _cut(row, ctx.limits, min_face)
-        worst = max(worst, miss)
-        if detail:
-            offenders.append(Offender(kind="clip", key=row["sample_key"], detail=detail))
+    for clips in _clip_tables(ctx, _GEOMETRY_SQL):
+        n += len(clips)
+        found = screen_cuts(clips, ctx.limits, min_face, ARCFACE_112)
+        worst = max([worst, *found.worst[~found.marked].tolist()])
+        for row in clips.filter(pa.array(found.marked)).to_pylist():
+            detail, miss = _cut(row, ctx.limits, min_face)
+            worst = max(worst, miss)
+            if detail:
+                offenders.append(Offender(kind="clip", key=row["sample_key"], detail=detail))
     result = judged(C3, offenders, n, "clips", limit=f"{ctx.limits['c3_landmark_px']:g} px")
     return replace(result, measured=f"{result.measured}; worst landmark miss {worst:.2f} px")
+
+
+def _clip_tables(ctx: AuditContext, sql: str) -> Iterator[pa.Table]:
+    """Yield the answer of a query as Arrow tables: rows of Python objects would take most of an audit's time."""
+    answer = ctx.db.cursor().sql(sql)
+    read = getattr(answer, "to_arrow_reader", None) or answer.fetch_record_batch  # its name in older versions
+    for batch in read(SCREENED_CLIPS):
+        yield pa.Table.from_batches([batch])
 
 
 def _clip_rows(ctx: AuditContext, sql: str) -> Iterator[Row]:
@@ -217,13 +231,13 @@ def check_tracks(ctx: AuditContext) -> CheckResult:
     """C5: no jump from face to face."""
     offenders: list[Offender] = []
     n = 0
-    for row in _clip_rows(ctx, "SELECT sample_key, box_xyxy FROM clips"):
-        n += 1
-        boxes = np.array(row["box_xyxy"], np.float64).reshape(-1, 4)
-        iou, jump = _steps(boxes)
-        if iou < ctx.limits["c5_min_iou"] or jump > ctx.limits["c5_max_jump"]:
-            detail = f"neighbouring boxes overlap by {iou:.2f}, jump {jump:.2f} sides"
-            offenders.append(Offender(kind="clip", key=row["sample_key"], detail=detail))
+    for clips in _clip_tables(ctx, "SELECT sample_key, box_xyxy FROM clips"):
+        n += len(clips)
+        for row in clips.filter(pa.array(screen_steps(clips, ctx.limits))).to_pylist():
+            iou, jump = _steps(np.array(row["box_xyxy"], np.float64).reshape(-1, 4))
+            if iou < ctx.limits["c5_min_iou"] or jump > ctx.limits["c5_max_jump"]:
+                detail = f"neighbouring boxes overlap by {iou:.2f}, jump {jump:.2f} sides"
+                offenders.append(Offender(kind="clip", key=row["sample_key"], detail=detail))
     limit = f"IoU {ctx.limits['c5_min_iou']:g}, jump {ctx.limits['c5_max_jump']:g}"
     return judged(C5, offenders, n, "clips", limit=limit)
 
@@ -306,8 +320,10 @@ def check_starts(ctx: AuditContext) -> CheckResult:
     offenders = list(sql_offenders(ctx, _seed_sql(int(params["seed"]))))
     if params["clips"] != 1:
         return judged(C6, offenders, n, "clips", note="more than one clip a video: only the seeds were checked")
-    places = {label: np.array([p for b, p in fetch_rows(ctx, _STARTS_SQL) if b == label]) for label in (0, 1)}
-    enough = {label: found for label, found in places.items() if len(found) >= ctx.limits["c6_min_clips"]}
+    found = ctx.db.execute(_STARTS_SQL).fetchnumpy()
+    labels, starts = np.asarray(found["label"]), np.asarray(found["place"], np.float64)
+    places = {label: starts[labels == label] for label in (0, 1)}
+    enough = {label: p for label, p in places.items() if len(p) >= ctx.limits["c6_min_clips"]}
     p_values = _p_values(enough)
     for name, p in p_values.items():
         if p < ctx.limits["c6_min_p"]:
@@ -315,7 +331,7 @@ def check_starts(ctx: AuditContext) -> CheckResult:
     note = "" if enough else "too few clips to test where they begin; only the seeds were checked"
     result = judged(C6, offenders, n, "clips", limit=f"p >= {ctx.limits['c6_min_p']:g}", note=note)
     shown = ", ".join(f"{name} p = {p:.2g}" for name, p in p_values.items())
-    data = {"starts": {str(label): _histogram(found) for label, found in places.items()}}
+    data = {"starts": {str(label): _histogram(p) for label, p in places.items()}}
     return replace(result, measured="; ".join(filter(None, (result.measured, shown))), data=data)
 
 
