@@ -307,44 +307,23 @@ def _shard_batch(folder: Path, shards: list[Shard], world: World, n_frames: int)
         (folder / uri).parent.mkdir(parents=True, exist_ok=True)
         with (folder / uri).open("wb") as sink:
             sink.truncate(n * _sample_bytes(n_frames))
-        rows.append(
-            {
-                "shard_id": shard.name,
-                "uri": uri,
-                "split": split,
-                "bytes": n * _sample_bytes(n_frames),
-                "sha256": bytes(32),
-                "md5": bytes(16),
-                "n_samples": n,
-                "n_members": n * (n_frames + 2),
-                "exts": ["cls", "json"],
-                "n_real": n - n_fake,
-                "n_fake": n_fake,
-                "first_key": f"{shard.name}_00000",
-                "last_key": f"{shard.name}_{n - 1:05d}",
-                "clips_rows_sha256": bytes(32),
-                "writer_version": "0.1.0",
-                "status": "sealed",
-            }
-        )
+        rows.append({
+            "shard_id": shard.name, "uri": uri, "split": split, "bytes": n * _sample_bytes(n_frames),
+            "sha256": bytes(32), "md5": bytes(16), "n_samples": n, "n_members": n * (n_frames + 2),
+            "exts": ["cls", "json"], "n_real": n - n_fake, "n_fake": n_fake, "first_key": f"{shard.name}_00000",
+            "last_key": f"{shard.name}_{n - 1:05d}", "clips_rows_sha256": bytes(32), "writer_version": "0.1.0",
+            "status": "sealed",
+        })  # fmt: skip
     columns = {name: [row[name] for row in rows] for name in SHARDS.names}
     return _batch(SHARDS, columns, len(rows))
 
 
 def _records(folder: Path, params: dict[str, Any], shards: list[Shard], n: int, sample_bytes: int) -> None:
     rule: dict[str, Any] = {
-        "algorithm": "lps-split",
-        "version": 1,
-        "rule": "group",
-        "ratios": [0.6, 0.2, 0.2],
-        "seed": 0,
-        "tries": 1,
-        "giant": {"policy": "fail", "found": 0},
-        "accepted_leakage": [],
-        "leaky": False,
-        "aliases_sha256": None,
-        "base_sha256": None,
-    }
+        "algorithm": "lps-split", "version": 1, "rule": "group", "ratios": [0.6, 0.2, 0.2], "seed": 0, "tries": 1,
+        "giant": {"policy": "fail", "found": 0}, "accepted_leakage": [], "leaky": False,
+        "aliases_sha256": None, "base_sha256": None,
+    }  # fmt: skip
     if n <= ROWS_LIMIT:
         inputs = inputs_from_table(read_columns(open_store(str(folder)), "videos", INPUT_COLUMNS))
         rule = rule_record(SplitParams(), inputs, assign_splits(inputs, SplitParams()))
