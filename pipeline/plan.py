@@ -346,7 +346,13 @@ def publish_plan(plan: Plan, out: Store) -> bool:
 def _differences(old: Row, new: Row, plan: Plan, out: Store) -> str:
     """Say in one line what changed since the output's plan was made."""
     ignored = {"videos_sha256", "splits_sha256", "shards", "params_sha256", "n_videos"}
-    changed = [c for c in _changed(old, new) if c.split(" ")[0] not in ignored and not c.startswith("shards")]
+    asked = ("split.rule", "split.ratios", "split.seed", "split.tries", "split.giant.policy", "split.aliases")
+    changed = [
+        c
+        for c in _changed(old, new)
+        # the rest of the split's record follows from these and from the sources
+        if c.split(" ")[0] not in ignored and (not c.startswith("split.") or c.startswith(asked))
+    ]
     if old["videos_sha256"] != new["videos_sha256"]:
         changed += _changed_sources(plan_rows(out.read(PLAN_VIDEOS)), plan_rows(plan.videos_bytes))
     shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
