@@ -335,7 +335,11 @@ def publish_plan(plan: Plan, out: Store) -> bool:
         return False
     found = out.read(PLAN_JSON)
     if found != plan.json_bytes:
-        raise RefusedError(_differences(json.loads(found), json.loads(plan.json_bytes), plan, out))
+        try:
+            old = json.loads(found)
+        except ValueError as e:
+            raise IntegrityError(f"{out.join(PLAN_JSON)} is damaged: {e}; restore it or start a new output") from e
+        raise RefusedError(_differences(old, json.loads(plan.json_bytes), plan, out))
     if sha256_hex(out.read(PLAN_VIDEOS)) != sha256_hex(plan.videos_bytes):
         raise IntegrityError(
             f"{out.join(PLAN_VIDEOS)} is not the table its plan.json names; restore it or start a new output"

@@ -4,7 +4,7 @@ import contextlib
 import json
 import platform
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -313,7 +313,9 @@ class _Work:
         """Shard -> names of its videos without a result."""
         self.results: dict[str, Any] = {}
         """Video name -> its result, or the reference to it in the object store."""
-        self.detectors = ray.put(list(detectors))
+        self.detectors = detectors
+        self.seats: dict[str, int] = {}
+        """Name of a running video -> its detector. Videos that run at the same time are spread evenly over them."""
         self.process_task = ray.remote(num_cpus=1, max_retries=0, max_calls=100, num_returns=2)(run_process)
         self.commit_task = ray.remote(num_cpus=0.5, max_retries=0)(run_commit)
 
@@ -355,7 +357,9 @@ class _Work:
     def _open(self, job: ShardJob) -> None:
         self.open[job.shard_id] = job
         self.missing[job.shard_id] = {_video_name(job, video) for video in job.videos}
-        self.queue.extend(self._video_job(job, video) for video in job.videos)
+        # The longest first, so that no core is left with one at the end while the others have nothing to do.
+        videos = sorted(job.videos, key=lambda video: -self.frames[video.source.video_id])
+        self.queue.extend(self._video_job(job, video) for video in videos)
 
     def _video_job(self, job: ShardJob, video: ShardVideo) -> Job:
         name = _video_name(job, video)
@@ -363,16 +367,24 @@ class _Work:
         memory = self.options.memory_mb * MIB
 
         def submit(label: str) -> Any:
-            brief, result = self.process_task.remote(self.ledger, label, self.detectors, work, memory)
+            detector = self.detectors[self._seat(name)]
+            brief, result = self.process_task.remote(self.ledger, label, detector, work, memory)
             self.results[name] = result
             return brief
 
         frames = self.frames[video.source.video_id]
         return Job(name, submit, self.options.deadline_seconds + frames * self.options.deadline_seconds_per_frame)
 
+    def _seat(self, name: str) -> int:
+        self.seats.pop(name, None)
+        taken = Counter(self.seats.values())
+        self.seats[name] = min(range(len(self.detectors)), key=lambda k: (taken[k], k))
+        return self.seats[name]
+
     def _finish(self, shard_id: str, name: str) -> None:
         """Note that a video has its result; queue the commit when it was the shard's last."""
         job, missing = self.open[shard_id], self.missing[shard_id]
+        self.seats.pop(name, None)
         missing.discard(name)
         if missing:
             return

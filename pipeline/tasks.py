@@ -58,7 +58,7 @@ def run_probe(ledger: Any, job: str, source: Store, uri: str, limits: Any, memor
 def run_process(
     ledger: Any,
     job: str,
-    detectors: Sequence[Any],
+    detector: Any,
     work: tuple[ProcessFunction, Store, ShardVideo, Params],
     memory_bytes: int,
 ) -> tuple[Row, VideoResult]:
@@ -66,10 +66,8 @@ def run_process(
     ledger.started.remote(job)
     limit_memory(memory_bytes)
     process, source, video, params = work
-    first = video.source.video_id[0] % len(detectors)
 
     def ask(images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
-        detector = detectors[first]
         parts = [detector.detect.remote(images[k : k + CHUNK], dense) for k in range(0, len(images), CHUNK)]
         return [faces for part in ray.get(parts) for faces in part]
 
