@@ -7,12 +7,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.detect import Localizer
+from lps.pipeline.localizers import LocalizerSpec
 
 GPU_BATCH = 32
 """Images per pass on a GPU."""
@@ -98,10 +97,12 @@ def start_ledger() -> Any:
 
 
 def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, n_detectors: int | None) -> list[Any]:
-    """Start the detector actors and wait until all have loaded their weights.
+    """Return what finds the faces: actors that have loaded their weights, or on CPUs the workers themselves.
 
-    One a GPU, or on CPUs one a worker: a worker waits while its detector computes, so cores are not oversubscribed.
-    Raises UnreadableError or IntegrityError for the weights, UnreadableError when they do not come up.
+    An actor serves many workers, so that a GPU sees full batches: one a GPU. On CPUs a worker would only wait for it
+    and copy images to it, so each loads the localizer for itself, unless `n_detectors` actors are asked for. The
+    results are the same. Raises UnreadableError or IntegrityError for the weights, UnreadableError when actors do not
+    come up.
     """
     import ray
     from ray import exceptions as rx
@@ -109,7 +110,10 @@ def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, 
     from lps.manifests.errors import LpsError
     from lps.pipeline.tasks import Detector
 
-    n = n_detectors or cluster.n_gpus or cluster.n_workers
+    spec = LocalizerSpec(localizer, weights_dir, cluster.device, cluster.batch_size)
+    n = n_detectors or cluster.n_gpus
+    if not n:
+        return [spec]
     # num_cpus=0: a detector that took a node's only core would keep the workers that feed it from starting
     remote = ray.remote(
         num_cpus=0,
@@ -118,8 +122,7 @@ def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, 
         max_task_retries=0,
         scheduling_strategy="SPREAD",
     )(Detector)
-    load = partial(_load, localizer, weights_dir, cluster.device, cluster.batch_size)
-    actors = [remote.remote(load, cluster.batch_size) for _ in range(n)]
+    actors = [remote.remote(spec.load, cluster.batch_size) for _ in range(n)]
     try:
         ray.get([actor.ready.remote() for actor in actors], timeout=READY_SECONDS)
     except rx.RayTaskError as e:
@@ -135,9 +138,3 @@ def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, 
 def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
-
-
-def _load(localizer: str, weights_dir: Path | None, device: str, batch_size: int) -> Localizer:
-    from lps.pipeline.localizers import load_localizer
-
-    return load_localizer(localizer, weights_dir=weights_dir, device=device, batch_size=batch_size)

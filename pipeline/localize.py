@@ -398,7 +398,7 @@ def _crop(frame: Frame, centre: FloatArray, side: float, px: int) -> tuple[NDArr
     x0, y0, x1, y1 = max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height)
     crop = np.zeros((spans[1], spans[0], 3), np.uint8)
     if x1 > x0 and y1 > y0:
-        crop[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0]] = frame.rgb()[y0:y1, x0:x1]
+        crop[y0 - low[1] : y1 - low[1], x0 - low[0] : x1 - low[0]] = frame.region(x0, y0, x1, y1)
     while spans.max() >= 2 * px * HALVING:  # exact halves are averaged fast; the rest is bilinear
         crop = np.asarray(cv2.resize(crop, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
         spans = spans // 2

@@ -1,6 +1,8 @@
 """The localizers by name. Importing this module loads neither torch nor OpenCV."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from lps.pipeline.detect import Localizer
@@ -8,6 +10,29 @@ from lps.pipeline.weights import LOCALIZER_WEIGHTS, find_weight, load_state, ver
 
 LOCALIZERS = tuple(LOCALIZER_WEIGHTS)
 """Names that `load_localizer` knows; the first is the default of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalizerSpec:
+    """Which localizer to load, wherever that happens."""
+
+    name: str
+    weights_dir: Path | None
+    device: str
+    batch_size: int
+
+    def load(self) -> Localizer:
+        """Return it with its weights. Raises as `load_localizer` does."""
+        return load_localizer(self.name, weights_dir=self.weights_dir, device=self.device, batch_size=self.batch_size)
+
+
+@lru_cache(maxsize=1)
+def own_localizer(spec: LocalizerSpec) -> Localizer:
+    """Return the localizer of this process, loaded at the first call and kept for the videos to come; one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    return spec.load()
 
 
 def load_localizer(name: str, *, weights_dir: Path | None, device: str, batch_size: int) -> Localizer:

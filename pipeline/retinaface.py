@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -63,8 +64,8 @@ class RetinaFaceLocalizer:
         net = folded(filled(empty_network(backbone), state, f"retinaface-{backbone}"))
         self._net = net.to(device=self._device, memory_format=self._format)  # type: ignore[call-overload] # in the docs
         means, stds = (_BGR_MEANS, (1.0, 1.0, 1.0)) if self._bgr else (_IMAGENET_MEANS, _IMAGENET_STDS)
-        self._means = torch.tensor(means, device=self._device).view(1, 3, 1, 1)
-        self._stds = torch.tensor(stds, device=self._device).view(1, 3, 1, 1)
+        self._means = torch.tensor(means, device=self._device)
+        self._stds = torch.tensor(stds, device=self._device)
         self._batch_size = batch_size
         self._min_score = min_score
         self._max_overlap = max_overlap
@@ -105,9 +106,11 @@ class RetinaFaceLocalizer:
         """Return `images` as the network's normalised input, zero images filling up the batch."""
         batch = np.zeros((self._batch_size, *images.shape[1:]), np.uint8)
         batch[: len(images)] = images
-        pixels = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2)
-        pixels = (pixels.flip(1) if self._bgr else pixels).float()
-        return ((pixels - self._means) / self._stds).contiguous(memory_format=self._format)
+        if self._bgr:
+            batch = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2BGR) for image in batch])
+        pixels = torch.from_numpy(batch).to(self._device).float().sub_(self._means)
+        pixels = pixels if self._bgr else pixels.div_(self._stds)
+        return pixels.permute(0, 3, 1, 2).contiguous(memory_format=self._format)
 
     def _priors_of(self, height: int, width: int) -> Tensor:
         """Return the anchors as (centre x, centre y, width, height) in shares of the image, (anchors, 4)."""

@@ -22,6 +22,7 @@ from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
 from lps.pipeline.detect import Faces, Localizer
 from lps.pipeline.localize import Ask
+from lps.pipeline.localizers import LocalizerSpec, own_localizer
 from lps.pipeline.params import Params
 from lps.pipeline.probe import Probe, file_sha256, local_copy, probe_file
 from lps.pipeline.shards import ShardJob, ShardVideo, write_shard
@@ -62,12 +63,18 @@ def run_process(
     work: tuple[ProcessFunction, Store, ShardVideo, Params],
     memory_bytes: int,
 ) -> tuple[Row, VideoResult]:
-    """Process one video and return its brief for the driver and its result for the shard."""
+    """Process one video and return its brief for the driver and its result for the shard.
+
+    `detector` is an actor, or the spec of a localizer that this process is to load for itself.
+    """
     ledger.started.remote(job)
-    limit_memory(memory_bytes)
     process, source, video, params = work
+    own = own_localizer(detector) if isinstance(detector, LocalizerSpec) else None
+    limit_memory(memory_bytes)
 
     def ask(images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
+        if own is not None:
+            return own.detect(images, dense=dense)
         parts = [detector.detect.remote(images[k : k + CHUNK], dense) for k in range(0, len(images), CHUNK)]
         return [faces for part in ray.get(parts) for faces in part]
 

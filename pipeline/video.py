@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -34,6 +35,13 @@ NOT_VIDEOS = frozenset({"concat", "dash", "hls", "imf", "sdp", "tty"})
 
 # What the media layer raises for reasons of content. FFmpegError also covers ENOMEM, which must reach the caller.
 MEDIA_ERRORS = (FFmpegError, ValueError, OverflowError, IndexError, EOFError, OSError)
+
+
+PLANAR_8BIT = ("yuv420p", "yuvj420p")
+CELL = 32
+_TO_RGB = VideoReformatter()
+_SHRINK = VideoReformatter()
+"""They keep their tables from frame to frame; the frames' own would be built anew for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +73,51 @@ class Frame:
 
     def rgb(self) -> NDArray[np.uint8]:
         """Return the full frame, (H, W, 3) RGB, rotated for display."""
-        return _upright(np.asarray(self.native.to_ndarray(format="rgb24"), np.uint8), self.rotation)
+        return _upright(_rgb(self.native), self.rotation)
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
+        """Return `rgb()[y0:y1, x0:x1]`, the same values, converting little more than that where the format allows."""
+        if self.native.format.name not in PLANAR_8BIT:
+            return self.rgb()[y0:y1, x0:x1]
+        width, height = self.native.width, self.native.height
+        left, top, right, bottom = {
+            0: (x0, y0, x1, y1),
+            90: (y0, height - x1, y1, height - x0),
+            180: (width - x1, height - y1, width - x0, height - y0),
+            270: (width - y1, x0, width - y0, x1),
+        }[self.rotation]
+        # On whole cells the conversion takes the same path as on the full frame, and chroma is not split.
+        x, y = left // CELL * CELL, top // CELL * CELL
+        part = _cut(self.native, (x, y, min(-(-right // CELL) * CELL, width), min(-(-bottom // CELL) * CELL, height)))
+        return _upright(_rgb(part)[top - y : bottom - y, left - x : right - x], self.rotation)
 
     def small(self, longest_px: int) -> NDArray[np.uint8]:
         """Return the frame with square pixels and its longest side at `longest_px` (never enlarged), (h, w, 3) RGB."""
         width, height = self.native.width * self.pixel_aspect, float(self.native.height)
         scale = min(1.0, longest_px / max(width, height))
         w, h = max(2, round(width * scale)), max(2, round(height * scale))
-        image = self.native.reformat(width=w, height=h, format="rgb24", interpolation="AREA").to_ndarray()
+        image = _SHRINK.reformat(self.native, width=w, height=h, format="rgb24", interpolation="AREA").to_ndarray()
         return _upright(np.asarray(image, np.uint8), self.rotation)
+
+
+def _rgb(native: VideoFrame) -> NDArray[np.uint8]:
+    return np.asarray(_TO_RGB.reformat(native, format="rgb24").to_ndarray(), np.uint8)
+
+
+def _cut(native: VideoFrame, box: tuple[int, int, int, int]) -> VideoFrame:
+    """Return a copy of a rectangle of a frame in one of PLANAR_8BIT; left and top are even."""
+    x0, y0, x1, y1 = box
+    part = VideoFrame(x1 - x0, y1 - y0, native.format.name)
+    for k, (source, target) in enumerate(zip(native.planes, part.planes, strict=True)):
+        step = 1 if k == 0 else 2
+        pixels, copy = (
+            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]  # a buffer
+            for plane in (source, target)
+        )
+        height, width = -(-(y1 - y0) // step), -(-(x1 - x0) // step)
+        copy[:height, :width] = pixels[y0 // step :, x0 // step :][:height, :width]
+    part.colorspace, part.color_range = native.colorspace, native.color_range
+    return part
 
 
 def _upright(image: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lps.manifests.errors import VideoFault
 from lps.pipeline.params import Limits, LocalizeParams
 from lps.pipeline.video import Frame, Scan, count_packets, decode, read_header
 
@@ -296,3 +298,36 @@ def test_claims_beyond_what_a_manifest_holds_are_dropped(write_video: Write, sce
     header = read_header(path, Limits(max_seconds=1e12))
     assert header.n_frames_container is None
     assert len(decoded(path, Limits(max_seconds=1e12))[0]) == 5
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_a_region_has_the_pixels_of_the_whole(write_video: Write, scene: Scene, tmp_path: Path, turn: int) -> None:
+    path = write_video(tmp_path / "v.mp4", scene(2))
+    frame = replace(decoded(path)[0][1], rotation=turn)
+    whole, (width, height) = frame.rgb(), frame.size
+    random = np.random.default_rng(turn)
+    for _ in range(50):
+        x0, y0 = int(random.integers(0, width - 1)), int(random.integers(0, height - 1))
+        x1, y1 = int(random.integers(x0 + 1, width + 1)), int(random.integers(y0 + 1, height + 1))
+        assert np.array_equal(frame.region(x0, y0, x1, y1), whole[y0:y1, x0:x1]), (x0, y0, x1, y1)
+
+
+@pytest.mark.media
+def test_regions_of_camera_files_have_the_pixels_of_the_whole(shared: Callable[[str], Path]) -> None:
+    paths = sorted(
+        path for path in shared("media/videos").iterdir() if path.suffix in (".mp4", ".mov", ".webm", ".mkv")
+    )
+    random = np.random.default_rng(0)
+    seen = set()
+    for path in paths:
+        try:
+            frame = next(iter(decode(path, LIMITS, Scan(), cut_score=CUT)))
+        except (VideoFault, StopIteration):
+            continue
+        whole, (width, height) = frame.rgb(), frame.size
+        seen.add(frame.native.format.name)
+        for _ in range(8):
+            x0, y0 = int(random.integers(0, width - 16)), int(random.integers(0, height - 16))
+            x1, y1 = int(random.integers(x0 + 16, width + 1)), int(random.integers(y0 + 16, height + 1))
+            assert np.array_equal(frame.region(x0, y0, x1, y1), whole[y0:y1, x0:x1]), (path.name, x0, y0, x1, y1)
+    assert "yuv420p" in seen
