@@ -7,13 +7,11 @@ manifests were made from. That finds accidents and careless edits; who rewrites 
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lps.manifests.audit_results import judged, unjudged
@@ -22,6 +20,7 @@ from lps.manifests.canonical import canonical_json, jsonable, rows_digest, sha25
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.dataset import PLAN_JSON, PLAN_VIDEOS, fetch_number, fetch_rows, listing, local_manifest
 from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.row_digest import batches_digest
 from lps.manifests.schemas import TABLES, Row
 from lps.manifests.seal import (
     Signature,
@@ -35,7 +34,8 @@ from lps.manifests.seal import (
 )
 from lps.manifests.storage import Store
 
-LIMITS: dict[str, float] = {"t4_quick_rows": 2000}
+LIMITS: dict[str, float] = {"t4_quick_rows": 2000, "t4_quick_mb": 60}
+DIGEST_ROWS = 8192
 NOT_SEALED = "not sealed"
 PLAN_SPLITS = "plan/splits.parquet"
 
@@ -73,8 +73,8 @@ T4 = CheckSpec(
     rule="Each manifest that index.json names has the bytes, rows and SHA-256 given there, and no other manifest "
     "exists; its lps.rows_sha256 is that of its rows; the index's shard list is that of `shards`. Plan, plan tables "
     "and parameters have the digests that index and plan name. Every commit record is of this plan, and its rows are "
-    "those of the manifests. At level quick, tables of more than t4_quick_rows rows are compared for a sample of the "
-    "shards.",
+    "those of the manifests. At level quick, commit records are compared up to t4_quick_rows rows, in seeded order, "
+    "and row digests of files of at most t4_quick_mb MB.",
     remedy="Somebody edited a file after the run: restore it, or delete index.json and let `lps-prep run` write the "
     "manifests again from the commit records.",
     severity=Severity.CRITICAL,
@@ -165,7 +165,7 @@ def check_rows(ctx: AuditContext, *, every_row: bool = False) -> CheckResult:
     committed = _Committed(ctx, max_rows)
     offenders = [*_named_files(ctx), *_unnamed_manifests(ctx), *_plan_digests(ctx), *_shard_list(ctx)]
     offenders += committed.compare()
-    offenders += _row_digests(ctx, committed)
+    offenders += _row_digests(ctx, None if every_row else 1e6 * ctx.limits["t4_quick_mb"])
     n = sum(fetch_number(ctx, f"SELECT count(*) FROM {table}") for table in TABLES)
     note = (
         "" if committed.complete else f"rows of {committed.n_shards} of {committed.n_planned} shards; level full: all"
@@ -229,12 +229,8 @@ def _shard_list(ctx: AuditContext) -> Iterator[Offender]:
             yield Offender(kind="shard", key=shard_id, detail="index.json and the manifest of shards differ")
 
 
-def _row_digests(ctx: AuditContext, committed: "_Committed") -> Iterator[Offender]:
-    """Hold the digest that each table carries against its rows.
-
-    Writers digest rows before floats are stored in 32 bits, so for tables that have such columns the digest may also be
-    that of the committed rows, which `committed` compared with the stored ones.
-    """
+def _row_digests(ctx: AuditContext, max_bytes: float | None) -> Iterator[Offender]:
+    """Hold the digest that each table carries against its rows; None as limit: however large it is."""
     for path in sorted({*PATHS.values(), split_path(ctx.split_set)}):
         local = local_manifest(ctx, path)
         assert local is not None  # opening the data set made sure
@@ -242,16 +238,14 @@ def _row_digests(ctx: AuditContext, committed: "_Committed") -> Iterator[Offende
         marks = {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
         if marks.get("lps.params_sha256", ctx.index["params_sha256"]) != ctx.index["params_sha256"]:
             yield _file(path, "made with other parameters than the index says")
-        if committed.max_rows is not None and file.metadata.num_rows > committed.max_rows:
+        if max_bytes is not None and local.stat().st_size > max_bytes:
             continue
         try:
-            stored = rows_digest(row for batch in file.iter_batches(1024) for row in batch.to_pylist())
+            found = batches_digest(file.iter_batches(DIGEST_ROWS))
         except ValueError:
             yield _file(path, "holds numbers that are not finite")
             continue
-        accepted = {stored, committed.digest_of(path)} if committed.complete else {stored}
-        float_columns = any(pa.types.is_float32(f.type) for f in file.schema_arrow)
-        if marks.get("lps.rows_sha256") not in accepted and (committed.complete or not float_columns):
+        if marks.get("lps.rows_sha256") != found:
             yield _file(path, "lps.rows_sha256 is not the digest of its rows")
 
 
@@ -267,9 +261,7 @@ class _Committed:
     n_shards: int = 0
     n_planned: int = 0
     complete: bool = True
-    """Whether every planned shard was compared, and the rows of no shard are known from the plan."""
-    sums: dict[str, int] = field(default_factory=lambda: {"videos": 0, "clips": 0})
-    """Sum of the row digests of the committed rows of each table."""
+    """Whether every planned shard was compared."""
 
     def compare(self) -> Iterator[Offender]:
         """Compare shard by shard, in seeded order so that the first are a fair sample; yields what differs."""
@@ -277,7 +269,6 @@ class _Committed:
         planned = [str(shard["shard_id"]) for shard in ctx.plan.get("shards", ())]
         planned.sort(key=lambda shard_id: unit_interval("t4", str(ctx.index.get("plan_sha256")), shard_id))
         self.n_planned = len(planned)
-        self.complete = local_manifest(ctx, PLAN_VIDEOS) is not None
         n_rows = 0
         for shard_id in planned:
             if self.max_rows is not None and n_rows >= self.max_rows:
@@ -291,16 +282,6 @@ class _Committed:
             n_rows += len(record["videos"]) + len(record["clips"])
             self.n_shards += 1
             yield from self._shard(shard_id, record)
-
-    def digest_of(self, path: str) -> str:
-        """Return the digest of the committed rows of a table, and of its rows that no commit record holds."""
-        if path == PATHS["clips"]:
-            return f"{self.sums['clips'] % 2**256:064x}"
-        if path != PATHS["videos"]:
-            return ""
-        sql = """SELECT v.* FROM videos v JOIN plan_videos p ON p.video_id = lower(hex(v.video_id))
-            WHERE p.shard_id IS NULL"""
-        return f"{(self.sums['videos'] + _sum(_dicts(self.ctx, sql))) % 2**256:064x}"
 
     def _record(self, shard_id: str) -> Row | Offender:
         path = f"commits/{shard_id}.json"
@@ -318,8 +299,6 @@ class _Committed:
         videos = _dicts(self.ctx, "SELECT * FROM videos WHERE list_contains(?, lower(hex(video_id)))", [ids])
         clips = _dicts(self.ctx, "SELECT * FROM clips WHERE shard_id = ?", [shard_id])
         shards = _dicts(self.ctx, "SELECT * FROM shards WHERE shard_id = ?", [shard_id])
-        self.sums["videos"] += _sum(record["videos"])
-        self.sums["clips"] += _sum(record["clips"])
         yield from _different("videos", record["videos"], videos)
         yield from _different("clips", record["clips"], clips)
         yield from _different("shards", [record["shard"]] if record["shard"] else [], shards)
@@ -330,10 +309,6 @@ class _Committed:
                 )
 
 
-def _sum(rows: Sequence[Row]) -> int:
-    return int(rows_digest(rows), 16)
-
-
 def _dicts(ctx: AuditContext, sql: str, values: Sequence[Any] = ()) -> list[Row]:
     """Return rows as the commit records spell them."""
     cursor = ctx.db.execute(sql, list(values))
@@ -342,7 +317,7 @@ def _dicts(ctx: AuditContext, sql: str, values: Sequence[Any] = ()) -> list[Row]
 
 
 def _different(table: str, committed: Sequence[Row], stored: Sequence[Row]) -> Iterator[Offender]:
-    """Yield what differs between committed and stored rows; floats are compared as stored."""
+    """Yield what differs between committed and stored rows."""
     key = {"videos": "video_id", "clips": "clip_id", "shards": "shard_id"}[table]
     found: dict[str, list[Row]] = {}
     for row in stored:
@@ -352,7 +327,7 @@ def _different(table: str, committed: Sequence[Row], stored: Sequence[Row]) -> I
         if len(here) != 1:
             detail = f"committed, but {len(here)} rows in {table}"
         else:
-            columns = [name for name, value in _as_stored(table, row).items() if here[0][name] != value]
+            columns = [name for name, value in row.items() if here[0][name] != value]
             if not columns:
                 continue
             name = columns[0]
@@ -360,11 +335,6 @@ def _different(table: str, committed: Sequence[Row], stored: Sequence[Row]) -> I
         yield Offender(kind=table[:-1], key=row[key], detail=detail)
     for name in found:
         yield Offender(kind=table[:-1], key=name, detail=f"in {table}, but not in the commit record of its shard")
-
-
-def _as_stored(table: str, row: Row) -> Row:
-    narrow = [field.name for field in TABLES[table] if pa.types.is_float32(field.type)]
-    return row | {name: float(np.float32(row[name])) for name in narrow if row[name] is not None}
 
 
 def _brief(value: Any) -> str:

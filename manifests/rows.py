@@ -1,4 +1,8 @@
-"""Records to manifest rows, and rows to JSON and back for the commit records that manifests are made from."""
+"""Records to manifest rows, and rows to JSON and back for the commit records that manifests are made from.
+
+Rows hold what the tables will hold: numbers of 32-bit columns are rounded here, so that a commit record, a row digest
+and the Parquet file say the same.
+"""
 
 import re
 from typing import Any
@@ -7,7 +11,7 @@ import pyarrow as pa
 
 from lps.manifests.canonical import digest16, jsonable
 from lps.manifests.records import Clip, Outcome, SourceVideo
-from lps.manifests.schemas import BOX_UNITS, TABLES, Row
+from lps.manifests.schemas import BOX_UNITS, TABLES, Row, single
 
 INT16_MAX = 32767
 DETAIL_LENGTH = 500
@@ -65,8 +69,8 @@ def video_row(
         "n_frames_with_face": outcome.n_frames_with_face if outcome.n_frames_decoded else None,
         "n_tracks": outcome.n_tracks,
         "n_clips": n_clips,
-        "det_score_mean": outcome.det_score_mean,
-        "face_px_median": outcome.face_px_median,
+        "det_score_mean": _single(outcome.det_score_mean),
+        "face_px_median": _single(outcome.face_px_median),
         "phash": list(outcome.phash) or None,
         "phash_quality": list(outcome.phash_quality) or None,
     }
@@ -103,9 +107,9 @@ def clip_facts(source: SourceVideo, clip: Clip, *, split: str, params_sha256: st
         "box_source": list(clip.box_source),
         "det_score": [round(min(max(score, 0.0), 1.0) * 255) for score in clip.det_score],
         "lmk5": [_eighths(points) for points in clip.lmk5],
-        "align_M": [list(matrix) for matrix in clip.align_M],
-        **{name: clip.quality.get(name) for name in names},
-        "det_rate": clip.det_rate,
+        "align_M": [[single(value) for value in matrix] for matrix in clip.align_M],
+        **{name: _single(clip.quality.get(name)) for name in names},
+        "det_rate": single(clip.det_rate),
         "phash": clip.phash,
         "frames_sha256": clip.frames_sha256,
     }
@@ -113,6 +117,10 @@ def clip_facts(source: SourceVideo, clip: Clip, *, split: str, params_sha256: st
 
 def _eighths(values: tuple[float, ...]) -> list[int]:
     return [max(-INT16_MAX, min(INT16_MAX, round(value * BOX_UNITS))) for value in values]
+
+
+def _single(value: float | None) -> float | None:
+    return None if value is None else single(value)
 
 
 def row_to_json(row: Row) -> Row:

@@ -8,11 +8,12 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lps.manifests.canonical import rows_digest
 from lps.manifests.errors import UnreadableError
+from lps.manifests.row_digest import table_digest
 
 SCHEMA_ID = "lps.manifest"
 SCHEMA_VERSION = "1.0"
@@ -190,16 +191,19 @@ def table_bytes(name: str, rows: Sequence[Row], metadata: dict[str, str]) -> byt
     """Return the Parquet file of `rows`, already sorted, for table `name`.
 
     `metadata` joins the file's own (`lps.params_sha256`, `lps.code_version`, ...). Equal rows give equal bytes.
-    Raises ValueError when a row misses a column or holds a null where none is allowed.
+    Raises ValueError when a row misses a column or holds a null where none is allowed, or a number that is not finite.
     """
-    schema = TABLES[name]
-    columns = [_column(rows, field) for field in schema]
-    table = pa.Table.from_arrays(columns, schema=schema)
+    columns = [_column(rows, field) for field in TABLES[name]]
+    return parquet_bytes(name, pa.Table.from_arrays(columns, schema=TABLES[name]), metadata)
+
+
+def parquet_bytes(name: str, table: pa.Table, metadata: dict[str, str]) -> bytes:
+    """Return the Parquet file of a table that has the columns of `name`, as `table_bytes` does of rows."""
     marks = {
         "lps.schema_id": SCHEMA_ID,
         "lps.schema_version": SCHEMA_VERSION,
         "lps.table": name,
-        "lps.rows_sha256": rows_digest(rows),
+        "lps.rows_sha256": table_digest(table),
         "lps.box_convention": "xyxy_px8_source_topleft",
         "lps.label_map": '{"0":"real","1":"fake"}',
         **metadata,
@@ -209,6 +213,11 @@ def table_bytes(name: str, rows: Sequence[Row], metadata: dict[str, str]) -> byt
     # Row groups small enough to skip by statistics, large enough to compress.
     pq.write_table(table, sink, compression="zstd", compression_level=3, row_group_size=65536)
     return sink.getvalue()
+
+
+def single(value: float) -> float:
+    """Return a number as a column of 32-bit floats holds it, so that a row says what the file says."""
+    return float(np.float32(value))
 
 
 def _column(rows: Sequence[Row], field: pa.Field) -> pa.Array:

@@ -418,7 +418,7 @@ def _edit_table(out: Path, name: str, edit: RowEdit, *, digests: bool, commits: 
     marks = {key.decode(): value.decode() for key, value in (pq.read_schema(out / uri).metadata or {}).items()}
     marks = {key: value for key, value in marks.items() if key.startswith("lps.")}
     if digests:
-        marks["lps.rows_sha256"] = rows_digest(after)
+        del marks["lps.rows_sha256"]
     data = table_bytes(table, after, marks)
     (out / uri).write_bytes(data)
     if commits and table in ("videos", "clips", "shards"):
@@ -450,7 +450,7 @@ def _shard_briefs(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _edit_commits(out: Path, table: str, before: Sequence[Row], after: Sequence[Row]) -> None:
-    """Write the changed rows into the commit records that hold them; rows that stay keep their full precision."""
+    """Write the changed rows into the commit records that hold them."""
     key = KEY_OF[table]
     changed: dict[str, list[Row]] = {}
     for row in before:
