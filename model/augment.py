@@ -1,0 +1,123 @@
+"""Augmentation: drawn once per clip, applied alike to all of its frames.
+
+A draw is a function of (seed, epoch, what it is drawn for) and of nothing else, so that it depends neither on the
+number of processes nor on where a killed run began again. A real clip and its fake can share one draw.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lps.manifests.canonical import unit_interval
+
+Augmentation = Literal["none", "strong"]
+Colour = tuple[tuple[float, float, float, float], ...]
+"""3x4: RGB of the output from RGB and 1 of the input, on the scale 0 to 255."""
+
+FLIP_SHARE = 0.5
+JPEG_SHARE = 0.5
+"""Of the clips; the others keep their own compression."""
+JPEG_QUALITY = (40, 95)
+SHIFT_PX = 4
+"""Largest shift along each axis; edges are repeated."""
+BRIGHTNESS = CONTRAST = SATURATION = 0.2
+"""Factors are drawn from 1 minus to 1 plus this."""
+HUE_TURN = 0.02
+"""Of the full circle, to either side: skin stays skin."""
+LUMA = np.array([0.299, 0.587, 0.114])
+TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """A source of numbers in [0, 1), each with a name of its own."""
+
+    seed: int
+    epoch: int
+    subject: str
+    """What is drawn for: a sample's key, or that of its partner."""
+
+    def unit(self, name: str) -> float:
+        """Return the number of this name."""
+        return unit_interval("lps-clip/v1", str(self.seed), str(self.epoch), self.subject, name)
+
+    def between(self, name: str, low: float, high: float) -> float:
+        """Return a number in [low, high)."""
+        return low + (high - low) * self.unit(name)
+
+    def whole(self, name: str, low: int, high: int) -> int:
+        """Return a whole number from `low` to `high`, both included."""
+        return low + int(self.unit(name) * (high - low + 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipChange:
+    """What is done to every frame of a clip."""
+
+    flip: bool
+    right_px: int
+    down_px: int
+    brightness: float
+    contrast: float
+    saturation: float
+    hue_turn: float
+    jpeg_quality: int | None
+    """Of the re-compression; None for none."""
+
+
+def draw_change(draws: Draws) -> ClipChange:
+    """Draw the change `strong`: flip, shift, colour jitter and JPEG re-compression."""
+    again = draws.unit("jpeg") < JPEG_SHARE
+    return ClipChange(
+        flip=draws.unit("flip") < FLIP_SHARE,
+        right_px=draws.whole("right", -SHIFT_PX, SHIFT_PX),
+        down_px=draws.whole("down", -SHIFT_PX, SHIFT_PX),
+        brightness=draws.between("brightness", 1 - BRIGHTNESS, 1 + BRIGHTNESS),
+        contrast=draws.between("contrast", 1 - CONTRAST, 1 + CONTRAST),
+        saturation=draws.between("saturation", 1 - SATURATION, 1 + SATURATION),
+        hue_turn=draws.between("hue", -HUE_TURN, HUE_TURN),
+        jpeg_quality=draws.whole("quality", *JPEG_QUALITY) if again else None,
+    )
+
+
+def apply_change(frames: NDArray[np.uint8], change: ClipChange) -> NDArray[np.uint8]:
+    """Return (n, H, W, 3) RGB frames of the same shape, all changed alike."""
+    moved = _moved(frames, change)
+    mean_luma = float(moved.mean(axis=(0, 1, 2)) @ LUMA)  # of the clip: a mean per frame would flicker
+    matrix = colour_matrix(change, mean_luma)
+    flat = moved.reshape(-1, moved.shape[2], 3)
+    coloured = np.asarray(cv2.transform(flat, matrix), np.uint8).reshape(moved.shape)
+    return coloured if change.jpeg_quality is None else _recompressed(coloured, change.jpeg_quality)
+
+
+def colour_matrix(change: ClipChange, mean_luma: float) -> NDArray[np.float64]:
+    """Return brightness, then contrast about `mean_luma`, then saturation and hue as one 3x4 matrix."""
+    turn = 2 * np.pi * change.hue_turn
+    rotation = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
+    chroma = np.diag([1.0, change.saturation, change.saturation])
+    matrix = np.linalg.inv(TO_YIQ) @ rotation @ chroma @ TO_YIQ
+    gain = change.brightness * change.contrast
+    offset = (1 - change.contrast) * change.brightness * mean_luma
+    return np.column_stack([gain * matrix, offset * matrix.sum(1)])
+
+
+def _moved(frames: NDArray[np.uint8], change: ClipChange) -> NDArray[np.uint8]:
+    height, width = frames.shape[1:3]
+    rows = np.clip(np.arange(height) - change.down_px, 0, height - 1)
+    columns = np.clip(np.arange(width) - change.right_px, 0, width - 1)
+    if change.flip:
+        columns = columns[::-1]
+    return frames[:, rows[:, None], columns[None, :]]
+
+
+def _recompressed(frames: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    out = np.empty_like(frames)
+    for k, frame in enumerate(frames):
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        again = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert again is not None  # mypy: it was just encoded
+        cv2.cvtColor(again, cv2.COLOR_BGR2RGB, dst=out[k])
+    return out

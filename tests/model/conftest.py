@@ -1,0 +1,349 @@
+"""Small data sets for tests of the reader: shards and manifests written here, nothing decoded or detected for them."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from lps.manifests.canonical import digest16, pretty_json, sha256_hex
+from lps.manifests.schemas import SCHEMA_VERSION, TABLES, Row, table_bytes
+from lps.model.cache import ShardCache
+
+Members = dict[str, bytes]
+Spoil = Callable[[Members], None]
+"""Changes the members of a sample in the tar, while manifests go on to describe the unspoiled one."""
+NOTHING: Mapping[str, Spoil] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One sample to be written."""
+
+    video: str
+    label: int | None = 0
+    n_frames: int = 3
+    start_frame: int = 0
+    original: str | None = None
+    px: int = 32
+    codec: str = "jpg"
+    split: str = "train"
+
+    @property
+    def video_id(self) -> bytes:
+        return digest16("test", self.video)
+
+    @property
+    def clip_id(self) -> bytes:
+        return digest16("clip", self.video, str(self.start_frame))
+
+    @property
+    def key(self) -> str:
+        return f"{self.video_id.hex()}-00-{self.start_frame:06d}"
+
+    def frames(self) -> list[NDArray[np.uint8]]:
+        """Return pictures that differ between clips and frames, smooth enough for JPEG."""
+        rng = np.random.default_rng(list(digest16(self.video, str(self.start_frame))))
+        coarse = rng.integers(40, 216, (self.n_frames, 4, 4, 3)).astype(np.uint8)
+        return [np.asarray(cv2.resize(c, (self.px, self.px), interpolation=cv2.INTER_LINEAR), np.uint8) for c in coarse]
+
+    def members(self) -> Members:
+        """Return the sample's files by extension."""
+        found = {}
+        for k, frame in enumerate(self.frames()):
+            _, data = cv2.imencode(f".{self.codec}", frame[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+            found[f"{k:02d}.{self.codec}"] = data.tobytes()
+        facts = {
+            "clip_id": self.clip_id.hex(),
+            "video_id": self.video_id.hex(),
+            "dataset": "test",
+            "method": "swap" if self.label else None,
+            "label": self.label,
+            "track_id": 0,
+            "pts_s": [(self.start_frame + k) / 25 for k in range(self.n_frames)],
+        }
+        if self.label is not None:
+            found["cls"] = str(self.label).encode()
+        found["json"] = json.dumps(facts).encode()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSet:
+    """A split set besides that of the shards."""
+
+    splits: Mapping[str, str]
+    """Name of the video -> split."""
+    leaky: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """Writes data sets and shards below one folder."""
+
+    root: Path
+    made: list[Path] = field(default_factory=list)
+
+    def data_set(
+        self,
+        shards: Sequence[Sequence[Spec]],
+        *,
+        spoil: Mapping[str, Spoil] = NOTHING,
+        split_sets: Mapping[str, SplitSet] | None = None,
+    ) -> Path:
+        """Write a data set and return its folder; `spoil` goes by the name of the video."""
+        out = self.root / f"data-{len(self.made)}"
+        self.made.append(out)
+        clip_rows, shard_rows = [], []
+        for number, specs in enumerate(shards):
+            shard_id = f"{specs[0].split}-{number:06d}"
+            path = out / f"shards/{specs[0].split}/{shard_id}.tar"
+            for spec, start, n_bytes in write_tar(path, specs, spoil):
+                clip_rows.append(_clip_row(spec, shard_id, start, n_bytes))
+            shard_rows.append(_shard_row(path, out, shard_id, specs))
+        specs = [spec for shard in shards for spec in shard]
+        sets = {"group": SplitSet({spec.video: spec.split for spec in specs}), **(split_sets or {})}
+        _write_manifests(out, specs, clip_rows, shard_rows, sets)
+        return out
+
+    def shards(self, shards: Sequence[Sequence[Spec]], *, spoil: Mapping[str, Spoil] = NOTHING) -> str:
+        """Write shards without manifests and return their pattern."""
+        out = self.root / f"shards-{len(self.made)}"
+        self.made.append(out)
+        for number, specs in enumerate(shards):
+            write_tar(out / f"train-{number:06d}.tar", specs, spoil)
+        return f"{out}/train-{{000000..{len(shards) - 1:06d}}}.tar"
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Maker:
+    """Return a writer of data sets below the test's folder."""
+    return Maker(tmp_path)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ShardCache:
+    """Return an empty cache that does not wait between attempts."""
+    return ShardCache(tmp_path / "cache", retry_delays_s=(0.0, 0.0))
+
+
+@pytest.fixture(scope="session")
+def spec() -> type[Spec]:
+    """Return the class of samples to be written."""
+    return Spec
+
+
+@pytest.fixture(scope="session")
+def split_set() -> type[SplitSet]:
+    """Return the class of further split sets."""
+    return SplitSet
+
+
+@pytest.fixture(scope="session")
+def many() -> Callable[..., list[list[Spec]]]:
+    """Return a function that specifies shards of the given sizes; every `real_every`th sample is real, else fake.
+
+    A fake `fN` is made from the real `r0`, `r1`, ... before it.
+    """
+
+    def specify(*sizes: int, real_every: int = 2, n_frames: int = 3) -> list[list[Spec]]:
+        shards: list[list[Spec]] = []
+        number = 0
+        for size in sizes:
+            shards.append([])
+            for _ in range(size):
+                group, within = divmod(number, real_every)
+                real = within == 0
+                name = f"r{group}" if real else f"f{number}"
+                original = None if real else f"r{group}"
+                shards[-1].append(Spec(video=name, label=int(not real), original=original, n_frames=n_frames))
+                number += 1
+        return shards
+
+    return specify
+
+
+def write_tar(path: Path, specs: Sequence[Spec], spoil: Mapping[str, Spoil]) -> list[tuple[Spec, int, int]]:
+    """Write a shard and return where each sample lies in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    places = []
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for spec in sorted(specs, key=lambda each: each.key):
+            start = tar.offset
+            members = spec.members()
+            if spec.video in spoil:
+                spoil[spec.video](members)
+            for ext, data in sorted(members.items()):
+                info = tarfile.TarInfo(ext.removeprefix("=") if ext.startswith("=") else f"{spec.key}.{ext}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+            places.append((spec, start, tar.offset - start))
+    return places
+
+
+def _clip_row(spec: Spec, shard_id: str, start: int, n_bytes: int) -> Row:
+    return _filled(
+        "clips",
+        clip_id=spec.clip_id,
+        video_id=spec.video_id,
+        dataset="test",
+        method="swap" if spec.label else None,
+        label=spec.label,
+        split=spec.split,
+        shard_id=shard_id,
+        sample_key=spec.key,
+        tar_offset=start,
+        tar_nbytes=n_bytes,
+        n_frames=spec.n_frames,
+        out_size=spec.px,
+        pts_start_s=spec.start_frame / 25,
+    )
+
+
+def _shard_row(path: Path, out: Path, shard_id: str, specs: Sequence[Spec]) -> Row:
+    data = path.read_bytes()
+    return _filled(
+        "shards",
+        shard_id=shard_id,
+        uri=path.relative_to(out).as_posix(),
+        split=specs[0].split,
+        bytes=len(data),
+        sha256=bytes.fromhex(sha256_hex(data)),
+        n_samples=len(specs),
+    )
+
+
+def _write_manifests(
+    out: Path, specs: Sequence[Spec], clips: list[Row], shards: list[Row], sets: Mapping[str, SplitSet]
+) -> None:
+    videos = {
+        spec.video_id: _filled(
+            "videos",
+            video_id=spec.video_id,
+            uri=spec.video,
+            dataset="test",
+            label=spec.label,
+            original_video_id=digest16("test", spec.original) if spec.original else None,
+            status="ok",
+        )
+        for spec in specs
+    }
+    files = {
+        "manifests/videos.parquet": table_bytes("videos", list(videos.values()), {}),
+        "manifests/clips.parquet": table_bytes("clips", clips, {}),
+        "manifests/shards.parquet": table_bytes("shards", shards, {}),
+    }
+    for name, chosen in sets.items():
+        rows = [_filled("splits", video_id=digest16("test", v), split=s) for v, s in sorted(chosen.splits.items())]
+        files[f"manifests/splits/{name}.parquet"] = table_bytes("splits", rows, {})
+        files[f"manifests/splits/{name}.json"] = pretty_json({"leaky": chosen.leaky})
+    index = {
+        "schema": "lps.dataset",
+        "schema_version": SCHEMA_VERSION,
+        "split_set": "group",
+        "leaky": sets["group"].leaky,
+        "manifests": {path: {"sha256": sha256_hex(data), "bytes": len(data)} for path, data in files.items()},
+    }
+    for path, data in {**files, "index.json": pretty_json(index)}.items():
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / path).write_bytes(data)
+
+
+def _filled(table: str, **known: object) -> Row:
+    """Return a row with something in every column that must not be null."""
+    row: Row = {}
+    for column in TABLES[table]:
+        row[column.name] = known.get(column.name) if column.nullable or column.name in known else _blank(column.type)
+    return row
+
+
+def _blank(kind: pa.DataType) -> object:
+    if pa.types.is_fixed_size_binary(kind):
+        return bytes(kind.byte_width)
+    if pa.types.is_list(kind):
+        return []
+    return "" if pa.types.is_dictionary(kind) or pa.types.is_string(kind) else kind.to_pandas_dtype()(0)
+
+
+# ---- a web server --------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class WebServer:
+    """Serves a folder on the loopback, and breaks off as told."""
+
+    url: str
+    root: Path
+    break_after_bytes: list[int] = field(default_factory=list)
+    """Each answer with a body takes the next one, and ends after so many bytes; when none are left, answers are whole.
+    """
+    ranges: bool = True
+    requests: list[str] = field(default_factory=list)
+    """`GET path range` of every request."""
+    status: int = 200
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[WebServer]:
+    """Start a server of the test's folder."""
+    state = WebServer("", tmp_path)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.0"
+
+        def do_GET(self) -> None:
+            _answer(self, state, body=True)
+
+        def do_HEAD(self) -> None:
+            _answer(self, state, body=False)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name of the base class
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    state.url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield state
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def _answer(handler: BaseHTTPRequestHandler, state: WebServer, *, body: bool) -> None:
+    asked = handler.headers.get("Range") or ""
+    path = handler.path.partition("?")[0]
+    state.requests.append(f"{handler.command} {path} {asked}".strip())
+    file = state.root / path.lstrip("/")
+    if state.status != 200 or not file.is_file():
+        handler.send_error(state.status if state.status != 200 else 404)
+        return
+    data = file.read_bytes()
+    start, stop = 0, len(data)
+    if asked and state.ranges:
+        low, _, high = asked.removeprefix("bytes=").partition("-")
+        start, stop = int(low), min(stop, int(high) + 1) if high else stop
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+    else:
+        handler.send_response(200)
+    if state.ranges:
+        handler.send_header("Accept-Ranges", "bytes")
+    handler.send_header("ETag", f'"{sha256_hex(data)[:16]}"')
+    handler.send_header("Content-Length", str(stop - start))
+    handler.end_headers()
+    if body:
+        sent = data[start:stop]
+        if state.break_after_bytes and len(sent) > 1:
+            sent = sent[: state.break_after_bytes.pop(0)]
+        handler.wfile.write(sent)
