@@ -1,18 +1,16 @@
 """Every parameter that decides what a clip looks like. All of them are recorded in the plan and hashed."""
 
-import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import UnreadableError
+from lps.manifests.fields import checked
 
 ALL_CLIPS = 0
 """Value of `Params.clips` that means every clip the video holds."""
 MAX_CLIP_FRAMES = 1000
 """A run of as many frames is held in memory."""
-
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,22 +142,6 @@ def _build(kind: type, values: Any, *, prefix: str) -> Any:
         return kind(**typed)
     except ValueError as e:
         raise UnreadableError(f"parameters are not usable: {e}") from e
-
-
-def checked(value: Any, kind: Any, name: str) -> Any:
-    """Return `value` if it is of `kind`: int, float (a whole number will do), bool, str or a Literal of texts.
-
-    Raises UnreadableError that says what `name` must be.
-    """
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise UnreadableError(f"'{name}' must be one of {', '.join(get_args(kind))}, got {value!r}")
-        return value
-    if kind is float and type(value) is int and abs(value) < 2**53:
-        value = float(value)
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
-        raise UnreadableError(f"'{name}' must be {_WORDS[kind]}, got {value!r}")
-    return value
 
 
 def require_above_zero(params: Any, *names: str) -> None:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.params import Params, checked, params_from_record
+from lps.manifests.fields import checked
+from lps.pipeline.params import Params, params_from_record
 
 RUN_TYPES = {
     "detectors": int,
