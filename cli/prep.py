@@ -191,8 +191,12 @@ def preview(out: str, target: Path | None, per_row: int) -> None:
 @click.option("--name", required=True, help="Name of the new split set.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the places of groups.")
 @click.option("--base", help="Split set whose videos must not move.")
+@click.option(
+    "--params", "params_file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file whose table [split] has ratios, giant, tries and aliases (docs/prep.md).",
+)  # fmt: skip
 @click.option("--i-understand-leakage", is_flag=True, help="Needed for `--rule random`, whose splits share people.")
-def split(out: str, rule: str, name: str, seed: int, base: str | None, i_understand_leakage: bool) -> None:  # noqa: FBT001
+def split(out: str, name: str, base: str | None, params_file: Path | None, **asked: Any) -> None:
     """Add another split set over the same shards; no clip moves, readers join it on the video id.
 
     \b
@@ -200,9 +204,11 @@ def split(out: str, rule: str, name: str, seed: int, base: str | None, i_underst
       lps-prep split out/ --rule ranked --name ranked-v1
     """
     from lps.manifests.splits import SplitParams
+    from lps.pipeline.settings import read_settings
     from lps.pipeline.status import add_split_set
 
-    params = SplitParams(rule=rule, seed=seed, allow_leaky=i_understand_leakage)
+    more = read_settings(params_file).split
+    params = SplitParams(rule=asked["rule"], seed=asked["seed"], allow_leaky=asked["i_understand_leakage"], **more)
     counts = add_split_set(out, name, params, base)
     click.echo(f"split set {name}: " + ", ".join(f"{key} {n}" for key, n in counts.items()))
 

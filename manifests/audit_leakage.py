@@ -4,9 +4,6 @@ Everything is recomputed from the keys, digests and hashes of the videos. The co
 they are what a wrong split would have got wrong.
 """
 
-from dataclasses import asdict
-from typing import Any
-
 from lps.manifests.audit_neardup import L6, check_near_duplicates
 from lps.manifests.audit_neardup import LIMITS as NEARDUP_LIMITS
 from lps.manifests.audit_queries import (
@@ -18,7 +15,7 @@ from lps.manifests.audit_queries import (
     Claim,
     count,
     percent,
-    placed_inputs,
+    placed_table,
     read_claim,
 )
 from lps.manifests.audit_results import unjudged
@@ -33,10 +30,9 @@ from lps.manifests.audit_types import (
     State,
 )
 from lps.manifests.dataset import sql_offenders
-from lps.manifests.leakage import crossing_groups, measure_leakage
+from lps.manifests.leakage import crossing_table_groups, measure_table
 
 LIMITS: dict[str, float] = {
-    "l1_max_named_videos": 250_000,
     "l2_max_unresolved_pct": 0.1,
     "l4_max_unknown_pct": 5.0,
     **NEARDUP_LIMITS,
@@ -59,10 +55,9 @@ L1 = CheckSpec(
     title="No group in two splits",
     rule="No two videos of different splits are tied by a published key (target, donor, recording, person), by "
     "one being the original of the other, or by equal bytes. Ties are followed through all videos and "
-    "recomputed from the keys; the group columns are not read. Under the rule official, groups torn only "
-    "by recordings or persons, and under accepted donor leakage those torn only by donors, are a WARN: L3 "
-    "and L4 judge them. Above l1_max_named_videos videos the keys that cross are listed instead of the "
-    "groups, without rates.",
+    "recomputed from the keys and the aliases of the rule record; the group columns are not read. Under the rule "
+    "official, groups torn only by recordings or persons, and under accepted donor leakage those torn only by donors, "
+    "are a WARN: L3 and L4 judge them.",
     remedy="Make a split set that keeps groups whole (`lps-prep split --rule group`, or `official-clean` for "
     "published lists), and use that.",
     severity=Severity.ERROR,
@@ -200,22 +195,17 @@ def check_groups(ctx: AuditContext) -> CheckResult:
         return unjudged(L1, State.SKIP, _NOTHING_PLACED)
     claim = read_claim(ctx)
     found = sql_offenders(ctx, L1.sql)
-    data: dict[str, Any] = {}
     n_keys = len(found)
-    if n <= ctx.limits["l1_max_named_videos"]:
-        inputs, rows = placed_inputs(ctx)
-        data["leakage"] = [
-            {**asdict(leak), "rate": leak.rate, "rate_all": leak.rate_all, "state": leak.state}
-            for leak in measure_leakage(inputs, rows)
-        ]
-        if found:
-            found = tuple(
-                Offender(kind="group", key=group.name, detail=", ".join(f"{k} {split}" for split, k in group.videos))
-                for group in crossing_groups(inputs, rows)
-            )
+    videos, codes = placed_table(ctx)
+    leaks = measure_table(videos, codes, aliases=claim.aliases)
+    if found:
+        found = tuple(
+            Offender(kind="group", key=group.name, detail=", ".join(f"{k} {split}" for split, k in group.videos))
+            for group in crossing_table_groups(videos, codes, claim.aliases)
+        )
     notes = []
-    if claim.has_aliases:
-        notes.append("the split also used aliases, which a data set does not hold: groups are those of the keys alone")
+    if not claim.knows_aliases:
+        notes.append("the split used aliases that its rule record does not hold: groups are those of the keys alone")
     if n_tied < n:
         notes.append(f"{n - n_tied} of {n} videos publish no key and no original")
     state = State.PASS if n_tied else State.UNKNOWN
@@ -231,7 +221,7 @@ def check_groups(ctx: AuditContext) -> CheckResult:
         n_checked=n,
         offenders=found,
         note="; ".join(notes),
-        data=data,
+        data={"leakage": [leak.record() for leak in leaks]},
     )
 
 

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lps.manifests.audit_queries import PLACED, placed_inputs, records
+from lps.manifests.audit_queries import PLACED, placed_table, read_claim, records
 from lps.manifests.audit_results import unjudged
 from lps.manifests.audit_types import AuditContext, CheckResult, CheckSpec, Level, Offender, Severity, State
-from lps.manifests.components import Ints, group_videos
+from lps.manifests.components import Ints
+from lps.manifests.key_edges import KeyEdges
 
 LIMITS: dict[str, float] = {
     "l6_max_distance": 31,
@@ -164,8 +165,9 @@ def _read(ctx: AuditContext) -> Hashed | None:
     rows = [row for row in rows if len(row["bits"]) == N_FRAMES * 32]
     if not rows:
         return None
-    inputs, _ = placed_inputs(ctx)
-    group_of = dict(zip((v.video_id.hex() for v in inputs), group_videos(inputs).of_video.tolist(), strict=True))
+    tied, _ = placed_table(ctx)
+    groups, _ = KeyEdges.of(tied, read_claim(ctx).aliases).labels()
+    group_of = dict(zip((v.hex() for v in tied["video_id"].to_pylist()), groups.tolist(), strict=True))
     words = np.frombuffer(b"".join(row["bits"] for row in rows), np.uint64).reshape(-1, N_FRAMES, 4)
     quality = np.array([row["quality"] for row in rows], dtype=np.float64)
     return Hashed(

@@ -1,16 +1,18 @@
 """Queries that several checks share, and what the audited split claims of itself."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lps.manifests.audit_types import AuditContext
-from lps.manifests.components import INPUT_COLUMNS, SplitInput, inputs_from_table
-from lps.manifests.errors import UnreadableError
-from lps.manifests.split_records import SPLITS, SplitRow
+from lps.manifests.components import Aliases, Ints
+from lps.manifests.dataset import read_rule
+from lps.manifests.key_edges import EDGE_COLUMNS
+from lps.manifests.split_records import SPLITS, aliases_digest, recorded_aliases
 
 PLACED = """placed AS (
     SELECT v.* EXCLUDE (split), s.split, s.group_id
@@ -23,26 +25,30 @@ SURVIVORS = "survivors AS (SELECT * FROM placed WHERE n_clips > 0 AND label IS N
 """Of those, what a trainer sees: labelled videos with clips."""
 
 KEYS = """keys AS (
-    SELECT 'target' AS role, unnest(target_keys) AS key, * FROM placed
-    UNION ALL SELECT 'donor', unnest(donor_keys), * FROM placed
-    UNION ALL SELECT 'source', unnest(source_keys), * FROM placed
-    UNION ALL SELECT 'identity', unnest(identity_keys), * FROM placed
+    SELECT coalesce(a.root, name) AS key, k.* FROM (
+        SELECT 'target' AS role, unnest(target_keys) AS name, * FROM placed
+        UNION ALL SELECT 'donor', unnest(donor_keys), * FROM placed
+        UNION ALL SELECT 'source', unnest(source_keys), * FROM placed
+        UNION ALL SELECT 'identity', unnest(identity_keys), * FROM placed
+    ) k LEFT JOIN aliases a ON k.name = a.key
 )"""
-"""One row per video and published key."""
+"""One row per video and published key; keys that the split's aliases declare equal have one name, `key`."""
 
 EMPTY_FILE = "from_hex('e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855')"
 
 LINKS = f"""links AS (
-    SELECT role, key, split, list_contains(identity_keys, key) AS is_person,
-        list_contains(donor_keys, key) AND NOT list_contains(target_keys, key) AS is_donor
+    SELECT role, key, split, list_contains(identity_keys, name) AS is_person,
+        list_contains(donor_keys, name) AND NOT list_contains(target_keys, name) AS is_donor
     FROM keys
-    UNION ALL SELECT 'original', 'video/' || lower(hex(original_video_id)), split, false, false
-    FROM placed WHERE original_video_id IS NOT NULL
-    UNION ALL SELECT 'original', 'video/' || lower(hex(video_id)), split, false, false
-    FROM placed WHERE video_id IN (SELECT original_video_id FROM placed)
-    UNION ALL SELECT 'duplicate', 'sha256/' || lower(hex(sha256)), split, false, false
-    FROM placed WHERE sha256 IN (
-        SELECT sha256 FROM placed WHERE sha256 <> {EMPTY_FILE} GROUP BY sha256 HAVING count(*) > 1)
+    UNION ALL SELECT role, coalesce(a.root, name), split, false, false FROM (
+        SELECT 'original' AS role, 'video/' || lower(hex(original_video_id)) AS name, split
+        FROM placed WHERE original_video_id IS NOT NULL
+        UNION ALL SELECT 'original', 'video/' || lower(hex(video_id)), split
+        FROM placed WHERE video_id IN (SELECT original_video_id FROM placed)
+        UNION ALL SELECT 'duplicate', 'sha256/' || lower(hex(sha256)), split
+        FROM placed WHERE sha256 IN (
+            SELECT sha256 FROM placed WHERE sha256 <> {EMPTY_FILE} GROUP BY sha256 HAVING count(*) > 1)
+    ) k LEFT JOIN aliases a ON k.name = a.key
 )"""
 """Every tie between videos: published keys, a fake's original, equal files."""
 
@@ -67,7 +73,10 @@ class Claim:
     """Kinds of leakage that its maker accepted, such as `donor`."""
     splits: tuple[str, ...] = ()
     """Splits with a share above zero."""
-    has_aliases: bool = False
+    aliases: Aliases = ()
+    """Keys that its maker declared equal."""
+    knows_aliases: bool = True
+    """False where the record has the digest of aliases, but not these."""
 
     @property
     def keeps_people_apart(self) -> bool:
@@ -77,19 +86,15 @@ class Claim:
 
 def read_claim(ctx: AuditContext) -> Claim:
     """Read the rule record of the audited split set."""
-    try:
-        record = json.loads(ctx.store.read(f"manifests/splits/{ctx.split_set}.json"))
-    except (UnreadableError, ValueError):
-        return Claim(rule=None)
-    if not isinstance(record, dict):
-        return Claim(rule=None)
+    record = read_rule(ctx.store, ctx.split_set)
     ratios, accepted = record.get("ratios"), record.get("accepted_leakage")
     shares = ratios if isinstance(ratios, list) and len(ratios) == len(SPLITS) else [0] * len(SPLITS)
     return Claim(
         rule=str(record["rule"]) if "rule" in record else None,
         accepted=frozenset(map(str, accepted)) if isinstance(accepted, list) else frozenset(),
         splits=tuple(split for split, share in zip(SPLITS, shares, strict=True) if share),
-        has_aliases=record.get("aliases_sha256") is not None,
+        aliases=recorded_aliases(record),
+        knows_aliases=record.get("aliases_sha256") == aliases_digest(recorded_aliases(record)),
     )
 
 
@@ -116,27 +121,12 @@ def arrays(ctx: AuditContext, sql: str) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def placed_inputs(ctx: AuditContext) -> tuple[list[SplitInput], list[SplitRow]]:
-    """Return the placed videos with their rows, for the measures of `leakage`. Group columns are left blank."""
-    columns = ", ".join((*INPUT_COLUMNS, "split"))
+def placed_table(ctx: AuditContext) -> tuple[pa.Table, Ints]:
+    """Return what ties the placed videos, and the number of the split of each, for the measures of `leakage`."""
+    columns = ", ".join(("label", *EDGE_COLUMNS, "split"))
     table = ctx.db.sql(f"WITH {PLACED} SELECT {columns} FROM placed ORDER BY video_id").to_arrow_table()
-    rows = [
-        SplitRow(
-            video_id=video_id,
-            split=split,
-            excluded=False,
-            exclude_reason=None,
-            group_id=b"",
-            group_anchor="",
-            group_size=0,
-            group_keys=(),
-            u=0.0,
-            rule="",
-            seed=0,
-        )
-        for video_id, split in zip(table["video_id"].to_pylist(), table["split"].to_pylist(), strict=True)
-    ]
-    return inputs_from_table(table), rows
+    codes = pc.index_in(table["split"], value_set=pa.array(SPLITS)).to_numpy().astype(np.int64)
+    return table.drop_columns("split"), codes
 
 
 def percent(part: int, whole: int) -> str:

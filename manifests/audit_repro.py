@@ -4,24 +4,41 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lps.manifests.audit_results import judged, unjudged
 from lps.manifests.audit_types import AuditContext, CheckEntry, CheckResult, CheckSpec, Offender, Severity, State
-from lps.manifests.columns import split_path
-from lps.manifests.components import SplitInput, inputs_from_table
-from lps.manifests.dataset import fetch_number, fetch_rows, local_manifest, read_json, split_sets, sql_offenders
+from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
+from lps.manifests.components import INPUT_COLUMNS
+from lps.manifests.dataset import (
+    fetch_number,
+    fetch_rows,
+    local_manifest,
+    read_json,
+    read_rule,
+    split_sets,
+    sql_offenders,
+)
 from lps.manifests.errors import RefusedError
+from lps.manifests.key_edges import whole
 from lps.manifests.seal import TRANSIENT
-from lps.manifests.splits import SplitParams, SplitRow, assign_splits, rule_record
+from lps.manifests.split_records import aliases_digest, recorded_aliases
+from lps.manifests.split_scale import split_table
+from lps.manifests.splits import SplitParams, SplitRow
+from lps.manifests.storage import Store
 
 LIMITS: dict[str, float] = {"r6_tolerance": 0.001}
+COMPARED_ROWS = 65_536
 
 R2 = CheckSpec(
     id="R2",
     title="The split can be made again",
     rule="The rule record of the split set, run on the videos of this data set (and the base set, where it has one), "
-    "gives the same row for every video and the same record. UNKNOWN where it used aliases, which are not stored.",
+    "gives the same row for every video and the same record. UNKNOWN where the base or the aliases that it used are "
+    "not in the data set.",
     remedy="Somebody edited the split, or videos were added after it: make a new split set with `lps-prep split`.",
     severity=Severity.ERROR,
 )
@@ -80,29 +97,28 @@ CELEBDF_VIDEOS = {0: 890, 1: 5639}
 
 def check_replay(ctx: AuditContext) -> CheckResult:
     """R2: the rule, run again."""
-    path = f"manifests/splits/{ctx.split_set}.json"
+    path = rule_path(ctx.split_set)
     if not ctx.store.exists(path):
         return unjudged(R2, State.UNKNOWN, f"there is no {path} to run again")
     rule = read_json(ctx.store, path)
-    if rule.get("aliases_sha256"):
-        return unjudged(R2, State.UNKNOWN, "the split used aliases, which the data set does not hold")
+    if rule.get("aliases_sha256") != aliases_digest(recorded_aliases(rule)):
+        return unjudged(R2, State.UNKNOWN, "the rule record does not hold the aliases that the split used")
     base_set = base_of(ctx, rule)
     if rule.get("base_sha256") and base_set is None:
         return unjudged(R2, State.UNKNOWN, "the base split set is not in the data set")
-    stored = split_rows(ctx, ctx.split_set)
-    inputs = _inputs(ctx, {row.video_id for row in stored})
+    stored = pq.ParquetFile(local_manifest(ctx, split_path(ctx.split_set)))
+    n = stored.metadata.num_rows
     base = split_rows(ctx, base_set) if base_set else None
     try:
         params = _params(rule)
-        made = assign_splits(inputs, params, base=base)
-        record = rule_record(params, inputs, made, base)
+        made, record = split_table(_videos_of(ctx, stored), params, base)
     except (RefusedError, KeyError, TypeError) as e:
-        return judged(R2, [Offender(kind="file", key=path, detail=f"cannot be run again: {e}")], len(stored), "videos")
+        return judged(R2, [Offender(kind="file", key=path, detail=f"cannot be run again: {e}")], n, "videos")
     offenders = list(_moved(stored, made))
     changed = sorted(name for name in {*record, *rule} if record.get(name) != rule.get(name))
     if changed:
         offenders.append(Offender(kind="file", key=path, detail=f"made again, {', '.join(changed)} would differ"))
-    return judged(R2, offenders, len(stored), "videos", note=f"rule {params.rule}, seed {params.seed}")
+    return judged(R2, offenders, n, "videos", note=f"rule {params.rule}, seed {params.seed}")
 
 
 def _params(rule: dict[str, Any]) -> SplitParams:
@@ -111,27 +127,57 @@ def _params(rule: dict[str, Any]) -> SplitParams:
         ratios=tuple(rule["ratios"]),
         seed=rule["seed"],
         giant=rule["giant"]["policy"],
+        aliases=recorded_aliases(rule),
         allow_leaky=True,
         tries=rule["tries"],
     )
 
 
-def _moved(stored: list[SplitRow], made: list[SplitRow]) -> Iterator[Offender]:
-    again = {row.video_id: row for row in made}
-    for row in stored:
-        new = again.pop(row.video_id, None)
-        if new is None:
-            yield Offender(kind="video", key=row.video_id.hex(), detail="in the split set, not in videos, or twice")
-        elif new != row:
-            name = next(f.name for f in fields(SplitRow) if getattr(new, f.name) != getattr(row, f.name))
-            detail = f"{name} is {getattr(row, name)}, made again {getattr(new, name)}"
-            yield Offender(kind="video", key=row.video_id.hex(), detail=detail)
+def _videos_of(ctx: AuditContext, stored: pq.ParquetFile) -> pa.Table:
+    """Return what a split may depend on, of the videos that the split set has."""
+    local = local_manifest(ctx, PATHS["videos"])
+    assert local is not None  # opening the data set made sure
+    videos = read_columns(Store(str(local.parent)), "videos", INPUT_COLUMNS, path=local.name)
+    kept = pc.is_in(whole(videos["video_id"]), value_set=whole(stored.read(columns=["video_id"])["video_id"]))
+    return videos if pc.all(kept).as_py() else videos.filter(kept)
 
 
-def _inputs(ctx: AuditContext, video_ids: set[bytes]) -> list[SplitInput]:
-    path = local_manifest(ctx, "manifests/videos.parquet")
-    inputs = inputs_from_table(pq.read_table(path))
-    return [video for video in inputs if video.video_id in video_ids]
+def _moved(stored: pq.ParquetFile, made: pa.Table) -> Iterator[Offender]:
+    """Compare the stored rows with those made again, a batch at a time."""
+    ids = whole(stored.read(columns=["video_id"])["video_id"])
+    place = pc.index_in(ids, value_set=whole(made["video_id"])).to_numpy(zero_copy_only=False)
+    first = np.zeros(len(ids), dtype=np.bool_)
+    first[np.unique(place, return_index=True)[1]] = True
+    names = [f.name for f in fields(SplitRow) if f.name in stored.schema_arrow.names]
+    start = 0
+    for batch in stored.iter_batches(COMPARED_ROWS, columns=names):
+        rows = slice(start, start + len(batch))
+        start += len(batch)
+        again = first[rows] & ~np.isnan(place[rows])
+        for row in np.flatnonzero(~again).tolist():
+            key = batch.column("video_id")[row].as_py().hex()
+            yield Offender(kind="video", key=key, detail="in the split set, not in videos, or twice")
+        found = pa.Table.from_batches([batch]).filter(pa.array(again))
+        yield from _different(found, made.select(names).take(pa.array(place[rows][again].astype(np.int64))))
+
+
+def _different(stored: pa.Table, made: pa.Table) -> Iterator[Offender]:
+    """Yield the first column in which each row differs."""
+    seen: set[int] = set()
+    for name in stored.column_names:
+        plain = _plain(stored[name].type)
+        one, other = stored[name].cast(plain).combine_chunks(), made[name].cast(plain).combine_chunks()
+        if one.equals(other):
+            continue
+        for row, (a, b) in enumerate(zip(one.to_pylist(), other.to_pylist(), strict=True)):
+            if a != b and row not in seen:
+                seen.add(row)
+                key = stored["video_id"][row].as_py().hex()
+                yield Offender(kind="video", key=key, detail=f"{name} is {a}, made again {b}")
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def split_rows(ctx: AuditContext, split_set: str) -> list[SplitRow]:
@@ -158,8 +204,7 @@ def base_of(ctx: AuditContext, rule: dict[str, Any]) -> str | None:
 
 def check_pinned(ctx: AuditContext) -> CheckResult:
     """R3: nobody moved."""
-    path = f"manifests/splits/{ctx.split_set}.json"
-    rule = read_json(ctx.store, path) if ctx.store.exists(path) else {}
+    rule = read_rule(ctx.store, ctx.split_set)
     if not rule.get("base_sha256"):
         return unjudged(R3, State.SKIP, "the split set was made without a base")
     base_set = base_of(ctx, rule)

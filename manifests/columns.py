@@ -22,6 +22,11 @@ def split_path(split_set: str) -> str:
     return f"manifests/splits/{split_set}.parquet"
 
 
+def rule_path(split_set: str) -> str:
+    """Return the path of a split set's rule record."""
+    return f"manifests/splits/{split_set}.json"
+
+
 def read_columns(store: Store, name: str, columns: Sequence[str], *, path: str = "") -> pa.Table:
     """Return columns of the manifest `name`, dictionaries decoded; nullable ones that the file lacks are null.
 

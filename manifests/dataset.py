@@ -15,9 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lps.manifests.audit_types import AuditContext, Offender
-from lps.manifests.columns import PATHS, split_path
+from lps.manifests.columns import PATHS, rule_path, split_path
+from lps.manifests.components import alias_roots
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import SCHEMA_ID, TABLES, check_version
+from lps.manifests.split_records import recorded_aliases
 from lps.manifests.storage import Store, StoredFile, check_relative, open_store
 
 if TYPE_CHECKING:
@@ -119,6 +121,14 @@ def sql_offenders(ctx: AuditContext, sql: str) -> tuple[Offender, ...]:
     return tuple(Offender(kind=k, key=key, detail=detail or "") for k, key, detail in fetch_rows(ctx, sql))
 
 
+def read_rule(store: Store, split_set: str) -> dict[str, Any]:
+    """Return the rule record of a split set, empty where there is none that can be read: nothing is excused then."""
+    try:
+        return read_json(store, rule_path(split_set))
+    except UnreadableError:
+        return {}
+
+
 # ---- opening -------------------------------------------------------------------------------------------------------
 
 
@@ -154,6 +164,7 @@ def _connect(
             local = folder / f"{tables.index(path)}.parquet"
             db.execute(f"CREATE VIEW {table} AS {_select(table, local, store.join(path))}")
         _plan_view(db, store, folder / "plan.parquet")
+        alias_table(db, read_rule(store, split_set))
         if not db.execute("SELECT count(*) FROM videos").fetchall()[0][0]:
             raise UnreadableError(f"{store.url} holds no videos: there is nothing to audit")
     except BaseException:
@@ -221,6 +232,13 @@ def _duck_type(kind: pa.DataType) -> str:
     names = {"string": "VARCHAR", "bool": "BOOLEAN", "float": "FLOAT", "double": "DOUBLE", "uint8": "UTINYINT"}
     whole = {"int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT", "uint64": "UBIGINT"}
     return {**names, **whole}[str(kind)]
+
+
+def alias_table(db: "duckdb.DuckDBPyConnection", record: Mapping[str, Any]) -> None:
+    """Make the table `aliases` of the keys that a rule record declares equal: each, with the smallest of them."""
+    roots = alias_roots(recorded_aliases(record))
+    columns = [pa.array(list(values), pa.string()) for values in (roots, roots.values())]
+    db.from_arrow(pa.table(columns, names=["key", "root"])).create("aliases")
 
 
 def _plan_view(db: "duckdb.DuckDBPyConnection", store: Store, local: Path) -> None:

@@ -1,9 +1,10 @@
 """What a split is asked for and what it answers: parameters, one row per video, and the hash position."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from lps.manifests.canonical import unit_interval
+from lps.manifests.canonical import canonical_json, sha256_hex, unit_interval
 from lps.manifests.components import Aliases, SplitInput, group_id
 from lps.manifests.errors import RefusedError
 
@@ -83,6 +84,25 @@ class SplitRow:
     """Copied from the base, where it was decided."""
     origin_run: str = ""
     """Name of the split set or run that decided the row."""
+
+
+def sorted_aliases(aliases: Aliases) -> list[list[str]]:
+    """Spell aliases so that neither the order of the pairs nor that inside a pair counts."""
+    return sorted(sorted(pair) for pair in aliases)
+
+
+def aliases_digest(aliases: Aliases) -> str | None:
+    """Return the digest of aliases; None where there are none."""
+    return sha256_hex(canonical_json(sorted_aliases(aliases))) if aliases else None
+
+
+def recorded_aliases(record: Mapping[str, Any]) -> Aliases:
+    """Return the aliases that a rule record states; none where what it states is no list of pairs of keys."""
+    pairs = record.get("aliases")
+    if not isinstance(pairs, list):
+        return ()
+    good = (isinstance(p, list) and len(p) == 2 and all(isinstance(key, str) for key in p) for p in pairs)
+    return tuple((a, b) for a, b in pairs) if all(good) else ()
 
 
 def position(seed: int | str, anchor: str) -> float:

@@ -1,55 +1,31 @@
-"""The rule `group` on columns instead of rows: the same split as `assign_splits`, for tables of millions of videos.
+"""Splits of whole tables: the rule `group` on columns instead of rows, the same split as `assign_splits`.
 
-Keys become numbers once, and everything after that is arithmetic on arrays; only groups, not videos, pass through
-Python. What is not a plain hash of whole groups (few groups, a giant one, a split that stays empty) goes the slow way.
+Only groups, not videos, pass through Python there. What is not a plain hash of whole groups (other rules, a base, few
+groups, a giant one, a split that stays empty) goes the way of rows: about 1 GB for a million videos.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lps.manifests.components import (
-    CONTENT_PREFIX,
-    EMPTY_SHA256,
-    INPUT_COLUMNS,
-    VIDEO_PREFIX,
-    Ints,
-    component_labels,
-    group_id,
-    inputs_from_table,
-)
-from lps.manifests.errors import RefusedError
+from lps.manifests.components import INPUT_COLUMNS, Ints, group_id, inputs_from_table
+from lps.manifests.key_edges import EDGE_COLUMNS, KEY_COLUMNS, Bytes, KeyEdges, binary, byte_order, fixed, whole
+from lps.manifests.row_digest import batches_digest
 from lps.manifests.schemas import SPLITS as SCHEMA
 from lps.manifests.split_groups import GIANT_FACTOR, GIANT_MIN_VIDEOS
-from lps.manifests.split_records import SPLITS, SplitParams, position
+from lps.manifests.split_records import SPLITS, SplitParams, SplitRow, position
 from lps.manifests.split_rules import SMALL_SET_GROUPS, hash_places
-from lps.manifests.splits import assign_splits
+from lps.manifests.splits import RecordFacts, assign_splits, record_of, rows_table, rule_record
 
 BATCH_ROWS = 1 << 20
-KEY_COLUMNS = INPUT_COLUMNS[-4:]
-SCALE_COLUMNS = ("video_id", "sha256", "original_video_id", *KEY_COLUMNS)
-"""Columns of the manifest `videos` that decide the rule `group`."""
 
-Bytes = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Edges:
-    """Every key of every video, in the order of videos and then of keys."""
-
-    video: Ints
-    key: Ints
-    """Rank of the key among `names`."""
-    names: pa.Array
-    """All keys, sorted."""
-    alias_video: Ints
-    """Aliases tie keys as videos do that do not exist."""
-    alias_key: Ints
-    n_videos: int
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,104 +43,65 @@ class _Placed:
     place: Ints
 
 
-def assign_group_splits(videos: pa.Table, params: SplitParams) -> pa.Table:
-    """Split a whole table of videos by the rule `group`, without a base.
+def split_table(
+    videos: pa.Table, params: SplitParams, base: Sequence[SplitRow] | None = None
+) -> tuple[pa.Table, Record]:
+    """Split a whole table of videos.
 
     Args:
-        videos: at least `SCALE_COLUMNS` of the manifest `videos`; where the slow way is taken, all `INPUT_COLUMNS`.
-        params: as for `assign_splits`; any other rule is refused.
+        videos: at least `INPUT_COLUMNS` of the manifest `videos`.
+        params: as for `assign_splits`.
+        base: rows that must not move.
 
     Returns:
-        The manifest `splits`, sorted by video id: row by row what `assign_splits` gives for the same videos.
+        The manifest `splits`, sorted by video id, and its rule record: what `assign_splits` and `rule_record` give for
+        the same videos, value by value.
     """
-    if params.rule != "group":
-        raise RefusedError(f"only the rule 'group' works on whole tables, not {params.rule!r}")
-    ids = _fixed(videos["video_id"], 16)
-    order = _order(ids)
+    made = _by_columns(videos, params) if params.rule == "group" and base is None else None
+    if made is not None:
+        return made
+    inputs = inputs_from_table(videos)
+    rows = assign_splits(inputs, params, base=base)
+    return rows_table(rows), rule_record(params, inputs, rows, base)
+
+
+def _by_columns(videos: pa.Table, params: SplitParams) -> tuple[pa.Table, Record] | None:
+    """Split by hashes of groups; None where the rule is more than that."""
+    ids = fixed(videos["video_id"], 16)
+    order = byte_order(ids)
     ids = ids[order]
-    repeated = bool((ids[1:] == ids[:-1]).all(axis=1).any())
-    if not repeated and len(ids):
-        edges = _edges(videos.select(SCALE_COLUMNS).take(pa.array(order)), ids, params)
-        placed = _place(edges, params)
-        if placed is not None:
-            return pa.Table.from_batches(_batches(ids, edges, placed, params), schema=SCHEMA)
-    return _slow(videos, params)
-
-
-# ---- edges ---------------------------------------------------------------------------------------------------------
-
-
-def _edges(videos: pa.Table, ids: Bytes, params: SplitParams) -> _Edges:
-    n = len(ids)
-    parts: list[tuple[Ints, pa.Array]] = []
-    keyed = np.zeros(n, dtype=np.bool_)
-    for column in KEY_COLUMNS:
-        lists = _whole(videos[column].cast(pa.large_list(pa.large_string())))
-        owners = np.asarray(pc.list_parent_indices(lists), np.int64)
-        keyed[owners] = True
-        parts.append((owners, pc.list_flatten(lists)))
-    originals = videos["original_video_id"]
-    named = np.flatnonzero(pc.is_valid(originals).to_numpy())
-    targets = _fixed(originals.filter(pc.is_valid(originals)), 16)
-    is_original = pc.is_in(_binary(ids), value_set=_binary(targets)).to_numpy(zero_copy_only=False)
-    own = np.flatnonzero(~keyed | is_original)
-    parts += [(own, _hex_keys(VIDEO_PREFIX, ids[own])), (named, _hex_keys(VIDEO_PREFIX, targets))]
-    parts.append(_content_edges(videos["sha256"]))
-    aliases = np.repeat(np.arange(len(params.aliases)), 2)
-    parts.append((n + aliases, pa.array([key for pair in params.aliases for key in pair], pa.large_string())))
-    return _ranked(np.concatenate([owners for owners, _ in parts]), [keys for _, keys in parts], n)
-
-
-def _ranked(owners: Ints, keys: Sequence[pa.Array], n_videos: int) -> _Edges:
-    """Number the keys by their order, and drop edges that several columns repeat."""
-    encoded = pa.concat_arrays(keys).dictionary_encode()
-    by_name = np.asarray(pc.sort_indices(encoded.dictionary), np.int64)
-    rank = np.empty(len(by_name), dtype=np.int64)
-    rank[by_name] = np.arange(len(by_name))
-    pairs = np.unique(owners * max(1, len(by_name)) + rank[np.asarray(encoded.indices, np.int64)])
-    video, key = np.divmod(pairs, max(1, len(by_name)))
-    end = int(np.searchsorted(video, n_videos))
-    return _Edges(
-        video=video[:end],
-        key=key[:end],
-        names=encoded.dictionary.take(pa.array(by_name)),
-        alias_video=video[end:],
-        alias_key=key[end:],
-        n_videos=n_videos,
+    if not len(ids) or bool((ids[1:] == ids[:-1]).all(axis=1).any()):
+        return None
+    edges = KeyEdges.of(videos.select(EDGE_COLUMNS).take(pa.array(order)), params.aliases)
+    placed = _place(edges, params)
+    if placed is None:
+        return None
+    table = pa.Table.from_batches(_batches(ids, edges, placed, params), schema=SCHEMA)
+    counts = np.bincount(placed.place, weights=placed.size, minlength=len(SPLITS)).astype(np.int64).tolist()
+    facts = RecordFacts(
+        n_videos=len(ids),
+        n_groups=len(placed.size),
+        n_giant=0,
+        largest_group=int(placed.size.max()),
+        edge_kinds=edge_kinds(videos, edges, params),
+        inputs_sha256=inputs_digest(videos),
+        decided_by=Counter(hash=len(ids)),
+        counts=Counter({split: n for split, n in zip(SPLITS, counts, strict=True) if n}),
     )
-
-
-def _content_edges(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
-    """Tie the videos whose file is that of another one; empty files are no copies of each other."""
-    known = np.flatnonzero(pc.is_valid(column).to_numpy())
-    digests = _fixed(column.filter(pc.is_valid(column)), 32)
-    empty = (digests == np.frombuffer(EMPTY_SHA256, np.uint8)).all(axis=1)
-    known, digests = known[~empty], digests[~empty]
-    order = _order(digests)
-    same = (digests[order[1:]] == digests[order[:-1]]).all(axis=1)
-    shared = np.zeros(len(known), dtype=np.bool_)
-    shared[order[1:][same]] = True
-    shared[order[:-1][same]] = True
-    return known[shared], _hex_keys(CONTENT_PREFIX, digests[shared])
+    return table, record_of(params, facts)
 
 
 # ---- groups --------------------------------------------------------------------------------------------------------
 
 
-def _place(edges: _Edges, params: SplitParams) -> _Placed | None:
+def _place(edges: KeyEdges, params: SplitParams) -> _Placed | None:
     """Find the groups and hash them; None where the rule is more than a hash."""
-    n_names = len(edges.names)
-    video_label, key_label = component_labels(
-        np.concatenate([edges.video, edges.alias_video]),
-        np.concatenate([edges.key, edges.alias_key]),
-        edges.n_videos + len(params.aliases),
-        n_names,
-    )
-    labels, group, size = np.unique(video_label[: edges.n_videos], return_inverse=True, return_counts=True)
+    video_label, key_label = edges.labels()
+    labels, group, size = np.unique(video_label, return_inverse=True, return_counts=True)
     giant = edges.n_videos >= GIANT_MIN_VIDEOS and size.max() > GIANT_FACTOR * max(params.ratios) * edges.n_videos
     if len(labels) < SMALL_SET_GROUPS or giant:
         return None
-    anchor = _anchors(edges, key_label)[labels]
+    anchor = edges.anchors(key_label)[labels]
     digest = np.empty((len(labels), 16), dtype=np.uint8)
     u = np.empty(len(labels))
     for start in range(0, len(labels), BATCH_ROWS):
@@ -181,24 +118,10 @@ def _place(edges: _Edges, params: SplitParams) -> _Placed | None:
     )
 
 
-def _anchors(edges: _Edges, key_label: Ints) -> Ints:
-    """Return the rank of the key that names each component: published, else a single video's, else content."""
-    n_names = len(edges.names)
-    carried = np.zeros(n_names, dtype=np.bool_)
-    carried[edges.key] = True
-    of_content = pc.starts_with(edges.names, CONTENT_PREFIX).to_numpy(zero_copy_only=False)
-    of_video = pc.starts_with(edges.names, VIDEO_PREFIX).to_numpy(zero_copy_only=False)
-    candidates = np.flatnonzero(carried)
-    first = np.full(int(key_label.max()) + 1, 3 * n_names, dtype=np.int64)
-    place = candidates + n_names * of_video[candidates] + 2 * n_names * of_content[candidates]
-    np.minimum.at(first, key_label[candidates], place)
-    return np.asarray(first % n_names, np.int64)
-
-
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 
-def _batches(ids: Bytes, edges: _Edges, placed: _Placed, params: SplitParams) -> Iterator[pa.RecordBatch]:
+def _batches(ids: Bytes, edges: KeyEdges, placed: _Placed, params: SplitParams) -> Iterator[pa.RecordBatch]:
     bounds = np.searchsorted(edges.video, np.arange(edges.n_videos + 1))
     for start in range(0, len(ids), BATCH_ROWS):
         stop = min(start + BATCH_ROWS, len(ids))
@@ -207,11 +130,11 @@ def _batches(ids: Bytes, edges: _Edges, placed: _Placed, params: SplitParams) ->
         keys = edges.names.take(pa.array(edges.key[bounds[start] : bounds[stop]])).cast(pa.string())
         offsets = pa.array(bounds[start : stop + 1] - bounds[start], pa.int32())
         columns = {
-            "video_id": _binary(ids[start:stop]),
+            "video_id": binary(ids[start:stop]),
             "split": _names(placed.place[group], SPLITS),
             "excluded": pa.array(np.zeros(n, dtype=np.bool_)),
             "exclude_reason": pa.DictionaryArray.from_arrays(pa.nulls(n, pa.int32()), pa.array([], pa.string())),
-            "group_id": _binary(placed.digest[group]),
+            "group_id": binary(placed.digest[group]),
             "group_anchor": edges.names.take(pa.array(placed.anchor[group])).cast(pa.string()),
             "group_size": pa.array(placed.size[group], pa.int32()),
             "group_keys": pa.ListArray.from_arrays(offsets, keys),
@@ -224,60 +147,70 @@ def _batches(ids: Bytes, edges: _Edges, placed: _Placed, params: SplitParams) ->
         yield pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
-def _slow(videos: pa.Table, params: SplitParams) -> pa.Table:
-    rows = [asdict(row) for row in assign_splits(inputs_from_table(videos), params)]
-    columns = []
-    for field in SCHEMA:
-        values = [row[field.name] for row in rows]
-        plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        array = pa.array(values, plain)
-        columns.append(array.dictionary_encode() if plain != field.type else array)
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
-
-
-# ---- arrays --------------------------------------------------------------------------------------------------------
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column in one piece."""
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
-def _fixed(column: pa.ChunkedArray, width: int) -> Bytes:
-    """Return a binary column without nulls as a matrix of bytes."""
-    array = _whole(column).cast(pa.binary(width))
-    data = np.frombuffer(array.buffers()[1] or b"", np.uint8)
-    return data[array.offset * width : (array.offset + len(array)) * width].reshape(-1, width)
-
-
-def _binary(data: Bytes) -> pa.Array:
-    packed = np.ascontiguousarray(data)
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(packed.shape[1]), len(packed), [None, pa.py_buffer(packed)])
-
-
-def _words(data: Bytes) -> NDArray[np.uint64]:
-    """Read rows of bytes as big-endian words, so that words sort as bytes do."""
-    return np.ascontiguousarray(data).view(">u8").astype(np.uint64)
-
-
-def _order(data: Bytes) -> Ints:
-    """Return the order of rows of bytes."""
-    words = _words(data)
-    return np.lexsort(tuple(words[:, i] for i in reversed(range(words.shape[1])))).astype(np.int64)
-
-
-def _hex_keys(prefix: str, data: Bytes) -> pa.Array:
-    """Spell rows of bytes as keys: the prefix and lower-case hex."""
-    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
-    head = np.frombuffer(prefix.encode(), np.uint8)
-    width = len(head) + 2 * data.shape[1]
-    text = np.empty((len(data), width), dtype=np.uint8)
-    text[:, : len(head)] = head
-    text[:, len(head) :: 2] = digits[data >> 4]
-    text[:, len(head) + 1 :: 2] = digits[data & 15]
-    offsets = np.arange(len(data) + 1, dtype=np.int64) * width
-    return pa.LargeStringArray.from_buffers(len(data), pa.py_buffer(offsets), pa.py_buffer(text))
-
-
 def _names(codes: Ints, names: Sequence[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(list(names), pa.string()))
+
+
+# ---- record --------------------------------------------------------------------------------------------------------
+
+
+def edge_kinds(videos: pa.Table, edges: KeyEdges, params: SplitParams) -> list[str]:
+    """Name the kinds of links that tie these videos, as `splits.edge_kinds` does for rows."""
+    lengths = {name: pc.fill_null(pc.list_value_length(videos[name]), 0).to_numpy() for name in KEY_COLUMNS}
+    found = {
+        "PAIR": bool(((lengths["target_keys"] > 0) & (lengths["donor_keys"] > 0)).any()),
+        "ORIG": videos["original_video_id"].null_count < videos.num_rows,
+        "SRC": bool((lengths["source_keys"] > 0).any()),
+        "ID": bool((lengths["identity_keys"] > 0).any()),
+        "ALIAS": bool(params.aliases),
+        "DUP": edges.has_copies,
+        "XDS": _is_shared(videos),
+    }
+    return [kind for kind, present in found.items() if present]
+
+
+def _is_shared(videos: pa.Table) -> bool:
+    """Tell whether a published key has videos of two data sets."""
+    data_sets = pc.unique(videos["dataset"].cast(pa.string()))
+    if len(data_sets) < 2:
+        return False
+    code = pc.index_in(videos["dataset"].cast(pa.string()), value_set=data_sets).to_numpy()
+    lists = [whole(videos[name].cast(pa.large_list(pa.large_string()))) for name in KEY_COLUMNS]
+    keys = pa.concat_arrays([pc.list_flatten(column) for column in lists]).dictionary_encode()
+    owner = code[np.concatenate([np.asarray(pc.list_parent_indices(column), np.int64) for column in lists])]
+    key = np.asarray(keys.indices, np.int64)
+    first, last = np.full(len(keys.dictionary), len(data_sets)), np.full(len(keys.dictionary), -1)
+    np.minimum.at(first, key, owner)
+    np.maximum.at(last, key, owner)
+    return bool((first < last).any())
+
+
+def inputs_digest(videos: pa.Table) -> str:
+    """Return the digest of what the split depends on, as `splits.inputs_digest` does for rows."""
+    return batches_digest(_input_batch(batch) for batch in videos.select(INPUT_COLUMNS).to_batches(BATCH_ROWS))
+
+
+def _input_batch(videos: pa.RecordBatch) -> pa.RecordBatch:
+    """Add all keys of each video, and sort every list: the order of keys does not count."""
+    lists = {name: videos.column(name).cast(pa.large_list(pa.large_string())) for name in KEY_COLUMNS}
+    owners = [np.asarray(pc.list_parent_indices(column), np.int64) for column in lists.values()]
+    keys = pa.concat_arrays([pc.list_flatten(column) for column in lists.values()])
+    columns = {name: videos.column(name) for name in INPUT_COLUMNS if name not in KEY_COLUMNS}
+    for name, owner in zip(lists, owners, strict=True):
+        columns[name] = _sorted_lists(owner, pc.list_flatten(lists[name]), videos.num_rows, once=False)
+    columns["keys"] = _sorted_lists(np.concatenate(owners), keys, videos.num_rows, once=True)
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _sorted_lists(owner: Ints, keys: pa.Array, n: int, *, once: bool) -> pa.Array:
+    """Return the keys of each of `n` videos, sorted; `once`: without repetitions."""
+    encoded = keys.dictionary_encode()
+    by_name = np.asarray(pc.sort_indices(encoded.dictionary), np.int64)
+    rank = np.empty(len(by_name), dtype=np.int64)
+    rank[by_name] = np.arange(len(by_name))
+    pairs = owner * max(1, len(by_name)) + rank[np.asarray(encoded.indices, np.int64)]
+    pairs = np.unique(pairs) if once else np.sort(pairs)
+    video, key = np.divmod(pairs, max(1, len(by_name)))
+    offsets = np.searchsorted(video, np.arange(n + 1))
+    names = encoded.dictionary.take(pa.array(by_name[key]))
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), names)

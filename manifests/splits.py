@@ -4,19 +4,22 @@ A split is a table beside the clips, not a place: many split sets can describe t
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from lps.manifests.canonical import canonical_json, rows_digest, sha256_hex
+import pyarrow as pa
+
 from lps.manifests.components import Links, SplitInput, group_videos
 from lps.manifests.errors import RefusedError
 from lps.manifests.leakage import crossing_groups
+from lps.manifests.row_digest import table_digest
+from lps.manifests.schemas import SPLITS as SCHEMA
 from lps.manifests.split_groups import GIANT_FACTOR, GIANT_MIN_VIDEOS, Scene, giant_groups, group_rows, random_rows
 from lps.manifests.split_identity import identity_rows
 from lps.manifests.split_official import official_rows, published_splits, without_crossing
 from lps.manifests.split_pins import Owners, attach, pinned_rows, with_base_sizes
-from lps.manifests.split_records import SPLITS, SplitParams, SplitRow
+from lps.manifests.split_records import SPLITS, SplitParams, SplitRow, aliases_digest, sorted_aliases
 from lps.manifests.split_rules import Settled, kind_of
 
 __all__ = ["SPLITS", "SplitParams", "SplitRow", "assign_splits", "rule_record"]
@@ -81,20 +84,53 @@ def _decide(new: Sequence[SplitInput], params: SplitParams, scene: Scene) -> lis
     return [*attached.rows, *group_rows(attached.free, params, scene)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordFacts:
+    """What a rule record states of the videos and rows themselves."""
+
+    n_videos: int
+    n_groups: int
+    n_giant: int
+    largest_group: int
+    edge_kinds: list[str]
+    inputs_sha256: str
+    decided_by: Counter[str]
+    counts: Counter[str]
+    base_sha256: str | None = None
+    n_crossing: int = 0
+
+
 def rule_record(
     params: SplitParams,
     inputs: Sequence[SplitInput],
     rows: Sequence[SplitRow],
     base: Sequence[SplitRow] | None = None,
 ) -> dict[str, Any]:
-    """Return what `rule.json` states: enough to repeat the split, and what is known to be wrong with it.
+    """Return what the rule record of a split set states: see `record_of`."""
+    videos = distinct(inputs)
+    groups = group_videos(videos, params.aliases)
+    giant = giant_groups(groups, params.ratios, len(videos))
+    facts = RecordFacts(
+        n_videos=len(videos),
+        n_groups=len(groups),
+        n_giant=int(giant.sum()),
+        largest_group=int(groups.sizes.max()) if len(groups) else 0,
+        edge_kinds=edge_kinds(videos, params),
+        inputs_sha256=inputs_digest(videos),
+        decided_by=Counter(row.rule for row in rows),
+        counts=Counter(row.split or f"excluded:{row.exclude_reason}" for row in rows),
+        base_sha256=table_digest(rows_table(base)) if base is not None else None,
+        n_crossing=len(crossing_groups(videos, rows, params.aliases)),
+    )
+    return record_of(params, facts)
+
+
+def record_of(params: SplitParams, facts: RecordFacts) -> dict[str, Any]:
+    """Return what `manifests/splits/<set>.json` states: enough to repeat the split, and what is known to be wrong.
 
     `leaky` is the stamp that trainers refuse. `crossing_groups` counts groups that lie in two splits all the same,
     which published lists and accepted donor leaks bring about.
     """
-    videos = distinct(inputs)
-    groups = group_videos(videos, params.aliases)
-    giant = giant_groups(groups, params.ratios, len(videos))
     return {
         "algorithm": "lps-split",
         "version": ALGORITHM_VERSION,
@@ -104,24 +140,36 @@ def rule_record(
         "tries": params.tries,
         "giant": {
             "policy": params.giant,
-            "found": int(giant.sum()),
-            "largest_group": int(groups.sizes.max()) if len(groups) else 0,
+            "found": facts.n_giant,
+            "largest_group": facts.largest_group,
             "limit": GIANT_FACTOR * max(params.ratios),
             "min_videos": GIANT_MIN_VIDEOS,
         },
-        "edge_kinds": edge_kinds(videos, params),
+        "edge_kinds": facts.edge_kinds,
         "strata": ["label", "method", "dataset", "compression"] if params.rule == "ranked" else [],
-        "n_videos": len(videos),
-        "n_groups": len(groups),
-        "decided_by": _tally(row.rule for row in rows),
-        "counts": _tally(row.split or f"excluded:{row.exclude_reason}" for row in rows),
-        "inputs_sha256": rows_digest(_input_row(video) for video in videos),
-        "base_sha256": rows_digest(asdict(row) for row in base) if base is not None else None,
-        "aliases_sha256": _alias_digest(params),
-        "leaky": any(row.rule == "random" for row in rows),
-        "accepted_leakage": ["donor"] if params.giant == "target-only" and bool(giant.any()) else [],
-        "crossing_groups": len(crossing_groups(videos, rows, params.aliases)),
+        "n_videos": facts.n_videos,
+        "n_groups": facts.n_groups,
+        "decided_by": dict(sorted(facts.decided_by.items())),
+        "counts": dict(sorted(facts.counts.items())),
+        "inputs_sha256": facts.inputs_sha256,
+        "base_sha256": facts.base_sha256,
+        "aliases": sorted_aliases(params.aliases),
+        "aliases_sha256": aliases_digest(params.aliases),
+        "leaky": "random" in facts.decided_by,
+        "accepted_leakage": ["donor"] if params.giant == "target-only" and facts.n_giant else [],
+        "crossing_groups": facts.n_crossing,
     }
+
+
+def rows_table(rows: Sequence[SplitRow]) -> pa.Table:
+    """Return the rows of a split as the manifest `splits`."""
+    columns = []
+    for field in SCHEMA:
+        values = [getattr(row, field.name) for row in rows]
+        plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        array = pa.array(values, plain)
+        columns.append(array.dictionary_encode() if plain != field.type else array)
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 def edge_kinds(videos: Sequence[SplitInput], params: SplitParams) -> list[str]:
@@ -143,16 +191,17 @@ def edge_kinds(videos: Sequence[SplitInput], params: SplitParams) -> list[str]:
     return [kind for kind, present in found.items() if present]
 
 
-def _input_row(video: SplitInput) -> dict[str, Any]:
-    """Spell an input so that the order of its keys does not count."""
-    row = {name: getattr(video, name) for name in SplitInput.__slots__}
-    return {name: sorted(value) if isinstance(value, tuple) else value for name, value in row.items()}
-
-
-def _alias_digest(params: SplitParams) -> str | None:
-    pairs = sorted(sorted(pair) for pair in params.aliases)
-    return sha256_hex(canonical_json(pairs)) if pairs else None
-
-
-def _tally(names: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(names).items()))
+def inputs_digest(videos: Sequence[SplitInput]) -> str:
+    """Return the digest of what a split depends on. Neither the order of videos nor that of their keys counts."""
+    columns = {}
+    for name in SplitInput.__slots__:
+        values = [getattr(video, name) for video in videos]
+        if name in ("video_id", "original_video_id", "sha256"):
+            columns[name] = pa.array([None if value is None else value.hex() for value in values], pa.string())
+        elif name == "label":
+            columns[name] = pa.array(values, pa.int64())
+        elif name in ("dataset", "method", "compression", "official_split"):
+            columns[name] = pa.array(values, pa.string())
+        else:
+            columns[name] = pa.array([sorted(value) for value in values], pa.list_(pa.string()))
+    return table_digest(pa.table(columns))

@@ -2,15 +2,21 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import pyarrow.compute as pc
 
 from lps.manifests.canonical import pretty_json, sha256_hex
 from lps.manifests.codes import QUARANTINE_CODES, Code
-from lps.manifests.components import inputs_from_table
+from lps.manifests.columns import read_columns, rule_path, split_path
+from lps.manifests.components import INPUT_COLUMNS
+from lps.manifests.dataset import read_rule
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.schemas import Row, check_version, read_table, table_bytes
-from lps.manifests.splits import SplitParams, SplitRow, assign_splits, rule_record
+from lps.manifests.schemas import Row, check_version, parquet_bytes, read_table
+from lps.manifests.split_records import recorded_aliases
+from lps.manifests.split_scale import split_table
+from lps.manifests.splits import SplitParams, SplitRow
 from lps.manifests.storage import Store, open_store
 from lps.pipeline.finalize import INDEX_JSON, Summary, committed_shards, read_commit, summarise
 from lps.pipeline.plan import PLAN_JSON, PLAN_VIDEOS, plan_rows
@@ -136,6 +142,7 @@ def _drop_probes(out: Store, codes: Sequence[str]) -> int:
 def add_split_set(location: str, name: str, params: SplitParams, base: str | None) -> dict[str, int]:
     """Write another split set over the shards of a complete data set. Returns counts by split.
 
+    Aliases that the base was made with hold here too: people whom it keeps together must not be parted by new videos.
     The index is rewritten with the new file, last. Raises RefusedError for a name in use, UnreadableError for an
     incomplete data set or an unknown base.
     """
@@ -143,18 +150,21 @@ def add_split_set(location: str, name: str, params: SplitParams, base: str | Non
         raise RefusedError(f"a split set's name is made of letters, digits, '-' and '_', got '{name}'")
     out = open_store(location)
     index = read_index(out)
-    uri = f"manifests/splits/{name}.parquet"
+    uri = split_path(name)
     if uri in index["manifests"]:
         raise RefusedError(f"split set '{name}' exists; split sets are never rewritten, choose another name")
-    videos = read_table("videos", out.read("manifests/videos.parquet"))
-    inputs = inputs_from_table(videos.filter([status != "skipped" for status in videos["status"].to_pylist()]))
-    pinned = None if base is None else _split_rows(out, base)
-    rows = assign_splits(inputs, params, base=pinned)
-    rule = rule_record(params, inputs, rows, pinned)
+    videos = read_columns(out, "videos", (*INPUT_COLUMNS, "status"))
+    videos = videos.filter(pc.not_equal(videos["status"], "skipped"))
+    pinned = None
+    if base is not None:
+        pinned = _split_rows(out, base)
+        known = recorded_aliases(read_rule(out, base))
+        params = replace(params, aliases=tuple(dict.fromkeys((*known, *params.aliases))))
+    table, rule = split_table(videos, params, pinned)
     marks = {"lps.params_sha256": str(index["params_sha256"])}
     files = {
-        uri: (table_bytes("splits", [asdict(row) for row in rows], marks), len(rows)),
-        f"manifests/splits/{name}.json": (pretty_json(rule), None),
+        uri: (parquet_bytes("splits", table, marks), table.num_rows),
+        rule_path(name): (pretty_json(rule), None),
     }
     for path, (data, n_rows) in files.items():
         out.publish(path, data)
@@ -176,7 +186,7 @@ def read_index(out: Store) -> Row:
 
 
 def _split_rows(out: Store, name: str) -> list[SplitRow]:
-    uri = f"manifests/splits/{name}.parquet"
+    uri = split_path(name)
     if not out.exists(uri):
         raise UnreadableError(f"{out.url} has no split set '{name}'")
     rows = read_table("splits", out.read(uri)).to_pylist()

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from lps.manifests.canonical import digest16
 from lps.manifests.components import EMPTY_SHA256, INPUT_COLUMNS, inputs_from_table
 from lps.manifests.errors import RefusedError
-from lps.manifests.schemas import SPLITS, VIDEOS
+from lps.manifests.schemas import SPLITS, VIDEOS, parquet_bytes, table_bytes
 from lps.manifests.split_records import SplitParams
-from lps.manifests.split_scale import SCALE_COLUMNS, assign_group_splits
-from lps.manifests.splits import assign_splits
+from lps.manifests.split_scale import split_table
+from lps.manifests.splits import assign_splits, rule_record
 
 Row = dict[str, Any]
 SCHEMA = pa.schema([VIDEOS.field(name) for name in INPUT_COLUMNS])
@@ -24,22 +24,27 @@ ALIASES = (("seq/1", "seq/2"), ("nowhere", "seq/3"), ("nowhere", "seq/9"), ("alo
 def video(number: int, **values: Any) -> Row:
     row: Row = dict.fromkeys(INPUT_COLUMNS)
     row.update({name: [] for name in INPUT_COLUMNS if name.endswith("_keys")})
-    return row | {"video_id": digest16(str(number)), "label": number % 2, "dataset": "x"} | values
+    return row | {"video_id": digest16(str(number)), "label": number % 2, "dataset": "xy"[number % 23 == 7]} | values
 
 
 def table(rows: list[Row]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def by_rows(videos: pa.Table, params: SplitParams) -> list[Row]:
-    rows = [asdict(row) for row in assign_splits(inputs_from_table(videos), params)]
-    return [{**row, "group_keys": list(row["group_keys"])} for row in rows]
+def split(videos: pa.Table, params: SplitParams) -> pa.Table:
+    return split_table(videos, params)[0]
 
 
 def assert_equal(videos: pa.Table, params: SplitParams) -> set[str]:
-    found = assign_group_splits(videos, params)
+    """Split as a table and as rows; return how the rows were decided."""
+    inputs = inputs_from_table(videos)
+    rows = assign_splits(inputs, params)
+    found, record = split_table(videos, params)
     assert found.schema.equals(SPLITS)
-    assert found.to_pylist() == by_rows(videos, params)
+    assert found.to_pylist() == [{**asdict(row), "group_keys": list(row.group_keys)} for row in rows]
+    assert record == rule_record(params, inputs, rows)
+    marks = {"lps.params_sha256": "0" * 64}
+    assert parquet_bytes("splits", found, marks) == table_bytes("splits", [asdict(row) for row in rows], marks)
     return set(found["rule"].to_pylist())
 
 
@@ -76,24 +81,24 @@ def test_equal_to_the_split_by_rows(rows: list[Row], seed: int, aliased: bool) -
 def test_large_sets_are_hashed_and_order_does_not_matter() -> None:
     rows = [video(i, source_keys=[f"dfdc/src/{i // 6}"], sha256=digest16(str(i)) * 2) for i in range(1200)]
     assert assert_equal(table(rows), SplitParams()) == {"hash"}
-    assert assign_group_splits(table(rows[::-1]), SplitParams()) == assign_group_splits(table(rows), SplitParams())
+    assert split(table(rows[::-1]), SplitParams()) == split(table(rows), SplitParams())
 
 
 def test_chunks_and_other_columns_do_not_matter() -> None:
     rows = [video(i, target_keys=[f"seq/{i // 2}"]) for i in range(400)]
     whole = table(rows)
     pieces = pa.concat_tables([table(rows[:7]), table(rows[7:9]), table(rows[9:]).slice(0, 391)])
-    wanted = assign_group_splits(whole, SplitParams())
-    assert assign_group_splits(pieces, SplitParams()) == wanted
-    assert assign_group_splits(pieces.select(SCALE_COLUMNS), SplitParams()) == wanted
+    extra = whole.append_column("width", pa.array([1] * len(whole)))
+    assert split_table(pieces, SplitParams()) == split_table(extra, SplitParams()) == split_table(whole, SplitParams())
 
 
 def test_batches_are_of_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     videos = table([video(i, target_keys=[f"seq/{i // 2}"], donor_keys=["b", "a"][: i % 3]) for i in range(400)])
     params = SplitParams(giant="component")
-    wanted = assign_group_splits(videos, params).to_pylist()
+    wanted, record = split_table(videos, params)
     monkeypatch.setattr("lps.manifests.split_scale.BATCH_ROWS", 7)
-    assert assign_group_splits(videos, params).to_pylist() == wanted
+    found, again = split_table(videos, params)
+    assert (found.to_pylist(), again) == (wanted.to_pylist(), record)
 
 
 @pytest.mark.parametrize("n", [0, 1, 30])
@@ -105,7 +110,7 @@ def test_few_groups_go_the_slow_way(n: int) -> None:
 def test_a_giant_group_is_refused_or_placed_as_by_rows() -> None:
     rows = [video(i, target_keys=[f"seq/{max(0, i - 300)}"]) for i in range(400)]
     with pytest.raises(RefusedError, match="choose the giant policy"):
-        assign_group_splits(table(rows), SplitParams())
+        split(table(rows), SplitParams())
     assert assert_equal(table(rows), SplitParams(giant="component")) == {"stratified"}
 
 
@@ -113,9 +118,19 @@ def test_repeated_videos_count_once_and_contradictions_are_refused() -> None:
     rows = [video(i, target_keys=[f"seq/{i}"]) for i in range(100)]
     assert_equal(table([*rows, rows[5]]), SplitParams())
     with pytest.raises(RefusedError, match="two different rows"):
-        assign_group_splits(table([*rows, {**rows[5], "label": None}]), SplitParams())
+        split(table([*rows, {**rows[5], "label": None}]), SplitParams())
 
 
-def test_other_rules_are_refused() -> None:
-    with pytest.raises(RefusedError, match="only the rule 'group'"):
-        assign_group_splits(table([video(1)]), SplitParams(rule="ranked"))
+def test_other_rules_go_the_slow_way() -> None:
+    rows = [video(i, target_keys=[f"seq/{i // 2}"]) for i in range(200)]
+    assert assert_equal(table(rows), SplitParams(rule="ranked")) == {"ranked"}
+
+
+def test_a_base_moves_nobody() -> None:
+    rows = [video(i, target_keys=[f"seq/{i // 2}"]) for i in range(200)]
+    base = assign_splits(inputs_from_table(table(rows[:150])), SplitParams())
+    inputs = inputs_from_table(table(rows))
+    made = assign_splits(inputs, SplitParams(seed=3), base)
+    found, record = split_table(table(rows), SplitParams(seed=3), base)
+    assert found.to_pylist() == [{**asdict(row), "group_keys": list(row.group_keys)} for row in made]
+    assert record == rule_record(SplitParams(seed=3), inputs, made, base)

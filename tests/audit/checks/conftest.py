@@ -14,6 +14,7 @@ import pytest
 from lps.manifests import audit_bias, audit_leakage
 from lps.manifests.audit_types import AuditContext, CheckEntry, CheckResult
 from lps.manifests.canonical import digest16
+from lps.manifests.dataset import alias_table
 from lps.manifests.schemas import TABLES, Row
 from lps.manifests.storage import Store
 
@@ -215,6 +216,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[[World], AuditContext]]:
         limits = {**LIMITS, **world.limits}
         for limit, value in limits.items():
             db.execute(f"SET VARIABLE {limit} = {value!r}::DOUBLE")
+        alias_table(db, world.rule if isinstance(world.rule, dict) else {})
         record = tmp_path / "manifests/splits/group.json"
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(world.rule))

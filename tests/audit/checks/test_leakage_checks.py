@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from lps.manifests import audit_leakage
 from lps.manifests.audit_leakage import L1
 from lps.manifests.audit_neardup import chance_distance
-from lps.manifests.audit_queries import placed_inputs
+from lps.manifests.audit_queries import placed_table
 from lps.manifests.audit_types import AuditContext, CheckResult, Level, State
 from lps.manifests.canonical import digest16
 from lps.manifests.components import EMPTY_SHA256
-from lps.manifests.leakage import crossing_groups
+from lps.manifests.dataset import alias_table
+from lps.manifests.leakage import crossing_table_groups
 
 Audited = Callable[[Any], Mapping[str, CheckResult]]
 BROKEN = (State.FAIL, State.WARN, State.ERROR)
@@ -398,12 +399,19 @@ def test_celebdf_official_list_is_found_out(world: Any, leakage_of: Audited, sha
     assert "the people in 70 of" in results["L4"].note
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("abcdef"), st.integers(0, 2)), max_size=8))
-def test_keys_cross_exactly_where_groups_do(drawn: list[tuple[str, str, int]]) -> None:
+LETTERS = st.sampled_from("abcdefgh")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(LETTERS, LETTERS, st.integers(0, 2)), max_size=8),
+    st.lists(st.tuples(LETTERS, LETTERS), max_size=3),
+)
+def test_keys_cross_exactly_where_groups_do(drawn: list[tuple[str, str, int]], aliases: list[tuple[str, str]]) -> None:
     ctx = _keyed(drawn)
-    inputs, rows = placed_inputs(ctx)
-    assert bool(ctx.db.execute(L1.sql).fetchall()) == bool(crossing_groups(inputs, rows))
+    alias_table(ctx.db, {"aliases": [list(pair) for pair in aliases]})
+    videos, codes = placed_table(ctx)
+    assert bool(ctx.db.execute(L1.sql).fetchall()) == bool(crossing_table_groups(videos, codes, tuple(aliases)))
     ctx.db.close()
 
 
