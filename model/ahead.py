@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class FetchAhead:
         self._threads = ThreadPoolExecutor(N_THREADS, thread_name_prefix="lps-fetch")
         self._held: dict[int, Future[HeldShard]] = {}
         self._asked: set[int] = set()
+        self._closed = Event()
         self._queue: deque[int] = deque()
         self._last_step: dict[int, int] = {}
 
@@ -50,7 +52,7 @@ class FetchAhead:
         try:
             held = self._held[number].result()
         except RefusedError:  # there was no room when it was fetched ahead; there may be now
-            self._held[number] = self._threads.submit(self._cache.hold, shard)
+            self._held[number] = self._threads.submit(self._cache.hold, shard, self._closed.is_set)
             held = self._held[number].result()
         return LocalShard(held.path, shard.shown, shard.n_bytes)
 
@@ -64,14 +66,15 @@ class FetchAhead:
         self._release(list(self._held))
 
     def close(self) -> None:
-        """Release every shard and end the threads."""
+        """Release every shard and end the threads, with whatever they are fetching."""
+        self._closed.set()
         self.release()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _fetch_more(self, n: int) -> None:
         for _ in range(max(0, min(n, len(self._queue)))):
             number = self._queue.popleft()
-            self._held[number] = self._threads.submit(self._cache.hold, self._shards[number])
+            self._held[number] = self._threads.submit(self._cache.hold, self._shards[number], self._closed.is_set)
 
     def _release(self, numbers: Sequence[int]) -> None:
         for number in numbers:

@@ -4,7 +4,7 @@ A draw is a function of (seed, epoch, what it is drawn for) and of nothing else,
 number of processes nor on where a killed run began again. A real clip and its fake can share one draw.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from lps.manifests.canonical import unit_interval
 
-Augmentation = Literal["none", "strong"]
+Augmentation = Literal["none", "light", "strong"]
+"""`light`: flip and shift, which keep every pixel's value; `strong`: colour jitter and re-compression besides."""
 Colour = tuple[tuple[float, float, float, float], ...]
 """3x4: RGB of the output from RGB and 1 of the input, on the scale 0 to 255."""
 
@@ -60,21 +61,26 @@ class ClipChange:
     flip: bool
     right_px: int
     down_px: int
-    brightness: float
-    contrast: float
-    saturation: float
-    hue_turn: float
-    jpeg_quality: int | None
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue_turn: float = 0.0
+    jpeg_quality: int | None = None
     """Of the re-compression; None for none."""
 
 
-def draw_change(draws: Draws) -> ClipChange:
-    """Draw the change `strong`: flip, shift, colour jitter and JPEG re-compression."""
+def draw_change(draws: Draws, kind: Augmentation = "strong") -> ClipChange:
+    """Draw the change of one clip."""
     again = draws.unit("jpeg") < JPEG_SHARE
-    return ClipChange(
+    still = ClipChange(
         flip=draws.unit("flip") < FLIP_SHARE,
         right_px=draws.whole("right", -SHIFT_PX, SHIFT_PX),
         down_px=draws.whole("down", -SHIFT_PX, SHIFT_PX),
+    )
+    if kind == "light":
+        return still
+    return replace(
+        still,
         brightness=draws.between("brightness", 1 - BRIGHTNESS, 1 + BRIGHTNESS),
         contrast=draws.between("contrast", 1 - CONTRAST, 1 + CONTRAST),
         saturation=draws.between("saturation", 1 - SATURATION, 1 + SATURATION),
@@ -86,6 +92,8 @@ def draw_change(draws: Draws) -> ClipChange:
 def apply_change(frames: NDArray[np.uint8], change: ClipChange) -> NDArray[np.uint8]:
     """Return (n, H, W, 3) RGB frames of the same shape, all changed alike."""
     moved = _moved(frames, change)
+    if (change.brightness, change.contrast, change.saturation, change.hue_turn) == (1.0, 1.0, 1.0, 0.0):
+        return moved if change.jpeg_quality is None else _recompressed(moved, change.jpeg_quality)
     mean_luma = float(moved.mean(axis=(0, 1, 2)) @ LUMA)  # of the clip: a mean per frame would flicker
     matrix = colour_matrix(change, mean_luma)
     flat = moved.reshape(-1, moved.shape[2], 3)

@@ -3,7 +3,8 @@
 import fcntl
 import hashlib
 import os
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -52,11 +53,12 @@ class ShardCache:
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in PurePosixPath(shard.shown).stem)[-64:]
         return self.folder / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.tar"
 
-    def hold(self, shard: Shard) -> HeldShard:
+    def hold(self, shard: Shard, cancelled: Callable[[], bool] = lambda: False) -> HeldShard:
         """Return a local file of the shard, fetched if need be; it stays until it is released.
 
         Several processes may ask at once: one fetches, the others wait for it. Raises UnreadableError, IntegrityError
-        (wrong size or digest; nothing is kept) and RefusedError where there is no room for it.
+        (wrong size or digest; nothing is kept) and RefusedError where there is no room for it. A download ends early
+        when `cancelled` says so.
         """
         if shard.is_local:
             return HeldShard(shard.local_path)
@@ -70,46 +72,60 @@ class ShardCache:
                     os.utime(path)
                     return HeldShard(path, lock)
                 os.close(lock)
-                self._fetch(shard, path)
+                self._fetch(shard, path, cancelled)
         except OSError as e:
             raise UnreadableError(f"cannot use the shard cache {self.folder}: {e.strerror or e}") from e
 
-    def _fetch(self, shard: Shard, path: Path) -> None:
+    def _fetch(self, shard: Shard, path: Path, cancelled: Callable[[], bool]) -> None:
         lock = _open_lock(path)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.exists():
                 return
-            if shard.n_bytes is not None:
-                self._make_room(shard, shard.n_bytes)
             partial = path.with_suffix(".part")
             try:
-                found = fetch_shard(shard, partial, delays_s=self.retry_delays_s)
-                if shard.n_bytes is None:
-                    self._make_room(shard, found.n_bytes)
-                partial.replace(path)
+                with self._counting():
+                    self._make_room(shard, partial, shard.n_bytes or 0)
+                found = fetch_shard(shard, partial, delays_s=self.retry_delays_s, cancelled=cancelled)
+                with self._counting():
+                    if shard.n_bytes is None:
+                        self._make_room(shard, partial, found.n_bytes)
+                    partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
         finally:
             os.close(lock)
 
-    def _make_room(self, shard: Shard, n_bytes: int) -> None:
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Let one process at a time count what is in the folder, and none rename anything meanwhile."""
+        lock = _open_lock(self.folder / "room")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _make_room(self, shard: Shard, partial: Path, n_bytes: int) -> None:
+        """Set room aside for a copy, as the size of its unfinished file."""
+        excess = n_bytes - self.max_bytes
         copies = []
-        for path in self.folder.glob("*.tar"):
-            with suppress(FileNotFoundError):  # another process made room
-                facts = path.stat()
-                copies.append((facts.st_mtime_ns, facts.st_size, path))
-        excess = sum(size for _, size, _ in copies) + n_bytes - self.max_bytes
+        for path in self.folder.iterdir():
+            if path.suffix in (".tar", ".part") and path != partial:
+                with suppress(FileNotFoundError):  # a download that failed
+                    facts = path.stat()
+                    excess += facts.st_size
+                    copies.append((facts.st_mtime_ns, facts.st_size, path))
         for _, size, path in sorted(copies):
-            if excess <= 0:
-                return
-            if _remove_unless_held(path):
+            if excess > 0 and _remove_unless_held(path):
                 excess -= size
         if excess > 0:
             raise RefusedError(
                 f"no room for shard {shard.shown} in the cache {self.folder}: {self.max_bytes} bytes do not hold the "
                 "shards in use; allow more, or shuffle within a smaller window"
             )
+        partial.touch()
+        os.truncate(partial, n_bytes)
 
 
 def _open_lock(path: Path) -> int:

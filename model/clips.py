@@ -132,8 +132,8 @@ class ClipDecoder(Dataset["Batch | LpsError"]):
         first, stop = frame_span(len(images), self.options.n_frames, start, draws.unit("start"))
         n = stop - first
         decode(images[first:stop], first, sample.side_px, out[:n])
-        if self.options.augment == "strong":
-            out[:n] = apply_change(out[:n], draw_change(draws))
+        if self.options.augment != "none":
+            out[:n] = apply_change(out[:n], draw_change(draws, self.options.augment))
         out[n:] = out[n - 1]
 
 

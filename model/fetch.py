@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException, HTTPResponse
@@ -37,19 +37,29 @@ class Fetched:
     """ETag or date that the server gave; empty where it gave none."""
 
 
-def fetch_shard(shard: Shard, target: Path, *, delays_s: tuple[float, ...] = RETRY_DELAYS_S) -> Fetched:
+def fetch_shard(
+    shard: Shard,
+    target: Path,
+    *,
+    delays_s: tuple[float, ...] = RETRY_DELAYS_S,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Fetched:
     """Copy a remote shard to `target`, and check it against what is known of it.
 
-    Raises UnreadableError where it cannot be read (after `len(delays_s)` more attempts over HTTP) or written, and
-    IntegrityError where size or SHA-256 differ from the shard's record, or the file changed since it was indexed.
+    A file that is there is written over from its start, so that room may be set aside for it.
+    Raises UnreadableError where it cannot be read (after `len(delays_s)` more attempts over HTTP) or written, or when
+    `cancelled` says so, and IntegrityError where size or SHA-256 differ from the shard's record, or the file changed
+    since it was indexed.
     """
     try:
-        with target.open("wb") as sink:
-            download = _Download(shard, sink)
+        target.touch()
+        with target.open("r+b") as sink:
+            download = _Download(shard, sink, cancelled)
             if is_http(shard):
                 _over_http(download, delays_s)
             else:
                 _in_ranges(download)
+            sink.truncate(download.n_bytes)
     except OSError as e:
         raise UnreadableError(f"cannot keep a copy of shard {shard.shown}: {e.strerror or e}") from e
     fetched = Fetched(download.n_bytes, download.digest.hexdigest(), download.mark)
@@ -109,11 +119,14 @@ class _Download:
 
     shard: Shard
     sink: BinaryIO | None
+    cancelled: Callable[[], bool] = lambda: False
     n_bytes: int = 0
     mark: str = ""
     digest: Any = field(default_factory=hashlib.sha256)
 
     def add(self, data: bytes) -> None:
+        if self.cancelled():
+            raise UnreadableError(f"shard {self.shard.shown} is no longer wanted")
         if self.sink is not None:
             try:
                 self.sink.write(data)
@@ -125,7 +138,6 @@ class _Download:
     def restart(self, mark: str) -> None:
         if self.sink is not None:
             self.sink.seek(0)
-            self.sink.truncate()
         self.n_bytes, self.mark, self.digest = 0, mark, hashlib.sha256()
 
 

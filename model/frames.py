@@ -1,6 +1,5 @@
 """Which frames of a clip are used, and how they reach the network: uint8 until they are on the device."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -48,11 +47,3 @@ def blocks_to_frames(blocks: Tensor) -> Tensor:
     mean, std = (torch.tensor(v, device=blocks.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
     pixels = blocks.permute(0, 1, 3, 4, 5, 2).flatten(1, 2).float() * std + mean
     return (pixels * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def pad_frames(n_frames: int, n_wanted: int) -> Sequence[int]:
-    """Return frame numbers 0 to `n_frames` - 1, the last repeated until there are `n_wanted`.
-
-    `pad_frames(3, 5)` is 0, 1, 2, 2, 2.
-    """
-    return [min(k, n_frames - 1) for k in range(n_wanted)]

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lps.manifests.canonical import digest16, pretty_json, sha256_hex
-from lps.manifests.schemas import SCHEMA_VERSION, TABLES, Row, table_bytes
+from lps.manifests.schemas import SCHEMA_VERSION, TABLES, Row, read_table, table_bytes
 from lps.model.cache import ShardCache
 
 Members = dict[str, bytes]
@@ -123,6 +123,12 @@ class Maker:
         for number, specs in enumerate(shards):
             write_tar(out / f"train-{number:06d}.tar", specs, spoil)
         return f"{out}/train-{{000000..{len(shards) - 1:06d}}}.tar"
+
+    def rewrite_shard_size(self, out: Path, n_bytes: int) -> None:
+        """Let the manifest of shards claim another size for all of them."""
+        path = out / "manifests/shards.parquet"
+        rows = [{**row, "bytes": n_bytes} for row in read_table("shards", path.read_bytes()).to_pylist()]
+        path.write_bytes(table_bytes("shards", rows, {}))
 
 
 @pytest.fixture
@@ -287,6 +293,8 @@ class WebServer:
     break_after_bytes: list[int] = field(default_factory=list)
     """Each answer with a body takes the next one, and ends after so many bytes; when none are left, answers are whole.
     """
+    on_break: Callable[[], object] = int
+    """Called after each break."""
     ranges: bool = True
     requests: list[str] = field(default_factory=list)
     """`GET path range` of every request."""
@@ -311,7 +319,7 @@ def web(tmp_path: Path) -> Iterator[WebServer]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
+    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_address[1]}"
     yield state
@@ -344,6 +352,9 @@ def _answer(handler: BaseHTTPRequestHandler, state: WebServer, *, body: bool) ->
     handler.end_headers()
     if body:
         sent = data[start:stop]
-        if state.break_after_bytes and len(sent) > 1:
+        broken = bool(state.break_after_bytes)
+        if broken:
             sent = sent[: state.break_after_bytes.pop(0)]
         handler.wfile.write(sent)
+        if broken:
+            state.on_break()
