@@ -94,10 +94,9 @@ def apply_change(frames: NDArray[np.uint8], change: ClipChange) -> NDArray[np.ui
     moved = _moved(frames, change)
     if (change.brightness, change.contrast, change.saturation, change.hue_turn) == (1.0, 1.0, 1.0, 0.0):
         return moved if change.jpeg_quality is None else _recompressed(moved, change.jpeg_quality)
-    mean_luma = float(moved.mean(axis=(0, 1, 2)) @ LUMA)  # of the clip: a mean per frame would flicker
-    matrix = colour_matrix(change, mean_luma)
     flat = moved.reshape(-1, moved.shape[2], 3)
-    coloured = np.asarray(cv2.transform(flat, matrix), np.uint8).reshape(moved.shape)
+    mean_luma = float(np.dot(cv2.mean(flat)[:3], LUMA))  # of the clip: a mean per frame would flicker
+    coloured = np.asarray(cv2.transform(flat, colour_matrix(change, mean_luma)), np.uint8).reshape(moved.shape)
     return coloured if change.jpeg_quality is None else _recompressed(coloured, change.jpeg_quality)
 
 
@@ -114,11 +113,16 @@ def colour_matrix(change: ClipChange, mean_luma: float) -> NDArray[np.float64]:
 
 def _moved(frames: NDArray[np.uint8], change: ClipChange) -> NDArray[np.uint8]:
     height, width = frames.shape[1:3]
-    rows = np.clip(np.arange(height) - change.down_px, 0, height - 1)
-    columns = np.clip(np.arange(width) - change.right_px, 0, width - 1)
-    if change.flip:
-        columns = columns[::-1]
-    return frames[:, rows[:, None], columns[None, :]]
+    top, left = SHIFT_PX - change.down_px, SHIFT_PX - change.right_px
+    out = np.empty_like(frames)
+    for k, frame in enumerate(frames):
+        wide = cv2.copyMakeBorder(frame, SHIFT_PX, SHIFT_PX, SHIFT_PX, SHIFT_PX, cv2.BORDER_REPLICATE)
+        cut = wide[top : top + height, left : left + width]
+        if change.flip:
+            cv2.flip(cut, 1, dst=out[k])
+        else:
+            out[k] = cut
+    return out
 
 
 def _recompressed(frames: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

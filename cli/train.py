@@ -1,0 +1,158 @@
+"""lps-train: shards in, a detector and its scores out."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from lps.cli.common import VERSION, LpsGroup
+from lps.manifests.errors import RefusedError
+
+if TYPE_CHECKING:
+    from lps.model.presets import StageName
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PRESETS = ("paper", "strong", "small")
+
+
+@click.group(cls=LpsGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="lps-train")
+def main() -> None:
+    """Train and judge the Latent Pattern Sensing detector on shards of face clips.
+
+    \b
+    Exit codes: 0 done, 2 wrong usage, 3 refused (another configuration, leaky split, nothing to judge),
+    4 something cannot be read or written, 5 bytes are not what they must be.
+
+    \b
+    Example:
+      lps-train pretrain runs/pre --data out/ --init random
+      lps-train classify runs/cls --data out/ --init runs/pre/checkpoints/best.pt
+      lps-train distill runs/ssd --data out/ --init runs/cls/checkpoints/best.pt
+      lps-train evaluate runs/eval --data out/ --split test --checkpoint runs/ssd/checkpoints/best.pt
+    """
+
+
+def stage_options(command: F) -> F:
+    """Give a command the arguments that all stages share."""
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    option = partial(click.option, show_default=True)
+    decorators = [
+        click.argument("run", type=click.Path(file_okay=False, path_type=Path)),
+        option("--data", metavar="OUT", help="Data set of lps-prep: folder or URL."),
+        option("--split", default="train", help="Split to learn from."),
+        option("--val-split", default="val", help="Split to validate with; 'none' for none."),
+        option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]"),
+        option("--shards", metavar="PATTERN", help="Shards instead of --data: 'URL/train-{000000..000009}.tar'."),
+        option("--val-shards", metavar="PATTERN", help="Shards to validate with."),
+        option("--preset", type=click.Choice(PRESETS), default="paper", help="Recipe to start from."),
+        option("--config", type=file, help="TOML file with all other settings (docs/train.md)."),
+        option("--seed", type=click.IntRange(min=0), default=0, help="Decides first weights, order, augmentation."),
+        option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky."),
+    ]
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+INIT = partial(click.option, "--init", required=True, metavar="FILE|random", help="Checkpoint to start from.")
+
+
+@main.command()
+@stage_options
+@INIT()
+def pretrain(**asked: Any) -> None:
+    """Learn encoder and aggregator by predicting feature maps, without labels (section 3.3 of the paper).
+
+    \b
+    Example:
+      lps-train pretrain runs/pre --data out/ --init random --preset small
+    """
+    run_stage("pretrain", asked)
+
+
+@main.command()
+@stage_options
+@INIT()
+@click.option("--head", type=click.Choice(["linear", "svm"]), default="linear", show_default=True, help="svm is LPS_c.")
+def classify(head: str, **asked: Any) -> None:
+    """Learn the detector from labels; --init random is LPS_ri, --head svm is LPS_c.
+
+    \b
+    Example:
+      lps-train classify runs/cls --data out/ --init runs/pre/checkpoints/best.pt
+    """
+    run_stage("classify", asked, svm=head == "svm")
+
+
+@main.command()
+@stage_options
+@INIT()
+def distill(**asked: Any) -> None:
+    """Fine-tune a detector by selective self-distillation with its encoder frozen (section 3.4, LPS_ssd).
+
+    \b
+    Example:
+      lps-train distill runs/ssd --data out/ --init runs/cls/checkpoints/best.pt
+    """
+    run_stage("distill", asked)
+
+
+@main.command()
+@stage_options
+def encoder(**asked: Any) -> None:
+    """Stage 0 of LPS_e: learn the encoder alone from labels of single blocks ([net] encoder = "i3d").
+
+    \b
+    Example:
+      lps-train encoder runs/i3d --data out/ --config i3d.toml
+    """
+    run_stage("encoder", {**asked, "init": "random"})
+
+
+def run_stage(stage: "StageName", asked: dict[str, Any], *, svm: bool = False) -> None:
+    """Train a stage as asked on the command line."""
+    from lps.cli.train_progress import TrainProgress
+    from lps.model.presets import preset_for, read_settings
+    from lps.model.setup import Sources
+    from lps.model.train import Job, train
+
+    if (asked["data"] is None) == (asked["shards"] is None):
+        raise click.UsageError("name either a data set (--data) or shards (--shards)")
+    sources = Sources(
+        data=asked["data"],
+        split=asked["split"],
+        val_split=None if asked["val_split"] == "none" else asked["val_split"],
+        split_set=asked["split_set"],
+        shards=asked["shards"],
+        val_shards=asked["val_shards"],
+        allow_leaky=asked["allow_leaky"],
+    )
+    preset = preset_for(asked["preset"], stage, read_settings(asked["config"]))
+    job = Job(stage=stage, out=asked["run"], sources=sources, preset=preset, init=asked["init"], seed=asked["seed"])
+    if svm:
+        from lps.model.svm import train_svm
+
+        click.echo(summary(train_svm(job)))
+        return
+    if stage == "distill" and job.init == "random":
+        raise RefusedError("distillation needs a trained detector: give its checkpoint with --init")
+    first = int(os.environ.get("RANK", "0")) == 0
+    with TrainProgress() as progress:
+        result = train(job, progress.on_event if first else lambda kind, facts: None)
+    if first:
+        click.echo(summary(result))
+        click.echo(f"best checkpoint: {job.out / result['checkpoint']} (step {result['best_step']})")
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Return one line on a finished stage."""
+    last = ", ".join(f"{k} {v:.4g}" for k, v in result["last"].items() if isinstance(v, float) and k in ("loss", "auc"))
+    bad = f", {result['n_bad_samples']} bad samples" if result["n_bad_samples"] else ""
+    leaky = ", on a LEAKY split set" if result["data"].get("leaky") else ""
+    done = f"{result['stage']}: {result['epochs']} epochs, {result['steps']} steps"
+    return f"{done}; validation: {last or 'none'}{bad}{leaky}"

@@ -1,0 +1,167 @@
+"""The stages of training as modules: tensors of a batch in, its loss and what is worth logging out.
+
+`encoder` is stage 0 of LPS_e, `pretrain` is section 3.3 of the paper, `classify` and `distill` are section 3.4.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from lps.model.detector import N_CLASSES, AggPart, Detector
+from lps.model.frames import frames_to_blocks
+from lps.model.losses import DistillParams, selective_distillation
+from lps.model.network import NetParams, build_encoder
+from lps.model.pretrainer import PredictiveNet, pretrain_loss
+
+Values = dict[str, Tensor]
+
+
+class BlockClassifier(nn.Module):
+    """Stage 0 of LPS_e: the encoder learns real from fake on single blocks, by a mean over places and a linear layer.
+
+    The paper pretrains I3D "on the real/fake task" without details; other stages then start from its `backbone`.
+    """
+
+    def __init__(self, params: NetParams) -> None:
+        super().__init__()
+        self.params = params
+        self.backbone = build_encoder(params)
+        self.block_fc = nn.Linear(self.backbone.out_channels, N_CLASSES)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(B, N, 3, T, H, W) -> logits of every block (B, N, 2)."""
+        z = self.backbone(clips.flatten(0, 1))
+        return self.block_fc(F.relu(z).mean((-2, -1)).float()).unflatten(0, clips.shape[:2])  # type: ignore[no-any-return]
+
+
+class Stage(nn.Module):
+    """A network with the loss that it learns from; one level of subclasses, one for each stage."""
+
+    network: nn.Module
+
+    def __init__(self, block_frames: int, *, channels_last: bool = False) -> None:
+        super().__init__()
+        self.block_frames = block_frames
+        self.channels_last = channels_last
+
+    def blocks(self, frames: Tensor) -> Tensor:
+        """(B, N T, H, W, 3) uint8 -> (B, N, 3, T, H, W) normalised."""
+        blocks = frames_to_blocks(frames, self.block_frames)
+        return blocks if self.channels_last else blocks.contiguous()
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Values]:
+        """Return the loss of a batch, a scalar, and further values, detached."""
+        raise NotImplementedError
+
+
+class EncoderStage(Stage):
+    """Cross entropy of every block with its clip's label."""
+
+    def __init__(self, network: BlockClassifier, block_frames: int, *, channels_last: bool = False) -> None:
+        super().__init__(block_frames, channels_last=channels_last)
+        self.network = network
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Values]:
+        """Frames and labels."""
+        logits = self.network(self.blocks(inputs)).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1]))
+        return loss, {"accuracy": (logits.mean(1).argmax(1) == labels).float().mean()}
+
+
+class PretrainStage(Stage):
+    """Contrastive prediction, both directions; labels are not used."""
+
+    def __init__(self, network: PredictiveNet, block_frames: int, *, channels_last: bool = False) -> None:
+        super().__init__(block_frames, channels_last=channels_last)
+        self.network: PredictiveNet = network
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Values]:
+        """Frames; the loss is the sum over directions."""
+        del labels
+        predictions = self.network(self.blocks(inputs))
+        found = pretrain_loss(predictions, self.network.pretrain)
+        values: Values = {}
+        for name, contrast in zip(("forward", "backward"), found.directions, strict=False):
+            values[f"loss_{name}"] = contrast.loss.detach()
+            values[f"top1_{name}"] = contrast.top1
+            values[f"top5_{name}"] = contrast.top5
+        chance = torch.log(torch.tensor(float(found.directions[0].n_candidates)))
+        mean = found.total.detach() / len(found.directions)
+        return found.total, {**values, "share_of_chance": mean / chance.to(mean.device)}
+
+
+class ClassifyStage(Stage):
+    """Cross entropy; every parameter learns."""
+
+    def __init__(self, network: Detector, block_frames: int, *, channels_last: bool = False) -> None:
+        super().__init__(block_frames, channels_last=channels_last)
+        self.network: Detector = network
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Values]:
+        """Frames and labels."""
+        logits = self.logits(inputs)
+        return F.cross_entropy(logits, labels), {"accuracy": (logits.argmax(1) == labels).float().mean()}
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Frames -> (B, 2)."""
+        return self.network(self.blocks(inputs))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class DistillOptions:
+    """What is distilled, and into which part."""
+
+    loss: DistillParams
+    part: AggPart = "out_gate"
+
+
+class DistillStage(Stage):
+    """Selective self-distillation: the student starts as a copy of its teacher and learns in the head and `part`.
+
+    Both share the frozen encoder, so feature maps are computed once; they may come from a cache instead of frames.
+    """
+
+    def __init__(
+        self,
+        student: Detector,
+        teacher: Detector,
+        options: DistillOptions,
+        block_frames: int,
+        *,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__(block_frames, channels_last=channels_last)
+        self.network: Detector = student
+        self.network.freeze(options.part)
+        self.options = options
+        # Not a submodule: the teacher is no part of what is trained, saved or kept in step between processes.
+        self._teacher = (teacher.eval().requires_grad_(False),)  # noqa: FBT003
+
+    @property
+    def teacher(self) -> Detector:
+        """The frozen detector that the student started from."""
+        return self._teacher[0]
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Values]:
+        """Frames (uint8) or feature maps (B, N, C, h, w), and labels."""
+        z = self.maps(inputs)
+        with torch.no_grad():
+            taught = self.teacher.classify(z)
+        logits = self.network.classify(z)
+        loss = selective_distillation(logits, taught, labels, self.options.loss)
+        return loss, {
+            "cross_entropy": F.cross_entropy(logits.detach(), labels),
+            "selected": (taught.argmax(1) == labels).float().mean(),
+            "accuracy": (logits.argmax(1) == labels).float().mean(),
+        }
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Frames or feature maps -> the student's logits (B, 2)."""
+        return self.network.classify(self.maps(inputs))
+
+    @torch.no_grad()
+    def maps(self, inputs: Tensor) -> Tensor:
+        """Frames -> feature maps; feature maps stay what they are."""
+        return self.network.encode_clips(self.blocks(inputs)) if inputs.dtype == torch.uint8 else inputs.float()
