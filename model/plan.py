@@ -50,6 +50,11 @@ class PlanOptions:
             raise ValueError(f"a batch of pairs has an even size, got {self.batch_size}")
 
 
+def evaluation_plan(batch_size: int) -> PlanOptions:
+    """Return the plan of an evaluation: everything once, in the order of the shards; ranks need not stay in step."""
+    return PlanOptions(batch_size=batch_size, shuffle=False, equal_steps=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Which of how many processes this is."""

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from typing import Any, Self
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
@@ -256,7 +257,7 @@ def _usable(data: ClipData, read: ReadOptions) -> ClipData:
             f"nothing to read: of {len(data)} samples, {left.n_unlabelled} have no label and {left.n_short} fewer than "
             f"{read.n_frames} frames"
         )
-    return chosen
+    return replace(chosen, samples=chosen.samples.combine_chunks())  # picking rows from many chunks is slow
 
 
 def _image_px(data: ClipData, read: ReadOptions) -> int:
@@ -287,7 +288,13 @@ def _loader(decoder: ClipDecoder, requests: _Requests, work: WorkOptions) -> "Da
         multiprocessing_context=context,
         prefetch_factor=work.batches_ahead,
         persistent_workers=True,
+        worker_init_fn=_start_worker,
     )
+
+
+def _start_worker(_number: int) -> None:
+    cv2.setNumThreads(1)  # there are as many processes as cores
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged image is told by its sample
 
 
 def _same(value: Any) -> Any:

@@ -21,7 +21,7 @@ from lps.manifests.schemas import SCHEMA_VERSION, TABLES, Row, read_table, table
 from lps.model.cache import ShardCache
 
 Members = dict[str, bytes]
-Spoil = Callable[[Members], None]
+Spoil = Callable[[Members], object]
 """Changes the members of a sample in the tar, while manifests go on to describe the unspoiled one."""
 NOTHING: Mapping[str, Spoil] = MappingProxyType({})
 

@@ -45,7 +45,7 @@ def picture() -> Frames:
 
 def changed(frame: Frames, **changes: float | None) -> Frames:
     """Return one frame after a change."""
-    return apply_change(frame[None], replace(NOTHING, **changes))[0]  # type: ignore[arg-type]
+    return apply_change(frame[None], replace(NOTHING, **changes))[0]  # type: ignore[arg-type, no-any-return]
 
 
 def test_no_change_is_no_change(picture: Frames) -> None:

@@ -220,7 +220,7 @@ def million() -> ClipData:
     group = number // 5
     fake = number % 5 > 0
 
-    def ids(values: np.ndarray) -> pa.Array:  # type: ignore[type-arg]
+    def ids(values: np.ndarray) -> pa.Array:
         packed = np.zeros((n, 16), np.uint8)
         packed[:, :8] = values.astype(">u8").view(np.uint8).reshape(n, 8)
         return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), n, [None, pa.py_buffer(packed)])

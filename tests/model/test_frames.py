@@ -11,7 +11,7 @@ from lps.model.frames import IMAGENET_MEAN, IMAGENET_STD, blocks_to_frames, fram
 @given(n=st.integers(1, 100), wanted=st.integers(1, 100), position=st.floats(0, 1, exclude_max=True))
 def test_a_span_is_inside_and_as_long_as_can_be(n: int, wanted: int, position: float) -> None:
     for start in ("seeded", "centre", "first"):
-        first, stop = frame_span(n, wanted, start, position)  # type: ignore[arg-type]
+        first, stop = frame_span(n, wanted, start, position)
         assert 0 <= first < stop <= n
         assert stop - first == min(n, wanted)
 

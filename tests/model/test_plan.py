@@ -15,6 +15,7 @@ from lps.model.plan import (
     Place,
     PlanOptions,
     balanced_order,
+    evaluation_plan,
     natural_order,
     pair_order,
     plan_epoch,
@@ -75,7 +76,7 @@ def test_every_sample_is_read_once_and_ranks_stay_in_step(
 @settings(max_examples=100, deadline=None)
 @given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=5), world=st.integers(1, 6), batch=st.integers(1, 5))
 def test_evaluation_reads_everything_once_in_the_order_of_the_shards(sizes: list[int], world: int, batch: int) -> None:
-    options = PlanOptions(batch_size=batch, shuffle=False, equal_steps=False)
+    options = evaluation_plan(batch)
     found = reads(plans(natural_order(shards_of(*sizes), options, 0), options, world))
     assert [sample for rank in found for step in rank for sample in step] == list(range(sum(sizes)))
     assert all(1 <= len(step) <= batch for rank in found for step in rank)
@@ -162,7 +163,7 @@ def test_a_rest_smaller_than_the_ranks_is_spread_over_two_steps() -> None:
     assert [[len(step) for step in rank] for rank in found] == [[4, 3, 2], [4, 2, 2]]
 
 
-def test_a_million_samples_are_planned_fast_enough() -> None:
+def test_a_million_samples_can_be_planned() -> None:
     shards = np.arange(1_000_000) // 230
     options = PlanOptions()
     plan = plan_epoch(natural_order(shards, options, 0), options, Place(3, 8))

@@ -1,0 +1,230 @@
+"""Samples per second of the trainer's data reader beside its bound and beside the usual way; one table, one run.
+
+    python benchmarks/train.py                       clips of 60 frames of 224 px, as many workers as cores
+    python benchmarks/train.py --clips 256 --workers 8
+
+Rows: (i) tars read from end to end and nothing decoded, the bound of any reader; (ii) plain `webdataset`, Pillow, and
+torch's loader; (iii) this project's reader, without and with augmentation, and with frames resized while they are read.
+All with the same number of processes, one thread each, over the same shards, after a first pass that starts them.
+"""
+
+import argparse
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader, IterableDataset
+
+from lps.manifests.canonical import canonical_json, digest16
+from lps.model.cache import ShardCache
+from lps.model.clips import ReadOptions
+from lps.model.plan import PlanOptions
+from lps.model.reader import ClipReader, WorkOptions
+from lps.model.scan import open_shards
+from lps.pipeline.demo_faces import PORTRAITS, load_portrait
+from lps.pipeline.encode import encode_image
+from lps.pipeline.params import Params
+
+N_SHARDS = 8
+N_FRAMES = 60
+IMAGE_PX = 224
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all rows have in common."""
+
+    pattern: str
+    folder: Path
+    n_clips: int
+    n_workers: int
+    batch_size: int
+    n_passes: int
+
+    def paths(self) -> list[Path]:
+        """Return the shards."""
+        return sorted((self.folder / "shards").glob("*.tar"))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table."""
+
+    name: str
+    value: str
+    unit: str
+    note: str = ""
+
+
+# ---- shards to read --------------------------------------------------------------------------------------------------
+
+
+def write_shards(folder: Path, n_clips: int) -> str:
+    """Write moving portraits with a sensor's noise, as `lps-prep` writes clips; return the pattern of the shards."""
+    (folder / "shards").mkdir(parents=True)
+    for number in range(N_SHARDS):
+        with tarfile.open(folder / f"shards/train-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for clip in range(number, n_clips, N_SHARDS):
+                key = digest16("bench", str(clip)).hex()
+                for ext, data in clip_members(clip, key):
+                    info = tarfile.TarInfo(f"{key}.{ext}")
+                    info.size = len(data)
+                    tar.addfile(info, _stream(data))
+    return f"{folder}/shards/train-{{000000..{N_SHARDS - 1:06d}}}.tar"
+
+
+def clip_members(number: int, key: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of one clip."""
+    rng = np.random.default_rng(number)
+    portrait = load_portrait(PORTRAITS[number % 2])
+    x0, y0 = portrait.face.min(0)
+    side = 1.4 * float(np.ptp(portrait.face, axis=0).max())
+    for k in range(N_FRAMES):
+        scale = IMAGE_PX / side
+        shift = rng.normal(0, 1.0, 2) + k * 0.1
+        matrix = np.array([[scale, 0, -x0 * scale + 30 + shift[0]], [0, scale, -y0 * scale + 40 + shift[1]]])
+        warped = cv2.warpAffine(portrait.rgba[:, :, :3], matrix, (IMAGE_PX, IMAGE_PX), flags=cv2.INTER_LINEAR)
+        noisy = warped.astype(np.float32) + rng.normal(0, 1.6, (IMAGE_PX, IMAGE_PX, 1)).astype(np.float32)
+        yield f"{k:02d}.jpg", encode_image(np.clip(noisy, 0, 255).astype(np.uint8), Params())
+    yield "cls", str(number % 2).encode()
+    facts = {"clip_id": key, "video_id": key, "dataset": "bench", "label": number % 2, "method": None}
+    yield "json", canonical_json({**facts, "track_id": 0, "pts_s": [k / 25 for k in range(N_FRAMES)]})
+
+
+def _stream(data: bytes) -> Any:
+    import io
+
+    return io.BytesIO(data)
+
+
+# ---- readers: each returns a function that makes one pass and counts what came -------------------------------------
+
+Pass = Callable[[], int]
+
+
+class RawTars(IterableDataset[int]):
+    """Every byte of a worker's shards, through `webdataset`; nothing decoded. Yields 1 for each sample."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = [str(path) for path in paths]
+
+    def __iter__(self) -> Iterator[int]:
+        from webdataset.tariterators import group_by_keys, tar_file_expander
+
+        worker = torch.utils.data.get_worker_info()
+        mine = self.paths[worker.id :: worker.num_workers] if worker else self.paths
+        sources = ({"url": path, "stream": Path(path).open("rb")} for path in mine)  # noqa: SIM115
+        yield from (1 for _ in group_by_keys(tar_file_expander(sources)))
+
+
+def stack_frames(sample: dict[str, Any]) -> tuple[NDArray[np.uint8], int]:
+    """Return the clip and its label from what `webdataset` decoded."""
+    frames = [sample[f"{k:02d}.jpg"] for k in range(N_FRAMES)]
+    return np.stack(frames), int(sample["cls"])
+
+
+def raw_reader(bench: Bench) -> tuple[Pass, Callable[[], None]]:
+    """(i)."""
+    loader = _torch_loader(RawTars(bench.paths()), bench)
+    return (lambda: sum(1 for _ in loader)), lambda: None
+
+
+def plain_reader(bench: Bench) -> tuple[Pass, Callable[[], None]]:
+    """(ii) as `webdataset`'s own documentation has it: shards shared out among workers, `rgb8` decodes by Pillow."""
+    import webdataset as wds
+
+    urls = [str(path) for path in bench.paths()]
+    clips = wds.WebDataset(urls, shardshuffle=False).decode("rgb8").map(stack_frames).batched(bench.batch_size)
+    loader = _torch_loader(clips, bench)
+    return (lambda: sum(len(labels) for _, labels in loader)), lambda: None
+
+
+def _torch_loader(data: Any, bench: Bench) -> Iterable[Any]:
+    ahead: dict[str, Any] = {"prefetch_factor": 2, "persistent_workers": True, "multiprocessing_context": "forkserver"}
+    return DataLoader(data, None, num_workers=bench.n_workers, **(ahead if bench.n_workers else {}))
+
+
+def our_reader(read: ReadOptions) -> Callable[[Bench], tuple[Pass, Callable[[], None]]]:
+    """(iii)."""
+
+    def make(bench: Bench) -> tuple[Pass, Callable[[], None]]:
+        data = open_shards(bench.pattern, ShardCache(bench.folder / "cache"))
+        plan = PlanOptions(batch_size=bench.batch_size)
+        reader = ClipReader(data, read, plan, WorkOptions(n_workers=bench.n_workers))
+        return (lambda: sum(len(batch) for batch in reader.epoch(0))), reader.close
+
+    return make
+
+
+READERS: dict[str, Callable[[Bench], tuple[Pass, Callable[[], None]]]] = {
+    "(i) tars, nothing decoded": raw_reader,
+    "(ii) webdataset, Pillow": plain_reader,
+    "(iii) lps reader": our_reader(ReadOptions()),
+    "(iii) lps reader, strong augmentation": our_reader(ReadOptions(augment="strong")),
+    "(iii) lps reader, frames of 112 px": our_reader(ReadOptions(image_px=112)),
+}
+
+
+def measure_readers(bench: Bench) -> list[Row]:
+    """Return samples per second of every reader: the median of a few passes, taken in turns."""
+    passes = {name: make(bench) for name, make in READERS.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    for turn in range(bench.n_passes + 1):
+        for name, (one_pass, _) in passes.items():
+            start = time.perf_counter()
+            n = one_pass()
+            if n != bench.n_clips:
+                raise RuntimeError(f"{name} gave {n} of {bench.n_clips} samples")
+            if turn:  # the first starts the workers and fills the page cache
+                seconds[name].append(time.perf_counter() - start)
+    for _, close in passes.values():
+        close()
+    speed = {name: bench.n_clips / float(np.median(times)) for name, times in seconds.items()}
+    usual = speed["(ii) webdataset, Pillow"]
+    return [Row(name, f"{value:,.1f}", "samples/s", f"{value / usual:.2f} x (ii)") for name, value in speed.items()]
+
+
+PARTS: dict[str, Callable[[Bench], list[Row]]] = {"readers": measure_readers}
+"""Each part adds its rows to the table."""
+
+
+def main() -> None:
+    """Write the shards, run the parts and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--parts", default=",".join(PARTS))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    folder = Path(tempfile.mkdtemp(prefix="lps-train-"))
+    try:
+        pattern = write_shards(folder, args.clips)
+        bench = Bench(pattern, folder, args.clips, args.workers, args.batch, args.passes)
+        size = sum(path.stat().st_size for path in bench.paths()) / args.clips / 1e6
+        title = f"{args.clips} clips of {N_FRAMES} frames, {IMAGE_PX} px, {size:.2f} MB each; {args.workers} workers"
+        table = Table("what", "value", "unit", "note", title=title)
+        for part in args.parts.split(","):
+            for row in PARTS[part](bench):
+                table.add_row(row.name, row.value, row.unit, row.note)
+    finally:
+        shutil.rmtree(folder)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
