@@ -16,6 +16,7 @@ from lps.manifests.components import INPUT_COLUMNS
 from lps.manifests.dataset import (
     fetch_number,
     fetch_rows,
+    listing,
     local_manifest,
     read_json,
     read_rule,
@@ -59,7 +60,8 @@ R4 = CheckSpec(
     id="R4",
     title="Provenance is complete",
     rule="The plan names its parameters and their digest, the versions of the program, of Python and of every library "
-    "that decodes, warps or encodes, the device, and the SHA-256 of each weight file; none is absent.",
+    "that decodes, warps or encodes, the device, and the SHA-256 of each weight file; none is absent. The runs that "
+    "are kept in runs/ were of one commit, and of no modified checkout.",
     remedy="Prepare again with `lps-prep run`, which records them, from an environment in which they are installed.",
     severity=Severity.WARN,
 )
@@ -229,8 +231,29 @@ def check_provenance(ctx: AuditContext) -> CheckResult:
     missing += [f"plan.{name}" for name in ("params", "params_sha256", "split") if not ctx.plan.get(name)]
     missing += [f"versions.{name}" for name, value in weights.items() if len(value) != 64]
     missing += [] if weights else ["versions.weights/*"]
-    offenders = [Offender(kind="file", key="plan/plan.json", detail=f"{name} is missing") for name in missing]
-    return judged(R4, offenders, len(VERSIONS) + 3 + max(1, len(weights)), "facts")
+    offenders = [_file("plan/plan.json", f"{name} is missing") for name in missing]
+    runs = _codes_of_runs(ctx)
+    offenders += [_file(path, "ran from a modified checkout") for path, code in runs.items() if code.get("modified")]
+    commits = {str(code["commit"]): path for path, code in runs.items() if "commit" in code}
+    if len(commits) > 1:
+        offenders += [_file(path, f"ran commit {commit[:12]}, others did not") for commit, path in commits.items()]
+    silent = sum("commit" not in code for code in runs.values())
+    note = f"{silent} of {len(runs)} kept runs do not name a commit" if silent else "" if runs else "no runs are kept"
+    return judged(R4, offenders, len(VERSIONS) + 3 + max(1, len(weights)) + len(runs), "facts", note=note)
+
+
+def _codes_of_runs(ctx: AuditContext) -> dict[str, dict[str, Any]]:
+    """Return what every kept run says of the code that ran."""
+    codes: dict[str, dict[str, Any]] = {}
+    for path in listing(ctx.store) or ():
+        if path.startswith("runs/") and path.endswith("/run.json"):
+            code = read_json(ctx.store, path).get("code")
+            codes[path] = code if isinstance(code, dict) else {}
+    return codes
+
+
+def _file(path: str, detail: str) -> Offender:
+    return Offender(kind="file", key=path, detail=detail)
 
 
 def check_transient(ctx: AuditContext) -> CheckResult:

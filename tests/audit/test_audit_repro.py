@@ -104,6 +104,21 @@ def test_absent_library_and_short_digest_are_found(dataset: Path, replanned: Rep
     assert set(broken(replanned({"versions": {**versions, "weights/mtcnn": "ab"}}), "R4")) == {"R4"}
 
 
+def test_runs_of_modified_or_several_checkouts_are_found(mutated: Mutated, audit: Any, broken: Broken) -> None:
+    def run(**code: Any) -> Callable[[bytes], bytes]:
+        return lambda _: pretty_json({"host": "a", "code": {"lps-prep": "0.1.0", **code}})
+
+    one, two = "runs/1/run.json", "runs/2/run.json"
+    assert audit(mutated(), "R4").results[0].note == "no runs are kept"
+    same = mutated(files={one: run(commit="a" * 40, modified=False), two: run(commit="a" * 40, modified=False)})
+    assert broken(same, "R4") == {}
+    assert broken(mutated(files={two: run(commit="b" * 40, modified=True)}, base=same), "R4") == {"R4": {one, two}}
+    changed = mutated(files={two: run(commit="a" * 40, modified=True)}, base=same)
+    assert broken(changed, "R4") == {"R4": {two}}
+    silent = audit(mutated(files={two: lambda _: b"{}"}, base=same), "R4").results[0]
+    assert (silent.state, silent.note) == ("pass", "1 of 2 kept runs do not name a commit")
+
+
 def test_passing_faults_warn_before_the_seal_and_fail_after(mutated: Mutated, audit: Any) -> None:
     def timed_out(row: Row) -> Row:
         return {**row, "error_code": "E_TIMEOUT"} if row["uri"] == NO_FACE else row
