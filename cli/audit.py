@@ -9,8 +9,8 @@ from lps.cli.common import VERSION, LpsGroup
 
 if TYPE_CHECKING:
     from lps.manifests.audit import Audit, Suite
-    from lps.manifests.audit_types import AuditContext
     from lps.manifests.policy import Policy
+    from lps.manifests.storage import Store
 
 LEVELS = ("quick", "full", "deep")
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -42,19 +42,21 @@ def main() -> None:
 @click.option("--source", metavar="DIR|URL", help="Root of the source videos, for checks that need them.")
 @click.option("--json", "json_file", type=FILE, help="Write the report as JSON.")
 @click.option("--html", "html_file", type=FILE, help="Write the report as one self-contained page.")
-@click.option("--findings", "findings_file", type=FILE, help="Write all offenders as Parquet.")
+@click.option("--reports", "reports_dir", metavar="DIR|URL",
+              help="Write both and all offenders as Parquet into a new folder below, such as OUT/audits.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Exit code 2 if there are warnings.")
 @click.option("--explain", metavar="ID", help="Print rule, limits, remedy and SQL of a check, and audit nothing.")
 def check(out: str | None, explain: str | None, **asked: Any) -> None:
     """Check the data set OUT, a folder or an fsspec URL.
 
-    SKIP and UNKNOWN are results of their own: they never count as PASS. Nothing is written into OUT.
+    SKIP and UNKNOWN are results of their own: they never count as PASS. Nothing is written into OUT, unless reports are
+    to be kept in OUT/audits, which no seal covers.
 
     \b
     Example:
       lps-audit check out/
       lps-audit check s3://bucket/ffpp-c23 --checks L,B1 --json report.json --strict
-      lps-audit check out/ --level deep --source /data/FaceForensics
+      lps-audit check out/ --level deep --source /data/FaceForensics --reports out/audits
       lps-audit check --explain L1
     """
     from lps.manifests.policy import read_policy
@@ -67,7 +69,7 @@ def check(out: str | None, explain: str | None, **asked: Any) -> None:
         return
     if out is None:
         raise click.UsageError("Missing argument 'OUT'.")
-    _check_outputs(asked)
+    _check_outputs(out, asked)
     _audit(out, suite, policy, asked)
 
 
@@ -93,7 +95,7 @@ def _audit(out: str, suite: "Suite", policy: "Policy", asked: dict[str, Any]) ->
                 on_result=view.on_result,
             )  # fmt: skip
         view.print_end(audit)
-        _write(audit, ctx, asked)
+        _write(audit, ctx.store, asked)
     raise click.exceptions.Exit(audit.exit_code)
 
 
@@ -108,30 +110,49 @@ def _selection(suite: "Suite", checks: str) -> tuple[str, ...]:
     return selection
 
 
-def _check_outputs(asked: dict[str, Any]) -> None:
-    """Find out before the audit, not after it, that a report cannot be written."""
-    for name in ("json", "html", "findings"):
-        path = asked[f"{name}_file"]
-        if path is not None and not path.absolute().parent.is_dir():
-            raise click.BadParameter(f"no folder {path.absolute().parent}", param_hint=f"--{name}")
+def _check_outputs(out: str, asked: dict[str, Any]) -> None:
+    """Find out before the audit, not after it, that a report cannot be written, or would spoil the data set."""
+    for name, key in (("json", "json_file"), ("html", "html_file"), ("reports", "reports_dir")):
+        place = asked[key]
+        if place is None:
+            continue
+        if name != "reports" and not place.absolute().parent.is_dir():
+            raise click.BadParameter(f"no folder {place.absolute().parent}", param_hint=f"--{name}")
+        if _lies_in(place, out) and not _lies_in(place, f"{out}/audits"):
+            raise click.BadParameter("reports do not belong into OUT, but for OUT/audits", param_hint=f"--{name}")
 
 
-def _write(audit: "Audit", ctx: "AuditContext", asked: dict[str, Any]) -> None:
+def _lies_in(place: str | Path, folder: str) -> bool:
+    one, other = (str(p) if "://" in str(p) else str(Path(p).resolve()) for p in (place, folder))
+    return f"{one.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
+
+
+def _write(audit: "Audit", store: "Store", asked: dict[str, Any]) -> None:
     from lps.manifests.canonical import pretty_json
     from lps.manifests.errors import UnreadableError
+    from lps.manifests.storage import open_store
 
-    record = audit.record()
+    record = pretty_json(audit.record())
+    page = _page(audit, store) if asked["html_file"] or asked["reports_dir"] else b""
     try:
         if asked["json_file"]:
-            asked["json_file"].write_bytes(pretty_json(record))
-        if asked["findings_file"]:
-            asked["findings_file"].write_bytes(audit.findings())
+            asked["json_file"].write_bytes(record)
         if asked["html_file"]:
-            from lps.manifests.report import render_html
-
-            asked["html_file"].write_text(render_html(record, ctx.store), encoding="utf-8")
+            asked["html_file"].write_bytes(page)
     except OSError as e:
         raise UnreadableError(f"cannot write the report {e.filename}: {e.strerror}") from e
+    if asked["reports_dir"]:
+        reports = open_store(asked["reports_dir"])
+        files = {"report.json": record, "report.html": page, "findings.parquet": audit.findings()}
+        for name, data in files.items():
+            reports.publish(f"{audit.audit_id}/{name}", data)
+        click.echo(f"reports: {reports.join(audit.audit_id)}")
+
+
+def _page(audit: "Audit", store: "Store") -> bytes:
+    from lps.manifests.report import render_html
+
+    return render_html(audit.record(), store).encode()
 
 
 def _explain(suite: "Suite", check_id: str) -> None:

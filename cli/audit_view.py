@@ -77,7 +77,7 @@ class AuditView:
         data = audit.facts["data"]
         states = [result.state for result in audit.results]
         counts = ", ".join(f"{states.count(state)} {state}" for state in State if state in states)
-        out.print(f"{data['location']}, split set {data['split_set']}: {data['seal']}", highlight=False, markup=False)
+        out.print(f"{data['name']}, split set {data['split_set']}: {data['seal']}", highlight=False, markup=False)
         out.print(f"{counts}. Level {audit.facts['level']}. Verdict: {audit.verdict.upper()}", highlight=False)
 
 

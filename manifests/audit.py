@@ -8,7 +8,7 @@ SKIP and UNKNOWN never count as PASS.
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from importlib.metadata import version
@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 from lps.manifests import audit_bias, audit_clips, audit_integrity, audit_leakage, audit_repro, audit_tamper
 from lps.manifests.audit_tamper import tamper_checks
 from lps.manifests.audit_types import LEVELS, AuditContext, CheckEntry, CheckResult, CheckSpec, Level, Severity, State
-from lps.manifests.canonical import sha256_hex
+from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.dataset import INDEX_JSON, fetch_number
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.policy import Policy
+from lps.manifests.rows import scrubbed
 from lps.manifests.seal import check_signature, read_seals, seal_state
 
 SCHEMA = "lps.audit"
@@ -98,7 +99,7 @@ def base_suite() -> Suite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What an audit found."""
+    """What an audit found. Its report names no machine and no folder: it is made to be passed on."""
 
     results: tuple[CheckResult, ...]
     specs: Mapping[str, CheckSpec]
@@ -118,6 +119,12 @@ class Audit:
             "counts": {str(state): n for state, n in sorted(Counter(r.state for r in self.results).items())},
             "checks": [_check_record(result, self.specs[result.id]) for result in self.results],
         }
+
+    @property
+    def audit_id(self) -> str:
+        """Return the name of the folder of its reports: when, how thorough, and a digest."""
+        when = datetime.fromisoformat(self.facts["audited_utc"])
+        return f"{when:%Y%m%dT%H%M%SZ}-{self.facts['level']}-{sha256_hex(canonical_json(self.record()))[:8]}"
 
     def findings(self) -> bytes:
         """Return a Parquet file with every offender of every check."""
@@ -181,7 +188,7 @@ def run_audit(
     for check_id in suite.chosen(selection):
         entry, enough = _entry(suite, check_id, level)
         specs[check_id] = entry.spec
-        result = _run(entry, ctx) if enough else _above(entry.spec)
+        result = _without_places(_run(entry, ctx), ctx) if enough else _above(entry.spec)
         result = policy.apply(result, today or now.date())
         results.append(result)
         on_result(result, entry.spec.title)
@@ -218,8 +225,21 @@ def _run(entry: CheckEntry, ctx: AuditContext) -> CheckResult:
     try:
         return entry.run(ctx)
     except Exception as e:  # noqa: BLE001  an auditor must get the other 43 answers, and this one's name
-        note = f"{type(e).__name__}: {' '.join(str(e).split())}"[:500]
+        note = scrubbed(f"{type(e).__name__}: {' '.join(str(e).split())}")
         return CheckResult(id=entry.spec.id, state=State.ERROR, severity=entry.spec.severity, note=note)
+
+
+def _without_places(result: CheckResult, ctx: AuditContext) -> CheckResult:
+    """Return the result with paths relative to the data set and the source: messages of errors hold whole ones."""
+    roots = [store for store in (ctx.store, ctx.source) if store is not None]
+
+    def relative(text: str) -> str:
+        for store in roots:
+            text = text.replace(f"{store.url}/", "").replace(store.url, store.name)
+        return text
+
+    offenders = tuple(replace(o, key=relative(o.key), detail=relative(o.detail)) for o in result.offenders)
+    return replace(result, note=relative(result.note), offenders=offenders)
 
 
 def judge(results: Sequence[CheckResult], *, strict: bool) -> tuple[Verdict, int]:
@@ -247,14 +267,14 @@ def seal_facts(ctx: AuditContext, policy: Policy) -> dict[str, Any]:
         seals = read_seals(ctx.store)
         signature = check_signature(ctx.store, seals[-1], policy.require.allowed_signers) if seals else None
     except (IntegrityError, UnreadableError) as e:
-        return {"seal": f"not readable: {e}", "seal_sha256": None}
+        return {"seal": f"not readable: {e}".replace(f"{ctx.store.url}/", ""), "seal_sha256": None}
     return {"seal": seal_state(seals, signature), "seal_sha256": seals[-1].sha256 if seals else None}
 
 
 def dataset_facts(ctx: AuditContext) -> dict[str, Any]:
     """Say which data set this is."""
     return {
-        "location": ctx.store.url,
+        "name": ctx.store.name,
         "index_sha256": sha256_hex(ctx.store.read(INDEX_JSON)),
         "plan_sha256": ctx.index.get("plan_sha256"),
         "params_sha256": ctx.index.get("params_sha256"),

@@ -74,7 +74,7 @@ CLASS_TITLES = {
     "R": "Reproducibility",
 }
 IDENTITY_NAMES = {
-    "location": "Data set",
+    "name": "Data set",
     "index_sha256": "SHA-256 of index.json",
     "split_set": "Split set",
     "params_sha256": "SHA-256 of the parameters",
@@ -116,7 +116,7 @@ def _page(report: Report, store: Store, thumbnails: bool) -> PageView:
     return PageView(
         verdict=mark,
         verdict_said=said,
-        location=_name(data),
+        name=_name(data),
         split_set=split_set,
         counts=tuple(CountView(m, n) for m in MARKS.values() if (n := sum(check.mark == m for check in checks))),
         to_do=tuple(c for m in MARKS.values() for c in checks if c.mark == m and c.unfolded),
@@ -148,7 +148,7 @@ def _verdict(report: Report, checks: Sequence[CheckView]) -> tuple[Mark, str]:
 
 
 def _identity(report: Report, data: Record) -> tuple[tuple[str, str], ...]:
-    shown = {**data, "location": _name(data)}
+    shown = {**data, "name": _name(data)}
     rows = [(IDENTITY_NAMES.get(name, name.replace("_", " ")), _text(value)) for name, value in shown.items()]
     names = {
         "audited_utc": "Audited, UTC",
@@ -161,8 +161,7 @@ def _identity(report: Report, data: Record) -> tuple[tuple[str, str], ...]:
 
 
 def _name(data: Record) -> str:
-    """Return the last part of the data set's location: a page that is passed on names no machine and no folder."""
-    return str(data.get("location") or "").rstrip("/").rpartition("/")[2] or "a data set"
+    return str(data.get("name") or "a data set")
 
 
 def _text(value: Any) -> str:

@@ -281,7 +281,7 @@ PAGE = (
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">
-<title>{{ page.verdict.word }} – audit of {{ page.location }}</title><style>{{ style }}</style></head><body><main>
+<title>{{ page.verdict.word }} – audit of {{ page.name }}</title><style>{{ style }}</style></head><body><main>
 <p class="eyebrow">Audit of a face-clip data set</p>
 <section class="verdict {{ page.verdict.tone }}" id="verdict">
 <h1 class="word">{{ page.verdict.symbol }} {{ page.verdict.word }}</h1>

@@ -141,7 +141,7 @@ class PageView:
 
     verdict: Mark
     verdict_said: str
-    location: str
+    name: str
     split_set: str
     counts: tuple[CountView, ...]
     to_do: tuple[CheckView, ...]

@@ -41,6 +41,11 @@ class Store:
         return f"{self.url.rstrip('/')}/{check_relative(path)}"
 
     @property
+    def name(self) -> str:
+        """The last part of the URL: what may be told to others."""
+        return self.url.rstrip("/").rpartition("/")[2]
+
+    @property
     def is_local(self) -> bool:
         """True for folders of this machine (or one mounted on it)."""
         return "://" not in self.url or self.url.startswith("file://")

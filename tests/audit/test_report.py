@@ -90,7 +90,7 @@ def report(**values: Any) -> dict[str, Any]:
         "tool": "lps-audit",
         "version": "0.1.0",
         "data": {
-            "location": "ffpp <mini>",
+            "name": "ffpp <mini>",
             "index_sha256": "ab" * 32,
             "split_set": "group",
             "seal": "sealed, not signed",
@@ -191,11 +191,9 @@ def test_identity_and_splits(page_text: str, dataset: Path) -> None:
 
 
 def test_page_names_no_folder(dataset: Path) -> None:
-    for location in (str(dataset / "ffpp"), "s3://bucket/secret/ffpp/"):
-        text = rendered(dataset, data={"location": location})
-        assert "audit of ffpp</title>" in text
-        assert str(dataset) not in text
-        assert "secret" not in text
+    text = rendered(dataset, data={"name": "ffpp"})
+    assert "audit of ffpp</title>" in text
+    assert str(dataset) not in text
 
 
 def test_split_matrix_of_the_record_wins(dataset: Path) -> None:
@@ -311,7 +309,7 @@ def test_page_without_thumbnails_keeps_the_captions(dataset: Path) -> None:
 def test_hostile_names_are_text(dataset: Path, mutated: Callable[..., Path]) -> None:
     spoiled = mutated({"videos": lambda row: {**row, "uri": f"{row['video_id'].hex()}/{HOSTILE}", "codec": HOSTILE}})
     checks = [check(name, title=HOSTILE, note=HOSTILE, sql=HOSTILE, data={HOSTILE: HOSTILE}) for name in IDS]
-    text = rendered(spoiled, checks=checks, verdict=HOSTILE, data={"location": HOSTILE, HOSTILE: [HOSTILE, None, True]})
+    text = rendered(spoiled, checks=checks, verdict=HOSTILE, data={"name": HOSTILE, HOSTILE: [HOSTILE, None, True]})
     assert_self_contained(text)
     assert "<script" not in text
     page = Page(text)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tempfile
 import shutil
 import socket
 import subprocess
@@ -73,7 +74,7 @@ def assert_one_line(result: Result, code: int, text: str) -> None:
 
 
 def test_check_prints_a_table_and_writes_all_reports(small: Path, tmp_path: Path) -> None:
-    files = {name: tmp_path / f"report.{name}" for name in ("json", "html", "findings")}
+    files = {name: tmp_path / f"report.{name}" for name in ("json", "html")}
     before = sorted(small.rglob("*"))
     ended = audit("check", small, *(word for name, path in files.items() for word in (f"--{name}", path)))
     record = json.loads(files["json"].read_bytes())
@@ -82,8 +83,28 @@ def test_check_prints_a_table_and_writes_all_reports(small: Path, tmp_path: Path
     assert "T4 Digests and rows agree" in ended.stdout
     assert "not sealed" in ended.stdout
     assert files["html"].read_text().startswith("<!")
-    assert pq.read_table(files["findings"]).column_names == ["check", "state", "severity", "kind", "key", "detail"]
     assert sorted(small.rglob("*")) == before
+    for text in (files["json"].read_text(), files["html"].read_text()):
+        assert str(small.parent) not in text, "reports are passed on"
+
+
+def test_reports_are_kept_beside_the_data_without_spoiling_it(copy: Path) -> None:
+    assert audit("seal", copy).exit_code == 0
+    ended = audit("check", copy, "--checks", "A1,A5,T", "--reports", copy / "audits")
+    assert ended.exit_code == 0, ended.output
+    [folder] = (copy / "audits").iterdir()
+    assert folder.name in ended.stdout
+    assert {path.name for path in folder.iterdir()} == {"report.json", "report.html", "findings.parquet"}
+    names = ["check", "state", "severity", "kind", "key", "detail"]
+    assert pq.read_table(folder / "findings.parquet").column_names == names
+    assert audit("check", copy, "--checks", "T,A", "--strict").exit_code == 0
+
+
+@pytest.mark.parametrize("words", [("--html", "x.html"), ("--json", "plan/x.json"), ("--reports", "audit")])
+def test_reports_do_not_go_anywhere_else_in_it(small: Path, words: tuple[str, str]) -> None:
+    ended = audit("check", small, "--checks", "A1", words[0], small / "manifests" / ".." / words[1])
+    assert ended.exit_code == 2
+    assert "do not belong into OUT" in ended.stderr
 
 
 def test_exit_codes(small: Path, copy: Path, tmp_path: Path) -> None:
@@ -211,11 +232,13 @@ def test_older_minor_version_lacks_nullable_columns(copy: Path) -> None:
     assert audit("check", copy, "--checks", "A1").exit_code == 0
 
 
-def test_damage_behind_the_footer_makes_the_audit_incomplete(copy: Path) -> None:
+def test_damage_behind_the_footer_makes_the_audit_incomplete(copy: Path, tmp_path: Path) -> None:
     data = bytearray((copy / VIDEOS).read_bytes())
     data[4:400] = bytes(396)
     (copy / VIDEOS).write_bytes(data)
-    ended = audit("check", copy)
+    ended = audit("check", copy, "--json", tmp_path / "report.json")
+    report = tmp_path / "report.json"
+    assert not report.exists() or tempfile.gettempdir() not in report.read_text()
     assert ended.exit_code in (4, 5, 6)
     assert "Traceback" not in ended.output
     assert not isinstance(ended.exception, Exception)
