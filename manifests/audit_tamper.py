@@ -36,7 +36,7 @@ from lps.manifests.seal import (
 )
 from lps.manifests.storage import Store
 
-LIMITS: dict[str, float] = {"t4_quick_rows": 2000, "t4_quick_mb": 60}
+LIMITS: dict[str, float] = {"t4_quick_rows": 2000, "t4_quick_values": 20_000_000}
 DIGEST_ROWS = 8192
 NOT_SEALED = "not sealed"
 PLAN_SPLITS = "plan/splits.parquet"
@@ -76,7 +76,7 @@ T4 = CheckSpec(
     "exists; its lps.rows_sha256 is that of its rows; the index's shard list is that of `shards`. Plan, plan tables "
     "and parameters have the digests that index and plan name. Every commit record is of this plan, and its rows are "
     "those of the manifests. At level quick, commit records are compared up to t4_quick_rows rows, in seeded order, "
-    "and row digests of files of at most t4_quick_mb MB.",
+    "and row digests of tables of at most t4_quick_values values.",
     remedy="Somebody edited a file after the run: restore it, or delete index.json and let `lps-prep run` write the "
     "manifests again from the commit records.",
     severity=Severity.CRITICAL,
@@ -168,7 +168,7 @@ def check_rows(ctx: AuditContext, *, every_row: bool = False) -> CheckResult:
     offenders = [*_named_files(ctx), *_unnamed_manifests(ctx), *_plan_digests(ctx), *_shard_list(ctx)]
     try:
         offenders += committed.compare()
-        offenders += _row_digests(ctx, None if every_row else 1e6 * ctx.limits["t4_quick_mb"])
+        offenders += _row_digests(ctx, None if every_row else ctx.limits["t4_quick_values"])
         n = sum(fetch_number(ctx, f"SELECT count(*) FROM {table}") for table in TABLES)
     except (duckdb.Error, pa.ArrowException, OSError) as e:
         if not offenders:
@@ -237,7 +237,7 @@ def _shard_list(ctx: AuditContext) -> Iterator[Offender]:
             yield Offender(kind="shard", key=shard_id, detail="index.json and the manifest of shards differ")
 
 
-def _row_digests(ctx: AuditContext, max_bytes: float | None) -> Iterator[Offender]:
+def _row_digests(ctx: AuditContext, max_values: float | None) -> Iterator[Offender]:
     """Hold the digest that each table carries against its rows; None as limit: however large it is."""
     for path in sorted({*PATHS.values(), split_path(ctx.split_set)}):
         local = local_manifest(ctx, path)
@@ -246,7 +246,7 @@ def _row_digests(ctx: AuditContext, max_bytes: float | None) -> Iterator[Offende
         marks = {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
         if marks.get("lps.params_sha256", ctx.index["params_sha256"]) != ctx.index["params_sha256"]:
             yield _file(path, "made with other parameters than the index says")
-        if max_bytes is not None and local.stat().st_size > max_bytes:
+        if max_values is not None and _n_values(file.metadata) > max_values:
             continue
         try:
             found = batches_digest(file.iter_batches(DIGEST_ROWS))
@@ -255,6 +255,12 @@ def _row_digests(ctx: AuditContext, max_bytes: float | None) -> Iterator[Offende
             continue
         if marks.get("lps.rows_sha256") != found:
             yield _file(path, "lps.rows_sha256 is not the digest of its rows")
+
+
+def _n_values(metadata: pq.FileMetaData) -> int:
+    """Count the single values of a table, also inside lists."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    return sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
 
 
 # ---- T4: commit records --------------------------------------------------------------------------------------------
