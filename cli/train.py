@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from lps.cli.common import VERSION, LpsGroup
+from lps.cli.evaluate import evaluate
 from lps.manifests.errors import RefusedError
 
 if TYPE_CHECKING:
     from lps.model.presets import StageName
+    from lps.model.train import Job
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -114,12 +116,34 @@ def encoder(**asked: Any) -> None:
     run_stage("encoder", {**asked, "init": "random"})
 
 
-def run_stage(stage: "StageName", asked: dict[str, Any], *, svm: bool = False) -> None:
-    """Train a stage as asked on the command line."""
+@main.command()
+@stage_options
+@click.option("--folds", type=click.IntRange(min=1), default=2, show_default=True, help="Parts held out; 1 for none.")
+def check(folds: int, **asked: Any) -> None:
+    """Check the machinery on a small data set: does the network fit its training videos?
+
+    Prints beside it what a thumbnail reaches, and both on groups of people held out. Use --preset small, and a data set
+    of some dozens of videos with both classes.
+
+    \b
+    Example:
+      lps-train check runs/check --data out/ --preset small
+    """
     from lps.cli.train_progress import TrainProgress
+    from lps.model.check import check as run_check
+    from lps.model.check import lines
+
+    job = stage_job("classify", {**asked, "init": "random"})
+    with TrainProgress() as progress:
+        record = run_check(job, folds, progress.on_event)
+    click.echo("\n".join(lines(record)))
+
+
+def stage_job(stage: "StageName", asked: dict[str, Any]) -> "Job":
+    """Return the job that the command line describes."""
     from lps.model.presets import preset_for, read_settings
     from lps.model.setup import Sources
-    from lps.model.train import Job, train
+    from lps.model.train import Job
 
     if (asked["data"] is None) == (asked["shards"] is None):
         raise click.UsageError("name either a data set (--data) or shards (--shards)")
@@ -133,7 +157,15 @@ def run_stage(stage: "StageName", asked: dict[str, Any], *, svm: bool = False) -
         allow_leaky=asked["allow_leaky"],
     )
     preset = preset_for(asked["preset"], stage, read_settings(asked["config"]))
-    job = Job(stage=stage, out=asked["run"], sources=sources, preset=preset, init=asked["init"], seed=asked["seed"])
+    return Job(stage=stage, out=asked["run"], sources=sources, preset=preset, init=asked["init"], seed=asked["seed"])
+
+
+def run_stage(stage: "StageName", asked: dict[str, Any], *, svm: bool = False) -> None:
+    """Train a stage as asked on the command line."""
+    from lps.cli.train_progress import TrainProgress
+    from lps.model.train import train
+
+    job = stage_job(stage, asked)
     if svm:
         from lps.model.svm import train_svm
 
@@ -156,3 +188,6 @@ def summary(result: dict[str, Any]) -> str:
     leaky = ", on a LEAKY split set" if result["data"].get("leaky") else ""
     done = f"{result['stage']}: {result['epochs']} epochs, {result['steps']} steps"
     return f"{done}; validation: {last or 'none'}{bad}{leaky}"
+
+
+main.add_command(evaluate)

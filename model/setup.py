@@ -1,6 +1,7 @@
 """From the words of a job to its parts: the readers of its data, and the stage with its first weights."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -8,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import nn
 
+from lps.manifests.columns import read_columns, split_path
 from lps.manifests.dataset import read_json
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.storage import open_store
@@ -59,6 +63,9 @@ class Sources:
     """Instead of `data`: a pattern of shards, without manifests."""
     val_shards: str | None = None
     allow_leaky: bool = False
+    fold: tuple[int, int] | None = None
+    """(k, n) for cross-validation: of the n parts into which the groups of `split` fall, part k is held out from
+    training and validated with. Nobody is in two groups."""
 
     def __post_init__(self) -> None:
         if (self.data is None) == (self.shards is None):
@@ -69,12 +76,32 @@ class Sources:
         return asdict(self)
 
 
-def open_split(sources: Sources, split: str) -> ClipData:
-    """Return the samples of a split. Raises as `open_data` and `open_shards` do."""
+def open_split(sources: Sources, split: str, *, held_out: bool = False) -> ClipData:
+    """Return the samples of a split, or of its part that is `held_out`. Raises as `open_data` and `open_shards` do."""
     if sources.data is not None:
-        return open_data(sources.data, split, split_set=sources.split_set, allow_leaky=sources.allow_leaky)
+        data = open_data(sources.data, split, split_set=sources.split_set, allow_leaky=sources.allow_leaky)
+        if sources.fold is None:
+            return data
+        k, n = sources.fold
+        return data.select((groups_of(sources, data) % n == k) == held_out, data.left_out)
     assert sources.shards is not None  # Sources has one or the other
     return open_shards(sources.shards, user_cache())
+
+
+def groups_of(sources: Sources, data: ClipData) -> NDArray[np.int64]:
+    """Return the number of every sample's group: samples that share people or recordings have one number.
+
+    Groups are those of the split set, numbered in order of their size and id, so that parts `number % n` are even.
+    """
+    assert sources.data is not None  # plain shards know no groups
+    rows = read_columns(
+        open_store(sources.data), "splits", ("video_id", "group_id"), path=split_path(data.identity.split_set)
+    )
+    place = pc.index_in(data.samples["video_id"], value_set=rows["video_id"].combine_chunks())
+    group = rows["group_id"].take(place).to_pylist()
+    counts = Counter(group)
+    number = {g: k for k, g in enumerate(sorted(counts, key=lambda g: (-counts[g], g)))}
+    return np.array([number[g] for g in group], np.int64)
 
 
 def data_identity(sources: Sources, data: ClipData) -> dict[str, Any]:
@@ -247,6 +274,8 @@ def open_feed(stage: StageName, sources: Sources, preset: Preset, seed: int, pla
 def _open_val(sources: Sources, preset: Preset, notes: list[str]) -> ClipData | None:
     if sources.shards is not None:
         data = open_shards(sources.val_shards, user_cache()) if sources.val_shards else None
+    elif sources.fold is not None:
+        data = open_split(sources, sources.split, held_out=True)
     elif sources.val_split is None:
         data = None
     else:

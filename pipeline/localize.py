@@ -171,7 +171,8 @@ class _Run:
                 code, stage = Code.E_TRACK_GAP, Stage.TRACK
             else:
                 code, stage = Code.E_NO_FACE, Stage.DETECT
-            raise Lost(code, stage, middle + 1 if usable[last] else len(self.frames), "in the middle of the run")
+            where = f"in the frames {self.frames[0].index}, {self.frames[middle].index} and {self.frames[last].index}"
+            raise Lost(code, stage, middle + 1 if usable[last] else len(self.frames), where)
         if self.local.faces == "single" and self.n_faces > 1:
             raise Lost(Code.E_MULTI_FACE_AMBIGUOUS, Stage.TRACK, len(self.frames), f"{self.n_faces} faces")
         return sorted(usable[middle], key=lambda s: (-self._area(s), *s.box))
