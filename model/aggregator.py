@@ -1,7 +1,8 @@
 """The aggregator: a ConvGRU with 1x1 kernels that carries what was seen over the blocks of a clip.
 
-Paper, section 3.2: a ConvGRU (Ballas et al., ICLR 2016) whose state is the context feature. A fully connected layer with
-512 inputs needs two directions of 256, as in MemDPC's classifier: one aggregator reads the clip forwards, one backwards.
+Paper, section 3.2: a ConvGRU (Ballas et al., ICLR 2016) whose state is the context feature. A fully connected layer
+with 512 inputs needs two directions of 256, as in MemDPC's classifier: one aggregator reads the clip forwards, one
+backwards.
 
 With 1x1 kernels every place of the map is on its own, so that a step is a matrix product over (clips x places) rows.
 The input's share of all three gates and all steps is one product before the loop; both directions share each product of
@@ -78,7 +79,7 @@ def to_rows(x: Tensor) -> Tensor:
 
 def from_rows(rows: Tensor, b: int, h: int, w: int) -> Tensor:
     """(N, B h w, C) -> (B, N, C, h, w)."""
-    return rows.unflatten(1, (b, h, w)).permute(1, 0, 4, 2, 3)
+    return rows.reshape(rows.shape[0], b, h, w, -1).permute(1, 0, 4, 2, 3)
 
 
 def scan(grus: Sequence[ConvGRU], x: Tensor, h0: Tensor | None = None) -> Tensor:
@@ -91,11 +92,11 @@ def scan(grus: Sequence[ConvGRU], x: Tensor, h0: Tensor | None = None) -> Tensor
     d, n, r, _ = x.shape
     hidden = grus[0].n_hidden
     dropout = grus[0].dropout if grus[0].training else 0.0
-    inputs = torch.baddbmm(bias[:, None], x.flatten(1, 2), x_weight).unflatten(1, (n, r))
+    inputs = torch.baddbmm(bias[:, None], x.flatten(1, 2), x_weight).reshape(d, n, r, -1)
     h = inputs.new_zeros(d, r, hidden) if h0 is None else h0.to(inputs.dtype)
     states = []
     for step in inputs.unbind(1):
-        x_ru, x_o = step.split([2 * hidden, hidden], -1)
+        x_ru, x_o = step[..., : 2 * hidden], step[..., 2 * hidden :]
         reset, update = torch.sigmoid(torch.baddbmm(x_ru, h, ru_weight)).chunk(2, -1)
         out = torch.tanh(torch.baddbmm(x_o, reset * h, o_weight))
         h = F.dropout(torch.lerp(h, out, update), dropout, training=dropout > 0)

@@ -14,9 +14,9 @@ N_CLASSES = 2
 """0 real, 1 fake, as in the manifests. (The paper's Eq. 1 has fake as 0; only the order of the outputs differs.)"""
 
 AggPart = Literal["out_gate", "all", "none", "gates", "forward"]
-"""A10. "Part of the aggregator" is fine-tuned by distillation, and the paper does not say which. `out_gate`: the candidate
-gate of both directions, which leaves the dynamics of the memory alone; `gates`: reset and update; `forward`: all of the
-forward direction."""
+"""A10. "Part of the aggregator" is fine-tuned by distillation, and the paper does not say which. `out_gate`: the
+candidate gate of both directions, which leaves the dynamics of the memory alone; `gates`: reset and update; `forward`:
+all of the forward direction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +75,12 @@ class Detector(ContextNet):
 
     def context(self, z: Tensor) -> Tensor:
         """(B, N, C, h, w) -> the pooled context of each clip, (B, 512) by default."""
-        b = len(z)
+        b = z.shape[0]
         if self.params.aggregator == "none":
             pooled = F.relu(z).mean((-2, -1))
             return pooled.flatten(1) if self.head.no_aggregator == "concat" else pooled.mean(1)
-        states = self.contexts(self.directed(z)).unflatten(2, (b, -1)).mean(3)  # (D, N, B, hidden)
+        rows = self.contexts(self.directed(z))
+        states = rows.reshape(*rows.shape[:2], b, -1, self.n_context).mean(3)  # (D, N, B, hidden)
         if self.head.context == "bidir_last":
             return torch.cat(list(states[:, -1]), 1)
         if self.head.context == "bidir_mean":

@@ -1,7 +1,7 @@
 """The encoder: a 2d3d-ResNet that turns a block of frames into one feature map, `z`.
 
-Paper, section 3.2 and Table of layers: 64, 128, 256 filters, kernels 1x7x7, 1x3x3 and 3x3x3; the stages are those of the
-published MemDPC backbone (Han et al., ECCV 2020), whose parameter names are kept so that its checkpoints load.
+Paper, section 3.2 and Table of layers: 64, 128, 256 filters, kernels 1x7x7, 1x3x3 and 3x3x3; the stages are those of
+the published MemDPC backbone (Han et al., ECCV 2020), whose parameter names are kept so that its checkpoints load.
 
 The stem and the first two stages do not mix frames. They run as 2-D convolutions over all frames of all clips at once;
 batch norm then sees the same set of values as its 3-D form would, so that the result is the same, only faster.
@@ -55,7 +55,6 @@ class BasicBlock(nn.Module):
             self.conv2 = nn.Conv3d(n_out, n_out, 3, padding=1, bias=False)
         self.bn1 = norm(n_out)
         self.bn2 = norm(n_out)
-        self.relu = nn.ReLU(inplace=True)
         self.final_relu = final_relu
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or n_in != n_out:
@@ -66,10 +65,10 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same layout in and out; H, W (and T in 3-D) divided by the stride, rounded up."""
-        out = self.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
         out += self.downsample(x)
-        return self.relu(out) if self.final_relu else out
+        return F.relu(out, inplace=True) if self.final_relu else out
 
 
 class ResNet2d3d(nn.Module):
@@ -112,7 +111,7 @@ class ResNet2d3d(nn.Module):
             x = checkpoint(self.frames, x, use_reentrant=False, context_fn=self._recomputing)
         else:
             x = self.frames(x)
-        x = x.unflatten(0, (m, t)).transpose(1, 2)
+        x = x.reshape(m, t, *x.shape[1:]).transpose(1, 2)
         return self.layer4(self.layer3(x))  # type: ignore[no-any-return]
 
     def forward(self, blocks: Tensor, act: Act = "pool_relu") -> Tensor:

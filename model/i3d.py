@@ -120,4 +120,4 @@ class I3D(nn.Module):
     def forward(self, blocks: Tensor, act: Act = "pool_relu") -> Tensor:
         """(M, 3, T, H, W) -> z (M, proj_dim or 1024, ceil(H/32), ceil(W/32)), the mean over time."""
         x = self.proj(self.mixed_5c(blocks))
-        return (F.relu(x) if act == "relu_pool" else x).mean(2)  # type: ignore[no-any-return]
+        return (F.relu(x) if act == "relu_pool" else x).mean(2)

@@ -49,12 +49,8 @@ def contrastive(
             first = dist.get_rank() * len(candidates)
             candidates = _AllGather.apply(candidates)
         wanted = torch.arange(first, first + len(rows), device=rows.device)
-        pieces = [
-            (part, labels)
-            for part, labels in zip(
-                rows.split(chunk_rows or len(rows)), wanted.split(chunk_rows or len(rows)), strict=True
-            )
-        ]
+        n = chunk_rows or len(rows)
+        pieces = list(zip(torch.split(rows, n), torch.split(wanted, n), strict=True))
         again = len(pieces) > 1 and torch.is_grad_enabled()
         outs = [
             checkpoint(_rows, part, candidates, labels, use_reentrant=False)
@@ -88,7 +84,7 @@ class _AllGather(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         dist.all_reduce(grad)
         return grad.chunk(dist.get_world_size())[dist.get_rank()]

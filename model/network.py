@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lps.model.aggregator import ConvGRU, scan, to_rows
-from lps.model.encoder import STAGES, Act, PixelEncoder, ResNet2d3d
+from lps.model.encoder import Act, PixelEncoder, ResNet2d3d
 from lps.model.i3d import I3D
 
 NO_ENCODER_HIDDEN = 256
@@ -28,7 +28,7 @@ class NetParams:
     pixel_side: int = 56
     """Without encoder only: side in px that frames are resized to."""
     recompute: bool = False
-    """Recompute the activations of the large stages in the backward pass."""
+    """ResNets only: recompute the activations of the large stages in the backward pass."""
     aggregator: Literal["gru", "none"] = "gru"
     """`none` is the ablation of Figure 8: a context is the feature map itself."""
     hidden: int | None = None
@@ -44,6 +44,10 @@ class NetParams:
     def __post_init__(self) -> None:
         if min(self.width, self.n_blocks, self.block_frames) < 1:
             raise ValueError(f"sizes must be above zero: {self.width = }, {self.n_blocks = }, {self.block_frames = }")
+        if (self.hidden is not None and self.hidden < 1) or (self.proj_dim is not None and self.proj_dim < 1):
+            raise ValueError(f"channels must be above zero: {self.hidden = }, {self.proj_dim = }")
+        if self.pixel_side < PixelEncoder.PATCH or self.pixel_side % PixelEncoder.PATCH:
+            raise ValueError(f"{self.pixel_side = } is not a multiple of {PixelEncoder.PATCH}")
         if not 0 <= self.gru_dropout < 1:
             raise ValueError(f"{self.gru_dropout = } is not in [0, 1)")
 
@@ -54,9 +58,7 @@ def build_encoder(params: NetParams) -> ResNet2d3d | I3D | PixelEncoder:
         return PixelEncoder(params.block_frames, params.pixel_side)
     if params.encoder == "i3d":
         return I3D(params.proj_dim)
-    depth = int(params.encoder.removeprefix("resnet"))
-    assert depth in STAGES  # the type says so
-    return ResNet2d3d(depth, params.width, recompute=params.recompute)
+    return ResNet2d3d(int(params.encoder.removeprefix("resnet")), params.width, recompute=params.recompute)
 
 
 class ContextNet(nn.Module):
@@ -88,8 +90,8 @@ class ContextNet(nn.Module):
     def encode(self, clips: Tensor, act: Act = "pool_relu") -> Tensor:
         """(B, N, 3, T, H, W) normalised frames -> z (B, N, C, h, w), float32 or wider whatever autocast says."""
         b, n = clips.shape[:2]
-        z = self.backbone(clips.flatten(0, 1), act)
-        return (z if z.dtype == torch.float64 else z.float()).unflatten(0, (b, n))  # type: ignore[no-any-return]
+        z: Tensor = self.backbone(clips.flatten(0, 1), act)
+        return (z if z.dtype == torch.float64 else z.float()).reshape(b, n, *z.shape[1:])
 
     def directed(self, z: Tensor) -> Tensor:
         """(B, N, C, h, w) -> (D, N, B h w, C): z as rows, and for the second direction in reversed order."""

@@ -20,8 +20,8 @@ class PretrainParams:
     """What is predicted from what, and how the loss counts it."""
 
     rollout: Literal["teacher_forced", "recursive"] = "teacher_forced"
-    """A1. Algorithm 1, line 4 predicts one step from true maps z_1..z_i; the word "recursively" is MemDPC's, which feeds
-    predictions back."""
+    """A1. Algorithm 1, line 4 predicts one step from true maps z_1..z_i; the word "recursively" is MemDPC's, which
+    feeds predictions back."""
     min_context: int = 3
     """First prediction after this many blocks (Algorithm 1); teacher-forced only."""
     pred_step: int = 3
@@ -36,6 +36,12 @@ class PretrainParams:
     chunk_rows: int = 0
     """Rows of the score matrix at a time; 0 is all."""
 
+    def __post_init__(self) -> None:
+        if min(self.min_context, self.pred_step) < 1:
+            raise ValueError(f"steps must be above zero: {self.min_context = }, {self.pred_step = }")
+        if min(self.n_slots, self.chunk_rows) < 0:
+            raise ValueError(f"sizes must not be negative: {self.n_slots = }, {self.chunk_rows = }")
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -46,7 +52,7 @@ class Prediction:
     target: Tensor
     """(Q, C): the true maps in the same order."""
     context: Tensor
-    """(B, hidden, h, w): state before the last prediction."""
+    """(B, hidden, h, w): state after the last true map that was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class PredictiveNet(ContextNet):
         if self.pretrain.stop_grad:
             target = target.detach()
         return [
-            Prediction(_by_clip(p, b), _by_clip(t, b), c.unflatten(0, (b, h, w)).permute(0, 3, 1, 2))
+            Prediction(_by_clip(p, b), _by_clip(t, b), c.reshape(b, h, w, -1).permute(0, 3, 1, 2))
             for p, t, c in zip(predicted, target, context, strict=True)
         ]
 
@@ -102,17 +108,17 @@ class PredictiveNet(ContextNet):
         return self.next_rows(contexts[:, self.pretrain.min_context - 1 :]), contexts[:, -1]
 
     def _recursive(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        context = self.contexts(rows[:, : -self.pretrain.pred_step])[:, -1]
+        context = state = self.contexts(rows[:, : -self.pretrain.pred_step])[:, -1]
         predicted = [self.next_rows(context)]
         for _ in range(self.pretrain.pred_step - 1):
-            context = self.contexts(predicted[-1][:, None], context)[:, -1]
-            predicted.append(self.next_rows(context))
+            state = self.contexts(predicted[-1][:, None], state)[:, -1]
+            predicted.append(self.next_rows(state))
         return torch.stack(predicted, 1), context
 
 
 def _by_clip(rows: Tensor, b: int) -> Tensor:
     """(P, B h w, C) -> (B P h w, C)."""
-    return rows.unflatten(1, (b, -1)).transpose(0, 1).flatten(0, 2)
+    return rows.reshape(rows.shape[0], b, -1, rows.shape[-1]).transpose(0, 1).flatten(0, 2)
 
 
 def pretrain_loss(predictions: list[Prediction], params: PretrainParams) -> PretrainLoss:
