@@ -2,18 +2,24 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from threading import Thread
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from lps.manifests.canonical import digest16, pretty_json, sha256_hex
@@ -129,6 +135,26 @@ class Maker:
         path = out / "manifests/shards.parquet"
         rows = [{**row, "bytes": n_bytes} for row in read_table("shards", path.read_bytes()).to_pylist()]
         path.write_bytes(table_bytes("shards", rows, {}))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: small sizes gain nothing from more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def plain_form() -> ModuleType:
+    """Return `benchmarks/plain_form.py`, which is no module of the package."""
+    spec = spec_from_file_location("plain_form", Path(__file__).resolve().parents[2] / "benchmarks" / "plain_form.py")
+    assert spec is not None  # mypy
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
@@ -358,3 +384,109 @@ def _answer(handler: BaseHTTPRequestHandler, state: WebServer, *, body: bool) ->
         handler.wfile.write(sent)
         if broken:
             state.on_break()
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run of `lps-train` ended, by rank."""
+
+    codes: list[int]
+    stdout: list[str]
+    stderr: list[str]
+
+    @property
+    def code(self) -> int:
+        return self.codes[0]
+
+    @property
+    def last_line(self) -> str:
+        """What it said last."""
+        return self.stderr[0].splitlines()[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs `lps-train` in processes of their own; see forked_runs.py."""
+
+    server: "subprocess.Popen[str]"
+    folder: Path
+
+    def __call__(
+        self, *args: object, ranks: int = 1, kill: tuple[str, str, int] | None = None, max_bytes: int = 0
+    ) -> Ended:
+        """`kill` is (`self` or `outside`, kind of event or `save`, number of it)."""
+        request = {"args": [str(arg) for arg in args], "ranks": ranks, "kill": kill, "max_bytes": max_bytes}
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        self.server.stdin.write(json.dumps({**request, "folder": str(self.folder)}) + "\n")
+        self.server.stdin.flush()
+        answer = self.server.stdout.readline()
+        assert answer, "the server of runs ended"
+        return Ended(**json.loads(answer))
+
+
+@pytest.fixture(scope="session")
+def lps_train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """Return a function that runs `lps-train` with the given arguments."""
+    command = [sys.executable, str(Path(__file__).with_name("forked_runs.py"))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen(command, **pipes) as server:  # type: ignore[call-overload]
+        yield Runner(server, tmp_path_factory.mktemp("said"))
+        server.stdin.close()
+
+
+TINY = """
+image_px = 32
+[net]
+width = 4
+n_blocks = 4
+block_frames = 2
+[pretrain]
+n_slots = 32
+min_context = 2
+[run]
+workers = 0
+threads = 1
+device = "cpu"
+log_steps = 1
+checkpoint_steps = 2
+{run}
+[train]
+epochs = 2
+batch_size = 4
+{train}
+"""
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that writes a settings file of a tiny network: lines of [train], [run] and further tables."""
+    folder = tmp_path_factory.mktemp("settings")
+
+    def write(train: str = "", run: str = "", tables: str = "") -> Path:
+        text = TINY.format(train=train, run=run) + tables
+        path = folder / f"{sha256_hex(text.encode())[:16]}.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def family(name: str, n: int, split: str, **known: Any) -> list[Spec]:
+    """Return n clips that are real and fake in turns, each fake made from the real before it."""
+    return [
+        Spec(video=f"{name}{'rf'[k % 2]}{k // 2}", label=k % 2, original=f"{name}r{k // 2}" if k % 2 else None,
+             n_frames=8, split=split, **known)
+        for k in range(n)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data set of 13 clips to train on and 6 to validate with. Tests only read it."""
+    shards = [family("a", 6, "train"), family("b", 7, "train"), family("v", 6, "val")]
+    return Maker(tmp_path_factory.mktemp("tiny")).data_set(shards)
