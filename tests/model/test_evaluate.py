@@ -1,0 +1,380 @@
+"""`lps-train evaluate` on small data sets: what its files say, that it goes on where it stopped, and its exit codes."""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
+
+from lps.cli.train import main
+from lps.manifests.canonical import sha256_hex
+from lps.manifests.errors import LpsError, RefusedError, UnreadableError
+from lps.model.checkpoint import Checkpoint, LoadedDetector, load_detector, write_checkpoint
+from lps.model.detector import Detector, HeadParams
+from lps.model.evaluate import EvaluateOptions, evaluate
+from lps.model.metrics import Bootstrap
+from lps.model.network import NetParams
+from lps.model.presets import Preset
+from lps.model.scores import SCORES, read_scores
+from lps.model.setup import Sources
+
+PRESET = Preset(image_px=32, net=NetParams(width=4, n_blocks=1, block_frames=3), head=HeadParams(dropout=0.0))
+OPTIONS = EvaluateOptions(batch_size=4, n_workers=0, device="cpu", bootstrap=Bootstrap(n_draws=100))
+Event = tuple[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "best.pt"
+    write_detector(path, seed=1)
+    return path
+
+
+@pytest.fixture
+def loaded(checkpoint: Path) -> LoadedDetector:
+    return load_detector(checkpoint)
+
+
+def write_detector(path: Path, *, seed: int, stage: str = "classify", data: dict[str, Any] | None = None) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Detector(PRESET.net, PRESET.head)
+    for name, value in network.state_dict().items():
+        if name == "final_bn.running_var":
+            value.fill_(1e-4)  # spreads the scores
+    config = {"stage": stage, "seed": 7, "preset": PRESET.record()}
+    state = network.state_dict()
+    write_checkpoint(path, Checkpoint(stage=stage, config=config, data=data or {}, network=state, progress={}))
+
+
+@pytest.fixture
+def clips(spec: Any) -> Callable[..., list[Any]]:
+    """Return a function that specifies videos of two clips each: `n` real ones and `n` fakes of each method."""
+
+    def specify(
+        n: int = 4, *, labels: Sequence[int | None] = (0, 1), prefix: str = "", split: str = "test"
+    ) -> list[Any]:
+        return [
+            spec(video=f"{prefix}{label}-{k}", label=label, start_frame=start, split=split)
+            for label in labels
+            for k in range(n)
+            for start in (0, 10)
+        ]
+
+    return specify
+
+
+def source(data: Path, **changes: Any) -> Sources:
+    return Sources(**{"data": str(data), "split": "test", "val_split": None, **changes})
+
+
+def run(
+    loaded: LoadedDetector, sources: Sequence[Sources], out: Path, options: EvaluateOptions = OPTIONS
+) -> tuple[dict[str, Any], list[Event]]:
+    events: list[Event] = []
+    record = evaluate(loaded, sources, out, options, lambda kind, facts: events.append((kind, facts)))
+    return record, events
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_those_of_the_scores_in_the_file(
+    make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+) -> None:
+    data = make.data_set([clips(5), clips(2, prefix="z")])
+    record, _ = run(loaded, [source(data)], tmp_path / "out")
+    assert json.loads((tmp_path / "out/metrics.json").read_bytes()) == record
+    rows = scores_of(tmp_path / "out")
+    videos: dict[bytes, list[dict[str, Any]]] = {}
+    for row in rows:
+        videos.setdefault(row["video_id"], []).append(row)
+    assert len(rows) == 28
+    assert {len(found) for found in videos.values()} == {2}
+    labels = np.array([found[0]["label"] for found in videos.values()])
+    means = np.array([np.mean([row["p_fake"] for row in found]) for found in videos.values()])
+    found = record["data"][0]["results"]["all"]
+    assert (found["video"]["n_real"], found["video"]["n_fake"], found["clip"]["n_fake"]) == (7, 7, 14)
+    assert found["video"]["auc"]["value"] == pytest.approx(roc_auc_score(labels, means))
+    assert found["video"]["average_precision"]["value"] == pytest.approx(average_precision_score(labels, means))
+    assert found["video"]["recall"]["value"] == pytest.approx(recall_score(labels, means > 0.5))
+    assert found["video"]["precision"]["value"] == pytest.approx(precision_score(labels, means > 0.5))
+    by_clip = roc_auc_score([row["label"] for row in rows], [row["p_fake"] for row in rows])
+    assert found["clip"]["auc"]["value"] == pytest.approx(by_clip)
+    assert found["video"]["auc"]["low"] <= found["video"]["auc"]["value"] <= found["video"]["auc"]["high"]
+    assert record["data"][0]["results"]["methods"]["swap"] == found  # the only method
+    assert set(record["data"][0]["results"]["datasets"]) == {"test"}
+    assert not list((tmp_path / "out").glob("parts/*"))
+
+
+def scores_of(out: Path) -> list[dict[str, Any]]:
+    return list(pq.read_table(out / "scores.parquet").to_pylist())
+
+
+def test_results_say_what_they_are_of(
+    make: Any, clips: Any, loaded: LoadedDetector, checkpoint: Path, tmp_path: Path
+) -> None:
+    data = make.data_set([clips()])
+    record, _ = run(loaded, [source(data)], tmp_path / "out")
+    assert record["checkpoint"]["sha256"] == sha256_hex(checkpoint.read_bytes())
+    assert (record["seed"], record["checkpoint"]["seed"]) == (0, 7)
+    assert record["code"]["lps-prep"]
+    entry = record["data"][0]
+    assert entry["index_sha256"] == sha256_hex((data / "index.json").read_bytes())
+    assert (entry["split_set"], entry["split"], entry["leaky"], entry["name"]) == ("group", "test", False, "test/test")
+    assert record["request"]["clips"] == 3
+    table = pq.read_table(tmp_path / "out/scores.parquet")
+    marks = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    assert (marks["lps.schema_id"], marks["lps.schema_version"]) == ("lps.scores", "1.0")
+    assert marks["lps.checkpoint_sha256"] == loaded.sha256
+    row = scores_of(tmp_path / "out")[0]
+    assert (row["dataset"], row["track_id"], row["data"]) == ("test", 0, 0)
+    assert row["method"] == ("swap" if row["label"] else None)
+    assert str(tmp_path) not in (tmp_path / "out/metrics.json").read_text()
+
+
+def test_scores_do_not_depend_on_workers(make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path) -> None:
+    data = make.data_set([clips(), clips(prefix="z")])
+    found = []
+    for n_workers in (0, 2):
+        options = EvaluateOptions(batch_size=4, n_workers=n_workers, device="cpu", bootstrap=Bootstrap(n_draws=0))
+        run(loaded, [source(data)], tmp_path / str(n_workers), options)
+        found.append((tmp_path / str(n_workers) / "scores.parquet").read_bytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("n_clips", "expected"), [(1, 8), (2, 16), (None, 16)])
+def test_clips_per_video(
+    n_clips: int | None, expected: int, make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+) -> None:
+    data = make.data_set([clips()])
+    options = EvaluateOptions(n_clips=n_clips, n_workers=0, device="cpu", bootstrap=Bootstrap(n_draws=0))
+    record, _ = run(loaded, [source(data)], tmp_path / "out", options)
+    assert record["data"][0]["n_clips"] == len(scores_of(tmp_path / "out")) == expected
+    assert record["data"][0]["n_clips_left_out"] == 16 - expected
+    assert record["data"][0]["results"]["all"]["video"]["auc"]["low"] is None
+
+
+def test_several_data_sets_give_a_row_of_the_matrix(
+    make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+) -> None:
+    data = [make.data_set([clips(3, prefix=prefix)]) for prefix in "xyz"]
+    record, events = run(loaded, [source(each) for each in data], tmp_path / "out")
+    matrix = record["matrix"]
+    assert matrix["rows"] == [f"classify {loaded.sha256[:12]}"]
+    assert matrix["columns"] == ["test/test"] * 3
+    for name in ("auc", "recall", "precision"):
+        assert matrix[name] == [[entry["results"]["all"]["video"][name]["value"] for entry in record["data"]]]
+    assert [row["data"] for row in scores_of(tmp_path / "out")] == [0] * 12 + [1] * 12 + [2] * 12
+    assert sum(facts["n"] for kind, facts in events if kind == "clips") == 36
+
+
+def test_plain_shards_are_judged_and_no_secret_of_their_address_is_kept(
+    make: Any, clips: Any, loaded: LoadedDetector, web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pattern = make.shards([clips(), clips(prefix="z")])
+    url = pattern.replace(str(web.root), web.url) + "?token=secret"
+    record, _ = run(loaded, [Sources(shards=url, val_split=None)], tmp_path / "out")
+    entry = record["data"][0]
+    assert entry["shards"] == [f"{web.url}/shards-0/train-00000{k}.tar" for k in (0, 1)]
+    assert (entry["index_sha256"], entry["split"], entry["leaky"], entry["n_clips"]) == (None, None, None, 32)
+    assert "secret" not in (tmp_path / "out/metrics.json").read_text()
+
+
+# ---- what is not there ---------------------------------------------------------------------------------------------
+
+
+def test_one_class_only_is_null_with_a_reason(make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path) -> None:
+    data = make.data_set([clips(labels=(1,))])
+    record, _ = run(loaded, [source(data)], tmp_path / "out")
+    found = record["data"][0]["results"]["all"]["video"]
+    assert found["auc"] == {"value": None, "reason": "only fake videos"}
+    assert found["recall"]["value"] is not None
+    assert record["matrix"]["auc"] == [[None]]
+
+
+def test_clips_without_a_label_are_scored_and_not_measured(
+    make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+) -> None:
+    data = make.data_set([[*clips(), *clips(2, labels=(None,), prefix="u")]])
+    record, _ = run(loaded, [source(data)], tmp_path / "out")
+    assert (record["data"][0]["n_clips"], record["data"][0]["n_unlabelled_clips"]) == (20, 4)
+    assert record["data"][0]["results"]["all"]["clip"]["n_real"] == 8
+    assert sum(row["label"] is None for row in scores_of(tmp_path / "out")) == 4
+
+
+def test_bad_samples_are_named_and_too_many_stop(make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path) -> None:
+    def cut(members: dict[str, bytes]) -> None:
+        members["01.jpg"] = members["01.jpg"][:200]
+
+    data = make.data_set([clips()], spoil={"0-1": cut})
+    allowed = EvaluateOptions(n_workers=0, device="cpu", max_bad_share=0.2, bootstrap=Bootstrap(n_draws=0))
+    record, _ = run(loaded, [source(data)], tmp_path / "out", allowed)
+    assert (record["data"][0]["n_bad_samples"], record["data"][0]["n_clips"]) == (2, 14)
+    assert "frame 01" in record["data"][0]["bad_samples"][0]
+    with pytest.raises(LpsError, match="2 of 16 samples cannot be used"):
+        run(loaded, [source(data)], tmp_path / "strict")
+
+
+def test_a_leaky_split_set_is_refused_or_stamped(
+    make: Any, clips: Any, split_set: Any, loaded: LoadedDetector, tmp_path: Path
+) -> None:
+    specs = clips()
+    leaky = split_set({each.video: "test" for each in specs}, leaky=True)
+    data = make.data_set([specs], split_sets={"random": leaky})
+    with pytest.raises(RefusedError, match="leaky"):
+        run(loaded, [source(data, split_set="random")], tmp_path / "out")
+    record, events = run(loaded, [source(data, split_set="random", allow_leaky=True)], tmp_path / "out")
+    assert record["data"][0]["leaky"] is True
+    assert any("leaky" in facts["text"] for kind, facts in events if kind == "note")
+
+
+def test_what_the_detector_learnt_from_is_said(make: Any, clips: Any, tmp_path: Path) -> None:
+    data = make.data_set([clips()])
+    learnt = {"index_sha256": sha256_hex((data / "index.json").read_bytes()), "split_set": "group", "split": "test"}
+    for changes, note in (
+        ({}, "learnt from these videos"),
+        ({"split_set": "ranked"}, "may have learnt"),
+        ({"split": "train"}, ""),
+    ):
+        path = tmp_path / f"{note}.pt"
+        write_detector(path, seed=1, data={**learnt, **changes})
+        record, _ = run(load_detector(path), [source(data)], tmp_path / f"out {note}")
+        assert note in " ".join(record["data"][0]["notes"])
+        assert bool(note) == bool(record["data"][0]["notes"])
+
+
+# ---- interrupted ---------------------------------------------------------------------------------------------------
+
+
+def test_it_goes_on_with_the_first_data_set_that_is_not_done(
+    make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+) -> None:
+    sources = [source(make.data_set([clips(3, prefix=prefix)])) for prefix in "xy"]
+    undisturbed, _ = run(loaded, sources, tmp_path / "undisturbed")
+
+    def stop(kind: str, facts: dict[str, Any]) -> None:
+        seen.append(kind)
+        if kind == "clips" and seen.count("data") == 2:
+            raise KeyboardInterrupt
+
+    seen: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(loaded, sources, tmp_path / "out", OPTIONS, stop)
+    assert not (tmp_path / "out/metrics.json").exists()
+    record, events = run(loaded, sources, tmp_path / "out")
+    assert [kind for kind, _ in events].count("data") == 1
+    assert any("12 clips were judged before" in facts["text"] for kind, facts in events if kind == "note")
+    assert record == undisturbed
+    files = [tmp_path / name / "scores.parquet" for name in ("out", "undisturbed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_finished_evaluation_is_kept_and_another_is_refused(
+    make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+) -> None:
+    data = make.data_set([clips()])
+    first, _ = run(loaded, [source(data)], tmp_path / "out")
+    again, events = run(loaded, [source(data)], tmp_path / "out")
+    assert again == first
+    assert "clips" not in {kind for kind, _ in events}
+    other = EvaluateOptions(n_clips=1, n_workers=0, device="cpu", bootstrap=OPTIONS.bootstrap)
+    with pytest.raises(RefusedError, match=r"another evaluation: clips was 3 and is 1; use another folder"):
+        run(loaded, [source(data)], tmp_path / "out", other)
+    write_detector(tmp_path / "other.pt", seed=2)
+    with pytest.raises(RefusedError, match="checkpoint was"):
+        run(load_detector(tmp_path / "other.pt"), [source(data)], tmp_path / "out")
+    (tmp_path / "out/metrics.json").write_text("[]")
+    with pytest.raises(UnreadableError, match="not a result"):
+        run(loaded, [source(data)], tmp_path / "out")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnreadableError, match="cannot write"):
+        run(loaded, [source(make.data_set([clips()]))], tmp_path / "file/out")
+
+
+def test_foreign_damaged_and_newer_scores_are_refused() -> None:
+    table = SCORES.empty_table()
+
+    def file(**marks: str) -> bytes:
+        sink = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata({f"lps.{name}": text for name, text in marks.items()}), sink)
+        return sink.getvalue()
+
+    for data, says in (
+        (b"PAR1 and nothing", "here is not a readable Parquet file"),
+        (file(schema_id="lps.manifest", schema_version="1.0"), "here is not a table of scores"),
+        (file(schema_id="lps.scores", schema_version="2.0"), "here has schema version '2.0'"),
+    ):
+        with pytest.raises(UnreadableError, match=says):
+            read_scores(data, "here")
+    table = table.drop_columns(["start_s", "p_fake"])
+    with pytest.raises(UnreadableError, match="no column 'p_fake'"):
+        read_scores(file(schema_id="lps.scores", schema_version="1.0"), "here")
+    table = SCORES.empty_table().drop_columns(["start_s"])
+    scores, marks = read_scores(file(schema_id="lps.scores", schema_version="1.7"), "here")
+    assert scores.table.schema.names == SCORES.names
+    assert marks["lps.schema_version"] == "1.7"
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+def call(*args: str | Path) -> Result:
+    return CliRunner().invoke(main, ["evaluate", *map(str, args)])
+
+
+def test_the_command_prints_a_table_or_json(make: Any, clips: Any, checkpoint: Path, tmp_path: Path) -> None:
+    data = make.data_set([clips()]), make.data_set([clips(labels=(0,))])
+    args = [
+        "--checkpoint",
+        checkpoint,
+        "--data",
+        data[0],
+        "--data",
+        data[1],
+        "--out",
+        tmp_path / "out",
+        "--workers",
+        "0",
+    ]
+    result = call(*args)
+    assert result.exit_code == 0, result.output
+    assert "4 + 4" in result.stdout
+    assert "AUC" in result.stdout
+    assert "no figure where there is a dash: only real videos" in result.stdout
+    assert "test/test: 16 clips" in result.stderr
+    again = call(*args, "--json")
+    assert json.loads(again.stdout) == json.loads((tmp_path / "out/metrics.json").read_bytes())
+    assert "holds this evaluation already" in again.stderr
+
+
+def test_wrong_use_ends_with_its_code_and_says_why(make: Any, clips: Any, checkpoint: Path, tmp_path: Path) -> None:
+    data = make.data_set([clips()])
+    write_detector(tmp_path / "pre.pt", seed=1, stage="pretrain")
+    out = tmp_path / "out"
+    for args, code, says in (
+        (["--checkpoint", checkpoint, "--out", out], 2, "--data"),
+        (["--checkpoint", checkpoint, "--out", out, "--data", data, "--clips", "0"], 2, "positive number or 'all'"),
+        (["--checkpoint", tmp_path / "none.pt", "--out", out, "--data", data], 4, "none.pt"),
+        (["--checkpoint", tmp_path / "pre.pt", "--out", out, "--data", data], 3, "no detector"),
+        (["--checkpoint", checkpoint, "--out", out, "--data", data, "--split", "val"], 4, "has no videos in 'val'"),
+        (["--checkpoint", checkpoint, "--out", out, "--data", tmp_path], 4, "index.json"),
+    ):
+        result = call(*args)
+        assert result.exit_code == code, result.output
+        assert says in result.output
+        assert "Traceback" not in result.output
+    assert not out.exists()
