@@ -24,7 +24,6 @@ from lps.manifests.audit_types import (
     CheckEntry,
     CheckResult,
     CheckSpec,
-    Level,
     Offender,
     Severity,
     State,
@@ -180,7 +179,6 @@ L11 = CheckSpec(
     rule="Clusters of face embeddings do not cross splits. Opt-in and not part of this program: SKIP.",
     remedy="Cluster the faces with a recogniser of your choice and pass the result as aliases to `lps-prep split`.",
     severity=Severity.WARN,
-    level=Level.DEEP,
 )
 
 

@@ -20,6 +20,7 @@ from lps.manifests.report_views import (
     CodeView,
     CountView,
     GroupView,
+    LeakView,
     LineView,
     Mark,
     MatrixView,
@@ -73,6 +74,16 @@ CLASS_TITLES = {
     "C": "Correct clips",
     "R": "Reproducibility",
 }
+LEAK_TITLES = {
+    "any": "any published key",
+    "identity": "a person",
+    "source": "a recording",
+    "target": "the target",
+    "donor": "the donor",
+    "donor_only": "the donor, but not the target",
+    "original": "its original",
+    "duplicate": "an equal file",
+}
 IDENTITY_NAMES = {
     "name": "Data set",
     "index_sha256": "SHA-256 of index.json",
@@ -100,6 +111,7 @@ def render_html(report: dict[str, Any], store: Store, *, thumbnails: bool = True
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     env.globals["bar"] = bar
     env.filters["breakable"] = _breakable
+    env.filters["coded"] = _coded
     return env.from_string(TEMPLATE).render(page=_page(report, store, thumbnails), style=Markup(STYLE))
 
 
@@ -122,6 +134,7 @@ def _page(report: Report, store: Store, thumbnails: bool) -> PageView:
         to_do=tuple(c for m in MARKS.values() for c in checks if c.mark == m and c.unfolded),
         notes=facts.notes,
         identity=_identity(report, data),
+        leaks=_leaks(report),
         matrix=_matrix((report.get("counts") or {}).get("split_matrix") or facts.matrix),
         groups=_groups(checks),
         charts=tuple(_chart(measure) for measure in facts.measures if any(len(v) for v in measure.values.values())),
@@ -246,6 +259,28 @@ def _matrix(rows: Sequence[Row]) -> MatrixView:
     return MatrixView(splits=splits, rows=lines, totals=(totals, shares))
 
 
+def _leaks(report: Report) -> LeakView:
+    """Show what L1 measured: kinds of keys by pairs of splits."""
+    check = next((check for check in report.get("checks", ()) if check.get("id") == "L1"), {})
+    leaks = [leak for leak in (check.get("data") or {}).get("leakage") or () if leak.get("kind") in LEAK_TITLES]
+    pairs = list(dict.fromkeys((str(leak["seen"]), str(leak["held"])) for leak in leaks))
+    found = {(leak["kind"], str(leak["seen"]), str(leak["held"])): _leak_cell(leak) for leak in leaks}
+    rows = tuple(
+        LineView(title=title, cells=tuple(found.get((kind, *pair), ("–", "")) for pair in pairs))
+        for kind, title in LEAK_TITLES.items()
+        if any(leak["kind"] == kind and leak["state"] != "NONE" for leak in leaks)
+    )
+    return LeakView(pairs=tuple(f"{seen} → {held}" for seen, held in pairs), rows=rows)
+
+
+def _leak_cell(leak: Record) -> tuple[str, str]:
+    if leak.get("rate") is None:
+        return ("–", "") if leak["state"] == "NONE" else ("unknown", "")
+    known = "" if leak["state"] == "MEASURED" else f" of {leak['n_known']:,} known"
+    expected = leak.get("expected")
+    return f"{leak['rate']:.1%}{known}", "" if expected is None else f"{expected:.1%}"
+
+
 def _cells(row: Row | None, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple("–" if row is None or row.get(name) is None else f"{int(row[name]):,}" for name in columns)
 
@@ -257,7 +292,7 @@ def _chart(measure: Measure) -> ChartView:
     said = "only one class was measured" if distance is None else f"KS distance {distance:.2f}"
     return ChartView(
         title=measure.title,
-        said=f"{said}{f'; {unit}' if unit else ''}",
+        said=f"{said}{f' · {unit}' if unit else ''}",
         of=measure.of,
         histogram=histogram(measure.values, axis, measure.title, measure.unit),
         ecdf=ecdf(measure.values, axis, measure.title, measure.unit),
@@ -351,6 +386,11 @@ def _tile(tile: ClipTile, lines: tuple[str, ...], pictures: Mapping[str, str], b
 def _breakable(text: str) -> Markup:
     """Let a path break after its folders, and names after their underscores."""
     return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(text))))
+
+
+def _coded(text: str) -> Markup:
+    """Set what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _shortened(uri: str) -> str:

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 WIDTH, HEIGHT = 250, 150
 LEFT, RIGHT, TOP, BOTTOM = 38, 8, 8, 32
 BINS = 32
+TEXT_PX = 6.2
+"""Width of a digit."""
 TAIL = 0.005
 """Share of the values on each side that the axis leaves out; the outer bars hold them."""
 ECDF_POINTS = 160
@@ -150,10 +152,16 @@ def number(value: float) -> str:
 def _scale(axis: Axis, unit: str) -> list[str]:
     y = HEIGHT - BOTTOM
     parts = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>']
+    free = 0.0
     for tick in axis.ticks():
         x = axis.x(tick)
-        anchor = "end" if x > WIDTH - RIGHT - 12 else "middle"
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 4}"/>')
+        anchor = "end" if x > WIDTH - RIGHT - 12 else "middle"
+        wide = TEXT_PX * len(_tick(tick))
+        left = x - wide if anchor == "end" else x - wide / 2
+        if left < free:
+            continue
+        free = left + wide + TEXT_PX
         parts.append(f'<text class="dim" x="{x:.1f}" y="{y + 15}" text-anchor="{anchor}">{_tick(tick)}</text>')
     parts.append(f'<text class="dim" x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{escape(unit)}</text>')
     return parts

@@ -292,7 +292,7 @@ def _tiles(
             median=_median(clips, column),
         )
         for (title, unit, column), found in worst.items()
-        if len(found)
+        if len(found) and _varies(clips, column)
     )
     return strips, {video_id.hex(): tile[i] for video_id, i in first.items()}
 
@@ -301,6 +301,12 @@ def _lowest(values: Floats) -> Ints:
     """Return the places of the lowest values, lowest first; equal values in the order of the table."""
     places = np.flatnonzero(np.isfinite(values))
     return places[np.argsort(values[places], kind="stable")[:PER_STRIP]].astype(np.int64)
+
+
+def _varies(clips: pa.Table, column: str) -> bool:
+    """Tell whether there is a lowest: among equal clips none is worth a look."""
+    found = pc.min_max(clips[column]).as_py()
+    return bool(found["min"] != found["max"]) or len(clips) == 1
 
 
 def _median(clips: pa.Table, column: str) -> float:

@@ -28,7 +28,7 @@ code, .mono, .long { overflow-wrap: anywhere; }
 .verdict .word { font-size: clamp(30px, 7vw, 52px); font-weight: 800; letter-spacing: -.01em; line-height: 1.05;
   color: var(--tone); }
 .verdict p { font-size: 17px; margin: 10px 0 0; max-width: none; }
-.slim { width: 1%; } .method { min-width: 13ch; }
+.slim { width: 1%; white-space: nowrap; } .method { min-width: 13ch; }
 .good { --tone: var(--good); --tone-bg: var(--good-bg); } .warn { --tone: var(--warn); --tone-bg: var(--warn-bg); }
 .bad { --tone: var(--bad); --tone-bg: var(--bad-bg); } .open { --tone: var(--open); --tone-bg: var(--open-bg); }
 .plain { --tone: var(--dim); --tone-bg: transparent; }
@@ -114,8 +114,8 @@ footer { margin-top: 48px; padding-top: 14px; border-top: 2px solid var(--rule);
   @page { size: A4; margin: 14mm 13mm; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   body { font-size: 10.5pt; } main { max-width: none; padding: 0; } nav { display: none; }
-  details::details-content { content-visibility: visible !important; display: block !important; height: auto; }
-  .fold > summary, .check > summary { list-style: none; }
+  .fold:not([open]) { display: none; } .check > summary { list-style: none; }
+  .check[open] > summary { break-after: avoid; }
   .check > summary::after, .check[open] > summary::after { content: none; }
   .slim, .id { white-space: nowrap; overflow-wrap: normal; } h2 + p { break-after: avoid; }
   .check dl { font-size: 9pt; gap: 1px 12px; } .check .body { padding: 2px 12px 8px; } dl, pre { break-inside: avoid; }
@@ -156,14 +156,14 @@ CHECKS = """
 <summary>{{ tag(check.mark) }}<span class="id">{{ check.id }}</span><span class="title">{{ check.title }}</span>
 {% if check.said %}<span class="said">{{ check.said }}</span>{% endif %}</summary>
 <div class="body"><dl>
-<dt>Rule</dt><dd>{{ check.rule or "not stated" }}</dd>
+<dt>Rule</dt><dd>{{ (check.rule or "not stated") | coded }}</dd>
 <dt>Measured</dt><dd>{{ check.measured or "–" }}</dd>
 {% if check.limit %}<dt>Limit</dt><dd>{{ check.limit }}</dd>{% endif %}
 <dt>Looked at</dt><dd>{{ "{:,}".format(check.n_checked) }}; {{ "{:,}".format(check.n_offenders) }} break the rule</dd>
 <dt>If it fails</dt><dd>severity {{ check.severity }}</dd>
 {% if check.note %}<dt>Note</dt><dd>{{ check.note }}</dd>{% endif %}
 {% if check.remedy %}<dt>What to do</dt>
-<dd{% if check.unfolded %} class="remedy"{% endif %}>{{ check.remedy }}</dd>{% endif %}
+<dd{% if check.unfolded %} class="remedy"{% endif %}>{{ check.remedy | coded }}</dd>{% endif %}
 </dl>
 {% if check.sample %}
 <div class="box"><table><thead><tr><th>What</th><th>Which</th><th>Why</th></tr></thead><tbody>
@@ -230,6 +230,17 @@ share people or sources. One group can hold several methods, so groups do not ad
 {% for cell in row.cells %}<td class="n edge">{{ cell[0] }}</td><td class="n">{{ cell[1] }}</td><td></td>{% endfor %}
 </tr>{% endfor %}</tfoot></table></div>
 {% else %}<p class="dim">Not known: no split set could be read.</p>{% endif %}
+{% if page.leaks.rows %}
+<h3 id="leaks">What held-out videos share with other splits</h3>
+<p>Share of the videos behind the arrow that have at least one such key in common with the split before it; in
+brackets, what a random split of the same sizes gives.</p>
+<div class="box"><table><thead><tr><th>In common</th>
+{% for pair in page.leaks.pairs %}<th class="n edge">{{ pair }}</th>{% endfor %}</tr></thead><tbody>
+{% for row in page.leaks.rows %}<tr><td>{{ row.title }}</td>
+{% for share, beside in row.cells %}
+<td class="n edge">{{ share }}{% if beside %} <span class="dim">({{ beside }})</span>{% endif %}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+{% endif %}
 """
 
 PICTURES = """
@@ -307,9 +318,10 @@ PAGE = (
     + BIAS
     + PICTURES
     + """
-<footer><p>{{ page.made_by }}. Self-contained: no script, nothing is loaded. Every check prints the SQL that lists
-what breaks it; it runs in DuckDB over the Parquet files of the data set, without this program. SKIP and UNKNOWN never
-count as PASS.</p></footer>
+<footer><p>{{ page.made_by }}. Self-contained: no script, nothing is loaded. Every check has the SQL that lists what
+breaks it, on the screen and with <code>lps-audit check --explain ID</code>; it runs in DuckDB over the Parquet files of
+the data set, without this program. On paper stand the checks that are unfolded. SKIP and UNKNOWN never count as
+PASS.</p></footer>
 </main></body></html>
 """
 )

@@ -82,6 +82,15 @@ class MatrixView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeakView:
+    """What held-out videos share with those of another split, by kind."""
+
+    pairs: tuple[str, ...] = ()
+    rows: tuple[LineView, ...] = ()
+    """Cells: pairs of the share and what stands beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChartView:
     """One measure by class."""
 
@@ -148,6 +157,7 @@ class PageView:
     notes: tuple[str, ...]
     identity: tuple[tuple[str, str], ...]
     matrix: MatrixView
+    leaks: LeakView
     groups: tuple[GroupView, ...]
     charts: tuple[ChartView, ...]
     tallies: tuple[Tally, ...]
