@@ -10,6 +10,7 @@ import click
 
 from lps.cli.common import VERSION, LpsGroup
 from lps.cli.evaluate import evaluate
+from lps.cli.score import score
 from lps.manifests.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -191,3 +192,4 @@ def summary(result: dict[str, Any]) -> str:
 
 
 main.add_command(evaluate)
+main.add_command(score)

@@ -1,0 +1,317 @@
+"""Raw videos to scores: prepared as `lps-prep` prepares them, judged as `lps-train evaluate` judges, in this process.
+
+A track is one face, followed from clip to clip. Its score is the mean over its clips; the score of a video is that of
+its most suspicious track, because one forged face makes a video a fake.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lps.manifests.canonical import digest16
+from lps.manifests.codes import CODE_MEANING
+from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.records import Clip, Outcome
+from lps.model.checkpoint import LoadedDetector, code_version, file_sha256, load_detector
+from lps.model.frames import frame_span, frames_to_blocks
+from lps.model.sample import decode
+from lps.pipeline.detect import Localizer
+from lps.pipeline.localize import MIN_IOU
+from lps.pipeline.localizers import load_localizer, weight_digests
+from lps.pipeline.params import ALL_CLIPS, Params, params_from_record
+from lps.pipeline.process import process_video
+
+SCHEMA, SCHEMA_VERSION = "lps.score", "1.0"
+THRESHOLD = 0.5
+"""Above it a face is called fake, as by the larger of the two logits."""
+RULE = "track: mean of its clips; video: highest of its tracks"
+DIGITS = 6
+"""Of scores in records: beyond them, machines differ."""
+BATCH_CLIPS = 4
+"""Clips judged at a time; 4 of the full size need about 2 GB."""
+GPU_IMAGES, CPU_IMAGES = 32, 1
+"""Images per pass of the localizer, as in a run of `lps-prep`."""
+
+Box = tuple[float, float, float, float]
+FacePolicy = Literal["largest", "all"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredClip:
+    """One clip of one face, judged."""
+
+    track: int
+    first_frame: int
+    """Of those that the detector saw; they are consecutive."""
+    last_frame: int
+    start_s: float
+    """Time stamp of the first frame."""
+    end_s: float
+    """Time stamp of the last frame."""
+    box_xyxy: Box
+    """Of the face on the middle frame, source px."""
+    p_fake: float
+    face: bytes
+    """The middle aligned frame, an image file."""
+
+    def record(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        names = ("track", "first_frame", "last_frame", "start_s", "end_s")
+        box = [round(edge, 1) for edge in self.box_xyxy]
+        return {**{name: getattr(self, name) for name in names}, "box_xyxy": box, "p_fake": round(self.p_fake, DIGITS)}
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTrack:
+    """One face through the video."""
+
+    number: int
+    """In order of appearance, the larger face first."""
+    clips: tuple[ScoredClip, ...]
+    """In time order, at least one."""
+
+    @property
+    def p_fake(self) -> float:
+        """Mean over its clips."""
+        return float(np.mean([clip.p_fake for clip in self.clips]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoScore:
+    """What is to be said of one video."""
+
+    path: Path
+    sha256: str | None
+    """Of the file, in hex; None where it cannot be read."""
+    outcome: Outcome
+    tracks: tuple[ScoredTrack, ...] = ()
+
+    @property
+    def worst(self) -> ScoredTrack | None:
+        """The most suspicious track; None where there is none."""
+        return max(self.tracks, key=lambda track: track.p_fake, default=None)
+
+    @property
+    def p_fake(self) -> float | None:
+        """Score of the most suspicious track; None where no face could be followed."""
+        return self.worst.p_fake if self.worst else None
+
+    @property
+    def clips(self) -> list[ScoredClip]:
+        """All clips in time order."""
+        return sorted((clip for track in self.tracks for clip in track.clips), key=lambda c: (c.first_frame, c.track))
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the video, in words; empty for a sound one."""
+        code, detail = self.outcome.code, self.outcome.detail
+        if code is None:
+            return ""
+        return f"{code}: {CODE_MEANING[code]}" + (f" ({detail})" if detail else "")
+
+    def record(self, shown_path: str) -> dict[str, Any]:
+        """Return video, tracks and clips as plain JSON values."""
+        code, p_fake = self.outcome.code, self.p_fake
+        return {
+            "video": {
+                "file": shown_path,
+                "sha256": self.sha256,
+                "status": str(self.outcome.status),
+                "code": str(code) if code else None,
+                "meaning": CODE_MEANING[code] if code else None,
+                "detail": self.outcome.detail,
+                "n_frames": self.outcome.n_frames_decoded,
+                "p_fake": None if p_fake is None else round(p_fake, DIGITS),
+                "called": called(p_fake),
+            },
+            "tracks": [
+                {"track": track.number, "n_clips": len(track.clips), "p_fake": round(track.p_fake, DIGITS)}
+                for track in self.tracks
+            ],
+            "clips": [clip.record() for clip in self.clips],
+        }
+
+
+def called(p_fake: float | None) -> str | None:
+    """Return "fake" or "real"; None without a score."""
+    if p_fake is None:
+        return None
+    return "fake" if p_fake > THRESHOLD else "real"
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A detector and a localizer, loaded and ready."""
+
+    detector: LoadedDetector
+    localizer: Localizer
+    params: Params
+    device: str
+    notes: tuple[str, ...]
+    """What makes scores less sure than they look."""
+    facts: Mapping[str, Any]
+    """What every record says of how it was made."""
+
+    def score(self, path: Path) -> VideoScore:
+        """Judge all clips of a video. Faults of the content come back as the outcome.
+
+        Raises IntegrityError for a score that is not finite.
+        """
+        try:
+            sha256 = file_sha256(path)
+        except UnreadableError:
+            sha256 = None  # the outcome says why
+        result = process_video(path, digest16("score", path.name), self.localizer.detect, self.params)
+        tracks: dict[int, list[ScoredClip]] = {}
+        numbers = link_faces(result.clips)
+        for start in range(0, len(result.clips), BATCH_CLIPS):
+            batch = slice(start, start + BATCH_CLIPS)
+            scores = self._p_fake(result.clips[batch], path)
+            for number, clip, p_fake in zip(numbers[batch], result.clips[batch], scores, strict=True):
+                tracks.setdefault(number, []).append(self._scored(clip, number, p_fake))
+        found = tuple(ScoredTrack(number, tuple(tracks[number])) for number in sorted(tracks))
+        return VideoScore(path=path, sha256=sha256, outcome=result.outcome, tracks=found)
+
+    def _scored(self, clip: Clip, number: int, p_fake: float) -> ScoredClip:
+        first, stop = self._span(clip)
+        middle = (first + stop) // 2
+        return ScoredClip(
+            track=number,
+            first_frame=clip.frame_idx[first],
+            last_frame=clip.frame_idx[stop - 1],
+            start_s=clip.pts_seconds[first],
+            end_s=clip.pts_seconds[stop - 1],
+            box_xyxy=clip.box_xyxy[middle],
+            p_fake=p_fake,
+            face=clip.frames[middle],
+        )
+
+    def _span(self, clip: Clip) -> tuple[int, int]:
+        """Return the first frame that the detector sees and the one after the last, as the reader chooses them."""
+        return frame_span(clip.n_frames, self.detector.n_frames, "centre", 0.0)
+
+    def _frames(self, clip: Clip) -> NDArray[np.uint8]:
+        """Return what the reader gives of a clip, (n_frames, H, H, 3): short ones padded with their last frame."""
+        first, stop = self._span(clip)
+        side = self.detector.image_px
+        out = np.empty((self.detector.n_frames, side, side, 3), np.uint8)
+        decode(clip.frames[first:stop], first, self.params.out_px, out[: stop - first])
+        out[stop - first :] = out[stop - first - 1]
+        return out
+
+    @torch.inference_mode()
+    def _p_fake(self, clips: Sequence[Clip], path: Path) -> list[float]:
+        network = self.detector.network
+        frames = torch.from_numpy(np.stack([self._frames(clip) for clip in clips]))
+        z = network.encode_clips(frames_to_blocks(frames.to(self.device), network.params.block_frames))
+        if self.detector.svm is not None:
+            found = self.detector.svm.p_fake(network.context(z).cpu())
+        else:
+            found = network.classify(z).softmax(1)[:, 1].cpu()
+        if not torch.isfinite(found).all():
+            raise IntegrityError(f"the detector's score of {path.name} is no number; its checkpoint is damaged")
+        return [float(p) for p in found]
+
+
+def open_scorer(
+    checkpoint: Path, *, localizer: str | None = None, weights_dir: Path | None = None, faces: FacePolicy = "all"
+) -> Scorer:
+    """Load the detector of a checkpoint and the localizer that its clips were made with, or another.
+
+    Raises RefusedError, UnreadableError or IntegrityError for a checkpoint or weights that cannot be used.
+    """
+    detector = load_detector(checkpoint)
+    params, notes = _preparation(detector, checkpoint, localizer)
+    params = replace(params, clips=ALL_CLIPS, localize=replace(params.localize, faces=faces))
+    on_gpu = torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
+    digests = weight_digests(params.localizer, weights_dir)
+    found = load_localizer(
+        params.localizer, weights_dir=weights_dir, device=device, batch_size=GPU_IMAGES if on_gpu else CPU_IMAGES
+    )
+    detector.network.to(device)
+    facts = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "rule": RULE,
+        "threshold": THRESHOLD,
+        "notes": notes,
+        "checkpoint": {
+            "sha256": detector.sha256,
+            "stage": detector.stage,
+            "image_px": detector.image_px,
+            "n_frames": detector.n_frames,
+        },
+        "preparation": params.record(),
+        "localizer_weights": digests,
+        "code": code_version(),
+    }
+    return Scorer(detector, found, params, device, tuple(notes), facts)
+
+
+def _preparation(detector: LoadedDetector, checkpoint: Path, localizer: str | None) -> tuple[Params, list[str]]:
+    """Return how the detector's own clips were made, with another localizer if one is given, and remarks on that."""
+    record = detector.data.get("prep")
+    if not record:
+        block_frames = detector.network.params.block_frames
+        params = params_from_record({"clip_frames": detector.n_frames, "block_frames": block_frames})
+        notes = ["the checkpoint does not say how its clips were prepared; the defaults of lps-prep are used"]
+        return (replace(params, localizer=localizer) if localizer else params), notes
+    try:
+        params = params_from_record(record)
+    except UnreadableError as e:
+        raise UnreadableError(
+            f"{checkpoint}: its clips were prepared in a way that this version does not know: {e}"
+        ) from e
+    if localizer is None or localizer == params.localizer:
+        return params, []
+    note = f"localizer was {params.localizer} in training and is {localizer} here; faces are cut a little differently"
+    return replace(params, localizer=localizer), [note]
+
+
+# ---- one face from clip to clip --------------------------------------------------------------------------------------
+
+
+def link_faces(clips: Sequence[Clip]) -> list[int]:
+    """Return the number of the track of every clip; `clips` are in time order, those of one stretch together.
+
+    Nobody is recognised: a face is the one whose box it overlaps when it comes (back) into sight. Where only one face
+    is in the picture before and after, it is the same one, wherever it is, so that such a video is one track.
+    """
+    tracks: list[int] = []
+    last: dict[int, Box] = {}
+    alone: int | None = None
+    for _, stretch in groupby(clips, key=lambda clip: clip.frame_idx[0]):
+        faces = list(stretch)
+        found = _overlapping([face.box_xyxy[0] for face in faces], last)
+        single = faces[0].n_tracks_in_video == 1
+        if single and alone is not None:
+            found = {0: alone}
+        for k, face in enumerate(faces):
+            number = found.get(k, len(last))
+            last[number] = face.box_xyxy[-1]
+            tracks.append(number)
+        alone = tracks[-1] if single else None
+    return tracks
+
+
+def _overlapping(boxes: Sequence[Box], last: Mapping[int, Box]) -> dict[int, int]:
+    """Match boxes to those of tracks, the best overlap first."""
+    overlaps = [(_iou(box, old), k, number) for k, box in enumerate(boxes) for number, old in last.items()]
+    found: dict[int, int] = {}
+    for overlap, k, number in sorted(overlaps, key=lambda each: (-each[0], *each[1:])):
+        if overlap >= MIN_IOU and k not in found and number not in found.values():
+            found[k] = number
+    return found
+
+
+def _iou(a: Box, b: Box) -> float:
+    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    total = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - shared
+    return shared / total if total > 0 else 0.0

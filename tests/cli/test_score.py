@@ -1,0 +1,380 @@
+"""lps-train score: raw videos to scores, the same as the detector gives on clips that `process_video` prepared."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from lps.cli.scoring import ScoredClip, ScoredTrack, VideoScore, link_faces, open_scorer
+from lps.cli.timeline import draw_timeline
+from lps.cli.train import main
+from lps.manifests.canonical import digest16
+from lps.manifests.codes import Code, Stage, Status
+from lps.manifests.records import Clip, Outcome
+from lps.model.checkpoint import Checkpoint, file_sha256, load_detector, write_checkpoint
+from lps.model.detector import Detector, HeadParams
+from lps.model.frames import frames_to_blocks
+from lps.model.network import NetParams
+from lps.model.presets import Preset
+from lps.model.svm import fit_svm
+from lps.pipeline.demo import make_face_video, make_texture_video
+from lps.pipeline.localizers import load_localizer
+from lps.pipeline.params import ALL_CLIPS, LocalizeParams, Params
+from lps.pipeline.process import process_video
+
+PRESET = Preset(image_px=32, net=NetParams(width=4, n_blocks=2, gru_dropout=0.0), head=HeadParams(final_bn=False))
+PREP = Params(localizer="mtcnn", clip_frames=12, block_frames=6, out_px=64, jpeg_quality=90)
+"""Clips of two frames more than the detector sees."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny networks are slower on more threads, by a lot on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory, write_video: Callable[..., Path]) -> Path:
+    """Return a folder: one face, the same with a half of it lost, two faces, none, and one clip too few."""
+    root = tmp_path_factory.mktemp("videos")
+    make_face_video(root / "one.mp4", n_frames=26, width=320, height=240)
+    make_face_video(root / "other.mp4", n_frames=26, width=320, height=240, seed=3, portrait="hopper")
+    pairs = zip(_frames(root / "one.mp4"), _frames(root / "other.mp4"), strict=True)
+    write_video(root / "two.mp4", [np.hstack(pair) for pair in pairs])
+    make_texture_video(root / "none.mp4", n_frames=14, width=320, height=240)
+    make_face_video(root / "short.mp4", n_frames=5, width=320, height=240)
+    data = (root / "one.mp4").read_bytes()
+    (root / "damaged.mp4").write_bytes(data[: len(data) // 2])
+    return root
+
+
+def _frames(path: Path) -> list[Any]:
+    with av.open(str(path)) as source:
+        return [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
+
+
+def _write(path: Path, *, prep: Params | None = PREP, **changes: Any) -> Path:
+    torch.manual_seed(0)
+    network = Detector(PRESET.net, PRESET.head)
+    with torch.no_grad():
+        network.final_fc[1].weight.mul_(20)  # type: ignore[operator]  # scores that differ
+    values: dict[str, Any] = {
+        "stage": "classify",
+        "config": {"preset": PRESET.record()},
+        "data": {"prep": prep.record() if prep else None},
+        "network": network.state_dict(),
+        "progress": {},
+    }
+    write_checkpoint(path, Checkpoint(**{**values, **changes}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a detector with random weights."""
+    return _write(tmp_path_factory.mktemp("run") / "best.pt")
+
+
+def call(*args: object) -> Result:
+    return CliRunner().invoke(main, ["score", *map(str, args)])
+
+
+def records(result: Result) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(result.stdout)
+    return found
+
+
+def expected(path: Path, checkpoint: Path, params: Params) -> list[float]:
+    """Return the scores of the clips that a data set would hold, clip by clip."""
+    localizer = load_localizer("mtcnn", weights_dir=None, device="cpu", batch_size=1)
+    result = process_video(path, digest16("any"), localizer.detect, params)
+    loaded = load_detector(checkpoint)
+    scores = []
+    for clip in result.clips:
+        # The middle 10 of 12 frames, read as the trainer reads them.
+        images = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in clip.frames[1:11]]
+        small = [cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA) for image in images]
+        with torch.inference_mode():
+            blocks = frames_to_blocks(torch.from_numpy(np.stack(small)[None]), 5)
+            if loaded.svm is not None:
+                scores += loaded.svm.p_fake(loaded.network.context(loaded.network.encode_clips(blocks))).tolist()
+            else:
+                scores += loaded.network(blocks).softmax(1)[:, 1].tolist()
+    return scores
+
+
+# ---- scores ----------------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_prepared_clips(videos: Path, checkpoint: Path) -> None:
+    result = call(videos / "one.mp4", "--checkpoint", checkpoint, "--json")
+    assert result.exit_code == 0, result.output
+    (record,) = records(result)
+    scores = expected(videos / "one.mp4", checkpoint, replace(PREP, clips=ALL_CLIPS))
+    assert len(scores) == 2
+    assert [clip["p_fake"] for clip in record["clips"]] == pytest.approx(scores, abs=2e-6)
+    assert len(set(scores)) == 2
+    assert record["video"]["p_fake"] == pytest.approx(np.mean(scores), abs=2e-6)
+    assert record["video"]["called"] == ("fake" if np.mean(scores) > 0.5 else "real")
+    assert [(clip["first_frame"], clip["last_frame"]) for clip in record["clips"]] == [(1, 10), (13, 22)]
+    assert [clip["start_s"] for clip in record["clips"]] == [0.04, 0.52]
+    assert record["clips"][0]["end_s"] == 0.4
+    x0, y0, x1, y1 = record["clips"][0]["box_xyxy"]
+    assert 0 <= x0 < x1 <= 320
+    assert 0 <= y0 < y1 <= 240
+    assert record["checkpoint"]["sha256"] == file_sha256(checkpoint)
+    assert record["video"]["sha256"] == file_sha256(videos / "one.mp4")
+    assert record["preparation"] == replace(PREP, clips=ALL_CLIPS, localize=LocalizeParams(faces="all")).record()
+    assert set(record["localizer_weights"]) == {"mtcnn-pnet", "mtcnn-rnet", "mtcnn-onet"}
+    assert record["notes"] == []
+
+
+def test_two_faces_are_two_tracks_and_the_higher_one_counts(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    path = videos / "two.mp4"
+    (record,) = records(call(path, "--checkpoint", checkpoint, "--json", "--out", tmp_path))
+    assert [track["n_clips"] for track in record["tracks"]] == [2, 2]
+    sides = {clip["track"]: set[bool]() for clip in record["clips"]}
+    for clip in record["clips"]:
+        sides[clip["track"]].add(clip["box_xyxy"][0] > 320)
+    assert sorted(map(list, sides.values())) == [[False], [True]]
+    for track in record["tracks"]:
+        own = [clip["p_fake"] for clip in record["clips"] if clip["track"] == track["track"]]
+        assert track["p_fake"] == pytest.approx(np.mean(own), abs=2e-6)
+    assert record["video"]["p_fake"] == max(track["p_fake"] for track in record["tracks"])
+    everybody = replace(PREP, clips=ALL_CLIPS, localize=LocalizeParams(faces="all"))
+    scores = expected(path, checkpoint, everybody)
+    assert sorted(clip["p_fake"] for clip in record["clips"]) == pytest.approx(sorted(scores), abs=2e-6)
+
+
+def test_largest_face_only(videos: Path, checkpoint: Path) -> None:
+    (record,) = records(call(videos / "two.mp4", "--checkpoint", checkpoint, "--json", "--faces", "largest"))
+    assert len(record["clips"]) == 2
+
+
+def test_support_vector_machine_judges_in_place_of_the_head(videos: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    contexts = rng.normal(size=(20, 32))
+    svm = fit_svm(contexts, np.asarray(contexts[:, 0] > 0, np.int64))
+    with_svm = _write(tmp_path / "svm.pt", extra=svm.state())
+    (record,) = records(call(videos / "one.mp4", "--checkpoint", with_svm, "--json"))
+    scores = expected(videos / "one.mp4", with_svm, replace(PREP, clips=ALL_CLIPS))
+    assert [clip["p_fake"] for clip in record["clips"]] == pytest.approx(scores, abs=2e-6)
+
+
+def test_checkpoint_that_knows_no_preparation_is_told(videos: Path, tmp_path: Path) -> None:
+    bare = _write(tmp_path / "bare.pt", prep=None)
+    result = call(videos / "one.mp4", "--checkpoint", bare, "--localizer", "mtcnn", "--json")
+    assert result.exit_code == 0, result.output
+    assert "note: the checkpoint does not say how its clips were prepared" in result.stderr
+    (record,) = records(result)
+    assert [clip["last_frame"] - clip["first_frame"] for clip in record["clips"]] == [9, 9]
+    assert record["preparation"]["clip_frames"] == 10
+
+
+def test_other_localizer_than_in_training_is_told(tmp_path: Path) -> None:
+    trained = _write(tmp_path / "trained.pt", prep=replace(PREP, localizer="retinaface-fan"))
+    scorer = open_scorer(trained, localizer="mtcnn")
+    assert scorer.params.localizer == "mtcnn"
+    assert scorer.notes[0].startswith("localizer was retinaface-fan in training and is mtcnn here")
+
+
+def test_clips_shorter_than_the_detector_needs_are_padded(videos: Path, tmp_path: Path) -> None:
+    short = _write(tmp_path / "short.pt", prep=replace(PREP, clip_frames=6))
+    (record,) = records(call(videos / "one.mp4", "--checkpoint", short, "--json"))
+    assert [(clip["first_frame"], clip["last_frame"]) for clip in record["clips"]][:2] == [(0, 5), (6, 11)]
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_writes_record_and_timeline_under_names_of_their_own(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "elsewhere" / "one.mp4"
+    twin.parent.mkdir()
+    twin.write_bytes((videos / "other.mp4").read_bytes())
+    out = tmp_path / "out"
+    result = call(videos / "one.mp4", twin, "--checkpoint", checkpoint, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "p(fake)" in result.stdout
+    names = ["one-2.json", "one-2.png", "one.json", "one.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    first, second = (json.loads((out / name).read_bytes()) for name in ("one.json", "one-2.json"))
+    assert first["video"]["file"] == str(videos / "one.mp4")
+    assert second["video"]["file"] == str(twin)
+    # Judged again, a video takes its old place; another one of that name, in a later command, does not.
+    before = (out / "one.json").read_bytes()
+    assert call(twin, "--checkpoint", checkpoint, "--out", out).exit_code == 0
+    assert call(videos / "one.mp4", "--checkpoint", checkpoint, "--out", out).exit_code == 0
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert (out / "one.json").read_bytes() == before
+
+
+def test_foreign_files_are_not_overwritten(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text("mine")
+    assert call(videos / "none.mp4", "--checkpoint", checkpoint, "--out", tmp_path).exit_code == 3
+    assert (tmp_path / "none.json").read_text() == "mine"
+    assert json.loads((tmp_path / "none-2.json").read_bytes())["video"]["code"] == "E_NO_FACE"
+
+
+# ---- videos without a score ------------------------------------------------------------------------------------------
+
+
+def test_video_without_a_face_ends_with_3_after_the_others(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    result = call(videos / "none.mp4", videos / "one.mp4", "--checkpoint", checkpoint, "--out", tmp_path, "--json")
+    assert result.exit_code == 3
+    assert "1 of 2 videos have no score" in result.stderr.splitlines()[-1]
+    assert "E_NO_FACE: no face was found in the frames that were looked at" in result.stderr.splitlines()[-1]
+    none, one = records(result)
+    assert (none["video"]["code"], none["video"]["p_fake"], none["tracks"]) == ("E_NO_FACE", None, [])
+    assert one["video"]["p_fake"] is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["none.json", "one.json", "one.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("damaged", "E_PROBE"), ("short", "E_TOO_SHORT"), ("absent", "E_MISSING_FILE"), ("text", "E_PROBE")],
+)
+def test_unusable_video_ends_with_its_code(videos: Path, checkpoint: Path, name: str, code: str) -> None:
+    (videos / "text.mp4").write_text("no video")
+    result = call(videos / f"{name}.mp4", "--checkpoint", checkpoint)
+    assert result.exit_code == 3
+    assert code in result.stdout
+    assert "1 of 1 videos have no score: " in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert code in result.stderr
+
+
+def test_partly_damaged_video_is_scored_and_its_fault_shown(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    data = bytearray((videos / "one.mp4").read_bytes())
+    with av.open(str(videos / "one.mp4")) as source:
+        at, size = next((p.pos or 0, p.size) for k, p in enumerate(source.demux(video=0)) if k == 20)
+    data[at : at + size] = bytes(size)
+    partial = tmp_path / "partial.mp4"
+    partial.write_bytes(data)
+    result = call(partial, "--checkpoint", checkpoint, "--json")
+    assert result.exit_code == 0
+    (record,) = records(result)
+    assert record["video"]["status"] == "partial"
+    assert record["video"]["code"] in ("E_DECODE", "E_TRUNCATED")
+    assert record["video"]["p_fake"] is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "says"),
+    [
+        ({"stage": "pretrain"}, 3, "has no detector"),
+        ({"data": {"prep": {"colour": 1}}}, 4, "unknown parameter 'colour'"),
+    ],
+)
+def test_unusable_checkpoint_is_one_line(
+    videos: Path, tmp_path: Path, changes: dict[str, Any], code: int, says: str
+) -> None:
+    result = call(videos / "one.mp4", "--checkpoint", _write(tmp_path / "a.pt", **changes))
+    assert result.exit_code == code
+    assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_score_that_is_no_number_stops(videos: Path, tmp_path: Path) -> None:
+    network = Detector(PRESET.net, PRESET.head)
+    with torch.no_grad():
+        network.final_fc[1].bias.fill_(float("nan"))  # type: ignore[operator]
+    result = call(videos / "one.mp4", "--checkpoint", _write(tmp_path / "nan.pt", network=network.state_dict()))
+    assert result.exit_code == 5
+    assert "score of one.mp4 is no number" in result.stderr
+
+
+def test_help_is_light() -> None:
+    code = (
+        "import sys; from lps.cli.train import main; main(['score', '--help'], standalone_mode=False); "
+        "print(sorted({'torch', 'ray', 'cv2', 'av', 'matplotlib', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Exit codes: 0 every video has a score, 3" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# ---- one face from clip to clip --------------------------------------------------------------------------------------
+
+Box = tuple[float, float, float, float]
+LEFT: Box = (0, 0, 40, 40)
+RIGHT: Box = (100, 0, 150, 50)
+FAR: Box = (300, 0, 340, 40)
+
+
+def _clips(*stretches: Sequence[Box], n_faces: Sequence[int] = ()) -> list[Clip]:
+    """Return clips of two frames, one for each box of each stretch; faces stand still."""
+    made = []
+    for k, boxes in enumerate(stretches):
+        for track, box in enumerate(boxes):
+            made.append(
+                Clip(
+                    track_id=track, n_tracks_in_video=n_faces[k] if n_faces else len(boxes), face_label_certain=False,
+                    frame_idx=(2 * k, 2 * k + 1), pts_ticks=(0, 1), pts_seconds=(0.0, 0.1), start_rule="all",
+                    start_seed=0, box_xyxy=(box, box), box_source=(0, 0), det_score=(1.0, 1.0), lmk5=((), ()),
+                    align_M=((), ()), det_rate=1.0, quality={}, phash=b"", frames_sha256=b"", frames=(b"", b""),
+                )
+            )  # fmt: skip
+    return made
+
+
+def test_faces_are_linked_by_place_not_by_size() -> None:
+    assert link_faces(_clips([RIGHT, LEFT], [LEFT, RIGHT], [RIGHT, LEFT])) == [0, 1, 1, 0, 0, 1]
+
+
+def test_face_that_comes_back_is_its_old_track_and_a_new_one_is_new() -> None:
+    assert link_faces(_clips([RIGHT, LEFT], [RIGHT], [LEFT, FAR], n_faces=[2, 2, 2])) == [0, 1, 0, 1, 2]
+
+
+def test_lone_face_is_one_track_across_cuts() -> None:
+    assert link_faces(_clips([LEFT], [RIGHT], [FAR])) == [0, 0, 0]
+
+
+def test_lone_face_is_not_linked_where_another_was_in_the_picture() -> None:
+    assert link_faces(_clips([LEFT], [RIGHT], n_faces=[1, 2])) == [0, 1]
+    assert link_faces([]) == []
+
+
+# ---- the picture -----------------------------------------------------------------------------------------------------
+
+
+def _picture(*, n_tracks: int, n_clips: int, name: str = "a.mp4") -> Image.Image:
+    face = io.BytesIO()
+    Image.new("RGB", (16, 16), "grey").save(face, "PNG")
+    rng = np.random.default_rng(0)
+
+    def clip(track: int, k: int) -> ScoredClip:
+        return ScoredClip(
+            track=track, first_frame=60 * k, last_frame=60 * k + 59, start_s=2.4 * k, end_s=2.4 * k + 2.36,
+            box_xyxy=(0, 0, 9, 9), p_fake=float(rng.uniform()), face=face.getvalue(),
+        )  # fmt: skip
+
+    tracks = tuple(ScoredTrack(t, tuple(clip(t, k) for k in range(n_clips))) for t in range(n_tracks))
+    outcome = Outcome(status=Status.PARTIAL, code=Code.E_TRUNCATED, stage=Stage.DECODE)
+    score = VideoScore(path=Path(name), sha256=None, outcome=outcome, tracks=tracks)
+    return Image.open(io.BytesIO(draw_timeline(score, name)))
+
+
+def test_picture_grows_with_its_tracks_up_to_four() -> None:
+    sizes = [_picture(n_tracks=n, n_clips=3).size for n in (1, 2, 4, 9)]
+    assert sizes[0][1] < sizes[1][1] < sizes[2][1] == sizes[3][1]
+    assert {size[0] for size in sizes} == {1500}
+
+
+@pytest.mark.parametrize("name", ["$x_1^$.mp4", "視頻.mp4", "a" * 300, "<b>&[red].mp4"])
+def test_picture_takes_any_name(name: str) -> None:
+    assert _picture(n_tracks=1, n_clips=60, name=name).width == 1500
