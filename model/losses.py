@@ -68,10 +68,13 @@ def contrastive(
 
 
 def _rows(rows: Tensor, candidates: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy of each row, (Q,), and the number of candidates that beat the wanted one, (Q,)."""
+    """Cross entropy of each row, (Q,), and the number of other candidates as good as the wanted one or better, (Q,).
+
+    A tie counts against the row: features that have all become the same must not look like a perfect prediction.
+    """
     scores = rows @ candidates.t()
     own = scores.detach().gather(1, wanted[:, None])
-    return F.cross_entropy(scores, wanted, reduction="none"), (scores.detach() > own).sum(1)
+    return F.cross_entropy(scores, wanted, reduction="none"), (scores.detach() >= own).sum(1) - 1
 
 
 class _AllGather(torch.autograd.Function):

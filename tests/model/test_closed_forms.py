@@ -36,6 +36,7 @@ def test_equal_targets_leave_chance(rng: torch.Generator) -> None:
 def test_zero_predictions_leave_chance(rng: torch.Generator) -> None:
     found = contrastive(torch.zeros(Q, C, dtype=torch.float64), draw(rng, Q, C))
     assert found.loss.item() == pytest.approx(math.log(Q), rel=1e-12)
+    assert found.top1.item() == found.top5.item() == 0  # ties are no success
 
 
 def test_equal_predictions_are_no_better_than_chance(rng: torch.Generator) -> None:

@@ -112,11 +112,12 @@ def check_encoder(oracle: Oracle, depth: str, px: str, frames: str) -> None:
     x = oracle["x"].double()
     assert x.shape[1:] == (3, int(frames), int(px), int(px))
     net = filled(ResNet2d3d(int(depth)), "backbone.")
-    seen = {name: net.get_submodule(name) for name in ("bn1", "layer1", "layer2", "layer3", "layer4")}
+    seen = {name: net.get_submodule(name) for name in ("layer1", "layer2", "layer3", "layer4")}
     with torch.no_grad(), outputs(seen) as stages:
+        hook = net.layer1.register_forward_pre_hook(lambda _, inputs: stages.update(stem=inputs[0]))
         same(net(x), oracle["z"].squeeze(2))
-    stages["stem_prepool"] = stages.pop("bn1")  # after the ReLU, which works in place
-    stages["stem"] = F.max_pool2d(stages["stem_prepool"], 3, 2, 1)
+        hook.remove()
+        stages["stem_prepool"] = F.relu(net.bn1(net.conv1(x.transpose(1, 2).flatten(0, 1))))
     for name in ("stem_prepool", "stem", "layer1", "layer2"):  # of frames, not of blocks
         y = stages[name]
         stages[name] = y.reshape(len(x), -1, *y.shape[1:]).transpose(1, 2)
