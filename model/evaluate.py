@@ -7,6 +7,7 @@ OUT/parts/           scores of the data sets that are done, while others are not
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from lps.model.setup import Sources, data_identity, open_split
 
 METRICS_ID = "lps.metrics"
 METRICS_VERSION = "1.0"
-METRICS_JSON, SCORES_PARQUET = "metrics.json", "scores.parquet"
+METRICS_JSON, SCORES_PARQUET, PARTS = "metrics.json", "scores.parquet", "parts"
 MATRIX = ("auc", "recall", "precision")
 """Figures of the cross-data-set matrix (the paper's Table 2)."""
 MAX_NAMED = 100
@@ -114,6 +115,9 @@ def evaluate(
     store.publish(METRICS_JSON, pretty_json(record))
     for entry in entries:
         store.delete(_part_path(loaded, entry, options))
+    if store.is_local:
+        with suppress(OSError):  # parts of other evaluations may lie there
+            store.local_path(PARTS).rmdir()
     return record
 
 
@@ -133,7 +137,7 @@ def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: Evalu
         "n_shards": len(data.shards),
         "samples_sha256": data.digest(),
         "prep_sha256": sha256_hex(canonical_json(prep)) if prep else None,
-        "notes": _notes(identity, prep, loaded.data),
+        "notes": _notes(identity, prep, loaded),
     }
     for key in ("index_sha256", "split", "split_set"):
         facts[key] = facts[key] or None
@@ -142,9 +146,9 @@ def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: Evalu
     return _Entry(number, data, facts)
 
 
-def _notes(identity: dict[str, Any], prep: dict[str, Any] | None, learnt: dict[str, Any]) -> list[str]:
+def _notes(identity: dict[str, Any], prep: dict[str, Any] | None, loaded: LoadedDetector) -> list[str]:
     """Say what makes the figures weaker than they look."""
-    notes = []
+    notes, learnt = [], loaded.data
     if identity["leaky"]:
         notes.append("the split set is stamped leaky: one person is on both sides of it")
     if identity["index_sha256"] and identity["index_sha256"] == learnt.get("index_sha256"):
@@ -152,6 +156,8 @@ def _notes(identity: dict[str, Any], prep: dict[str, Any] | None, learnt: dict[s
             notes.append("another split set than the detector learnt on: it may have learnt from these videos")
         elif identity["split"] == learnt.get("split"):
             notes.append("the detector learnt from these videos")
+        elif identity["split"] == loaded.config.get("data", {}).get("val_split"):
+            notes.append("the checkpoint was chosen by its figures on this split")
     theirs = learnt.get("prep")
     if prep and theirs:
         changed = [name for name in PREP_FIELDS if prep.get(name) != theirs.get(name)]
@@ -189,7 +195,7 @@ def _short(value: Any) -> str:
 
 def _part_path(loaded: LoadedDetector, entry: _Entry, options: EvaluateOptions) -> str:
     decided = {**options.record(), "bootstrap": None, "checkpoint": loaded.sha256, "version": SCORES_VERSION}
-    return f"parts/{sha256_hex(canonical_json({**entry.facts, **decided}))[:32]}.parquet"
+    return f"{PARTS}/{sha256_hex(canonical_json({**entry.facts, **decided}))[:32]}.parquet"
 
 
 def _marks(loaded: LoadedDetector) -> dict[str, str]:
@@ -288,11 +294,14 @@ def figures(cases: Cases, bootstrap: Bootstrap) -> dict[str, Any]:
         "methods": {name: ~fakes | (methods == name) for name in sorted(set(methods[fakes].tolist()))},
         "datasets": {name: datasets == name for name in sorted(set(datasets.tolist()))},
     }
+    everything = _levels(cases, bootstrap)
     found = {
-        kind: {name: _levels(cases.select(mask), bootstrap) for name, mask in masks.items()}
+        kind: {
+            name: everything if mask.all() else _levels(cases.select(mask), bootstrap) for name, mask in masks.items()
+        }
         for kind, masks in groups.items()
     }
-    return {"all": _levels(cases, bootstrap), **found}
+    return {"all": everything, **found}
 
 
 def _levels(clips: Cases, bootstrap: Bootstrap) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def write_detector(path: Path, *, seed: int, stage: str = "classify", data: dict
     for name, value in network.state_dict().items():
         if name == "final_bn.running_var":
             value.fill_(1e-4)  # spreads the scores
-    config = {"stage": stage, "seed": 7, "preset": PRESET.record()}
+    chosen_by = {"val_split": (data or {}).get("val_split")}
+    config = {"stage": stage, "seed": 7, "preset": PRESET.record(), "data": chosen_by}
     state = network.state_dict()
     write_checkpoint(path, Checkpoint(stage=stage, config=config, data=data or {}, network=state, progress={}))
 
@@ -111,7 +112,7 @@ def test_figures_are_those_of_the_scores_in_the_file(
     assert found["video"]["auc"]["low"] <= found["video"]["auc"]["value"] <= found["video"]["auc"]["high"]
     assert record["data"][0]["results"]["methods"]["swap"] == found  # the only method
     assert set(record["data"][0]["results"]["datasets"]) == {"test"}
-    assert not list((tmp_path / "out").glob("parts/*"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.json", "scores.parquet"]
 
 
 def scores_of(out: Path) -> list[dict[str, Any]]:
@@ -243,6 +244,7 @@ def test_what_the_detector_learnt_from_is_said(make: Any, clips: Any, tmp_path: 
     for changes, note in (
         ({}, "learnt from these videos"),
         ({"split_set": "ranked"}, "may have learnt"),
+        ({"split": "train", "val_split": "test"}, "chosen by its figures"),
         ({"split": "train"}, ""),
     ):
         path = tmp_path / f"{note}.pt"
