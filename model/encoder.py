@@ -136,15 +136,20 @@ def _stage(n: int, n_in: int, n_out: int, *, stride: int, spatial: bool, final_r
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep batch norms in `module` from updating their statistics, for a forward pass that is a repetition."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d) and m.track_running_stats]
+    """Keep batch norms in `module` from updating their statistics, for a forward pass that is a repetition.
+
+    With no momentum they update by nothing: to turn the update off would change what is saved for the backward pass.
+    """
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 class PixelEncoder(nn.Module):
