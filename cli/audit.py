@@ -188,6 +188,8 @@ def show(out: str) -> None:
 def diff(a: str, b: str, as_json: bool) -> None:  # noqa: FBT001  click passes flags this way
     """Say what changed from data set A to data set B: videos, clips, splits and parameters.
 
+    Exit code 1 if videos of a split set moved although its rule is the same: no append does that.
+
     \b
     Example:
       lps-audit diff out-2024/ out-2025/
@@ -203,6 +205,8 @@ def diff(a: str, b: str, as_json: bool) -> None:  # noqa: FBT001  click passes f
     else:
         for line in found.lines():
             click.echo(line)
+    if found.moved_without_new_rule:
+        raise click.exceptions.Exit(1)
 
 
 @main.command()

@@ -64,7 +64,9 @@ class AuditView:
     def print_end(self, audit: Audit) -> None:
         """Print all results and the verdict."""
         out = console()
-        table = Table("check", "state", "severity", "measured (limit)", "offenders and notes", title="audit")
+        table = Table("check", "state", "severity", title="audit")
+        for name in ("measured (limit)", "offenders and notes"):
+            table.add_column(name, overflow="fold")
         for result in audit.results:
             table.add_row(
                 f"{result.id} {escape(self._titles.get(result.id, ''))}",

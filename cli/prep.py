@@ -207,6 +207,7 @@ def split(out: str, name: str, base: str | None, params_file: Path | None, **ask
     from lps.pipeline.settings import read_settings
     from lps.pipeline.status import add_split_set
 
+    _check_leak(asked["rule"], asked["i_understand_leakage"])
     more = read_settings(params_file).split
     params = SplitParams(rule=asked["rule"], seed=asked["seed"], allow_leaky=asked["i_understand_leakage"], **more)
     counts = add_split_set(out, name, params, base)
@@ -297,10 +298,7 @@ def _job(asked: dict[str, Any]) -> "tuple[Request, RunOptions]":
         codec=asked["codec"],
         align=not asked["no_align"],
     )
-    if asked["rule"] == "random" and not asked["i_understand_leakage"]:
-        raise RefusedError(
-            "a random split shares people between its parts; add --i-understand-leakage if you want that"
-        )
+    _check_leak(asked["rule"], asked["i_understand_leakage"])
     rule = SplitParams(
         rule=asked["rule"], seed=asked["seed"], allow_leaky=asked["i_understand_leakage"], **settings.split
     )
@@ -317,6 +315,13 @@ def _job(asked: dict[str, Any]) -> "tuple[Request, RunOptions]":
         workers=asked["workers"], address=asked["address"], weights_dir=asked["weights_dir"], **settings.run
     )
     return request, options
+
+
+def _check_leak(rule: str, understood: bool) -> None:  # noqa: FBT001
+    if rule == "random" and not understood:
+        raise RefusedError(
+            "a random split shares people between its parts; add --i-understand-leakage if you want that"
+        )
 
 
 def _check_share(summary: "Summary", max_failed_percent: float) -> None:

@@ -31,6 +31,8 @@ from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import RefusedError
 
 TABLES = ("limits", "severity", "require", "waivers")
+FEW = 12
+"""Fewer names than this fit into a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,5 +166,6 @@ def _known(found: Collection[str], known: Collection[str], where: str) -> None:
     for name in found:
         if name not in known:
             close = get_close_matches(str(name), list(known), n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else f"; known ones: {', '.join(sorted(known)[:60])}"
+            names = ", ".join(sorted(known)) if len(known) < FEW else "those that `lps-audit check --explain ID` shows"
+            hint = f"; did you mean '{close[0]}'?" if close else f"; known ones: {names}"
             raise RefusedError(f"{where}: unknown name '{name}'{hint}")

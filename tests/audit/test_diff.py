@@ -9,7 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from lps.cli.audit import main
 from lps.manifests.diff import NAMED, SHOWN, Changes, DatasetDiff, diff_datasets
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import Row, read_table
@@ -124,6 +126,15 @@ def test_moved_video_is_found_in_its_split_set_alone(dataset: Path, mutated: Cal
     assert diff.moved_without_new_rule
     assert "split set 'ranked': videos moved: 1 although its rule is the same" in diff.lines()
     assert diff.record()["moved_without_new_rule"] is True
+
+
+def test_command_fails_where_videos_moved_without_a_new_rule(dataset: Path, mutated: Callable[..., Path]) -> None:
+    moved = str(mutated({"splits/ranked": moved_rows(dataset, FAKE)}))
+    found = CliRunner().invoke(main, ["diff", str(dataset), moved])
+    assert found.exit_code == 1
+    assert "moved: 1 although its rule is the same" in found.stdout
+    assert CliRunner().invoke(main, ["diff", str(dataset), moved, "--json"]).exit_code == 1
+    assert CliRunner().invoke(main, ["diff", str(dataset), str(dataset)]).exit_code == 0
 
 
 def test_excluded_video_has_moved(dataset: Path, mutated: Callable[..., Path]) -> None:
