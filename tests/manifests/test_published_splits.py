@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lps.manifests.audit_shortcut import cross_validate
 from lps.manifests.components import SplitInput
 from lps.manifests.errors import RefusedError
 from lps.manifests.leakage import crossing_groups
@@ -92,6 +94,18 @@ def test_dfdc_label_rows(shared: Callable[[str], Path]) -> None:
     with shared("splits/dfdc_full_labels_119k.csv").open(newline="") as file:
         labels = Counter(row["is_fake"] for row in csv.DictReader(file))
     assert labels == {"0": 19154, "1": 99992}
+    with shared("splits/dfdc_public_test_labels.csv").open(newline="") as file:
+        assert Counter(row["label"] for row in csv.DictReader(file)) == {"0": 2500, "1": 2500}
+
+
+def test_dfdc_frame_counts_alone_tell_a_little(shared: Callable[[str], Path]) -> None:
+    with shared("splits/dfdc_full_labels_119k.csv").open(newline="") as file:
+        rows = [(int(row["is_fake"]), float(row["n_frame"])) for row in csv.DictReader(file)]
+    some = np.array(rows)[np.random.default_rng(0).permutation(len(rows))[:20_000]]
+    assert [round(float((some[some[:, 0] == label, 1] == 300).mean()), 2) for label in (0, 1)] == [0.89, 0.81]
+    found = cross_validate(some[:, 1:], some[:, 0].astype(np.int64), np.arange(len(some)), ["n_frames"])
+    assert found is not None
+    assert found.auc == pytest.approx(0.544, abs=0.01)
 
 
 def test_celebdf_giant_group_is_refused_with_its_reason(celebdf: list[SplitInput]) -> None:
