@@ -10,16 +10,18 @@ import click
 
 from lps.cli.common import VERSION, LpsGroup
 from lps.cli.evaluate import evaluate
+from lps.cli.experiment import experiment
 from lps.cli.score import score
-from lps.manifests.errors import RefusedError
 
 if TYPE_CHECKING:
     from lps.model.presets import StageName
+    from lps.model.svm import Kernel
     from lps.model.train import Job
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 PRESETS = ("paper", "strong", "small")
+SEED = click.IntRange(min=0, max=2**63 - 1)
 
 
 @click.group(cls=LpsGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,7 +31,7 @@ def main() -> None:
 
     \b
     Exit codes: 0 done, 2 wrong usage, 3 refused (another configuration, leaky split, nothing to judge),
-    4 something cannot be read or written, 5 bytes are not what they must be.
+    4 something cannot be read or written, or a loss is not finite, 5 bytes are not what they must be.
 
     \b
     Example:
@@ -54,7 +56,7 @@ def stage_options(command: F) -> F:
         option("--val-shards", metavar="PATTERN", help="Shards to validate with."),
         option("--preset", type=click.Choice(PRESETS), default="paper", help="Recipe to start from."),
         option("--config", type=file, help="TOML file with all other settings (docs/train.md)."),
-        option("--seed", type=click.IntRange(min=0), default=0, help="Decides first weights, order, augmentation."),
+        option("--seed", type=SEED, default=0, help="Decides first weights, order, augmentation."),
         option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky."),
     ]
     for decorator in reversed(decorators):
@@ -82,14 +84,23 @@ def pretrain(**asked: Any) -> None:
 @stage_options
 @INIT()
 @click.option("--head", type=click.Choice(["linear", "svm"]), default="linear", show_default=True, help="svm is LPS_c.")
-def classify(head: str, **asked: Any) -> None:
+@click.option("--kernel", type=click.Choice(["rbf", "linear"]), help="Of the support vector machine.  [default: rbf]")
+def classify(head: str, kernel: "Kernel | None", **asked: Any) -> None:
     """Learn the detector from labels; --init random is LPS_ri, --head svm is LPS_c.
 
     \b
     Example:
       lps-train classify runs/cls --data out/ --init runs/pre/checkpoints/best.pt
     """
-    run_stage("classify", asked, svm=head == "svm")
+    if head == "svm":
+        from lps.model.svm import train_svm
+
+        job = stage_job("classify", asked)
+        finish(job, train_svm(job, kernel or "rbf"))
+    elif kernel:
+        raise click.UsageError("--kernel is for --head svm")
+    else:
+        run_stage("classify", asked)
 
 
 @main.command()
@@ -148,6 +159,11 @@ def stage_job(stage: "StageName", asked: dict[str, Any]) -> "Job":
 
     if (asked["data"] is None) == (asked["shards"] is None):
         raise click.UsageError("name either a data set (--data) or shards (--shards)")
+    wrong = "val_shards" if asked["data"] else "split_set"
+    if asked[wrong] is not None:
+        raise click.UsageError(
+            f"--{wrong.replace('_', '-')} does not go with {'--data' if asked['data'] else '--shards'}"
+        )
     sources = Sources(
         data=asked["data"],
         split=asked["split"],
@@ -161,25 +177,23 @@ def stage_job(stage: "StageName", asked: dict[str, Any]) -> "Job":
     return Job(stage=stage, out=asked["run"], sources=sources, preset=preset, init=asked["init"], seed=asked["seed"])
 
 
-def run_stage(stage: "StageName", asked: dict[str, Any], *, svm: bool = False) -> None:
+def run_stage(stage: "StageName", asked: dict[str, Any]) -> None:
     """Train a stage as asked on the command line."""
     from lps.cli.train_progress import TrainProgress
     from lps.model.train import train
 
     job = stage_job(stage, asked)
-    if svm:
-        from lps.model.svm import train_svm
-
-        click.echo(summary(train_svm(job)))
-        return
-    if stage == "distill" and job.init == "random":
-        raise RefusedError("distillation needs a trained detector: give its checkpoint with --init")
     first = int(os.environ.get("RANK", "0")) == 0
-    with TrainProgress() as progress:
-        result = train(job, progress.on_event if first else lambda kind, facts: None)
+    with TrainProgress(quiet=not first) as progress:
+        result = train(job, progress.on_event)
     if first:
-        click.echo(summary(result))
-        click.echo(f"best checkpoint: {job.out / result['checkpoint']} (step {result['best_step']})")
+        finish(job, result)
+
+
+def finish(job: "Job", result: dict[str, Any]) -> None:
+    """Say how a stage ended."""
+    click.echo(summary(result))
+    click.echo(f"best checkpoint: {job.out / result['checkpoint']} (step {result['best_step']})")
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -193,3 +207,4 @@ def summary(result: dict[str, Any]) -> str:
 
 main.add_command(evaluate)
 main.add_command(score)
+main.add_command(experiment)

@@ -1,0 +1,146 @@
+"""lps-train experiment: every table of the paper as a command."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lps.manifests.errors import RefusedError
+
+if TYPE_CHECKING:
+    from lps.model.experiments import Result
+    from lps.model.lab import Lab
+
+NAMES = ("table1", "cross", "align", "variants", "sweep", "ablate", "efficiency")
+
+
+@click.command()
+@click.argument("name", type=click.Choice(NAMES))
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--data", multiple=True, metavar="NAME=OUT", help="Data set of lps-prep and its name; may be given again."
+)
+@click.option("--preset", type=click.Choice(["paper", "strong", "small"]), default="paper", show_default=True,
+              help="Recipe of all runs.")  # fmt: skip
+@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with settings.")
+@click.option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every run.")
+@click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
+@click.option("--smoke", is_flag=True, help="Tiny networks, one epoch: shows that it runs, in a minute.")
+def experiment(name: str, out: Path, **asked: Any) -> None:
+    """Run an experiment of the paper, only what is missing of it, and print the paper's figures beside ours.
+
+    \b
+    table1      LPS_ri, LPS, LPS_ssd on each data set         (Table 1)
+    cross       trained on one data set, judged on each       (Table 2)
+    align       with and without alignment: NAME and NAME-unaligned   (Table 3)
+    variants    I3D encoder, support vector machine           (Table 4)
+    sweep       lambda and T of the distillation              (Table 5)
+    ablate      without encoder, aggregator, memory bank      (Figure 8)
+    efficiency  time of each module                           (section 4.5)
+
+    Call the data sets ffpp, dfdc and celebdf to have the paper's figures beside them. Experiments with the same OUT
+    share their runs. Writes OUT/NAME/result.json, result.md and result.png.
+
+    \b
+    Example:
+      lps-train experiment table1 lab/ --data ffpp=ffpp/ --data celebdf=celebdf/
+    """
+    from lps.cli.train_progress import TrainProgress
+    from lps.model.experiments import run_experiment
+    from lps.model.figure_tables import draw_table
+
+    with TrainProgress() as progress:
+        lab = _lab(out, progress.on_event, asked)
+        if name == "efficiency":
+            click.echo(_efficiency(lab))
+            return
+        result = run_experiment(name, lab)
+    draw_table(result, out / name / "result.png", smoke=lab.smoke)
+    _show(result, smoke=lab.smoke)
+    click.echo(f"{out / name / 'result.md'}")
+
+
+def _lab(out: Path, on_event: Any, asked: dict[str, Any]) -> "Lab":
+    from lps.model.lab import DataSet, Lab
+    from lps.model.presets import read_settings
+
+    data = []
+    for text in asked["data"]:
+        name, sign, location = text.partition("=")
+        if not sign or not name or not location:
+            raise click.BadParameter(f"must be NAME=OUT, got '{text}'", param_hint="--data")
+        data.append(DataSet(name, location))
+    if len({d.name for d in data}) < len(data):
+        raise RefusedError("two data sets have the same name; results of one would be taken for the other's")
+    return Lab(
+        out=out, data=tuple(data), preset=asked["preset"], settings=read_settings(asked["config"]), seed=asked["seed"],
+        split_set=asked["split_set"], allow_leaky=asked["allow_leaky"], smoke=asked["smoke"], on_event=on_event,
+    )  # fmt: skip
+
+
+def _show(result: "Result", *, smoke: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lps.model.experiments import shown
+
+    table = Table("model", "trained on", "judged on", title=f"{result.item}{' (smoke size)' if smoke else ''}")
+    for metric in result.metrics:
+        table.add_column(f"{metric} % [95 %]")
+        table.add_column("paper")
+    for row in result.rows:
+        cells = [row.name + (" (cited)" if row.cited else ""), row.trained_on or "-", row.data]
+        for metric in result.metrics:
+            value = row.values.get(metric)
+            cells += [shown(value), "-" if value is None or value.paper is None else f"{value.paper:.2f}"]
+        table.add_row(*cells)
+    console = Console(width=None if len(result.metrics) == 1 else 150)
+    console.print(table)
+    for note in result.notes:
+        console.print(note)
+
+
+def _efficiency(lab: "Lab") -> str:
+    """Time the modules, write result.json and result.md, and return the table."""
+    import torch
+
+    from lps.manifests.canonical import pretty_json
+    from lps.model import paper
+    from lps.model.checkpoint import code_version
+    from lps.model.efficiency import VIDEO_FRAMES, time_modules
+
+    preset = lab.configuration("classify")
+    cuda = torch.cuda.is_available() and preset.run.device != "cpu"
+    device = torch.device("cuda" if cuda else "cpu")
+    timings = time_modules(preset, device, 3 if lab.smoke else 20, bf16=preset.run.precision == "bf16")
+    where = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
+    lines = [
+        f"# Efficiency: one video of {VIDEO_FRAMES} frames on {where}",
+        "",
+        "| module | median ms | p95 ms | ms per frame | paper's ms (Titan Xp) |",
+        "|---|---|---|---|---|",
+    ]
+    for timing in timings:
+        cited = paper.EFFICIENCY_MS[timing.module]
+        lines.append(
+            f"| {timing.module} | {1000 * timing.median_s:.1f} | {1000 * timing.p95_s:.1f} | "
+            f"{timing.per_frame_ms:.3f} | {cited} |"
+        )
+    lines += [
+        "",
+        "The localizer is timed by `benchmarks/prep.py` on real videos; the paper prints "
+        f"{paper.EFFICIENCY_MS['localizer']} ms, 0.18 ms per frame, which cannot be a detection on every frame.",
+        "",
+    ]
+    folder = lab.out / "efficiency"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.md").write_text("\n".join(lines))
+    record = {
+        "experiment": "efficiency", "device": where, "smoke": lab.smoke, "code": code_version(),
+        "modules": {t.module: {"median_s": t.median_s, "p95_s": t.p95_s, "n_runs": t.n_runs} for t in timings},
+        "preset": preset.record(),
+    }  # fmt: skip
+    (folder / "result.json").write_bytes(pretty_json(json.loads(json.dumps(record))))
+    return "\n".join(lines)
