@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
+from lps.model import stem
+
 Act = Literal["pool_relu", "relu_pool"]
 """A5. The paper puts the pooling inside the encoder, so the default is pool, then ReLU; MemDPC's classifier has it the
 other way round."""
@@ -97,21 +99,26 @@ class ResNet2d3d(nn.Module):
 
     def frames(self, x: Tensor) -> Tensor:
         """(F, 3, H, W) -> (F, 2 width, ceil(H/8), ceil(W/8)): what is computed for each frame on its own."""
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.max_pool2d(x, 3, 2, 1)
+        if stem.fits(self.bn1, x):
+            conv = self.conv1
+            x = stem.pooled_norm(x, conv.weight.squeeze(2), conv.stride, conv.padding, self.bn1)
+        else:
+            # ReLU after the pooling is the same, on a quarter of the places.
+            x = F.relu(F.max_pool2d(self.bn1(self.conv1(x)), 3, 2, 1), inplace=True)
         return self.layer2(self.layer1(x))  # type: ignore[no-any-return]
 
     def stem_to_layer4(self, blocks: Tensor) -> Tensor:
         """(M, 3, T, H, W) -> (M, 4 width, ceil(T/4), ceil(H/32), ceil(W/32)), the last block without ReLU."""
         m, _, t, _, _ = blocks.shape
         x = blocks.transpose(1, 2).flatten(0, 1)
-        if x.is_cuda or blocks.is_contiguous(memory_format=torch.channels_last_3d):
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
         if self.recompute and self.training and torch.is_grad_enabled():
             x = checkpoint(self.frames, x, use_reentrant=False, context_fn=self._recomputing)
         else:
             x = self.frames(x)
         x = x.reshape(m, t, *x.shape[1:]).transpose(1, 2)
+        if x.device.type == "cpu":  # where 3-D convolutions are slower with channels last, and 2-D ones faster
+            x = x.contiguous()
         return self.layer4(self.layer3(x))  # type: ignore[no-any-return]
 
     def forward(self, blocks: Tensor, act: Act = "pool_relu") -> Tensor:

@@ -1,0 +1,67 @@
+"""The stem's fused form equals batch norm, ReLU and max pooling one after the other."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from lps.model import stem
+from lps.model.encoder import ResNet2d3d, SpatialConv
+
+
+def layers(scale: Tensor) -> tuple[SpatialConv, nn.BatchNorm2d]:
+    """Return a convolution and a batch norm with this scale, in float64."""
+    conv, norm = SpatialConv(3, len(scale), 7, 2), nn.BatchNorm2d(len(scale))
+    nn.init.normal_(conv.weight)
+    nn.init.normal_(norm.bias)
+    norm.weight.data = scale.clone()
+    return conv.double(), norm.double()
+
+
+@pytest.mark.parametrize("size", [(32, 32), (31, 45), (7, 1)])
+def test_values_gradients_and_statistics_are_those_of_the_plain_form(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    conv, norm = layers(torch.tensor([1.5, -0.7, 1e-3, -2.0]))
+    other_conv, other_norm = deepcopy((conv, norm))
+    x = torch.randn(3, 3, *size, dtype=torch.float64)
+    fused = stem.pooled_norm(x, conv.weight.squeeze(2), conv.stride, conv.padding, norm)
+    plain = F.max_pool2d(F.relu(other_norm(other_conv(x))), 3, 2, 1)
+    torch.testing.assert_close(fused, plain, rtol=1e-12, atol=1e-12)
+    weights = torch.randn_like(plain)
+    (fused * weights).sum().backward()  # type: ignore[no-untyped-call]
+    (plain * weights).sum().backward()  # type: ignore[no-untyped-call]
+    for ours, theirs in zip((conv, norm), (other_conv, other_norm), strict=True):
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-9, atol=1e-9)
+        for name, held in ours.state_dict().items():
+            torch.testing.assert_close(held, theirs.state_dict()[name], rtol=1e-12, atol=1e-12)
+
+
+def test_training_takes_the_fused_form_and_evaluation_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    fused = stem.pooled_norm
+
+    def noted(x: Tensor, weight: Tensor, stride: int, padding: int, norm: nn.BatchNorm2d) -> Tensor:
+        used.append(1)
+        return fused(x, weight, stride, padding, norm)
+
+    monkeypatch.setattr(stem, "pooled_norm", noted)
+    net = ResNet2d3d(width=4)
+    x = torch.randn(1, 3, 5, 32, 32)
+    net.train()(x)
+    assert used == [1]
+    net.eval()(x)
+    with torch.no_grad():
+        net.train()(x)
+    assert used == [1]
+
+
+def test_other_batch_norms_keep_their_own_form() -> None:
+    x = torch.zeros(1, 3, 32, 32)
+    assert stem.fits(nn.BatchNorm2d(4), x)
+    assert not stem.fits(nn.SyncBatchNorm(4), x)
+    assert not stem.fits(nn.BatchNorm2d(4, momentum=None), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not stem.fits(nn.BatchNorm2d(4), x)
