@@ -16,9 +16,10 @@ SMOOTHING = 0.05
 
 
 class TrainProgress:
-    """Shows a run's events on stderr."""
+    """Shows a run's events on stderr; nothing if `quiet`, as all processes of a run but the first are."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._console = Console(stderr=True)
         self._bars: Bars | None = None
         self._task: TaskID | None = None
@@ -27,7 +28,7 @@ class TrainProgress:
         self._loss: float | None = None
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._quiet:
             self._bars = Bars(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
                 TimeRemainingColumn(), console=self._console,
@@ -43,12 +44,16 @@ class TrainProgress:
 
     def on_event(self, kind: str, facts: dict[str, Any]) -> None:
         """Take one event of the run."""
+        if self._quiet:
+            return
         if kind == "note":
             self._say(f"note: {facts['text']}")
         elif kind == "begin":
             self._begin(facts)
         elif kind == "step":
             self._step(facts)
+        elif kind == "validating" and self._bars is not None and self._task is not None:
+            self._bars.update(self._task, note="validating")
         elif kind == "validation":
             shown = ", ".join(f"{name} {facts[name]:.4g}" for name in ("loss", "auc") if facts.get(name) is not None)
             self._say(f"epoch {facts['epoch']}, step {facts['step']}: {shown}{' (best)' if facts['best'] else ''}")

@@ -4,26 +4,30 @@ import hashlib
 import os
 import pickle
 import re
-import tempfile
+import struct
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
+from lps.manifests import provenance
+from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
 
 if TYPE_CHECKING:
     from lps.model.detector import Detector
+    from lps.model.presets import Preset
     from lps.model.svm import Svm
 
 FORMAT = 1
 """Of the file; a reader refuses a newer one."""
 NAME = re.compile(r"step-(\d{8})\.pt")
+WRITING = ".writing-"
+"""Begins the name of a file that is not whole yet."""
 
 State = dict[str, Tensor]
 
@@ -52,43 +56,29 @@ class Checkpoint:
     """Further tensors, such as those of a support vector machine."""
 
 
-@cache
 def code_version() -> dict[str, Any]:
-    """Return versions of this package and of torch, and the commit where it runs from a checkout."""
-    import subprocess
-
-    found: dict[str, Any] = {"lps-prep": version("lps-prep"), "torch": str(torch.__version__)}
-    here = Path(__file__).resolve().parents[1]
-    if (here / ".git").exists():
-        try:
-            ask = ["git", "-C", str(here)]
-            run = subprocess.run
-            head = run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
-            dirty = run([*ask, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
-        except (OSError, subprocess.SubprocessError):
-            return found
-        found |= {"commit": head.stdout.strip(), "modified": bool(dirty.stdout.strip())}
-    return found
+    """Return version, commit and environment of this program, and the version of torch."""
+    return {**provenance.code_version(), "torch": str(torch.__version__)}
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a file that is there completely or not at all. Raises UnreadableError where it cannot be written."""
     values = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
     values["code"] = checkpoint.code or code_version()
-    temporary: Path | None = None
+    temporary = path.with_name(f"{WRITING}{path.name}-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("wb") as file:
             torch.save({"format": FORMAT, **values}, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as e:  # torch reports a full disk as RuntimeError
-        if temporary is not None:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        cause = e if isinstance(e, OSError) else e.__context__ if isinstance(e.__context__, OSError) else e
         raise UnreadableError(
-            f"cannot write {path}: {_first_line(e)}; make room and run the same command again, it goes on from the "
+            f"cannot write {path}: {_first_line(cause)}; make room and run the same command again, it goes on from the "
             "last checkpoint"
         ) from e
 
@@ -96,19 +86,28 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of this package to the CPU.
 
-    Raises UnreadableError if it is not there or not a checkpoint, IntegrityError if it is damaged.
+    Raises UnreadableError if it is not there, of a newer program or not a checkpoint, IntegrityError if it is damaged.
+    Nothing in the file is run.
     """
+    foreign = f"{path} is not a checkpoint of lps-train; published weights load by lps.model.load_reference"
     try:
+        wrong = _damage(path)
+        if wrong is None:
+            raise UnreadableError(foreign)
+        if wrong:
+            raise IntegrityError(f"{path} is cut off or damaged: {wrong}; copy it again")
         values = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as e:
         raise UnreadableError(f"cannot read checkpoint {path}: {e.strerror or e}") from e
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
-        raise IntegrityError(f"{path} is not a whole checkpoint: {_first_line(e)}; copy it again") from e
+    except LpsError:
+        raise
+    except pickle.UnpicklingError as e:  # whole, but with more in it than tensors and plain values
+        raise UnreadableError(foreign) from e
+    except Exception as e:  # noqa: BLE001  a file made up to look like one can bring out anything
+        raise IntegrityError(f"{path} is damaged: {_first_line(e)}; copy it again") from e
     names = {f.name for f in fields(Checkpoint)}
-    if not isinstance(values, Mapping) or "format" not in values:
-        raise UnreadableError(
-            f"{path} is not a checkpoint of lps-train; published weights load by lps.model.load_reference"
-        )
+    if not isinstance(values, Mapping) or not isinstance(values.get("format"), int):
+        raise UnreadableError(foreign)
     if values["format"] > FORMAT:
         raise UnreadableError(
             f"{path} has format {values['format']}, this version reads up to {FORMAT}; update lps-prep"
@@ -117,6 +116,32 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if missing:
         raise IntegrityError(f"{path} lacks {', '.join(sorted(missing))}")
     return Checkpoint(**{name: values[name] for name in names})
+
+
+def _damage(path: Path) -> str | None:
+    """Return what is wrong with a file in torch's form, a zip, as its checksums tell: torch does not look at them.
+
+    Empty where nothing is, None for a file of another form. Raises OSError.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return None
+        try:
+            with zipfile.ZipFile(file) as members:
+                wrong = members.testzip()
+        except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, struct.error) as e:
+            return _first_line(e)
+        return "" if wrong is None else f"the checksum of '{wrong}' is wrong"
+
+
+def preset_of(checkpoint: Checkpoint, path: Path) -> "Preset":
+    """Return the configuration of a checkpoint. Raises UnreadableError where it has settings unknown here."""
+    from lps.model.presets import preset_from_record
+
+    try:
+        return preset_from_record(checkpoint.config["preset"])
+    except (KeyError, TypeError, AttributeError, UnreadableError) as e:
+        raise UnreadableError(f"{path} has settings that this version does not know: {_first_line(e)}") from e
 
 
 def _first_line(error: BaseException) -> str:
@@ -152,7 +177,7 @@ def step_checkpoints(folder: Path) -> list[Path]:
 
 def prune(folder: Path, n_kept: int) -> None:
     """Delete all but the last `n_kept` checkpoints of steps, and what a killed writer left behind."""
-    for path in [*step_checkpoints(folder)[:-n_kept], *folder.glob(".writing-*")]:
+    for path in [*step_checkpoints(folder)[:-n_kept], *folder.glob(f"{WRITING}*")]:
         path.unlink(missing_ok=True)
 
 
@@ -184,7 +209,6 @@ def load_detector(path: Path) -> LoadedDetector:
     Raises RefusedError for another stage, and as `read_checkpoint` does.
     """
     from lps.model.detector import Detector
-    from lps.model.presets import preset_from_record
     from lps.model.svm import svm_from_state
 
     found = read_checkpoint(path)
@@ -192,11 +216,12 @@ def load_detector(path: Path) -> LoadedDetector:
         raise RefusedError(
             f"{path} is of stage '{found.stage}', which has no detector; give one of classify or distill"
         )
-    preset = preset_from_record(found.config["preset"])
-    network = Detector(preset.net, preset.head)
+    preset = preset_of(found, path)
     try:
+        network = Detector(preset.net, preset.head)
         network.load_state_dict(found.network)
-    except RuntimeError as e:
+        svm = svm_from_state(found.extra) if found.extra else None
+    except (RuntimeError, ValueError, KeyError) as e:
         raise IntegrityError(f"{path} does not hold the network that it says: {_first_line(e)}") from e
     return LoadedDetector(
         network=network.eval(),
@@ -206,5 +231,5 @@ def load_detector(path: Path) -> LoadedDetector:
         stage=found.stage,
         config=found.config,
         data=found.data,
-        svm=svm_from_state(found.extra) if found.extra else None,
+        svm=svm,
     )

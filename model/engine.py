@@ -1,11 +1,12 @@
 """One epoch of any stage: take a batch, step, look at the losses once in a while."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
@@ -16,7 +17,7 @@ from lps.model.params import TrainParams
 from lps.model.plan import Place
 
 Report = Callable[[int, dict[str, float]], None]
-"""Called with a step and its values, every step once."""
+"""Called with a step and its values, every step once. With several processes these are means over them."""
 
 
 class AnyBatch(Protocol):
@@ -83,8 +84,8 @@ class Learner:
     total_steps: int = 1
     average: AveragedModel | None = None
 
-    def step(self, batch: AnyBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Learn from one batch. Returns its loss and further values, detached and still on the device."""
+    def step(self, batch: AnyBatch, step: int) -> dict[str, Tensor]:
+        """Learn from one batch. Returns `loss`, `grad_norm` and more, detached and still on the device."""
         if self.params.schedule == "cosine":
             set_lr(self.optimizer, cosine_lr(self.params, step, self.total_steps))
         # Dropout's random numbers follow from the step, so that nothing of their state has to be kept.
@@ -92,20 +93,30 @@ class Learner:
         inputs = batch.frames.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            loss, values = self.model(inputs, labels)
+            loss, values, _ = self.model(inputs, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if self.params.grad_clip is not None:
-            values = {**values, "grad_norm": nn.utils.clip_grad_norm_(self.model.parameters(), self.params.grad_clip)}
+        limit = math.inf if self.params.grad_clip is None else self.params.grad_clip
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        return loss.detach(), values
+        return {**values, "loss": loss.detach(), "grad_norm": grad_norm}
 
     @property
     def lr(self) -> float:
         """Learning rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A step that was taken, and whose values nobody has looked at yet."""
+
+    step: int
+    keys: tuple[str, ...]
+    lr: float
+    values: dict[str, Tensor]
 
 
 def train_one_epoch(
@@ -114,33 +125,55 @@ def train_one_epoch(
     """Train from `progress` to the end of its epoch; yields the number of steps done after each look at the losses.
 
     Losses are read from the device every `log_steps` steps, because each look waits for it. Raises LpsError with the
-    sample keys of the first batch whose loss is not finite.
+    sample keys of the first batch whose loss or gradient is not finite.
     """
-    waiting: list[tuple[int, tuple[str, ...], float, Tensor, dict[str, Tensor]]] = []
+    waiting: list[Taken] = []
     learner.model.train()
     for batch in batches.epoch(progress.epoch, progress.position):
-        loss, values = learner.step(batch, progress.step)
+        values = learner.step(batch, progress.step)
         progress.step += 1
         progress.position = batch.step + 1
-        waiting.append((progress.step, batch.keys, learner.lr, loss, values))
+        waiting.append(Taken(progress.step, batch.keys, learner.lr, values))
         if len(waiting) >= log_steps or progress.position == batches.n_steps:
-            _look(waiting, report)
+            look(waiting, report)
             waiting.clear()
             yield progress.step
-    if waiting:
-        _look(waiting, report)
-        yield progress.step
 
 
-def _look(waiting: list[tuple[int, tuple[str, ...], float, Tensor, dict[str, Tensor]]], report: Report) -> None:
-    for step, keys, lr, loss, values in waiting:
-        value = float(loss)
-        if not math.isfinite(value):
+def look(waiting: Sequence[Taken], report: Report) -> None:
+    """Read the values of some steps from the device, all at once, and report them.
+
+    All processes look at the same steps and see the same values, the means over them. Raises LpsError as
+    `train_one_epoch` says, in all of them.
+    """
+    names = sorted(waiting[0].values)
+    own = torch.stack([torch.stack([taken.values[name].double() for name in names]) for taken in waiting])
+    mean = own
+    if dist.is_initialized():
+        mean = own.clone()
+        dist.all_reduce(mean)
+        mean /= dist.get_world_size()
+    for taken, mine, shared in zip(waiting, own.tolist(), mean.tolist(), strict=True):
+        values = dict(zip(names, shared, strict=True))
+        wrong = [name for name in ("loss", "grad_norm") if not math.isfinite(values[name])]
+        if wrong:
+            guilty = not math.isfinite(mine[names.index(wrong[0])])
+            keys = everywhere(taken.keys if guilty else ())
+            what = "loss" if wrong[0] == "loss" else "gradient's norm"
             raise LpsError(
-                f"loss is {value} at step {step}, on the samples {', '.join(keys)}; look at them, or lower the "
-                f"learning rate ({lr:g}); the last checkpoint is from before this step"
+                f"the {what} is {values[wrong[0]]} at step {taken.step}, on the samples {', '.join(keys)}; look at "
+                f"them, or lower the learning rate ({taken.lr:g}); the last checkpoint is from before this step"
             )
-        report(step, {"loss": value, "lr": lr, **{name: float(v) for name, v in values.items()}})
+        report(taken.step, {**values, "lr": taken.lr})
+
+
+def everywhere(values: Sequence[Any]) -> list[Any]:
+    """Return the values of all processes, in the order of their ranks; each must call this."""
+    if not dist.is_initialized():
+        return list(values)
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, list(values))
+    return [value for part in parts for value in part]
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

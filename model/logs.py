@@ -2,15 +2,21 @@
 
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
 from lps.manifests.canonical import canonical_json
 from lps.manifests.errors import UnreadableError
 
-LOG = "log.jsonl"
+LOG, BOARD = "log.jsonl", "tensorboard"
 
 
 class RunLog:
@@ -21,17 +27,16 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, last_step: int) -> None:
-        """Open for appending after `last_step`."""
-        from tensorboardX import SummaryWriter
-
-        folder.mkdir(parents=True, exist_ok=True)
+        """Open for appending after `last_step`. Raises UnreadableError where it cannot be written."""
         self._path = folder / LOG
-        kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= last_step]
-        temporary = self._path.with_name(f".{LOG}")
-        temporary.write_bytes(b"".join(line + b"\n" for line in kept))
-        temporary.replace(self._path)
-        self._file = self._path.open("ab")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=last_step + 1)
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            kept = [canonical_json(record) + b"\n" for record in read_log(self._path) if record["step"] <= last_step]
+            temporary = self._path.with_name(f".{LOG}")
+            temporary.write_bytes(b"".join(kept))
+            temporary.replace(self._path)
+            self._file = self._path.open("ab")
+            self._board = _Board(folder / BOARD, last_step + 1)
 
     def __enter__(self) -> Self:
         return self
@@ -39,34 +44,78 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._board.close()
+        try:
+            with self._writing():
+                self._file.close()
+                self._board.close()
+        except UnreadableError:
+            if error is None:  # else the first error is the one to tell
+                raise
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Log one record: `kind` is `step` or `validation`. Numbers go to TensorBoard, too."""
-        self._file.write(canonical_json({"kind": kind, "step": step, **values}) + b"\n")
-        for name, value in values.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        """Log one record: `kind` is `step` or `validation`. Numbers go to TensorBoard, too. Raises UnreadableError."""
+        with self._writing():
+            self._file.write(canonical_json({"kind": kind, "step": step, **values}) + b"\n")
+            numbers = {name: v for name, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+            self._board.write({f"{kind}/{name}": float(v) for name, v in numbers.items()}, step)
 
     def flush(self) -> None:
         """Put everything on the disk. Raises UnreadableError where there is no room."""
-        try:
+        with self._writing():
             self._file.flush()
             os.fsync(self._file.fileno())
+            self._board.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as e:
-            raise UnreadableError(f"cannot write {self._path}: {e.strerror}") from e
-        self._board.flush()
+            raise UnreadableError(
+                f"cannot write {self._path}: {e.strerror or e}; make room and run the same command again, it goes on "
+                "from the last checkpoint"
+            ) from e
 
 
-def _lines(path: Path) -> list[bytes]:
-    """Return the whole lines of a log; the last one may have been cut off when its writer was killed."""
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    return data[: data.rfind(b"\n") + 1].splitlines()
+class _Board:
+    """Scalars in TensorBoard's form, by way of tensorboardX.
+
+    Its `SummaryWriter` writes in a thread, and would wait for ever where that thread dies of a full disk. This one
+    writes at once, and says so when it cannot.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        n_before = len(list(folder.glob("events.*")))
+        self._writer = EventsWriter(str(folder / "events"), f".{n_before}")
+        # Whatever another process logged from this step on, it was cut short.
+        self._write(first_step, session_log=SessionLog(status=SessionLog.START))
+        self.flush()
+
+    def write(self, scalars: Mapping[str, float], step: int) -> None:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._write(step, summary=Summary(value=values))
+
+    def _write(self, step: int, **content: Any) -> None:
+        self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a run's log, in order."""
-    return [json.loads(line) for line in _lines(path)]
+    """Return the records of a run's log, in order. What a killed writer or machine left torn is left out."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            found.append(record)
+    return found

@@ -16,8 +16,8 @@ class TrainParams:
     """Clips per step over all processes."""
     lr: float = 1e-3
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
-    """`plateau`: a tenth when the validation loss has not fallen for `patience_epochs`; `cosine`: down to `min_lr` over
-    all steps of the run."""
+    """`plateau`: a tenth when the validation loss has not fallen for `patience_epochs` (without validation it never
+    falls); `cosine`: down to `min_lr` over all steps of the run."""
     min_lr: float = 1e-4
     patience_epochs: int = 10
     weight_decay: float = 1e-5
@@ -44,11 +44,22 @@ class TrainParams:
             )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"{self.ema_decay = } is not between 0 and 1")
+        if self.grad_clip is not None and self.grad_clip <= 0:
+            raise ValueError(f"{self.grad_clip = } is not above 0")
+        if self.stop_epochs is not None and self.stop_epochs < 1:
+            raise ValueError(f"{self.stop_epochs = } is not above 0")
+        if self.sampling == "pairs" and self.batch_size % 2:
+            raise ValueError(f"a batch of pairs has an even size, got {self.batch_size = }")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunParams:
-    """How the work is done. `precision` and what it runs on change numbers in their last digits, the rest nothing."""
+    """How the work is done.
+
+    `RESULT_FIELDS` change results, so a run goes on only with the same. The device, `compile`, `channels_last`,
+    `threads` and the number of processes change last digits, so that only the same ones give the same bits. The rest
+    changes nothing.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -61,9 +72,10 @@ class RunParams:
     threads: int | None = None
     """Of torch on the CPU, per rank; the same number gives the same bits."""
     checkpoint_steps: int = 500
-    """Steps between two checkpoints; there is one after each validation, too."""
+    """Steps between two checkpoints, rounded up to `log_steps`; there is one after each validation, too."""
     keep_checkpoints: int = 2
     validate_epochs: int = 1
+    """Epochs between two validations; there is one after the last epoch, too."""
     log_steps: int = 10
     """Steps between two looks at the losses; each look waits for the device."""
     verify_shards: bool = False
@@ -71,13 +83,18 @@ class RunParams:
     max_bad_share: float = 0.01
     """Share of an epoch's samples that may be unusable."""
     cache_maps: bool = True
-    """Distillation: keep the frozen encoder's feature maps on disk, so that an epoch takes seconds."""
+    """Distillation: keep the frozen encoder's feature maps on disk, so that an epoch takes seconds. They are of the
+    middle of each clip, not augmented, in half precision."""
+    maps_folder: str | None = None
+    """Where they are kept; runs with the same encoder and samples then share them. None is `maps/` of the run."""
 
     def __post_init__(self) -> None:
         counts = (self.checkpoint_steps, self.keep_checkpoints, self.log_steps, self.validate_epochs)
-        if min(counts) < 1 or self.workers < 0 or not 0 <= self.max_bad_share <= 1:
-            raise ValueError(f"not possible: {self}")
+        if min(counts) < 1 or self.workers < 0 or (self.threads is not None and self.threads < 1):
+            raise ValueError("counts of steps, epochs, checkpoints and threads must be above zero, workers not below")
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"{self.max_bad_share = } is not between 0 and 1")
 
 
-RESULT_FIELDS = ("precision",)
+RESULT_FIELDS = ("precision", "validate_epochs", "cache_maps")
 """Fields of RunParams that change results, so that a run cannot go on with others."""

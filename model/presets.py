@@ -40,6 +40,10 @@ class Preset:
     train: TrainParams = field(default_factory=TrainParams)
     run: RunParams = field(default_factory=RunParams)
 
+    def __post_init__(self) -> None:
+        if self.image_px < 1:
+            raise ValueError(f"{self.image_px = } is not above 0")
+
     @property
     def n_frames(self) -> int:
         """Frames of a clip that the network sees."""
@@ -70,14 +74,15 @@ of them. What made the difference there was the size of the face, pairs in a bat
 
 PRESETS: dict[str, Preset] = {"paper": PAPER, "strong": STRONG, "small": SMALL}
 STAGE_VALUES: dict[tuple[str, StageName], dict[str, Any]] = {
-    ("strong", "distill"): {"lr": 1e-4, "min_lr": 1e-5},
+    ("strong", "distill"): {"lr": 1e-4, "min_lr": 1e-5, "augment": "none"},
     ("strong", "pretrain"): {"sampling": "natural"},
     ("small", "pretrain"): {"sampling": "natural"},
     ("small", "encoder"): {"sampling": "natural"},
     ("small", "distill"): {"sampling": "natural", "augment": "none", "epochs": 20},
     ("strong", "encoder"): {"sampling": "natural"},
 }
-"""A14 and the like: what a stage of a preset has otherwise. Pairs need labels, which pretraining does not use."""
+"""A14 and the like: what a stage of a preset has otherwise. Pretraining has no use for labels, so none for classes in
+balance; cached feature maps cannot be augmented."""
 
 
 def preset_for(name: str, stage: StageName, settings: Mapping[str, Any] | None = None) -> Preset:

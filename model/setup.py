@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
 
@@ -20,14 +19,14 @@ from lps.manifests.dataset import read_json
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.storage import open_store
 from lps.model.cache import user_cache
-from lps.model.checkpoint import Checkpoint, State, read_checkpoint
+from lps.model.checkpoint import Checkpoint, State, preset_of, read_checkpoint
 from lps.model.clips import ReadOptions
-from lps.model.data import ClipData, open_data, spread_clips
+from lps.model.data import ClipData, long_enough, open_data, spread_clips, with_labels
 from lps.model.detector import Detector
-from lps.model.engine import AnyBatch, Batches, Progress
+from lps.model.engine import AnyBatch, Batches, Progress, everywhere
 from lps.model.maps import MapReader, maps_of
 from lps.model.plan import Place, PlanOptions
-from lps.model.presets import Preset, StageName, preset_from_record
+from lps.model.presets import Preset, StageName
 from lps.model.pretrainer import PredictiveNet
 from lps.model.reader import ClipReader, WorkOptions, verify_shards
 from lps.model.sample import BadSample
@@ -128,10 +127,14 @@ class Feed:
     folder: Path
     """Of feature maps."""
     notes: list[str] = field(default_factory=list)
+    """What the user should know."""
     video_of: dict[str, str] = field(default_factory=dict)
+    """Of each sample key of validation."""
+    found_bad: list[BadSample] = field(default_factory=list)
+    """By a process that this one goes on from."""
     _train: ClipReader | MapReader | None = None
     _val: ClipReader | MapReader | None = None
-    _frames: ClipReader | None = None
+    _still: list[ClipReader] = field(default_factory=list)
 
     @property
     def batches(self) -> Batches:
@@ -152,9 +155,10 @@ class Feed:
 
     @property
     def bad_samples(self) -> list[BadSample]:
-        """Samples that could not be used so far."""
-        readers = (self._train, self._val, self._frames)
-        return [bad for reader in readers if isinstance(reader, ClipReader) for bad in reader.bad_samples]
+        """Samples that could not be used so far; several processes have to be asked each."""
+        readers = [reader for reader in (self._train, self._val, *self._still) if reader is not None]
+        found = [*self.found_bad, *(bad for reader in readers for bad in reader.bad_samples)]
+        return list(dict.fromkeys(found))
 
     def open(self, stage: Stage, device: torch.device) -> Batches:
         """Open the readers and return the training batches. Raises as the readers do."""
@@ -164,12 +168,14 @@ class Feed:
                 if data is not None:
                     verify_shards(data, self.place)
         if isinstance(stage, DistillStage) and preset.run.cache_maps:
-            if preset.train.augment != "none":
+            if preset.train.augment != "none" or preset.train.sampling == "pairs":
                 raise RefusedError(
-                    'feature maps are computed once, so they cannot be augmented: set train.augment = "none" or '
-                    "run.cache_maps = false"
+                    "feature maps are computed once, each clip on its own, so they can neither be augmented nor be in "
+                    'pairs: set train.augment = "none" and another train.sampling, or run.cache_maps = false'
                 )
-            self._open_maps(stage, device)
+            stage.eval()
+            self._train = self._map_reader(stage, device, self.train, training=True)
+            self._val = None if self.val is None else self._map_reader(stage, device, self.val, training=False)
         else:
             self._train = self._reader(self.train, training=True)
             self._val = None if self.val is None else self._reader(self.val, training=False)
@@ -177,7 +183,8 @@ class Feed:
 
     def still(self, data: ClipData) -> ClipReader:
         """Return a reader of the samples in their order, unchanged, for this process alone."""
-        return self._reader(data, training=False, place=Place())
+        self._still.append(self._reader(data, training=False, place=Place()))
+        return self._still[-1]
 
     def _reader(self, data: ClipData, *, training: bool, place: Place | None = None) -> ClipReader:
         preset, params = self.preset, self.preset.train
@@ -197,57 +204,52 @@ class Feed:
 
     def _plan(self, *, training: bool) -> PlanOptions:
         params, world = self.preset.train, self.place.world_size
-        if params.batch_size % world:
+        size, rest = divmod(params.batch_size, world)
+        if rest or (params.sampling == "pairs" and size % 2):
+            what = "" if rest else " without dividing pairs"
             raise RefusedError(
-                f"a batch of {params.batch_size} cannot be shared by {world} processes; change train.batch_size"
+                f"a batch of {params.batch_size} cannot be shared by {world} processes{what}; change train.batch_size"
             )
         return PlanOptions(
-            batch_size=params.batch_size // world,
+            batch_size=size,
             sampling=params.sampling if training else "natural",
             shuffle=training,
             equal_steps=training,
             seed=self.seed,
         )
 
-    def _open_maps(self, stage: DistillStage, device: torch.device) -> None:
-        owner = {"encoder": state_sha256(stage.teacher.backbone), "act": stage.teacher.head.feature_act,
-                 "image_px": self.preset.image_px, "n_frames": self.preset.n_frames}  # fmt: skip
-        bf16 = self.preset.run.precision == "bf16"
+    def _map_reader(self, stage: DistillStage, device: torch.device, data: ClipData, *, training: bool) -> MapReader:
+        preset = self.preset
+        bf16 = preset.run.precision == "bf16"
+        owner = {"encoder": state_sha256(stage.teacher.backbone), "net": preset.record()["net"],
+                 "act": stage.teacher.head.feature_act, "image_px": preset.image_px,
+                 "precision": preset.run.precision, "samples": samples_sha256(data)}  # fmt: skip
 
         def encode(frames: torch.Tensor) -> torch.Tensor:
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 return stage.maps(frames.to(device))
 
-        def reader_of(data: ClipData, *, training: bool) -> MapReader:
-            # Rank 0 fills the cache for all.
-            if dist.is_initialized() and self.place.rank:
-                dist.barrier()
-            alone = self.still(data)
-            self._frames = alone
-            maps = maps_of(alone, encode, owner, self.folder)
-            alone.close()
-            if dist.is_initialized() and not self.place.rank:
-                dist.barrier()
-            return MapReader(maps, self._plan(training=training), self.place)
-
-        stage.eval()
-        self._train = reader_of(self.train, training=True)
-        self._val = None if self.val is None else reader_of(self.val, training=False)
+        if self.place.rank:
+            everywhere(())  # the first process fills the cache for all of a machine
+        maps, made = maps_of(lambda: self.still(data), encode, owner, self.folder)
+        if not self.place.rank:
+            everywhere(())
+        self.notes.append(f"feature maps of {len(maps.keys)} clips were {'made' if made else 'there already'}")
+        return MapReader(maps, self._plan(training=training), self.place)
 
     def state(self, progress: Progress) -> dict[str, Any]:
         """Return what a checkpoint needs of the readers."""
-        reader = self._train
-        return reader.state(progress.epoch, progress.position) if isinstance(reader, ClipReader) else {}
+        assert self._train is not None  # open() comes first
+        return self._train.state(progress.epoch, progress.position)
 
     def check_resume(self, state: dict[str, Any], progress: Progress) -> None:
         """Raise RefusedError if the plan of the epoch under way is another one now."""
-        reader = self._train
-        if isinstance(reader, ClipReader):
-            reader.resume({**state, "epoch": progress.epoch, "step": progress.position})
+        assert self._train is not None  # open() comes first
+        self._train.resume({**state, "epoch": progress.epoch, "step": progress.position})
 
     def close(self) -> None:
         """End the workers."""
-        for reader in (self._train, self._val):
+        for reader in (self._train, self._val, *self._still):
             if reader is not None:
                 reader.close()
 
@@ -255,20 +257,43 @@ class Feed:
 @contextmanager
 def open_feed(stage: StageName, sources: Sources, preset: Preset, seed: int, place: Place, out: Path) -> Iterator[Feed]:
     """Open the data of a run. Raises RefusedError for a split that cannot teach this stage."""
-    train = open_split(sources, sources.split)
+    train = _learnable(open_split(sources, sources.split), stage, sources, preset)
     notes: list[str] = []
-    if stage != "pretrain":
-        _require_both_classes(train, sources)
     val = _open_val(sources, preset, notes)
+    identity = {**data_identity(sources, train), "samples_sha256": samples_sha256(train)}
     video_of: dict[str, str] = {}
     if val is not None:
+        identity["val_samples_sha256"] = samples_sha256(val)
         ids = val.samples["video_id"].to_pylist()
         video_of = {key: video.hex() for key, video in zip(val.samples["key"].to_pylist(), ids, strict=True)}
-    feed = Feed(stage, preset, seed, place, train, val, data_identity(sources, train), out / "maps", notes, video_of)
+        if stage in ("classify", "distill") and not {0, 1} <= {*val.labels.tolist()}:
+            notes.append("validation has one class only, so no AUC: the lowest loss counts as the best")
+    if stage == "distill" and preset.run.cache_maps:
+        notes.append("every clip goes through the frozen encoder once; after that an epoch is short")
+    maps_folder = preset.run.maps_folder
+    feed = Feed(stage, preset, seed, place, train, val, identity, Path(maps_folder) if maps_folder else out / "maps",
+                notes, video_of)  # fmt: skip
     try:
         yield feed
     finally:
         feed.close()
+
+
+def _learnable(data: ClipData, stage: StageName, sources: Sources, preset: Preset) -> ClipData:
+    """Return the samples that a stage can learn from. Raises RefusedError where that is too little."""
+    where = f"split '{sources.split}' of {sources.data}" if sources.data else str(sources.shards)
+    chosen = data if stage == "pretrain" else with_labels(data)
+    chosen = long_enough(chosen, preset.n_frames)
+    if not len(chosen):
+        left = chosen.left_out
+        raise RefusedError(
+            f"{where} has nothing to learn from: of {len(data)} clips, {left.n_unlabelled} have no label and "
+            f"{left.n_short} fewer than {preset.n_frames} frames"
+        )
+    found = {*chosen.labels.tolist()}
+    if stage != "pretrain" and found != {0, 1}:
+        raise RefusedError(f"{where} has only {'fake' if 1 in found else 'real'} clips; a detector needs both classes")
+    return chosen
 
 
 def _open_val(sources: Sources, preset: Preset, notes: list[str]) -> ClipData | None:
@@ -282,21 +307,23 @@ def _open_val(sources: Sources, preset: Preset, notes: list[str]) -> ClipData | 
         try:
             data = open_split(sources, sources.val_split)
         except UnreadableError as e:
-            if "no sample" not in str(e):
-                raise
-            data = None
+            raise UnreadableError(f"validation: {e}; name another with --val-split, or 'none' to do without") from e
     if data is None:
-        notes.append("no validation samples: the last checkpoint counts as the best")
+        plateau = ", and the learning rate stays as it is" if preset.train.schedule == "plateau" else ""
+        notes.append(f"no validation: the last checkpoint counts as the best{plateau}")
         return None
     return spread_clips(data, preset.train.eval_clips)
 
 
-def _require_both_classes(data: ClipData, sources: Sources) -> None:
-    labels = set(np.unique(data.labels).tolist()) & {0, 1}
-    if labels != {0, 1}:
-        what = {0: "only real clips", 1: "only fake clips"}[labels.pop()] if labels else "no labelled clip"
-        where = f"split '{sources.split}' of {sources.data}" if sources.data else str(sources.shards)
-        raise RefusedError(f"{where} has {what}; a detector needs both classes")
+def samples_sha256(data: ClipData) -> str:
+    """Return the SHA-256, in hex, of what is read: the samples, their places, and the shards as far as known."""
+    digest = hashlib.sha256(data.digest().encode())
+    for name in ("offset", "n_bytes"):
+        digest.update(data.column(name).astype("<i8").tobytes())
+    for number in np.unique(data.column("shard")):
+        shard = data.shards[number]
+        digest.update(f"{shard.sha256}\t{shard.mark}\n".encode())
+    return digest.hexdigest()
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------
@@ -307,49 +334,74 @@ def build_stage(stage: StageName, preset: Preset, init: str) -> Stage:
 
     Raises RefusedError where `init` does not fit, UnreadableError or IntegrityError where it cannot be read.
     """
-    frames, inner = preset.net.block_frames, preset.run.channels_last
     start = None if init == RANDOM else read_checkpoint(Path(init))
+    if start is None and stage == "distill":
+        raise RefusedError("distillation needs a trained detector: give its checkpoint with --init")
     if start is not None:
-        _require_same_net(start, preset, init)
+        _require_stage(start, stage, init)
+        _require_same(start, preset, "net", {"gru_dropout", "recompute"}, init)
+    try:
+        return _built(stage, preset, start, init)
+    except ValueError as e:  # what the networks refuse
+        raise RefusedError(f"this configuration has no network: {e}") from e
+
+
+def _built(stage: StageName, preset: Preset, start: Checkpoint | None, init: str) -> Stage:
+    frames, inner = preset.net.block_frames, preset.run.channels_last
     if stage == "encoder":
-        return EncoderStage(
-            BlockClassifier(preset.net), preset.net.block_frames, channels_last=preset.run.channels_last
-        )
+        return EncoderStage(BlockClassifier(preset.net), frames, channels_last=inner)
     if stage == "pretrain":
         net = PredictiveNet(preset.net, preset.pretrain)
         if start is not None:
-            take_over(net, start, ("backbone.",), init)
+            take_over(net, start, ("",) if start.stage == "pretrain" else ("backbone.",), init)
         return PretrainStage(net, frames, channels_last=inner)
     if stage == "classify":
         detector = Detector(preset.net, preset.head)
         if start is not None:
-            take_over(detector, start, ("backbone.", "agg_"), init)
+            take_over(detector, start, ("backbone.",) if start.stage == "encoder" else ("backbone.", "agg_"), init)
         return ClassifyStage(detector, frames, channels_last=inner)
-    if start is None:
-        raise RefusedError("distillation needs a trained detector: give its checkpoint with --init")
+    assert start is not None  # build_stage asks for it
+    _require_same(start, preset, "head", {"dropout"}, init)
     student, teacher = Detector(preset.net, preset.head), Detector(preset.net, preset.head)
     for network in (student, teacher):
-        take_over(network, start, ("backbone.", "agg_", "final_"), init)
+        take_over(network, start, ("",), init)
     return DistillStage(student, teacher, DistillOptions(preset.distill, preset.agg_part), frames, channels_last=inner)
 
 
-def _require_same_net(start: Checkpoint, preset: Preset, init: str) -> None:
-    theirs = preset_from_record(start.config["preset"]).record()["net"]
-    ours = preset.record()["net"]
-    free = {"gru_dropout", "recompute"}
-    differing = sorted(name for name in ours if name not in free and ours[name] != theirs[name])
-    if differing:
-        name = differing[0]
+COMES_AFTER: dict[StageName, tuple[str, ...]] = {
+    "encoder": (),
+    "pretrain": ("encoder", "pretrain"),
+    "classify": ("encoder", "pretrain", "classify", "distill"),
+    "distill": ("classify", "distill"),
+}
+"""Stages whose checkpoints a stage can start from. A detector always learns its head anew, but for distillation."""
+
+
+def _require_stage(start: Checkpoint, stage: StageName, init: str) -> None:
+    if start.stage not in COMES_AFTER[stage]:
         raise RefusedError(
-            f"{init} has net.{name} = {theirs[name]!r}, this configuration {ours[name]!r}; use the same preset and "
-            "settings"
+            f"{init} is of stage '{start.stage}'; {stage} starts from {' or '.join(COMES_AFTER[stage]) or 'nothing'}"
         )
+    if stage == "distill" and start.extra:
+        raise RefusedError(f"{init} judges by a support vector machine; distillation needs a trained linear head")
+
+
+def _require_same(start: Checkpoint, preset: Preset, table: str, free: set[str], init: str) -> None:
+    """Compare a table of the configuration with the checkpoint's. Raises RefusedError that names what differs."""
+    theirs = preset_of(start, Path(init)).record()[table]
+    ours = preset.record()[table]
+    for name in sorted(ours):
+        if name not in free and ours[name] != theirs[name]:
+            raise RefusedError(
+                f"{init} has {table}.{name} = {theirs[name]!r}, this configuration {ours[name]!r}; use the same preset "
+                "and settings"
+            )
 
 
 def take_over(network: nn.Module, start: Checkpoint, prefixes: tuple[str, ...], path: str) -> None:
-    """Load the parts of a checkpoint that begin with one of `prefixes`; they must all be there and fit.
+    """Load the parts of a checkpoint whose names begin with one of `prefixes`; they must all be there and fit.
 
-    An aggregator is not asked of a checkpoint of stage `encoder`, which has none. Raises RefusedError.
+    Raises RefusedError.
     """
     own = network.state_dict()
     wanted = {name for name in own if name.startswith(prefixes)}

@@ -1,16 +1,17 @@
 """Train one stage: data, network, optimiser, then epochs until done. Started again, it goes on where it was.
 
-RUN/config.json            what was asked for, resolved
-RUN/log.jsonl, tensorboard every step and every validation
-RUN/checkpoints/           the last steps, to go on from, and best.pt
-RUN/result.json            last: the run is finished
+RUN/config.json              what was asked for, resolved
+RUN/log.jsonl, tensorboard/  every step and every validation
+RUN/checkpoints/             the last steps, to go on from, and best.pt
+RUN/maps/                    distillation: feature maps of the frozen encoder
+RUN/result.json              last: the run is finished
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,31 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lps.manifests.canonical import pretty_json
-from lps.manifests.errors import RefusedError, UnreadableError
-from lps.model.checkpoint import Checkpoint, prune, read_checkpoint, step_checkpoints, step_path, write_checkpoint
-from lps.model.engine import Learner, Progress, plain, train_one_epoch
+from lps.manifests.errors import IntegrityError, LpsError, RefusedError
+from lps.model.checkpoint import (
+    Checkpoint,
+    file_sha256,
+    prune,
+    read_checkpoint,
+    step_checkpoints,
+    step_path,
+    write_checkpoint,
+)
+from lps.model.engine import Learner, Progress, everywhere, plain, train_one_epoch
 from lps.model.logs import RunLog
-from lps.model.network import ContextNet
-from lps.model.params import RESULT_FIELDS
 from lps.model.plan import Place
 from lps.model.presets import Preset, StageName
-from lps.model.setup import Feed, Sources, build_stage, open_feed
-from lps.model.validate import validate
+from lps.model.run_folder import BEST, CONFIG, RESULT, alone_in, read_json, require_same, write_json
+from lps.model.sample import BadSample
+from lps.model.setup import RANDOM, Feed, Sources, build_stage, open_feed
+from lps.model.validate import share_buffers, validate
 
-CONFIG, RESULT, BEST = "config.json", "result.json", "best.pt"
 PLATEAU_FACTOR = 0.1
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for each other: while the first one fills the cache of feature maps, that may be long."""
 
 OnEvent = Callable[[str, dict[str, Any]], None]
-"""`on_event(kind, facts)`: `note`, `begin`, `step`, `validation`, `checkpoint`, `end`."""
+"""`on_event(kind, facts)`: `note`, `begin`, `step`, `validating`, `validation`, `checkpoint`, `end`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +77,8 @@ class _Run:
     """A job under way."""
 
     job: Job
+    record: dict[str, Any]
+    """The job's, with the digest of the checkpoint that it starts from."""
     learner: Learner
     feed: Feed
     progress: Progress
@@ -87,21 +98,29 @@ def train(job: Job, on_event: OnEvent) -> dict[str, Any]:
     Raises RefusedError (another configuration in this folder, unusable data), UnreadableError, IntegrityError, and
     LpsError where a loss is not finite.
     """
-    if (job.out / RESULT).exists() and _same_config(job):
-        result = json.loads((job.out / RESULT).read_bytes())
-        on_event("end", {**result, "already": True})
-        return dict(result)
-    with _processes(job.preset) as (place, device):
+    done = finished(job)
+    if done is not None:
+        on_event("end", {**done, "already": True})
+        return done
+    record = job.record() | {"init_sha256": "" if job.init == RANDOM else file_sha256(Path(job.init))}
+    require_same(job.out, record)
+    if job.preset.run.threads:
+        torch.set_num_threads(job.preset.run.threads)
+    with _processes(job.preset) as (place, device), alone_in(job.out, place):
         torch.manual_seed(job.seed)  # initial weights are the same on all ranks
-        if job.preset.run.threads:
-            torch.set_num_threads(job.preset.run.threads)
         with open_feed(job.stage, job.sources, job.preset, job.seed, place, job.out) as feed:
-            run = _prepare(job, feed, place, device, on_event)
-            try:
+            run = _prepare(job, record, feed, place, device, on_event)
+            with run.log or nullcontext():
                 return _epochs(run)
-            finally:
-                if run.log is not None:
-                    run.log.__exit__(None, None, None)
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """Return the result of a run that is finished, None for any other. Raises RefusedError for another job's."""
+    path = job.out / RESULT
+    if not path.exists():
+        return None
+    require_same(job.out, job.record())
+    return read_json(path)
 
 
 # ---- before the first step -------------------------------------------------------------------------------------------
@@ -110,58 +129,59 @@ def train(job: Job, on_event: OnEvent) -> dict[str, Any]:
 @contextmanager
 def _processes(preset: Preset) -> Iterator[tuple[Place, torch.device]]:
     """Join the processes that torchrun started, if it did."""
-    cuda = preset.run.device == "cuda" or (preset.run.device == "auto" and torch.cuda.is_available())
+    device = device_of(preset)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Place(), torch.device("cuda" if cuda else "cpu")
+        with _clear_errors():
+            yield Place(), device
         return
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if cuda:
-        torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Place(dist.get_rank(), world), torch.device("cuda", local) if cuda else torch.device("cpu")
+        with _clear_errors():
+            yield Place(dist.get_rank(), world), device
     finally:
         dist.destroy_process_group()
 
 
-def _same_config(job: Job) -> bool:
-    """Compare with the configuration in the folder. Raises RefusedError that names what differs."""
-    path = job.out / CONFIG
-    if not path.exists():
-        return False
-    old, new = _deciding(json.loads(path.read_bytes())), _deciding(json.loads(json.dumps(job.record())))
-    differing = [
-        f"{name} was {old.get(name)!r} and is {value!r}" for name, value in new.items() if old.get(name) != value
-    ]
-    if differing:
-        raise RefusedError(
-            f"{job.out} holds a run with another configuration: {'; '.join(differing[:3])}; use another folder"
-        )
-    return True
+def device_of(preset: Preset) -> torch.device:
+    """Return what a run computes on. Raises RefusedError for a GPU that is not there."""
+    there = torch.cuda.is_available()
+    if preset.run.device == "cuda" and not there:
+        raise RefusedError('run.device is "cuda", and there is no GPU that torch can use; set "auto" or "cpu"')
+    return torch.device("cuda" if there and preset.run.device != "cpu" else "cpu")
 
 
-def _deciding(record: dict[str, Any]) -> dict[str, Any]:
-    """Flatten a configuration and leave out what changes nothing in the result."""
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        for key, inner in value.items() if isinstance(value, dict) else ((None, value),):
-            if isinstance(inner, dict):
-                ignored = key == "run"
-                flat |= {f"{key}.{k}": v for k, v in inner.items() if not ignored or k in RESULT_FIELDS}
-            else:
-                flat[f"{name}.{key}" if key else name] = inner
-    return flat
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Turn what torch raises, and a user can mend, into one line."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as e:
+        raise LpsError(
+            "the GPU's memory is full: set a smaller train.batch_size or image_px, net.recompute = true, or "
+            'run.precision = "bf16"'
+        ) from e
+    except RuntimeError as e:
+        if not dist.is_initialized() or not any(word in str(e).lower() for word in ("gloo", "nccl", "connection")):
+            raise
+        raise LpsError("another process of this run ended; what it says tells why") from e
 
 
-def _prepare(job: Job, feed: Feed, place: Place, device: torch.device, on_event: OnEvent) -> _Run:
+def _prepare(
+    job: Job, record: dict[str, Any], feed: Feed, place: Place, device: torch.device, on_event: OnEvent
+) -> _Run:
     preset, params = job.preset, job.preset.train
-    resuming = _same_config(job) and bool(step_checkpoints(job.out / "checkpoints"))
+    resuming = bool(step_checkpoints(job.out / "checkpoints"))
+    _tell(feed, on_event)
     stage = build_stage(job.stage, preset, job.init).to(device)
     batches = feed.open(stage, device)
+    _tell(feed, on_event)
     network = stage.network
-    if preset.run.channels_last and isinstance(network, ContextNet):
-        network.backbone.to(memory_format=torch.channels_last)
+    if preset.run.channels_last:
+        network.backbone.to(memory_format=torch.channels_last_3d)
     trainable = [p for p in stage.parameters() if p.requires_grad]
     learner = Learner(
         model=_wrapped(stage, preset, place, device),
@@ -178,24 +198,26 @@ def _prepare(job: Job, feed: Feed, place: Place, device: torch.device, on_event:
         learner.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))  # type: ignore[no-untyped-call]
     plateau = None
     if params.schedule == "plateau":
-        plateau = ReduceLROnPlateau(
-            learner.optimizer, factor=PLATEAU_FACTOR, patience=params.patience_epochs, min_lr=params.min_lr
-        )
-    run = _Run(job, learner, feed, Progress(), None, on_event, plateau)
+        patience = -(-params.patience_epochs // preset.run.validate_epochs)
+        plateau = ReduceLROnPlateau(learner.optimizer, factor=PLATEAU_FACTOR, patience=patience, min_lr=params.min_lr)
+    run = _Run(job, record, learner, feed, Progress(), None, on_event, plateau)
     if resuming:
         _go_on(run)
     if place.rank == 0:
-        job.out.mkdir(parents=True, exist_ok=True)
-        (job.out / CONFIG).write_bytes(pretty_json(job.record()))
+        write_json(job.out / CONFIG, record)
         run.log = RunLog(job.out, run.progress.step)
-    for note in feed.notes:
-        on_event("note", {"text": note})
     on_event(
         "begin",
         {"stage": job.stage, "step": run.progress.step, "n_steps": learner.total_steps, "device": str(device),
          "n_clips": feed.n_train, "n_parameters": sum(p.numel() for p in trainable), "resumed": resuming},
     )  # fmt: skip
     return run
+
+
+def _tell(feed: Feed, on_event: OnEvent) -> None:
+    for note in feed.notes:
+        on_event("note", {"text": note})
+    feed.notes.clear()
 
 
 def _wrapped(stage: nn.Module, preset: Preset, place: Place, device: torch.device) -> nn.Module:
@@ -214,7 +236,16 @@ def _wrapped(stage: nn.Module, preset: Preset, place: Place, device: torch.devic
 def _go_on(run: _Run) -> None:
     """Take up the state of the last checkpoint."""
     path = step_checkpoints(run.folder)[-1]
-    checkpoint = read_checkpoint(path)
+    try:
+        checkpoint = read_checkpoint(path)
+    except IntegrityError as e:
+        raise IntegrityError(f"{e}, or delete it to go on from the one before") from e
+    changed = [name for name, value in run.feed.identity.items() if checkpoint.data.get(name) != value]
+    if "samples_sha256" in changed or "val_samples_sha256" in changed:
+        raise RefusedError(
+            f"the samples are not those that this run began with ({', '.join(changed)} changed); use another folder, "
+            f"and --init {path} if it should learn on from here"
+        )
     training = checkpoint.training
     try:
         run.learner.network.load_state_dict(training["network"])
@@ -229,11 +260,13 @@ def _go_on(run: _Run) -> None:
         ) from e
     run.progress = Progress(**checkpoint.progress)
     run.metrics = dict(checkpoint.metrics)
+    run.feed.found_bad = [BadSample(*each) for each in training["bad"]]
     run.feed.check_resume(training["feed"], run.progress)
 
 
 def _save(run: _Run, *, best: bool = False) -> None:
-    """Write a checkpoint to go on from, and a copy without that as the best."""
+    """Write a checkpoint to go on from, and a copy without that as the best. All processes call this."""
+    bad = _all_bad(run)
     if run.learner.place.rank:
         return
     assert run.log is not None  # rank 0 has one
@@ -243,7 +276,7 @@ def _save(run: _Run, *, best: bool = False) -> None:
     kept = average.module.state_dict() if average is not None else network
     checkpoint = Checkpoint(
         stage=run.job.stage,
-        config=run.job.record(),
+        config=run.record,
         data=run.feed.identity,
         network=kept,
         progress=asdict(run.progress),
@@ -255,12 +288,18 @@ def _save(run: _Run, *, best: bool = False) -> None:
         "average": average.state_dict() if average is not None else {},
         "plateau": run.plateau.state_dict() if run.plateau is not None else {},
         "feed": run.feed.state(run.progress),
+        "bad": [(each.key, each.shard, each.reason) for each in bad],
     }
     if best:
         write_checkpoint(run.folder / BEST, checkpoint)
     write_checkpoint(step_path(run.folder, run.progress.step), replace(checkpoint, training=training))
     prune(run.folder, run.job.preset.run.keep_checkpoints)
     run.on_event("checkpoint", {"step": run.progress.step, "best": best})
+
+
+def _all_bad(run: _Run) -> list[BadSample]:
+    """Return the bad samples that any process found; all processes call this."""
+    return sorted({*everywhere(run.feed.bad_samples)}, key=lambda bad: (bad.shard, bad.key, bad.reason))
 
 
 # ---- the epochs ------------------------------------------------------------------------------------------------------
@@ -301,8 +340,12 @@ def _validate(run: _Run) -> bool:
     progress, learner = run.progress, run.learner
     stage = _stage_of(learner)
     val = run.feed.validation
-    with _averaged(learner), torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.bf16):
-        found = validate(stage, val, run.feed.video_of, learner.device) if val is not None else {}
+    found: dict[str, Any] = {}
+    if val is not None:
+        run.on_event("validating", {"epoch": progress.epoch, "step": progress.step})
+        share_buffers(learner.network if learner.average is None else learner.average)
+        with _averaged(learner), torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.bf16):
+            found = validate(stage, val, run.feed.video_of, learner.device)
     auc = found.get("auc")
     # Higher is better for both.
     score = auc if auc is not None else -found["loss"] if "loss" in found else None
@@ -338,24 +381,21 @@ def _averaged(learner: Learner) -> Iterator[None]:
 
 
 def _finish(run: _Run) -> dict[str, Any]:
+    bad = _all_bad(run)
     result = {
         "stage": run.job.stage,
         "steps": run.progress.step,
         "epochs": run.progress.epoch,
         "best_step": run.progress.best_step,
+        "best": run.progress.best,
         "last": run.metrics,
         "data": run.feed.identity,
-        "n_bad_samples": len(run.feed.bad_samples),
-        "bad_samples": [str(bad) for bad in run.feed.bad_samples[:100]],
+        "n_bad_samples": len(bad),
+        "bad_samples": [str(each) for each in bad[:100]],
         "checkpoint": f"checkpoints/{BEST}",
         "last_checkpoint": f"checkpoints/{step_path(Path(), run.progress.step).name}",
     }
     if run.learner.place.rank == 0:
-        temporary = run.job.out / f".{RESULT}"
-        try:
-            temporary.write_bytes(pretty_json(result))
-            temporary.replace(run.job.out / RESULT)
-        except OSError as e:
-            raise UnreadableError(f"cannot write {run.job.out / RESULT}: {e.strerror}") from e
+        write_json(run.job.out / RESULT, result)
     run.on_event("end", {**result, "already": False})
     return result

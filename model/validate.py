@@ -1,50 +1,71 @@
 """Validation after an epoch: the loss, and for detectors the AUC over videos."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
-from lps.model.engine import AnyBatch
-from lps.model.stages import ClassifyStage, DistillStage, Stage
+from lps.manifests.errors import LpsError
+from lps.model.engine import AnyBatch, everywhere
+from lps.model.stages import Stage
+
+Scores = list[tuple[str, int, float]]
+"""Video, label and score of every clip."""
 
 
 @torch.no_grad()
 def validate(
-    stage: Stage, batches: Iterable[AnyBatch], video_of: dict[str, str], device: torch.device
+    stage: Stage, batches: Iterable[AnyBatch], video_of: Mapping[str, str], device: torch.device
 ) -> dict[str, Any]:
     """Return the mean loss and values over the clips of a split and, for detectors, `auc` over videos.
 
     `video_of` gives each sample key's video; a video's score is the mean over its clips. `auc` is None where only one
-    class is there. With several processes each validates its part, and all get the same result.
+    class is there. With several processes each validates its part, and all get the same result. Raises LpsError in all
+    of them, naming the samples, where a loss is not finite.
     """
     stage.eval()
     sums: dict[str, float] = {}
-    scores: list[tuple[str, int, float]] = []
+    scores: Scores = []
+    lost: list[str] = []
     n = 0
     for batch in batches:
-        inputs, labels = batch.frames.to(device), batch.labels.to(device)
-        loss, values = stage(inputs, labels)
-        for name, value in {"loss": loss, **values}.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(batch.keys)
+        outcome = stage(batch.frames.to(device), batch.labels.to(device))
+        values = {name: float(value) for name, value in {"loss": outcome.loss, **outcome.values}.items()}
+        if not math.isfinite(values["loss"]):
+            lost += batch.keys
+            break
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value * len(batch.keys)
         n += len(batch.keys)
-        if isinstance(stage, ClassifyStage | DistillStage):
-            scores += _scores(stage.logits(inputs), batch, video_of)
-    parts: list[Any] = [(sums, scores, n)]
-    if dist.is_initialized():
-        parts = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, (sums, scores, n))
+        if outcome.logits is not None:
+            scores += _scores(outcome.logits, batch, video_of)
+    lost = everywhere(lost)
+    if lost:
+        raise LpsError(
+            f"the loss of validation is not finite on the samples {', '.join(lost)}; look at them, or lower the "
+            "learning rate; the last checkpoint is from before this validation"
+        )
+    parts = everywhere([(sums, scores, n)])
     total = sum(part[2] for part in parts)
     names = sorted({name for part in parts for name in part[0]})
     result: dict[str, Any] = {name: sum(part[0].get(name, 0.0) for part in parts) / max(total, 1) for name in names}
-    if isinstance(stage, ClassifyStage | DistillStage):
-        result["auc"] = video_auc([score for part in parts for score in part[1]])
+    pooled = [score for part in parts for score in part[1]]
+    if pooled:
+        result["auc"] = video_auc(pooled)
     return {**result, "n_clips": total}
 
 
-def _scores(logits: Tensor, batch: AnyBatch, video_of: dict[str, str]) -> list[tuple[str, int, float]]:
+def share_buffers(module: nn.Module) -> None:
+    """Give all processes the batch-norm statistics of the first, which are those that are saved."""
+    if dist.is_initialized():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def _scores(logits: Tensor, batch: AnyBatch, video_of: Mapping[str, str]) -> Scores:
     fake = logits.float().softmax(1)[:, 1].tolist()
     labels = batch.labels.tolist()
     return [(video_of[key], label, p) for key, label, p in zip(batch.keys, labels, fake, strict=True)]
