@@ -449,7 +449,6 @@ block_frames = 2
 n_slots = 32
 min_context = 2
 [run]
-workers = 0
 threads = 1
 device = "cpu"
 log_steps = 1
@@ -467,7 +466,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that writes a settings file of a tiny network: lines of [train], [run] and further tables."""
     folder = tmp_path_factory.mktemp("settings")
 
-    def write(train: str = "", run: str = "", tables: str = "") -> Path:
+    def write(train: str = "", run: str = "workers = 0", tables: str = "") -> Path:
         text = TINY.format(train=train, run=run) + tables
         path = folder / f"{sha256_hex(text.encode())[:16]}.toml"
         path.write_text(text)
@@ -476,17 +475,22 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return write
 
 
-def family(name: str, n: int, split: str, **known: Any) -> list[Spec]:
-    """Return n clips that are real and fake in turns, each fake made from the real before it."""
-    return [
-        Spec(video=f"{name}{'rf'[k % 2]}{k // 2}", label=k % 2, original=f"{name}r{k // 2}" if k % 2 else None,
-             n_frames=8, split=split, **known)
-        for k in range(n)
-    ]  # fmt: skip
+@pytest.fixture(scope="session")
+def family() -> Callable[..., list[Spec]]:
+    """Return a function that specifies n clips, real and fake in turns, each fake made from the real before it."""
+
+    def specify(name: str, n: int, split: str = "train", **known: Any) -> list[Spec]:
+        return [
+            Spec(video=f"{name}{'rf'[k % 2]}{k // 2}", label=k % 2, original=f"{name}r{k // 2}" if k % 2 else None,
+                 split=split, **{"n_frames": 8, **known})
+            for k in range(n)
+        ]  # fmt: skip
+
+    return specify
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_data(tmp_path_factory: pytest.TempPathFactory, family: Callable[..., list[Spec]]) -> Path:
     """Return a data set of 13 clips to train on and 6 to validate with. Tests only read it."""
     shards = [family("a", 6, "train"), family("b", 7, "train"), family("v", 6, "val")]
     return Maker(tmp_path_factory.mktemp("tiny")).data_set(shards)

@@ -1,0 +1,156 @@
+"""A run that was killed and started again leaves what an undisturbed one leaves: the same losses, the same weights."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from lps.model.checkpoint import read_checkpoint, step_checkpoints
+from lps.model.logs import read_log
+
+if TYPE_CHECKING:
+    from tests.model.conftest import Maker, Runner
+
+    Settings = Callable[..., Path]
+
+Train = Callable[[Path], list[object]]
+"""The arguments of a run, given its folder."""
+
+MID_EPOCH = ("outside", "step", 3)
+AFTER_CHECKPOINT = ("self", "checkpoint", 1)
+VALIDATING = ("self", "validating", 1)
+WRITING = ("self", "save", 1)
+
+
+@pytest.fixture(scope="module")
+def trained(lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path_factory: Any) -> Path:
+    """Return the best checkpoint of a small detector."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    ended = lps_train("classify", out, "--data", tiny_data, "--init", "random", "--config", settings())
+    assert ended.code == 0, ended.stderr
+    return Path(out / "checkpoints" / "best.pt")
+
+
+@pytest.fixture(params=["pretrain", "classify", "distill"])
+def stage(request: Any, settings: "Settings", tiny_data: Path, trained: Path) -> Train:
+    """Return the command of each stage, with everything in it that is drawn or carried on."""
+    train, init = {
+        "pretrain": ('sampling = "balanced"\naugment = "strong"', "random"),
+        "classify": ('augment = "strong"\npatience_epochs = 1\nema_decay = 0.7\ngrad_clip = 1.0', "random"),
+        "distill": ('sampling = "balanced"\nschedule = "cosine"\nlr = 0.01', str(trained)),
+    }[request.param]
+    config = settings(train)
+    return lambda out: [request.param, out, "--data", tiny_data, "--init", init, "--config", config, "--seed", 5]
+
+
+def left(out: Path) -> tuple[Any, ...]:
+    """Return what a finished run left that must not depend on how it came about."""
+    states = []
+    for path in (out / "checkpoints" / "best.pt", step_checkpoints(out / "checkpoints")[-1]):
+        found = read_checkpoint(path)
+        states.append((path.name, found.network, found.training, found.progress, found.metrics, found.data))
+    return read_log(out / "log.jsonl"), json.loads((out / "result.json").read_text()), states
+
+
+def assert_same(one: Any, other: Any, where: str = "") -> None:
+    """Compare nested values; tensors bit by bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for name in one:
+            assert_same(one[name], other[name], f"{where}.{name}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for k, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}[{k}]")
+    else:
+        assert one == other, where
+
+
+def test_killed_runs_end_as_undisturbed_ones(lps_train: "Runner", stage: Train, tmp_path: Path) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert lps_train(*stage(undisturbed)).code == 0
+    for kill in (MID_EPOCH, AFTER_CHECKPOINT, VALIDATING, WRITING):
+        assert lps_train(*stage(killed), kill=kill).code == -9, kill
+        assert not (killed / "result.json").exists()
+    ended = lps_train(*stage(killed))
+    assert ended.code == 0, ended.stderr
+    assert "going on from step" in ended.stderr[0]
+    assert_same(left(killed), left(undisturbed))
+    steps = [record["step"] for record in read_log(killed / "log.jsonl") if record["kind"] == "step"]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_killed_between_steps_with_workers(
+    lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
+) -> None:
+    def command(out: Path, workers: int) -> list[object]:
+        config = settings('augment = "strong"', f"workers = {workers}")
+        return ["classify", out, "--data", tiny_data, "--init", "random", "--config", config]
+
+    assert lps_train(*command(tmp_path / "alone", 0)).code == 0
+    assert lps_train(*command(tmp_path / "killed", 2), kill=("outside", "step", 5)).code == -9
+    assert lps_train(*command(tmp_path / "killed", 2)).code == 0
+    assert_same(left(tmp_path / "killed"), left(tmp_path / "alone"))
+
+
+def test_finished_runs_are_not_run_again(
+    lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
+) -> None:
+    command = ["pretrain", tmp_path / "run", "--data", tiny_data, "--init", "random", "--config", settings()]
+    first = lps_train(*command)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    second = lps_train(*command)
+    assert (second.code, second.stdout) == (0, first.stdout)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_lost_record_of_the_configuration_is_no_way_around_it(
+    lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
+) -> None:
+    command = ["pretrain", tmp_path / "run", "--data", tiny_data, "--init", "random", "--config"]
+    assert lps_train(*command, settings(), kill=("self", "checkpoint", 1)).code == -9
+    (tmp_path / "run/config.json").unlink()
+    refused = lps_train(*command, settings("lr = 0.002"))
+    assert refused.code == 3
+    assert "train.lr was 0.001 and is 0.002" in refused.last_line
+    assert lps_train(*command, settings()).code == 0
+
+
+def test_other_start_and_other_samples_are_refused(
+    lps_train: "Runner",
+    settings: "Settings",
+    tiny_data: Path,
+    trained: Path,
+    tmp_path: Path,
+    make: "Maker",
+    family: Any,
+) -> None:
+    data, start, out = tmp_path / "data", tmp_path / "start.pt", tmp_path / "run"
+    shutil.copytree(tiny_data, data)
+    shutil.copy(trained, start)
+    command = ["classify", out, "--data", data, "--init", start, "--config", settings()]
+    assert lps_train(*command, kill=("self", "validation", 1)).code == -9
+    values = torch.load(start, weights_only=True)
+    values["network"]["backbone.bn1.weight"] += 1
+    torch.save(values, start)
+    refused = lps_train(*command)
+    assert refused.code == 3
+    assert "init_sha256 was" in refused.last_line
+    shutil.copy(trained, start)
+    shutil.rmtree(data)
+    make.data_set([family("a", 6, "train"), family("c", 7, "train"), family("v", 6, "val")]).rename(data)
+    refused = lps_train(*command)
+    assert refused.code == 3
+    assert (
+        "the samples are not those that this run began with (index_sha256, samples_sha256 changed)" in refused.last_line
+    )
+    shutil.rmtree(data)
+    shutil.copytree(tiny_data, data)
+    assert lps_train(*command).code == 0
