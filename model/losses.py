@@ -35,12 +35,15 @@ def contrastive(
 ) -> Contrast:
     """InfoNCE (Eq. 4): every prediction must find its own target among all targets.
 
-    `predicted` and `target` (Q, C), rows in the same order. Scores are plain dot products: no normalisation, no
+    `predicted` and `target` (Q, C), rows in the same order; targets beyond the last prediction are further candidates,
+    and fewer raise ValueError. Scores are plain dot products: no normalisation, no
     temperature. Nothing is masked: other steps and places of the clip and other clips are all negatives.
     `global_negatives` (A8) adds the targets of the other processes; default, as in MemDPC, is each process its own.
     `chunk_rows` bounds memory: that many rows of the score matrix exist at a time, and are computed again for the
     gradient. Everything in float32, whatever autocast says: scores reach the hundreds, where bfloat16 steps by a half.
     """
+    if predicted.shape[1] != target.shape[1] or predicted.shape[0] > target.shape[0]:
+        raise ValueError(f"predictions and targets do not match: {predicted.shape = }, {target.shape = }")
     with torch.autocast(predicted.device.type, enabled=False):
         exact = torch.float64 if predicted.dtype == torch.float64 else torch.float32
         rows, candidates = predicted.to(exact), target.to(exact)
