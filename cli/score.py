@@ -136,12 +136,14 @@ def _is_free(path: Path, video: Mapping[str, Any]) -> bool:
 def print_scores(scores: Iterable["VideoScore"], out: Path | None) -> None:
     """Print a table: a line for each track, the video's own score beside the first."""
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from lps.cli.audit_view import console
-    from lps.cli.scoring import THRESHOLD, called
+    from lps.cli.scoring import called
+    from lps.model.scores import THRESHOLD
 
-    table = Table("video", "p(fake)", "called", "track", "mean", "clips", "lowest to highest clip", "seconds", "fault")
+    table = Table(Column("video", overflow="fold"), "p(fake)", "called", "track", "mean", "clips",
+                  "lowest to highest clip", "seconds", "fault")  # fmt: skip
     for score in scores:
         head = (escape(shown(score.path)), _number(score.p_fake), called(score.p_fake) or "-")
         if not score.tracks:
@@ -173,4 +175,4 @@ def refuse_unscored(scores: Iterable["VideoScore"]) -> None:
         return
     named = "; ".join(f"{shown(score.path)}: {score.fault}" for score in unscored[:MAX_NAMED])
     more = f"; and {len(unscored) - MAX_NAMED} more" if len(unscored) > MAX_NAMED else ""
-    raise RefusedError(f"{len(unscored)} of {len(every)} videos have no score: {named}{more}")
+    raise RefusedError(f"no score for {len(unscored)} of {len(every)} videos: {named}{more}")

@@ -4,7 +4,7 @@ A track is one face, followed from clip to clip. Its score is the mean over its 
 its most suspicious track, because one forged face makes a video a fake.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import CODE_MEANING
-from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.errors import UnreadableError
 from lps.manifests.records import Clip, Outcome
 from lps.model.checkpoint import LoadedDetector, code_version, file_sha256, load_detector
-from lps.model.frames import frame_span, frames_to_blocks
+from lps.model.clips import Batch
+from lps.model.frames import frame_span
+from lps.model.predict import PredictOptions, choose_device, predict
 from lps.model.sample import decode
+from lps.model.scores import THRESHOLD, UNKNOWN
 from lps.pipeline.detect import Localizer
 from lps.pipeline.localize import MIN_IOU
 from lps.pipeline.localizers import load_localizer, weight_digests
@@ -28,13 +31,13 @@ from lps.pipeline.params import ALL_CLIPS, Params, params_from_record
 from lps.pipeline.process import process_video
 
 SCHEMA, SCHEMA_VERSION = "lps.score", "1.0"
-THRESHOLD = 0.5
-"""Above it a face is called fake, as by the larger of the two logits."""
 RULE = "track: mean of its clips; video: highest of its tracks"
 DIGITS = 6
 """Of scores in records: beyond them, machines differ."""
 BATCH_CLIPS = 4
 """Clips judged at a time; 4 of the full size need about 2 GB."""
+NO_ID = bytes(16)
+"""Raw videos are in no manifest."""
 GPU_IMAGES, CPU_IMAGES = 32, 1
 """Images per pass of the localizer, as in a run of `lps-prep`."""
 
@@ -152,7 +155,7 @@ class Scorer:
     detector: LoadedDetector
     localizer: Localizer
     params: Params
-    device: str
+    how: PredictOptions
     notes: tuple[str, ...]
     """What makes scores less sure than they look."""
     facts: Mapping[str, Any]
@@ -161,7 +164,7 @@ class Scorer:
     def score(self, path: Path) -> VideoScore:
         """Judge all clips of a video. Faults of the content come back as the outcome.
 
-        Raises IntegrityError for a score that is not finite.
+        Raises LpsError for a score that is not finite.
         """
         try:
             sha256 = file_sha256(path)
@@ -169,12 +172,9 @@ class Scorer:
             sha256 = None  # the outcome says why
         result = process_video(path, digest16("score", path.name), self.localizer.detect, self.params)
         tracks: dict[int, list[ScoredClip]] = {}
-        numbers = link_faces(result.clips)
-        for start in range(0, len(result.clips), BATCH_CLIPS):
-            batch = slice(start, start + BATCH_CLIPS)
-            scores = self._p_fake(result.clips[batch], path)
-            for number, clip, p_fake in zip(numbers[batch], result.clips[batch], scores, strict=True):
-                tracks.setdefault(number, []).append(self._scored(clip, number, p_fake))
+        scores = predict(self.detector.network, self._batches(result.clips, path.name), self.how).p_fake.tolist()
+        for number, clip, p_fake in zip(link_faces(result.clips), result.clips, scores, strict=True):
+            tracks.setdefault(number, []).append(self._scored(clip, number, p_fake))
         found = tuple(ScoredTrack(number, tuple(tracks[number])) for number in sorted(tracks))
         return VideoScore(path=path, sha256=sha256, outcome=result.outcome, tracks=found)
 
@@ -205,18 +205,17 @@ class Scorer:
         out[stop - first :] = out[stop - first - 1]
         return out
 
-    @torch.inference_mode()
-    def _p_fake(self, clips: Sequence[Clip], path: Path) -> list[float]:
-        network = self.detector.network
-        frames = torch.from_numpy(np.stack([self._frames(clip) for clip in clips]))
-        z = network.encode_clips(frames_to_blocks(frames.to(self.device), network.params.block_frames))
-        if self.detector.svm is not None:
-            found = self.detector.svm.p_fake(network.context(z).cpu())
-        else:
-            found = network.classify(z).softmax(1)[:, 1].cpu()
-        if not torch.isfinite(found).all():
-            raise IntegrityError(f"the detector's score of {path.name} is no number; its checkpoint is damaged")
-        return [float(p) for p in found]
+    def _batches(self, clips: Sequence[Clip], name: str) -> Iterator[Batch]:
+        for start in range(0, len(clips), BATCH_CLIPS):
+            part = clips[start : start + BATCH_CLIPS]
+            yield Batch(
+                step=start // BATCH_CLIPS,
+                frames=torch.from_numpy(np.stack([self._frames(clip) for clip in part])),
+                labels=torch.full((len(part),), UNKNOWN),
+                keys=tuple(f"{name} at {clip.pts_seconds[0]:.1f} s" for clip in part),
+                clip_ids=(NO_ID,) * len(part),
+                video_ids=(NO_ID,) * len(part),
+            )
 
 
 def open_scorer(
@@ -229,12 +228,10 @@ def open_scorer(
     detector = load_detector(checkpoint)
     params, notes = _preparation(detector, checkpoint, localizer)
     params = replace(params, clips=ALL_CLIPS, localize=replace(params.localize, faces=faces))
-    on_gpu = torch.cuda.is_available()
-    device = "cuda" if on_gpu else "cpu"
+    device = choose_device("auto")
     digests = weight_digests(params.localizer, weights_dir)
-    found = load_localizer(
-        params.localizer, weights_dir=weights_dir, device=device, batch_size=GPU_IMAGES if on_gpu else CPU_IMAGES
-    )
+    n_images = GPU_IMAGES if device.type == "cuda" else CPU_IMAGES
+    found = load_localizer(params.localizer, weights_dir=weights_dir, device=device.type, batch_size=n_images)
     detector.network.to(device)
     facts = {
         "schema": SCHEMA,
@@ -252,7 +249,7 @@ def open_scorer(
         "localizer_weights": digests,
         "code": code_version(),
     }
-    return Scorer(detector, found, params, device, tuple(notes), facts)
+    return Scorer(detector, found, params, PredictOptions(device=device, svm=detector.svm), tuple(notes), facts)
 
 
 def _preparation(detector: LoadedDetector, checkpoint: Path, localizer: str | None) -> tuple[Params, list[str]]:

@@ -8,15 +8,19 @@ import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import TYPE_CHECKING, Any
 
-from lps.cli.scoring import THRESHOLD, ScoredClip, ScoredTrack, VideoScore, called
+from lps.cli.scoring import ScoredClip, ScoredTrack, VideoScore, called
+from lps.model.scores import THRESHOLD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH_IN, CHART_IN, ROW_IN = 10.0, 3.6, 1.55
+WIDTH_IN, HEAD_IN, CHART_IN, ROW_IN, FOOT_IN = 10.0, 1.05, 2.7, 1.36, 0.08
+"""Sizes on paper: title to legend, chart with its scale, and a row of faces."""
+LEFT_IN, CHART_RIGHT_IN, FACES_LEFT_IN, FACE_IN, SEAM_IN = 0.75, 9.4, 1.75, 0.96, 0.05
 DPI = 150
 N_FACES = 8
 """Of each track, evenly over its clips."""
@@ -35,16 +39,35 @@ class Look:
 
     colour: str
     marker: str
+    glyph: str
+    """The marker, as a character."""
     dashes: str
 
 
 LOOKS = (
-    Look("#0072B2", "o", "-"),
-    Look("#D55E00", "s", "--"),
-    Look("#009E73", "^", "-."),
-    Look("#CC79A7", "D", ":"),
+    Look("#0072B2", "o", "●", "-"),
+    Look("#D55E00", "s", "■", "--"),
+    Look("#009E73", "^", "▲", "-."),
+    Look("#CC79A7", "D", "◆", ":"),
 )
 """Of the tracks with the highest scores, in order of their numbers; what is left is thin and grey."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A figure measured in inches from its top left corner."""
+
+    figure: "Figure"
+    height: float
+
+    def write(self, text: str, x: float, y: float, **look: Any) -> None:
+        """Write a line of text with its foot at a place."""
+        self.figure.text(x / WIDTH_IN, 1 - y / self.height, text, **{"color": INK, "parse_math": False, **look})
+
+    def axes(self, x: float, y: float, width: float, height: float) -> "Axes":
+        """Return new axes with their upper left corner at a place."""
+        bottom = 1 - (y + height) / self.height
+        return self.figure.add_axes((x / WIDTH_IN, bottom, width / WIDTH_IN, height / self.height))
 
 
 def draw_timeline(score: VideoScore, name: str) -> bytes:
@@ -54,14 +77,16 @@ def draw_timeline(score: VideoScore, name: str) -> bytes:
     ranked = sorted(score.tracks, key=lambda track: -track.p_fake)
     named = sorted(ranked[: len(LOOKS)], key=lambda track: track.number)
     rest = ranked[len(LOOKS) :]
-    height = CHART_IN + ROW_IN * len(named)
+    height = HEAD_IN + CHART_IN + ROW_IN * len(named) + FOOT_IN
     figure = Figure(figsize=(WIDTH_IN, height), dpi=DPI, facecolor="white")
-    figure.text(0.075, 1 - 0.34 / height, _cut(name), size=13, weight="bold", color=INK, parse_math=False)
-    figure.text(0.075, 1 - 0.62 / height, _verdict(score), size=10, color=INK, parse_math=False)
-    chart = figure.add_axes((0.075, 1 - (CHART_IN - 0.62) / height, 0.905, (CHART_IN - 1.4) / height))
+    page = Page(figure, height)
+    page.write(_cut(name), LEFT_IN, 0.36, size=13, weight="bold")
+    page.write(_verdict(score), LEFT_IN, 0.62, size=10)
+    chart = page.axes(LEFT_IN, HEAD_IN, CHART_RIGHT_IN - LEFT_IN, CHART_IN - 0.6)
     _draw_chart(chart, score, named, rest)
     for row, (track, look) in enumerate(zip(named, LOOKS, strict=False)):
-        _draw_faces(figure, track, look, bottom=1 - (CHART_IN + ROW_IN * (row + 1)) / height, scale=1 / height)
+        highest = track is ranked[0] and len(ranked) > 1
+        _draw_faces(page, track, look, top=HEAD_IN + CHART_IN + ROW_IN * row, highest=highest)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names may be in any script
@@ -98,13 +123,13 @@ def _draw_chart(axes: "Axes", score: VideoScore, named: Sequence[ScoredTrack], r
         label = "no face judged" if k == 0 else None
         axes.axvspan(left, right, facecolor="#F1F1EE", edgecolor=GRID, hatch="////", linewidth=0, label=label)
     axes.axhline(THRESHOLD, color=INK, linewidth=1.2, linestyle=(0, (6, 3)), zorder=1.5)
-    for text, place, side in (("fake", THRESHOLD + 0.015, "bottom"), ("real", THRESHOLD - 0.02, "top")):
-        axes.text(end, place, f"called {text} ", size=8, color=DIM, ha="right", va=side)
+    for text, place, side in (("▲ fake", THRESHOLD + 0.02, "bottom"), ("▼ real", THRESHOLD - 0.03, "top")):
+        axes.text(1.008, place, text, size=8.5, color=DIM, va=side, transform=axes.get_yaxis_transform())
     for k, track in enumerate(rest):
-        label = f"{len(rest)} more, all lower" if k == 0 else None
-        _draw_track(axes, track, Look(REST, "", "-"), label)
+        label = f"{len(rest)} more, lower" if k == 0 else None
+        _draw_track(axes, track, Look(REST, "", "", "-"), label)
     for track, look in zip(named, LOOKS, strict=False):
-        _draw_track(axes, track, look, f"track {track.number}: mean {track.p_fake:.3f}")
+        _draw_track(axes, track, look, f"track {track.number}: {track.p_fake:.3f}")
     axes.set(xlim=(begin, max(end, begin + 0.1)), ylim=(-0.03, 1.03), yticks=(0, 0.25, 0.5, 0.75, 1))
     axes.set_xlabel("seconds", color=INK)
     axes.set_ylabel("p(fake) of each clip", color=INK)
@@ -112,8 +137,8 @@ def _draw_chart(axes: "Axes", score: VideoScore, named: Sequence[ScoredTrack], r
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     n_columns = len(named) + bool(rest) + bool(gaps)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=n_columns, frameon=False, fontsize=9,
-                borderaxespad=0.2, handlelength=2.4)  # fmt: skip
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=n_columns, frameon=False, fontsize=9,
+                borderpad=0.2, borderaxespad=0.2, handlelength=2.4, columnspacing=1.4)  # fmt: skip
 
 
 def _gaps(clips: Sequence[ScoredClip], begin: float, end: float) -> list[tuple[float, float]]:
@@ -127,14 +152,20 @@ def _gaps(clips: Sequence[ScoredClip], begin: float, end: float) -> list[tuple[f
 
 
 def _draw_track(axes: "Axes", track: ScoredTrack, look: Look, label: str | None) -> None:
-    middles = [(clip.start_s + clip.end_s) / 2 for clip in track.clips]
     scores = [clip.p_fake for clip in track.clips]
-    thick = 3.0 if look.marker else 1.2
     starts, ends = [clip.start_s for clip in track.clips], [clip.end_s for clip in track.clips]
+    thick = 3.0 if look.marker else 1.2
     axes.hlines(scores, starts, ends, colors=look.colour, linewidth=thick, zorder=2)
+    middles, heights = [], []
+    for k, clip in enumerate(track.clips):
+        if k and clip.start_s - ends[k - 1] > GAP_S:  # no line across what nobody saw
+            middles.append(nan)
+            heights.append(nan)
+        middles.append((clip.start_s + clip.end_s) / 2)
+        heights.append(clip.p_fake)
     size = 7.0 if len(scores) <= MANY_CLIPS else 3.5
     axes.plot(
-        middles, scores, color=look.colour, linestyle=look.dashes, linewidth=1.0, marker=look.marker, markersize=size,
+        middles, heights, color=look.colour, linestyle=look.dashes, linewidth=1.0, marker=look.marker, markersize=size,
         markeredgecolor="white", markeredgewidth=0.7, label=label, zorder=3, clip_on=False,
     )  # fmt: skip
 
@@ -142,17 +173,14 @@ def _draw_track(axes: "Axes", track: ScoredTrack, look: Look, label: str | None)
 # ---- the faces -------------------------------------------------------------------------------------------------------
 
 
-def _draw_faces(figure: "Figure", track: ScoredTrack, look: Look, *, bottom: float, scale: float) -> None:
-    """Draw a row of faces of a track; `scale` is one inch of height as a share of the figure."""
-    side = (0.98 - 0.075 - 0.1) / N_FACES
-    tall = side * WIDTH_IN * scale
-    figure.text(
-        0.075, bottom + tall * 0.62 + 0.32 * scale, f"track {track.number}", size=10, weight="bold", color=look.colour
-    )
-    figure.text(0.075, bottom + tall * 0.42 + 0.32 * scale, f"mean {track.p_fake:.3f}", size=9, color=INK)
-    figure.text(0.075, bottom + tall * 0.25 + 0.32 * scale, _count(len(track.clips)), size=9, color=INK)
+def _draw_faces(page: Page, track: ScoredTrack, look: Look, *, top: float, highest: bool) -> None:
+    page.write(f"{look.glyph} track {track.number}", LEFT_IN, top + 0.36, size=10, weight="bold", color=look.colour)
+    page.write(f"mean {track.p_fake:.3f}", LEFT_IN, top + 0.56, size=9)
+    page.write(_count(len(track.clips)), LEFT_IN, top + 0.74, size=9)
+    if highest:
+        page.write("the highest", LEFT_IN, top + 0.92, size=9)
     for k, clip in enumerate(_spread(track.clips)):
-        axes = figure.add_axes((0.175 + k * side, bottom + 0.32 * scale, side * 0.94, tall * 0.94))
+        axes = page.axes(FACES_LEFT_IN + k * (FACE_IN + SEAM_IN), top, FACE_IN, FACE_IN)
         axes.imshow(_image(clip.face))
         axes.set(xticks=(), yticks=())
         for spine in axes.spines.values():

@@ -236,7 +236,7 @@ def test_foreign_files_are_not_overwritten(videos: Path, checkpoint: Path, tmp_p
 def test_video_without_a_face_ends_with_3_after_the_others(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
     result = call(videos / "none.mp4", videos / "one.mp4", "--checkpoint", checkpoint, "--out", tmp_path, "--json")
     assert result.exit_code == 3
-    assert "1 of 2 videos have no score" in result.stderr.splitlines()[-1]
+    assert "no score for 1 of 2 videos" in result.stderr.splitlines()[-1]
     assert "E_NO_FACE: no face was found in the frames that were looked at" in result.stderr.splitlines()[-1]
     none, one = records(result)
     assert (none["video"]["code"], none["video"]["p_fake"], none["tracks"]) == ("E_NO_FACE", None, [])
@@ -253,7 +253,7 @@ def test_unusable_video_ends_with_its_code(videos: Path, checkpoint: Path, name:
     result = call(videos / f"{name}.mp4", "--checkpoint", checkpoint)
     assert result.exit_code == 3
     assert code in result.stdout
-    assert "1 of 1 videos have no score: " in result.stderr
+    assert "no score for 1 of 1 videos: " in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert code in result.stderr
 
@@ -294,8 +294,9 @@ def test_score_that_is_no_number_stops(videos: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         network.final_fc[1].bias.fill_(float("nan"))  # type: ignore[operator]
     result = call(videos / "one.mp4", "--checkpoint", _write(tmp_path / "nan.pt", network=network.state_dict()))
-    assert result.exit_code == 5
-    assert "score of one.mp4 is no number" in result.stderr
+    assert result.exit_code == 4
+    assert "one.mp4 at 0.0 s" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_help_is_light() -> None:
