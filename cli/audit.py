@@ -167,7 +167,8 @@ def _explain(suite: "Suite", check_id: str) -> None:
 
 @main.command()
 @click.argument("out")
-def show(out: str) -> None:
+@click.option("--split-set", help="Split set whose balance is shown  [default: the one the shards were made for].")
+def show(out: str, split_set: str | None) -> None:
     """Show what OUT holds: counts by split, label, method and code, its split sets, and how far it is sealed.
 
     \b
@@ -177,7 +178,7 @@ def show(out: str) -> None:
     from lps.cli.audit_view import print_contents
     from lps.manifests.dataset import open_dataset
 
-    with open_dataset(out) as ctx:
+    with open_dataset(out, split_set) as ctx:
         print_contents(ctx)
 
 

@@ -127,6 +127,8 @@ def print_contents(ctx: AuditContext) -> None:
             table.add_row(code, label, str(n), CODE_MEANING[Code(code)] if code in tuple(Code) else "")
         out.print(table)
     out.print(_splits_table(ctx))
+    for table in _balance_tables(ctx):
+        out.print(table)
     [(n_videos, n_bytes, n_shards)] = fetch_rows(
         ctx, "SELECT (SELECT count(*) FROM videos), sum(bytes), count(*) FROM shards"
     )
@@ -163,6 +165,27 @@ def _splits_table(ctx: AuditContext) -> Table:
         counts = dict(fetch_rows(ctx, sql))
         table.add_row(name, *(str(counts.get(s, 0)) for s in ("train", "val", "test", "excluded")), _note(ctx, name))
     return table
+
+
+def _balance_tables(ctx: AuditContext) -> tuple[Table, Table]:
+    """Say how even the opened split set is, and which facets of the videos go with the split."""
+    from lps.manifests.imbalance import measure_imbalance
+
+    report = measure_imbalance(ctx)
+    names = ("split", "videos", "share (wanted)", "clips", "real : fake", "groups", "groups that count")
+    sizes = Table(*names, title=f"balance of split set {escape(ctx.split_set)}")
+    for split in report.splits:
+        wanted = "" if split.target is None else f" ({split.target:.1%})"
+        if split.error95 is not None:
+            wanted = f" ({split.target:.1%} ± {split.error95:.1%})"
+        row = (split.n_videos, f"{split.share:.1%}{wanted}", split.n_clips, f"{split.n_real} : {split.n_fake}")
+        sizes.add_row(split.split, *map(str, row), str(split.n_groups), f"{split.effective_groups:.1f}")
+    facets = Table("facet", "values", "Cramer's V with the split", "p", title="what goes with the split")
+    for facet in report.facets:
+        n = len({cell.value for cell in facet.cells})
+        shown = (f"{facet.cramers_v:.3f}", f"{facet.chi2_p:.2g}") if n > 1 else ("", "")
+        facets.add_row(facet.facet, str(n), *shown)
+    return sizes, facets
 
 
 def _note(ctx: AuditContext, name: str) -> str:

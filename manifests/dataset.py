@@ -34,6 +34,8 @@ PLAN_COLUMNS = {
     "code": "VARCHAR", "detail": "VARCHAR",
 }  # fmt: skip
 """Columns of the view `plan_videos`. Ids and digests are hex there."""
+DUCKDB_MEMORY = "4GB"
+"""Queries that need more use the disk. Without a limit DuckDB takes most of the machine."""
 NO_LIMITS: Mapping[str, float] = MappingProxyType({})
 
 
@@ -149,8 +151,11 @@ def _connect(
 ) -> "duckdb.DuckDBPyConnection":
     import duckdb
 
-    db = duckdb.connect(config={"autoinstall_known_extensions": "false", "temp_directory": str(folder / "spill")})
+    settings = {"autoinstall_known_extensions": "false", "memory_limit": DUCKDB_MEMORY}
+    db = duckdb.connect(config={**settings, "temp_directory": str(folder / "spill")})
     try:
+        if db.execute("FROM duckdb_settings() WHERE name = 'enable_external_file_cache'").fetchall():
+            db.execute("SET enable_external_file_cache = false")  # it would hold in memory what was read once
         db.execute("CREATE TABLE audit_files (path VARCHAR, local VARCHAR)")
         for name, value in limits.items():
             db.execute(f"SET VARIABLE {name} = {float(value)!r}::DOUBLE")

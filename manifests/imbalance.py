@@ -1,19 +1,32 @@
-"""How even a split is: sizes, classes and facets of each split, and how many groups really stand behind them."""
+"""How even a split set is: sizes, classes and facets of each split, and how many groups really stand behind them.
 
-from collections.abc import Mapping, Sequence
+Groups are those that the split set states; whether they are right is for the checks L1 and R2.
+"""
+
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import chi2_contingency
 
-from lps.manifests.components import Ints, SplitInput
-from lps.manifests.leakage import split_codes
-from lps.manifests.split_records import SPLITS, Ratios, SplitRow
+from lps.manifests.audit_queries import PLACED, records
+from lps.manifests.audit_stats import cramers_v
+from lps.manifests.audit_types import AuditContext
+from lps.manifests.dataset import read_rule
+from lps.manifests.split_records import SPLITS
 
-HEIGHT_EDGES = (360, 540, 720, 1080)
 UNKNOWN = "?"
+HEIGHT_EDGES = (360, 540, 720, 1080)
+_HEIGHT = " ".join(f"WHEN height >= {edge} THEN '>={edge}'" for edge in reversed(HEIGHT_EDGES))
+FACETS = {
+    "label": "label::VARCHAR",
+    "method": "method",
+    "dataset": "dataset",
+    "compression": "compression",
+    "part": "source_part",
+    "height": f"CASE {_HEIGHT} WHEN height < {HEIGHT_EDGES[0]} THEN '<{HEIGHT_EDGES[0]}' END",
+}
+"""Name of each facet, and what it is of a video."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +35,7 @@ class SplitBalance:
 
     split: str
     n_videos: int
-    n_clips: int | None
+    n_clips: int
     n_real: int
     n_fake: int
     n_groups: int
@@ -30,8 +43,9 @@ class SplitBalance:
     """1 / sum of squared group shares: fakes of few originals are worth few videos."""
     share: float
     """Of all included videos."""
-    target: float
-    error95: float
+    target: float | None
+    """None where the rule record does not say."""
+    error95: float | None
     """Half width of the interval around `target` in which 95 of 100 hash splits of so many groups fall."""
 
     @property
@@ -47,11 +61,10 @@ class FacetCell:
     value: str
     split: str
     n_videos: int
-    n_clips: int | None
+    n_clips: int
     n_groups: int
     share: float
-    """Of the videos with this value, the share that this split has; compare with the target ratio."""
-    target: float
+    """Of the videos with this value, the share that this split has; compare with the split's target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +73,11 @@ class FacetBalance:
 
     facet: str
     cells: tuple[FacetCell, ...]
-    chi2_p: float | None
-    """Of independence of value and split, over videos; None where there is only one of either. Videos of one group are
+    """For every value and split that has videos."""
+    chi2_p: float
+    """Of independence of value and split, over videos; 1 where there is only one of either. Videos of one group are
     not independent, so with large groups a small p is weak evidence: read it with `cramers_v`."""
-    cramers_v: float | None
+    cramers_v: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,117 +88,61 @@ class Imbalance:
     facets: tuple[FacetBalance, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Columns:
-    codes: Ints
-    groups: Ints
-    labels: Ints
-    clips: Ints | None
-    targets: Ratios
-
-    def clips_in(self, mask: NDArray[np.bool_]) -> int | None:
-        return None if self.clips is None else int(self.clips[mask].sum())
-
-
-def measure_imbalance(
-    inputs: Sequence[SplitInput],
-    rows: Sequence[SplitRow],
-    ratios: Ratios,
-    *,
-    facets: Mapping[str, Sequence[str]] | None = None,
-    n_clips: Sequence[int] | None = None,
-) -> Imbalance:
-    """Report sizes and facets of every split. Excluded videos count nowhere.
-
-    Label, method, data set and compression are always reported; `facets` adds columns in the order of `inputs`, such
-    as the part of the data set or `height_bucket` of each video.
-    """
-    codes = split_codes(inputs, rows)
-    included = codes >= 0
-    anchor = {row.video_id: row.group_anchor for row in rows}
-    names = [anchor.get(video.video_id, "") for video in inputs]
-    columns = _Columns(
-        codes=codes[included],
-        groups=np.unique(np.asarray(names, dtype=np.str_), return_inverse=True)[1].astype(np.int64)[included],
-        labels=np.array([-1 if v.label is None else v.label for v in inputs], dtype=np.int64)[included],
-        clips=None if n_clips is None else np.asarray(n_clips, dtype=np.int64)[included],
-        targets=ratios,
-    )
-    values: dict[str, Sequence[str]] = {
-        "label": [UNKNOWN if video.label is None else str(video.label) for video in inputs],
-        "method": [video.method or UNKNOWN for video in inputs],
-        "dataset": [video.dataset for video in inputs],
-        "compression": [video.compression or UNKNOWN for video in inputs],
-        **(facets or {}),
-    }
-    kept = {name: np.asarray(column, dtype=np.str_)[included] for name, column in values.items()}
+def measure_imbalance(ctx: AuditContext) -> Imbalance:
+    """Report sizes and facets of every split of the audited split set. Excluded videos count nowhere."""
+    ratios = read_rule(ctx.store, ctx.split_set).get("ratios")
+    known = isinstance(ratios, list) and len(ratios) == len(SPLITS)
+    targets = dict(zip(SPLITS, ratios if known else [None] * len(SPLITS), strict=True))
+    found = {row["split"]: row for row in records(ctx, _SIZES)}
+    whole = found.pop(None, {"n_videos": 0, "effective": 0.0})
     return Imbalance(
-        splits=tuple(_split_balance(i, columns) for i in range(len(SPLITS))),
-        facets=tuple(_facet_balance(name, column, columns) for name, column in kept.items()),
+        splits=tuple(_split_balance(split, found.get(split, {}), whole, targets[split]) for split in SPLITS),
+        facets=tuple(_facet_balance(ctx, name, value) for name, value in FACETS.items()),
     )
 
 
-def height_bucket(height: int | None) -> str:
-    """Name the range of picture heights that a video falls into."""
-    if height is None:
-        return UNKNOWN
-    below = [edge for edge in HEIGHT_EDGES if edge <= height]
-    return f">={below[-1]}" if below else f"<{HEIGHT_EDGES[0]}"
+_SIZES = f"""WITH {PLACED},
+groups AS (
+    SELECT split, group_id, count(*) AS n, sum(n_clips) AS clips, count(*) FILTER (label = 0) AS n_real,
+        count(*) FILTER (label = 1) AS n_fake
+    FROM placed GROUP BY split, group_id)
+SELECT split, sum(n)::BIGINT AS n_videos, sum(clips)::BIGINT AS n_clips, sum(n_real)::BIGINT AS n_real,
+    sum(n_fake)::BIGINT AS n_fake, count(*) AS n_groups, sum(n) ** 2 / sum(n ** 2) AS effective
+FROM groups GROUP BY GROUPING SETS ((split), ())"""
 
 
-def effective_number(groups: Ints) -> float:
-    """Return how many equal groups would say as much as these videos' groups do: 1 / sum of squared shares."""
-    if len(groups) == 0:
-        return 0.0
-    sizes = np.unique(groups, return_counts=True)[1]
-    return float(len(groups) ** 2 / np.square(sizes, dtype=np.float64).sum())
-
-
-def _split_balance(split: int, columns: _Columns) -> SplitBalance:
-    here = columns.codes == split
-    target = columns.targets[split]
-    effective = effective_number(columns.groups)
+def _split_balance(split: str, row: dict[str, Any], whole: dict[str, Any], target: float | None) -> SplitBalance:
+    effective = float(whole["effective"] or 0)
     return SplitBalance(
-        split=SPLITS[split],
-        n_videos=int(here.sum()),
-        n_clips=columns.clips_in(here),
-        n_real=int((here & (columns.labels == 0)).sum()),
-        n_fake=int((here & (columns.labels == 1)).sum()),
-        n_groups=len(np.unique(columns.groups[here])),
-        effective_groups=effective_number(columns.groups[here]),
-        share=float(here.mean()) if len(here) else 0.0,
+        split=split,
+        n_videos=row.get("n_videos", 0),
+        n_clips=row.get("n_clips", 0),
+        n_real=row.get("n_real", 0),
+        n_fake=row.get("n_fake", 0),
+        n_groups=row.get("n_groups", 0),
+        effective_groups=float(row.get("effective", 0)),
+        share=row.get("n_videos", 0) / whole["n_videos"] if whole["n_videos"] else 0.0,
         target=target,
-        error95=1.96 * sqrt(target * (1 - target) / effective) if effective else 0.0,
+        error95=1.96 * sqrt(target * (1 - target) / effective) if effective and target is not None else None,
     )
 
 
-def _facet_balance(facet: str, column: NDArray[np.str_], columns: _Columns) -> FacetBalance:
-    values, code = np.unique(column, return_inverse=True)
+def _facet_balance(ctx: AuditContext, facet: str, value: str) -> FacetBalance:
+    rows = records(
+        ctx,
+        f"""WITH {PLACED} SELECT coalesce({value}, '{UNKNOWN}') AS value, split, count(*) AS n_videos,
+        sum(n_clips)::BIGINT AS n_clips, count(DISTINCT group_id) AS n_groups FROM placed GROUP BY ALL""",
+    )
+    rows.sort(key=lambda row: (row["value"], SPLITS.index(row["split"])))
+    values = list(dict.fromkeys(row["value"] for row in rows))
     table = np.zeros((len(values), len(SPLITS)), dtype=np.int64)
-    np.add.at(table, (code, columns.codes), 1)
-    cells: list[FacetCell] = []
-    for i, value in enumerate(values.tolist()):
-        for j, split in enumerate(SPLITS):
-            here = (code == i) & (columns.codes == j)
-            cells.append(
-                FacetCell(
-                    value=value,
-                    split=split,
-                    n_videos=int(table[i, j]),
-                    n_clips=columns.clips_in(here),
-                    n_groups=len(np.unique(columns.groups[here])),
-                    share=float(table[i, j] / table[i].sum()),
-                    target=columns.targets[j],
-                )
-            )
-    p, v = _independence(table)
-    return FacetBalance(facet=facet, cells=tuple(cells), chi2_p=p, cramers_v=v)
-
-
-def _independence(table: Ints) -> tuple[float | None, float | None]:
-    """Return the chi-square p and Cramer's V of a table, without its empty rows and columns."""
-    table = table[table.any(axis=1)][:, table.any(axis=0)] if table.size else table
-    if min(table.shape) < 2:
-        return None, None
-    result = chi2_contingency(table, correction=False)
-    return float(result.pvalue), sqrt(float(result.statistic) / (int(table.sum()) * (min(table.shape) - 1)))
+    for row in rows:
+        table[values.index(row["value"]), SPLITS.index(row["split"])] = row["n_videos"]
+    totals = dict(zip(values, table.sum(axis=1).tolist(), strict=True))
+    effect = cramers_v(table)
+    return FacetBalance(
+        facet=facet,
+        cells=tuple(FacetCell(**row, share=row["n_videos"] / totals[row["value"]]) for row in rows),
+        chi2_p=effect.p,
+        cramers_v=effect.size,
+    )

@@ -1,21 +1,16 @@
-"""Leakage and imbalance: small constructed splits, a plain recount, and what the published splits share."""
+"""Leakage: small constructed splits, a plain recount, and what the published splits share."""
 
-from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lps.manifests.canonical import digest16
 from lps.manifests.components import SplitInput
-from lps.manifests.imbalance import effective_number, height_bucket, measure_imbalance
 from lps.manifests.leakage import KINDS, Crossing, Leak, crossing_groups, crossing_keys, measure_leakage
 from lps.manifests.split_records import SPLITS, make_row
 from lps.manifests.splits import SplitParams, SplitRow, assign_splits
-
-RATIOS = (0.6, 0.2, 0.2)
 
 
 def video(name: str, *keys: str, **other: object) -> SplitInput:
@@ -182,57 +177,3 @@ class TestPublishedSplits:
         assert (identity.state, identity.n_videos, identity.n_known) == ("PARTLY UNKNOWN", 518, 448)
         assert identity.rate is not None
         assert identity.rate > 0.9
-
-
-class TestImbalance:
-    """Sizes and facets."""
-
-    def test_sizes_groups_and_ratio(self) -> None:
-        videos = [
-            *(video(f"r{i}", f"k{i}", label=0) for i in range(60)),
-            *(video(f"f{i}", f"k{i // 2}", method="m") for i in range(120)),
-        ]
-        rows = assign_splits(videos, SplitParams(rule="ranked"))
-        report = measure_imbalance(videos, rows, RATIOS, n_clips=[2] * 180)
-        train = report.splits[0]
-        assert (train.split, train.n_videos, train.n_clips, train.n_real, train.n_fake) == ("train", 108, 216, 36, 72)
-        assert (train.n_groups, train.share, train.target) == (36, 0.6, 0.6)
-        assert train.effective_groups == pytest.approx(36)
-        assert train.real_per_fake == 0.5
-        assert train.error95 == pytest.approx(1.96 * (0.24 / 60) ** 0.5)
-        assert sum(split.n_groups for split in report.splits) == 60
-
-    def test_facets_name_what_is_uneven(self) -> None:
-        videos = [video(f"{m}{i}", method=m) for m in ("even", "odd") for i in range(30)]
-        splits = [*(["train", "val", "test"] * 10), *["train"] * 30]
-        part = ["p"] * 60
-        report = measure_imbalance(videos, rows_of(videos, splits), RATIOS, facets={"part": part})
-        facets = {facet.facet: facet for facet in report.facets}
-        assert list(facets) == ["label", "method", "dataset", "compression", "part"]
-        method = facets["method"]
-        assert method.chi2_p is not None
-        assert method.chi2_p < 1e-6
-        assert method.cramers_v == pytest.approx(0.707, abs=0.01)
-        cells = {(cell.value, cell.split): cell for cell in method.cells}
-        assert (cells["odd", "test"].n_videos, cells["odd", "train"].share) == (0, 1)
-        assert cells["even", "val"].share == pytest.approx(1 / 3)
-        assert (facets["part"].chi2_p, facets["part"].cramers_v) == (None, None)
-
-    def test_excluded_and_unlabelled_videos(self) -> None:
-        videos = [video("a", label=None), video("b", label=0), video("c")]
-        report = measure_imbalance(videos, rows_of(videos, ["train", "train", None]), RATIOS)
-        train = report.splits[0]
-        assert (train.n_videos, train.n_real, train.n_fake, train.real_per_fake) == (2, 1, 0, None)
-        assert Counter(c.value for f in report.facets if f.facet == "label" for c in f.cells) == {"?": 3, "0": 3}
-
-    def test_nothing_to_report(self) -> None:
-        report = measure_imbalance([], [], RATIOS)
-        assert [split.n_videos for split in report.splits] == [0, 0, 0]
-
-    def test_effective_number_of_groups(self) -> None:
-        assert effective_number(np.array([0, 0, 1, 1])) == 2
-        assert effective_number(np.array([0] * 98 + [1, 2])) == pytest.approx(1.04, abs=0.01)
-
-    def test_height_buckets(self) -> None:
-        heights = (None, 240, 360, 1080, 2160)
-        assert [height_bucket(h) for h in heights] == ["?", "<360", ">=360", ">=1080", ">=1080"]
