@@ -347,7 +347,8 @@ def build_stage(stage: StageName, preset: Preset, init: str) -> Stage:
 
 
 def _built(stage: StageName, preset: Preset, start: Checkpoint | None, init: str) -> Stage:
-    frames, inner = preset.net.block_frames, preset.run.channels_last
+    frames = preset.net.block_frames
+    inner = preset.run.channels_last or preset.net.encoder.startswith("resnet")  # which wants them so anyway
     if stage == "encoder":
         return EncoderStage(BlockClassifier(preset.net), frames, channels_last=inner)
     if stage == "pretrain":

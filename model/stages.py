@@ -64,7 +64,7 @@ class Stage(nn.Module):
         self.channels_last = channels_last
 
     def blocks(self, frames: Tensor) -> Tensor:
-        """(B, N T, H, W, 3) uint8 -> (B, N, 3, T, H, W) normalised."""
+        """(B, N T, H, W, 3) uint8 -> (B, N, 3, T, H, W) normalised, in memory with or without channels innermost."""
         blocks = frames_to_blocks(frames, self.block_frames)
         return blocks if self.channels_last else blocks.contiguous()
 

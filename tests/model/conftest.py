@@ -439,35 +439,26 @@ def lps_train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
         server.stdin.close()
 
 
-TINY = """
-image_px = 32
-[net]
-width = 4
-n_blocks = 4
-block_frames = 2
-[pretrain]
-n_slots = 32
-min_context = 2
-[run]
-threads = 1
-device = "cpu"
-log_steps = 1
-checkpoint_steps = 2
-{run}
-[train]
-epochs = 2
-batch_size = 4
-{train}
-"""
+TINY = {
+    "net": "width = 4\nn_blocks = 4\nblock_frames = 2",
+    "pretrain": "n_slots = 32\nmin_context = 2",
+    "run": 'workers = 0\nthreads = 1\ndevice = "cpu"\nlog_steps = 1\ncheckpoint_steps = 2',
+    "train": "epochs = 2\nbatch_size = 4",
+}
 
 
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a function that writes a settings file of a tiny network: lines of [train], [run] and further tables."""
+    """Return a function that writes a settings file of a tiny network, with further or other lines of some tables."""
     folder = tmp_path_factory.mktemp("settings")
 
-    def write(train: str = "", run: str = "workers = 0", tables: str = "") -> Path:
-        text = TINY.format(train=train, run=run) + tables
+    def write(train: str = "", top: str = "", **tables: str) -> Path:
+        text = f"image_px = 32\n{top}\n"
+        for name in {**TINY, **tables}:
+            new = tables.get(name, train if name == "train" else "").splitlines()
+            names = {line.split()[0] for line in new}
+            kept = [line for line in TINY.get(name, "").splitlines() if line.split()[0] not in names]
+            text += "\n".join([f"[{name}]", *kept, *new]) + "\n"
         path = folder / f"{sha256_hex(text.encode())[:16]}.toml"
         path.write_text(text)
         return path

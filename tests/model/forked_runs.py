@@ -94,9 +94,9 @@ def arrange_death(kill: list[Any] | None, told: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if kind == "save":
-        torch.save = save
+        torch.save = save  # type: ignore[assignment]
     else:
-        train_progress.TrainProgress.on_event = on_event  # type: ignore[method-assign]
+        train_progress.TrainProgress.on_event = on_event  # type: ignore[method-assign, assignment]
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:

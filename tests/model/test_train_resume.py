@@ -91,7 +91,7 @@ def test_killed_between_steps_with_workers(
     lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
 ) -> None:
     def command(out: Path, workers: int) -> list[object]:
-        config = settings('augment = "strong"', f"workers = {workers}")
+        config = settings('augment = "strong"', run=f"workers = {workers}")
         return ["classify", out, "--data", tiny_data, "--init", "random", "--config", config]
 
     assert lps_train(*command(tmp_path / "alone", 0)).code == 0
