@@ -11,6 +11,7 @@ import click
 from lps.cli.common import VERSION, LpsGroup
 from lps.cli.evaluate import evaluate
 from lps.cli.experiment import experiment
+from lps.cli.figure import figure
 from lps.cli.score import score
 
 if TYPE_CHECKING:
@@ -208,3 +209,4 @@ def summary(result: dict[str, Any]) -> str:
 main.add_command(evaluate)
 main.add_command(score)
 main.add_command(experiment)
+main.add_command(figure)
