@@ -453,7 +453,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     folder = tmp_path_factory.mktemp("settings")
 
     def write(train: str = "", top: str = "", **tables: str) -> Path:
-        text = f"image_px = 32\n{top}\n"
+        text = "" if "image_px" in top else "image_px = 32\n"
+        text += f"{top}\n"
         for name in {**TINY, **tables}:
             new = tables.get(name, train if name == "train" else "").splitlines()
             names = {line.split()[0] for line in new}

@@ -162,7 +162,7 @@ def test_other_parts_of_the_aggregator(
     ran("distill", tmp_path / "run", "--data", tiny_data, "--config", config, "--init", start)
     before, after = read_checkpoint(start).network, best(tmp_path / "run").network
     moved = {name for name in after if name.startswith("agg_") and not torch.equal(before[name], after[name])}
-    parts = {
+    parts: dict[str, Callable[[str], bool]] = {
         "all": lambda name: True,
         "none": lambda name: False,
         "gates": lambda name: "out_gate" not in name,
