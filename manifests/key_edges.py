@@ -4,7 +4,6 @@ Keys become numbers once, and everything after that is arithmetic. The edges are
 so the groups and their names are those of `components.group_videos`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +49,8 @@ class KeyEdges:
     def of(cls, videos: pa.Table, aliases: Aliases = ()) -> "KeyEdges":
         """Collect the edges of a table with at least `EDGE_COLUMNS`; every video has one row."""
         n = videos.num_rows
+        copies = _copies(videos["sha256"])
+        has_copies = len(copies[0]) > 0
         ids = fixed(videos["video_id"], 16)
         keyed = np.zeros(n, dtype=np.bool_)
         parts = [listed(videos[column]) for column in KEY_COLUMNS]
@@ -57,31 +58,35 @@ class KeyEdges:
             keyed[owners] = True
         originals = videos["original_video_id"]
         named = np.flatnonzero(pc.is_valid(originals).to_numpy())
-        targets = fixed(originals.filter(pc.is_valid(originals)), 16)
+        targets = fixed(originals.drop_null(), 16)
         is_original = pc.is_in(binary(ids), value_set=binary(targets)).to_numpy(zero_copy_only=False)
         own = np.flatnonzero(~keyed | is_original)
         parts += [(own, hex_texts(ids[own], VIDEO_PREFIX)), (named, hex_texts(targets, VIDEO_PREFIX))]
-        copies = _copies(videos["sha256"])
         mentioned = np.repeat(np.arange(len(aliases)), 2)
         parts += [copies, (n + mentioned, pa.array([key for pair in aliases for key in pair], pa.large_string()))]
-        owners = np.concatenate([owners for owners, _ in parts])
-        keys = [keys for _, keys in parts]
-        return cls._ranked(owners, keys, n_videos=n, has_copies=len(copies[0]) > 0)
+        del originals, targets, copies
+        return cls._ranked(parts, n_videos=n, has_copies=has_copies)
 
     @classmethod
-    def _ranked(cls, owners: Ints, keys: Sequence[pa.Array], *, n_videos: int, has_copies: bool) -> "KeyEdges":
-        """Number the keys by their order, and drop edges that several columns repeat."""
-        encoded = pa.concat_arrays(keys).dictionary_encode()
-        by_name = np.asarray(pc.sort_indices(encoded.dictionary), np.int64)
+    def _ranked(cls, parts: list[tuple[Ints, pa.Array]], *, n_videos: int, has_copies: bool) -> "KeyEdges":
+        """Number the keys by their order, and drop edges that several columns repeat. Empties `parts` on the way."""
+        pairs = np.concatenate([owners for owners, _ in parts])
+        encoded = pa.chunked_array([keys for _, keys in parts], pa.large_string()).dictionary_encode()
+        parts.clear()  # the texts of all edges are most of the memory
+        names = encoded.chunk(0).dictionary if encoded.num_chunks else pa.array([], pa.large_string())
+        by_name = np.asarray(pc.sort_indices(names), np.int64)
         rank = np.empty(len(by_name), dtype=np.int64)
         rank[by_name] = np.arange(len(by_name))
-        pairs = np.unique(owners * max(1, len(by_name)) + rank[np.asarray(encoded.indices, np.int64)])
-        video, key = np.divmod(pairs, max(1, len(by_name)))
+        pairs *= max(1, len(by_name))
+        if len(pairs):
+            pairs += rank[np.concatenate([np.asarray(chunk.indices) for chunk in encoded.chunks])]
+        pairs.sort()
+        video, key = np.divmod(pairs[_first(pairs)], max(1, len(by_name)))
         end = int(np.searchsorted(video, n_videos))
         return cls(
             video=video[:end],
             key=key[:end],
-            names=encoded.dictionary.take(pa.array(by_name)),
+            names=names.take(pa.array(by_name)),
             alias_video=video[end:],
             alias_key=key[end:],
             n_videos=n_videos,
@@ -113,6 +118,13 @@ class KeyEdges:
         return np.asarray(first % max(1, n_names), np.int64)
 
 
+def _first(values: Ints) -> NDArray[np.bool_]:
+    """Mark the first of equal values; `values` are sorted."""
+    first = np.ones(len(values), dtype=np.bool_)
+    first[1:] = values[1:] != values[:-1]
+    return first
+
+
 def listed(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
     """Return the keys of a column of lists, each with its video."""
     lists = whole(column.cast(pa.large_list(pa.large_string())))
@@ -122,9 +134,14 @@ def listed(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
 def _copies(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
     """Tie the videos whose file is that of another one; empty files are no copies of each other."""
     known = np.flatnonzero(pc.is_valid(column).to_numpy())
-    digests = fixed(column.filter(pc.is_valid(column)), 32)
-    empty = (digests == np.frombuffer(EMPTY_SHA256, np.uint8)).all(axis=1)
-    known, digests = known[~empty], digests[~empty]
+    digests = fixed(column.drop_null(), 32)
+    # Few files have copies: the first eight bytes tell nearly all of the others apart.
+    heads = digests[:, :8].copy().view(np.uint64).ravel()
+    values, counts = np.unique(heads, return_counts=True)
+    some = np.flatnonzero(np.isin(heads, values[counts > 1]))
+    known, digests = known[some], digests[some]
+    filled = (digests != np.frombuffer(EMPTY_SHA256, np.uint8)).any(axis=1)
+    known, digests = known[filled], digests[filled]
     order = byte_order(digests)
     same = (digests[order[1:]] == digests[order[:-1]]).all(axis=1)
     shared = np.zeros(len(known), dtype=np.bool_)

@@ -69,10 +69,13 @@ def _by_columns(videos: pa.Table, params: SplitParams) -> tuple[pa.Table, Record
     """Split by hashes of groups; None where the rule is more than that."""
     ids = fixed(videos["video_id"], 16)
     order = byte_order(ids)
-    ids = ids[order]
+    tied = videos.select(EDGE_COLUMNS)
+    if not bool((order[1:] > order[:-1]).all()):  # manifests are sorted: no copy then
+        ids, tied = ids[order], tied.take(pa.array(order))
+    del order
     if not len(ids) or bool((ids[1:] == ids[:-1]).all(axis=1).any()):
         return None
-    edges = KeyEdges.of(videos.select(EDGE_COLUMNS).take(pa.array(order)), params.aliases)
+    edges = KeyEdges.of(tied, params.aliases)
     placed = _place(edges, params)
     if placed is None:
         return None
