@@ -163,6 +163,12 @@ def make(tmp_path: Path) -> Maker:
     return Maker(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def maker() -> type[Maker]:
+    """Return the class of such writers, for data sets that tests share."""
+    return Maker
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> ShardCache:
     """Return an empty cache that does not wait between attempts."""

@@ -64,7 +64,10 @@ def run_rank(request: dict[str, Any], rank: int, told: int) -> int:
 
 
 def arrange_death(kill: list[Any] | None, told: int) -> None:
-    """Let this process end at the n-th event of a kind, or in its n-th call of `torch.save`."""
+    """Let this process end at the n-th event of a kind, or in its n-th call of `torch.save`.
+
+    `self` is every rank by itself, `first` the first one, and `outside` all of them by another process.
+    """
     if kill is None:
         return
     import torch
@@ -79,9 +82,10 @@ def arrange_death(kill: list[Any] | None, told: int) -> None:
         usual_event(self, kind_now, facts)
         n_left -= kind_now == kind
         if n_left == 0 and kind_now == kind:
-            if how == "self":
+            if how == "self" or (how == "first" and os.environ.get("RANK") == "0"):
                 os.kill(os.getpid(), signal.SIGKILL)
-            os.write(told, b".")
+            if how == "outside":
+                os.write(told, b".")
 
     def save(values: Any, file: Any) -> None:
         nonlocal n_left
