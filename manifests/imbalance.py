@@ -91,8 +91,8 @@ class Imbalance:
 def measure_imbalance(ctx: AuditContext) -> Imbalance:
     """Report sizes and facets of every split of the audited split set. Excluded videos count nowhere."""
     ratios = read_rule(ctx.store, ctx.split_set).get("ratios")
-    known = isinstance(ratios, list) and len(ratios) == len(SPLITS)
-    targets = dict(zip(SPLITS, ratios if known else [None] * len(SPLITS), strict=True))
+    wanted = ratios if isinstance(ratios, list) and len(ratios) == len(SPLITS) else [None] * len(SPLITS)
+    targets = dict(zip(SPLITS, wanted, strict=True))
     found = {row["split"]: row for row in records(ctx, _SIZES)}
     whole = found.pop(None, {"n_videos": 0, "effective": 0.0})
     return Imbalance(

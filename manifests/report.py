@@ -261,7 +261,7 @@ def _matrix(rows: Sequence[Row]) -> MatrixView:
 
 def _leaks(report: Report) -> LeakView:
     """Show what L1 measured: kinds of keys by pairs of splits."""
-    check = next((check for check in report.get("checks", ()) if check.get("id") == "L1"), {})
+    check: Mapping[str, Any] = next((c for c in report.get("checks", ()) if c.get("id") == "L1"), {})
     leaks = [leak for leak in (check.get("data") or {}).get("leakage") or () if leak.get("kind") in LEAK_TITLES]
     pairs = list(dict.fromkeys((str(leak["seen"]), str(leak["held"])) for leak in leaks))
     found = {(leak["kind"], str(leak["seen"]), str(leak["held"])): _leak_cell(leak) for leak in leaks}
