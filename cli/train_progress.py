@@ -1,6 +1,6 @@
 """What `lps-train` shows of a stage: a bar on a terminal, plain lines elsewhere."""
 
-import time
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ class TrainProgress:
         self._bars: Bars | None = None
         self._task: TaskID | None = None
         self._first = self._total = 0
-        self._began = self._last_line = time.monotonic()
+        self._began = self._last_line = monotonic()
         self._loss: float | None = None
 
     def __enter__(self) -> Self:
@@ -60,7 +60,7 @@ class TrainProgress:
 
     def _begin(self, facts: dict[str, Any]) -> None:
         self._first, self._total = facts["step"], facts["n_steps"]
-        self._began = time.monotonic()
+        self._began = monotonic()
         going = f", going on from step {facts['step']}" if facts["resumed"] else ""
         self._say(
             f"{facts['stage']}: {facts['n_clips']} clips, {facts['n_parameters']:,} trainable parameters, "
@@ -74,12 +74,12 @@ class TrainProgress:
         if loss is not None:
             self._loss = loss if self._loss is None else self._loss + SMOOTHING * (loss - self._loss)
         step = facts["step"]
-        rate = (step - self._first) / max(time.monotonic() - self._began, 1e-3)
+        rate = (step - self._first) / max(monotonic() - self._began, 1e-3)
         note = f"loss {self._loss:.4f}, lr {facts['lr']:.1e}, {rate:.2f} steps/s"
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=step, note=note)
-        elif step == self._total or time.monotonic() - self._last_line >= LINE_SECONDS:
-            self._last_line = time.monotonic()
+        elif step == self._total or monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = monotonic()
             left = (self._total - step) / max(rate, 1e-9)
             click.echo(f"step {step}/{self._total} {note}, {left / 60:.1f} min left", err=True)
 

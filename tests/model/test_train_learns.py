@@ -1,0 +1,63 @@
+"""Pretraining learns: on clips whose motion goes on, what comes next is told apart far better than by chance."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+
+from lps.model.logs import read_log
+
+if TYPE_CHECKING:
+    from tests.model.conftest import Maker, Runner
+
+    Settings = Callable[..., Path]
+
+N_CLIPS, N_FRAMES = 48, 12
+
+
+def drifting(name: str, n_frames: int, px: int) -> list[Any]:
+    """Return frames of a landscape that drifts with a velocity of its own."""
+    rng = np.random.default_rng(list(name.encode()))
+    coarse = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    wide = cv2.resize(coarse, (px, px), interpolation=cv2.INTER_CUBIC)
+    dx, dy = rng.uniform(-1.5, 1.5, 2)
+    shifts = [np.array([[1, 0, k * dx], [0, 1, k * dy]]) for k in range(n_frames)]
+    return [cv2.warpAffine(wide, shift, (px, px), borderMode=cv2.BORDER_WRAP) for shift in shifts]
+
+
+@pytest.fixture(scope="module")
+def landscapes(maker: "type[Maker]", spec: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data set of them."""
+
+    class Landscape(spec):  # type: ignore[misc]
+        def frames(self) -> list[Any]:
+            return drifting(self.video, self.n_frames, self.px)
+
+    shard = [Landscape(video=f"l{k}", n_frames=N_FRAMES) for k in range(N_CLIPS)]
+    return maker(tmp_path_factory.mktemp("landscapes")).data_set([shard])
+
+
+@pytest.mark.parametrize("rollout", ["teacher_forced", "recursive"])
+def test_loss_per_direction_falls_below_chance(
+    rollout: str, lps_train: "Runner", settings: "Settings", landscapes: Path, tmp_path: Path
+) -> None:
+    tables = {
+        "net": "width = 16\nn_blocks = 6\nblock_frames = 2",
+        "pretrain": f'rollout = "{rollout}"\nn_slots = 128\nmin_context = 3\npred_step = 3',
+        "run": "checkpoint_steps = 1000\nvalidate_epochs = 100",
+    }
+    config = settings("epochs = 20\nbatch_size = 8", **tables)
+    command = ["pretrain", tmp_path / "run", "--data", landscapes, "--val-split", "none", "--init", "random"]
+    ended = lps_train(*command, "--config", config)
+    assert ended.code == 0, ended.stderr
+    steps = [r for r in read_log(tmp_path / "run/log.jsonl") if r["kind"] == "step"]
+    chance = math.log(8 * 3)  # clips of a batch times predicted steps; maps have one place
+    assert steps[0]["loss_forward"] == pytest.approx(chance, abs=0.4)
+    for direction in ("forward", "backward"):
+        last = float(np.mean([r[f"loss_{direction}"] for r in steps[-12:]]))
+        assert last < 0.8 * chance, last
+    assert np.mean([r["share_of_chance"] for r in steps[-12:]]) < 0.8
