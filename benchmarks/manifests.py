@@ -424,6 +424,8 @@ def quick_audit(folder: str) -> str:
         nonlocal last
         now = time.perf_counter()
         took.append((now - last, f"{result.id} {result.state}"))
+        if now - last > 10:
+            print(f"  {result.id} {result.state}: {now - last:.0f} s, peak so far {_peak_gb():.2f} GB", flush=True)
         last = now
 
     with open_dataset(folder, limits=suite.limits) as ctx:
