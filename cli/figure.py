@@ -19,6 +19,10 @@ def figure() -> None:
     featmap    frames and feature maps of the encoder            (Figure 9)
     tsne       spatial and context features in the plane         (Figure 10)
     failures   the most confident errors                         (Figure 11)
+
+    \b
+    Example:
+      lps-train figure roc figs/ --scores LPS=runs/eval
     """
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from lps.cli import audit, prep
+from lps.cli import audit, prep, train
 
-PROGRAMS: dict[str, click.Group] = {"lps-audit": audit.main, "lps-prep": prep.main}
+PROGRAMS: dict[str, click.Group] = {"lps-audit": audit.main, "lps-prep": prep.main, "lps-train": train.main}
 WIDTH = 100
 
 
