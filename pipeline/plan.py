@@ -26,7 +26,7 @@ PLAN_VIDEOS = "plan/videos.parquet"
 PLAN_SPLITS = "plan/splits.parquet"
 # CPU seconds measured by benchmarks/prep.py on 720p and 1080p clips; only the printed estimate uses them.
 SECONDS_PER_FRAME = 0.004
-SECONDS_PER_CLIP_FRAME = {"mtcnn": 0.015, "retinaface-mobilenet": 0.012, "retinaface-fan": 0.6}
+SECONDS_PER_CLIP_FRAME = {"mtcnn": 0.018, "retinaface-mobilenet": 0.011, "retinaface-fan": 0.6}
 SPLIT_ORDER = ("train", "val", "test")
 
 

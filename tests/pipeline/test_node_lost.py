@@ -152,5 +152,9 @@ def test_a_lost_node_takes_its_detectors_along(
 
 def homes_of(actors: list[Any]) -> list[str]:
     """Return the node of every actor, once it lives."""
-    asked = [actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for actor in actors]
+    # with retries the call waits for an actor that is restarting
+    asked = [
+        actor.__ray_call__.options(max_task_retries=-1).remote(lambda _: ray.get_runtime_context().get_node_id())
+        for actor in actors
+    ]
     return list(ray.get(asked))
