@@ -1,6 +1,6 @@
 """Forward and training step of the networks, beside the plain form of the reference: seconds and peak memory.
 
-    python benchmarks/model.py                      # CPU, 2 threads: 2 clips of 112 px, 1 clip of 224 px
+    python benchmarks/model.py                      # CPU, 2 threads: 4 clips of 112 px, 2 clips of 224 px
     python benchmarks/model.py --device cuda --batch 224:16
 
 Plain form (benchmarks/plain_form.py): Conv3d everywhere, a ConvGRU cell of three convolutions step by step, a predictor
@@ -15,6 +15,7 @@ times that for a training step).
 
 import argparse
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -237,7 +238,7 @@ def rows_of(what: str, plain: Measured, ours: Measured, peak_tflops: float | Non
 def main() -> None:
     """Run all cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", nargs="+", default=["112:2", "224:1"], metavar="PX:CLIPS")
+    parser.add_argument("--batch", nargs="+", default=["112:4", "224:2"], metavar="PX:CLIPS")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--calls", type=int, default=4)
@@ -245,6 +246,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     args = parser.parse_args()
     title = f"{args.device}, {args.threads} threads, smallest of {args.calls} calls each in turns"
+    title += f", load {os.getloadavg()[0]:.1f} at the start"
     peak = None
     columns = ["what", "form", "s", "CPU s", "peak MiB", "x wall", "x CPU", "x memory"]
     if args.device == "cuda":
