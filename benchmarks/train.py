@@ -6,6 +6,9 @@
 Rows: (i) tars read from end to end and nothing decoded, the bound of any reader; (ii) plain `webdataset`, Pillow, and
 torch's loader; (iii) this project's reader, without and with augmentation, and with frames resized while they are read.
 All with the same number of processes, one thread each, over the same shards, after a first pass that starts them.
+
+Then what training adds (--parts waiting,checkpoint,resume): the share of step time that waits for data, the cost of a
+checkpoint, and of going on from one.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +33,15 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lps.manifests.canonical import canonical_json, digest16
 from lps.model.cache import ShardCache
+from lps.model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from lps.model.clips import ReadOptions
-from lps.model.plan import PlanOptions
+from lps.model.engine import Learner
+from lps.model.plan import Place, PlanOptions
+from lps.model.presets import preset_for
 from lps.model.reader import ClipReader, WorkOptions
 from lps.model.scan import open_shards
+from lps.model.setup import Sources, build_stage, open_feed
+from lps.model.train import Job, device_of, train
 from lps.pipeline.demo_faces import PORTRAITS, load_portrait
 from lps.pipeline.encode import encode_image
 from lps.pipeline.params import Params
@@ -196,7 +205,110 @@ def measure_readers(bench: Bench) -> list[Row]:
     return [Row(name, f"{value:,.1f}", "samples/s", f"{value / usual:.2f} x (ii)") for name, value in speed.items()]
 
 
-PARTS: dict[str, Callable[[Bench], list[Row]]] = {"readers": measure_readers}
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+class Enough(Exception):
+    """Ends a run that has been measured."""
+
+
+def training_job(bench: Bench, name: str) -> Job:
+    """Return a pretraining run: the network of `paper` on a GPU, that of `small` on a CPU."""
+    settings = {
+        "run": {"workers": bench.n_workers, "log_steps": 1, "checkpoint_steps": 2},
+        "train": {"batch_size": bench.batch_size},
+    }
+    preset = preset_for("paper" if torch.cuda.is_available() else "small", "pretrain", settings)
+    sources = Sources(shards=bench.pattern)
+    return Job(stage="pretrain", out=bench.folder / name, sources=sources, preset=preset, init="random")
+
+
+def measure_waiting(bench: Bench) -> list[Row]:
+    """Return the share of an epoch's time in which a step waits for its batch, the first one aside."""
+    job = training_job(bench, "waiting")
+    device = device_of(job.preset)
+    with open_feed(job.stage, job.sources, job.preset, 0, Place(), job.out) as feed:
+        stage = build_stage(job.stage, job.preset, job.init).to(device).train()
+        batches = feed.open(stage, device)
+        optimizer = torch.optim.Adam(stage.parameters(), lr=1e-3)
+        learner = Learner(stage, stage.network, optimizer, job.preset.train, device)
+        waited, worked, first = 0.0, 0.0, 0.0
+        mark = time.perf_counter()
+        for k, batch in enumerate(batches.epoch(0)):
+            arrived = time.perf_counter()
+            float(learner.step(batch, k)["loss"])  # waits for the device
+            done = time.perf_counter()
+            if k == 0:
+                first = arrived - mark
+            else:
+                waited, worked = waited + arrived - mark, worked + done - arrived
+            mark = done
+    n = max(batches.n_steps - 1, 1)
+    name = f"pretraining on {device.type}, {job.preset.image_px} px, width {job.preset.net.width}"
+    return [
+        Row(f"{name}: a step", f"{(waited + worked) / n * 1e3:,.0f}", "ms", f"{bench.batch_size} clips"),
+        Row("  of it, waiting for data", f"{100 * waited / max(waited + worked, 1e-9):.1f}", "%", "first step aside"),
+        Row("  first batch of a run", f"{first:.2f}", "s", "workers start"),
+    ]
+
+
+def measure_checkpoint(bench: Bench) -> list[Row]:
+    """Return what writing and reading a checkpoint of the paper's network costs, with the state of Adam."""
+    stage = build_stage("pretrain", preset_for("paper", "pretrain"), "random")
+    optimizer = torch.optim.Adam(stage.parameters())
+    for parameter in stage.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    network = stage.network.state_dict()
+    training = {"network": network, "optimizer": optimizer.state_dict()}
+    checkpoint = Checkpoint(stage="pretrain", config={}, data={}, network=network, progress={}, training=training)
+    path = bench.folder / "checkpoint.pt"
+    seconds: dict[str, list[float]] = {"write": [], "read": []}
+    for _ in range(bench.n_passes):
+        marks = [time.perf_counter()]
+        write_checkpoint(path, checkpoint)
+        marks.append(time.perf_counter())
+        read_checkpoint(path)
+        marks.append(time.perf_counter())
+        seconds["write"].append(marks[1] - marks[0])
+        seconds["read"].append(marks[2] - marks[1])
+    size = f"{path.stat().st_size / 1e6:,.0f} MB, "
+    return [
+        Row("a checkpoint is written", f"{np.median(seconds['write']):.2f}", "s", f"{size}on the disk"),
+        Row("  and read", f"{np.median(seconds['read']):.2f}", "s", "checksums included"),
+    ]
+
+
+def measure_resume(bench: Bench) -> list[Row]:
+    """Return the time from the start of a run to its first step, afresh and from the middle of an epoch."""
+    job = training_job(bench, "resume")
+
+    def seconds_to_first_step(last: str) -> float:
+        start, found = time.perf_counter(), 0.0
+
+        def on_event(kind: str, _: dict[str, Any]) -> None:
+            nonlocal found
+            found = found or (time.perf_counter() - start if kind == "step" else 0.0)
+            if kind == last:
+                raise Enough
+
+        with suppress(Enough):
+            train(job, on_event)
+        return found
+
+    fresh, resumed = seconds_to_first_step("checkpoint"), seconds_to_first_step("step")
+    return [
+        Row("from the start of a run to its first step", f"{fresh:.2f}", "s", "one step included"),
+        Row("  going on within an epoch", f"{resumed:.2f}", "s", f"{resumed - fresh:+.2f} s"),
+    ]
+
+
+PARTS: dict[str, Callable[[Bench], list[Row]]] = {
+    "readers": measure_readers,
+    "waiting": measure_waiting,
+    "checkpoint": measure_checkpoint,
+    "resume": measure_resume,
+}
 """Each part adds its rows to the table."""
 
 
@@ -212,6 +324,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     folder = Path(tempfile.mkdtemp(prefix="lps-train-"))
+    os.environ["XDG_CACHE_HOME"] = str(folder)
     try:
         pattern = write_shards(folder, args.clips)
         bench = Bench(pattern, folder, args.clips, args.workers, args.batch, args.passes)

@@ -1,6 +1,7 @@
 """The commands of `lps-train` that train: usage, exit codes, and what they show."""
 
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from rich.console import Console
 from lps.cli import train_progress
 from lps.cli.train import main, summary
 from lps.cli.train_progress import TrainProgress
+from lps.model.presets import PAPER, preset_for
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*args: object) -> Result:
@@ -66,6 +70,16 @@ def test_errors_are_one_line(
     assert result.stderr.startswith("main: ") or result.stderr.startswith("lps-train: ")
     assert len(result.stderr.splitlines()) == 1
     assert says in result.stderr
+
+
+def test_documented_settings_are_those_of_the_paper_preset() -> None:
+    text = (ROOT / "docs" / "train.md").read_text()
+    block = text.split("<!-- settings -->")[1].split("<!-- end of settings -->")[0]
+    settings = tomllib.loads(block.strip().removeprefix("```toml").removesuffix("```"))
+    assert preset_for("paper", "classify", settings) == PAPER
+    assert {name: set(value) if isinstance(value, dict) else None for name, value in settings.items()} == {
+        name: set(value) if isinstance(value, dict) else None for name, value in PAPER.record().items()
+    }
 
 
 # ---- what it shows ---------------------------------------------------------------------------------------------------

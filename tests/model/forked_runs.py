@@ -13,6 +13,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         pid = os.fork()
         if pid == 0:
             os.close(waiting)
+            os.setpgid(0, 0)
             code = 99
             try:
                 code = run_rank(request, rank, told)
@@ -128,6 +130,9 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             os.kill(pid, signal.SIGKILL)
     os.close(waiting)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in ranks]
+    for pid in ranks:  # workers outlive a rank that was killed
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
     folder = Path(request["folder"])
     said = [(folder / f"{name}-{rank}").read_text() for name in ("stdout", "stderr") for rank in range(len(ranks))]
     return {"codes": codes, "stdout": said[: len(ranks)], "stderr": said[len(ranks) :]}
