@@ -39,7 +39,7 @@ def main() -> None:
       lps-train pretrain runs/pre --data out/ --init random
       lps-train classify runs/cls --data out/ --init runs/pre/checkpoints/best.pt
       lps-train distill runs/ssd --data out/ --init runs/cls/checkpoints/best.pt
-      lps-train evaluate runs/eval --data out/ --split test --checkpoint runs/ssd/checkpoints/best.pt
+      lps-train evaluate --checkpoint runs/ssd/checkpoints/best.pt --data out/ --split test --out runs/eval
     """
 
 
