@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
 
 from lps.manifests.audit_types import State
-from lps.manifests.report_charts import CLASSES, axis_of, bar, ecdf, histogram, ks_distance, number
+from lps.manifests.report_charts import CLASSES, axis_of, ecdf, histogram, ks_distance, number
 from lps.manifests.report_data import ClipTile, CodeCount, Facts, Measure, Strip, label_name, read_facts
+from lps.manifests.report_html import fill, shortened, spelled
 from lps.manifests.report_pictures import read_pictures
 from lps.manifests.report_template import STYLE, TEMPLATE
 from lps.manifests.report_views import (
@@ -36,7 +35,6 @@ from lps.manifests.storage import Store
 MAX_PAIRS = 30
 MAX_NUMBERS = 4000
 """Characters of a check's own numbers that the page prints."""
-MAX_URI = 90
 
 Report = Mapping[str, Any]
 Record = Mapping[str, Any]
@@ -108,11 +106,7 @@ def render_html(report: dict[str, Any], store: Store, *, thumbnails: bool = True
         store: the audited data set; its manifests give what the record does not hold. What cannot be read is noted.
         thumbnails: show frames; without them the page has captions alone.
     """
-    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.globals["bar"] = bar
-    env.filters["breakable"] = _breakable
-    env.filters["coded"] = _coded
-    return env.from_string(TEMPLATE).render(page=_page(report, store, thumbnails), style=Markup(STYLE))
+    return fill(TEMPLATE, STYLE, page=_page(report, store, thumbnails))
 
 
 def _page(report: Report, store: Store, thumbnails: bool) -> PageView:
@@ -162,30 +156,19 @@ def _verdict(report: Report, checks: Sequence[CheckView]) -> tuple[Mark, str]:
 
 def _identity(report: Report, data: Record) -> tuple[tuple[str, str], ...]:
     shown = {**data, "name": _name(data)}
-    rows = [(IDENTITY_NAMES.get(name, name.replace("_", " ")), _text(value)) for name, value in shown.items()]
+    rows = [(IDENTITY_NAMES.get(name, name.replace("_", " ")), spelled(value)) for name, value in shown.items()]
     names = {
         "audited_utc": "Audited, UTC",
         "policy": "Policy",
         "policy_sha256": "SHA-256 of the policy",
         "level": "Level",
     }
-    rows += [(title, _text(report.get(name))) for name, title in names.items() if name in report]
+    rows += [(title, spelled(report.get(name))) for name, title in names.items() if name in report]
     return tuple(rows)
 
 
 def _name(data: Record) -> str:
     return str(data.get("name") or "a data set")
-
-
-def _text(value: Any) -> str:
-    """Spell a JSON value for a table's cell."""
-    if value is None or value == "":
-        return "none"
-    if isinstance(value, Mapping):
-        return "; ".join(f"{name.replace('_', ' ')}: {_text(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(item) for item in value) or "none"
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
 # ---- checks --------------------------------------------------------------------------------------------------------
@@ -311,7 +294,7 @@ def _code(code: CodeCount) -> CodeView:
         TileView(
             label=label_name(row["label"]),
             lines=tuple(str(row[name]) for name in ("error_stage", "error_detail") if row[name]),
-            uri=_shortened(str(row["uri"])),
+            uri=shortened(str(row["uri"])),
         )
         for row in code.shown
     )
@@ -350,7 +333,7 @@ def _pairs_said(report: Report, n_shown: int) -> str:
 
 def _pair(check: str, pair: Row, facts: Facts, pictures: Mapping[str, str], blank: str) -> PairView:
     sides = [_side(side, facts, pictures, blank) for side in pair["videos"]]
-    distances = ", ".join(_text(d) for d in pair.get("distances") or ())
+    distances = ", ".join(spelled(d) for d in pair.get("distances") or ())
     said = [
         "confirmed" if pair.get("confirmed") else "one frame alone",
         *([f"distances {distances} of 256 bits"] if distances else []),
@@ -363,7 +346,7 @@ def _side(side: Record, facts: Facts, pictures: Mapping[str, str], blank: str) -
     uri = facts.uris.get(video_id) or str(side.get("uri") or video_id)
     tile, split = facts.clip_of_video.get(video_id), str(side.get("split") or "")
     if tile is None:
-        return TileView(label="unknown", lines=(split,), uri=_shortened(uri), blank="no clip")
+        return TileView(label="unknown", lines=(split,), uri=shortened(uri), blank="no clip")
     return _tile(tile, (split,), pictures, blank)
 
 
@@ -379,20 +362,5 @@ def _tile(tile: ClipTile, lines: tuple[str, ...], pictures: Mapping[str, str], b
     image = pictures.get(str(tile.row["sample_key"]), "")
     label = label_name(tile.row["label"])
     method = (str(tile.row["method"]),) if tile.row["method"] else ()
-    uri = _shortened(tile.uri or bytes(tile.row["video_id"]).hex())
+    uri = shortened(tile.uri or bytes(tile.row["video_id"]).hex())
     return TileView(label=label, lines=(*method, *lines), uri=uri, image=image, blank="" if image else blank)
-
-
-def _breakable(text: str) -> Markup:
-    """Let a path break after its folders, and names after their underscores."""
-    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(text))))
-
-
-def _coded(text: str) -> Markup:
-    """Set what stands between backticks as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-
-
-def _shortened(uri: str) -> str:
-    """Keep the end of a long path: it tells videos apart."""
-    return uri if len(uri) <= MAX_URI else "…" + uri[1 - MAX_URI :]

@@ -98,7 +98,7 @@ def histogram(samples: dict[str, Floats], axis: Axis, title: str, unit: str) -> 
         f'<text class="dim" x="{LEFT - 6}" y="{HEIGHT - BOTTOM}" text-anchor="end">{peak:.0%}</text>',
     ]
     line = f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
-    return _svg(f"{title}: share of real and fake by value", [*bars, line, *words, *_scale(axis, unit)])
+    return svg(f"{title}: share of real and fake by value", [*bars, line, *words, *_scale(axis, unit)])
 
 
 def ecdf(samples: dict[str, Floats], axis: Axis, title: str, unit: str) -> Markup:
@@ -116,7 +116,7 @@ def ecdf(samples: dict[str, Floats], axis: Axis, title: str, unit: str) -> Marku
             ys = bottom - shares * (bottom - TOP)
             path = [f"{axis.x(float(x)):.1f},{float(y):.1f}" for x, y in zip(points, ys, strict=True)]
             parts.append(f'<polyline class="line {name}" points="{" ".join(path)}"/>')
-    return _svg(f"{title}: cumulative share of real and fake", [*parts, *_scale(axis, unit)])
+    return svg(f"{title}: cumulative share of real and fake", [*parts, *_scale(axis, unit)])
 
 
 def bar(share: float, name: str) -> Markup:
@@ -149,6 +149,22 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
+def tick_label(value: float) -> str:
+    """Write the number of a tick: a round one."""
+    for bound, letter in ((1e6, "M"), (1e4, "k")):
+        if abs(value) >= bound:
+            return f"{value / (1e6 if letter == 'M' else 1e3):g}{letter}"
+    return f"{round(value, 6):g}"
+
+
+def svg(title: str, parts: Sequence[str], width: int = WIDTH, height: int = HEIGHT) -> Markup:
+    """Return a drawing of parts that are markup already; `title` is for who does not see it."""
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
 def _scale(axis: Axis, unit: str) -> list[str]:
     y = HEIGHT - BOTTOM
     parts = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>']
@@ -157,28 +173,14 @@ def _scale(axis: Axis, unit: str) -> list[str]:
         x = axis.x(tick)
         parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 4}"/>')
         anchor = "end" if x > WIDTH - RIGHT - 12 else "middle"
-        wide = TEXT_PX * len(_tick(tick))
+        wide = TEXT_PX * len(tick_label(tick))
         left = x - wide if anchor == "end" else x - wide / 2
         if left < free:
             continue
         free = left + wide + TEXT_PX
-        parts.append(f'<text class="dim" x="{x:.1f}" y="{y + 15}" text-anchor="{anchor}">{_tick(tick)}</text>')
+        parts.append(f'<text class="dim" x="{x:.1f}" y="{y + 15}" text-anchor="{anchor}">{tick_label(tick)}</text>')
     parts.append(f'<text class="dim" x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{escape(unit)}</text>')
     return parts
-
-
-def _tick(value: float) -> str:
-    for bound, letter in ((1e6, "M"), (1e4, "k")):
-        if abs(value) >= bound:
-            return f"{value / (1e6 if letter == 'M' else 1e3):g}{letter}"
-    return f"{round(value, 6):g}"
-
-
-def _svg(title: str, parts: Sequence[str]) -> Markup:
-    return Markup(
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(parts)}</svg>"
-    )
 
 
 def _shares(values: Floats, edges: Floats) -> Floats:

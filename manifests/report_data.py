@@ -146,7 +146,7 @@ def read_facts(store: Store, split_set: str, video_ids: Sequence[str]) -> Facts:
         totals=_totals(videos),
         strips=strips,
         clip_of_video=first_clips,
-        uris=_uris(videos, asked),
+        uris=uris_of(videos, asked),
         notes=tuple(notes),
     )
 
@@ -281,7 +281,7 @@ def _tiles(
     first = _first_clips(clips["video_id"], asked)
     places = sorted({int(i) for found in worst.values() for i in found} | set(first.values()))
     rows = dict(zip(places, read_rows(store, "clips", TILE_COLUMNS, places), strict=True)) if places else {}
-    uris = _uris(videos, [bytes(row["video_id"]) for row in rows.values()])
+    uris = uris_of(videos, [bytes(row["video_id"]) for row in rows.values()])
     tile = {i: ClipTile(row=row, uri=uris.get(bytes(row["video_id"]).hex(), "")) for i, row in rows.items()}
     strips = tuple(
         Strip(
@@ -323,7 +323,8 @@ def _first_clips(column: pa.ChunkedArray, asked: Sequence[bytes]) -> dict[bytes,
     return found
 
 
-def _uris(videos: pa.Table | None, asked: Sequence[bytes]) -> dict[str, str]:
+def uris_of(videos: pa.Table | None, asked: Sequence[bytes]) -> dict[str, str]:
+    """Return the paths of some videos by id in hex, from columns `video_id` and `uri`."""
     if videos is None or not asked:
         return {}
     named = videos.select(["video_id", "uri"])

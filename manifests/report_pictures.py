@@ -1,4 +1,4 @@
-"""Pictures of the audit's page: small JPEG frames, pulled out of the shards by byte range."""
+"""Pictures of the pages: small JPEG frames, pulled out of the shards by byte range."""
 
 import base64
 import io
@@ -28,7 +28,19 @@ def read_pictures(store: Store, tiles: Sequence[ClipTile]) -> dict[str, str]:
     A page about a damaged data set is still a page: what cannot be read or decoded has no picture.
     """
     chosen = list({str(tile.row["sample_key"]): tile for tile in tiles}.values())[:MAX_PICTURES]
-    if not chosen:
+    return _drawn(store, [tile.row for tile in chosen], 1)
+
+
+def read_strips(store: Store, rows: Sequence[Row], n_frames: int) -> dict[str, str]:
+    """Return frames of each clip, spread evenly over it and side by side, as a data URI, by sample key.
+
+    Rows have `sample_key`, `shard_id` and `members` of the manifest `clips`. Unreadable ones are left out.
+    """
+    return _drawn(store, rows, n_frames)
+
+
+def _drawn(store: Store, rows: Sequence[Row], n_frames: int) -> dict[str, str]:
+    if not rows:
         return {}
     try:
         shards = read_columns(store, "shards", ("shard_id", "uri")).to_pylist()
@@ -36,34 +48,43 @@ def read_pictures(store: Store, tiles: Sequence[ClipTile]) -> dict[str, str]:
         return {}
     uris = {str(row["shard_id"]): str(row["uri"]) for row in shards}
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda tile: _picture(store, uris, tile.row), chosen)
-        return {str(tile.row["sample_key"]): picture for tile, picture in zip(chosen, found, strict=True) if picture}
+        found = pool.map(lambda row: _picture(store, uris, row, n_frames), rows)
+        return {str(row["sample_key"]): picture for row, picture in zip(rows, found, strict=True) if picture}
 
 
-def _picture(store: Store, shard_uris: Mapping[str, str], row: Row) -> str | None:
-    uri, member = shard_uris.get(str(row["shard_id"])), _middle(row["members"] or ())
-    if uri is None or member is None:
+def _picture(store: Store, shard_uris: Mapping[str, str], row: Row, n_frames: int) -> str | None:
+    uri, members = shard_uris.get(str(row["shard_id"])), _spread(row["members"] or (), n_frames)
+    if uri is None or not members:
         return None
-    start = int(member["offset"])
     try:
-        data = store.read_range(uri, start, start + int(member["nbytes"]))
-        return _small(data)
+        return _data_uri([_small(_member(store, uri, member)) for member in members])
     except (UnreadableError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
 
-def _middle(members: Sequence[Row]) -> Row | None:
-    """Return the image in the middle of the clip: members are named by the number of their frame."""
+def _member(store: Store, uri: str, member: Row) -> bytes:
+    start = int(member["offset"])
+    return store.read_range(uri, start, start + int(member["nbytes"]))
+
+
+def _spread(members: Sequence[Row], n: int) -> list[Row]:
+    """Return n images of a clip, from the middles of n equal parts: members are named by the number of their frame."""
     images = [member for member in members if str(member["ext"]).partition(".")[0].isdigit()]
     images.sort(key=lambda member: int(str(member["ext"]).partition(".")[0]))
-    return images[len(images) // 2] if images else None
+    return [images[(2 * k + 1) * len(images) // (2 * n)] for k in range(n)] if images else []
 
 
-def _small(data: bytes) -> str:
+def _small(data: bytes) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
         if max(image.size) > MAX_FRAME_PX:
             raise ValueError(f"{image.width} x {image.height} px is no aligned frame")
-        small = image.convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+        return image.convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+
+
+def _data_uri(frames: Sequence[Image.Image]) -> str:
+    whole = Image.new("RGB", (SIDE_PX * len(frames), SIDE_PX))
+    for k, frame in enumerate(frames):
+        whole.paste(frame, (k * SIDE_PX, 0))
     sink = io.BytesIO()
-    small.save(sink, "JPEG", quality=JPEG_QUALITY)
+    whole.save(sink, "JPEG", quality=JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()

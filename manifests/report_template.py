@@ -1,4 +1,7 @@
-"""The template of the audit's page: one file, no script, nothing loaded from elsewhere."""
+"""The template of the audit's page: one file, no script, nothing loaded from elsewhere.
+
+STYLE and MACROS are those of the trainer's page, too.
+"""
 
 STYLE = """
 :root { color-scheme: light; --paper: #ffffff; --card: #f6f6f3; --rule: #d9d9d3; --ink: #1a1a1a; --dim: #595959;
@@ -131,6 +134,13 @@ footer { margin-top: 48px; padding-top: 14px; border-top: 2px solid var(--rule);
 """
 
 MACROS = """
+{%- macro head(title, style) -%}
+<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">
+<title>{{ title }}</title><style>{{ style }}</style></head>
+{%- endmacro %}
 {%- macro tag(mark) %}<span class="tag {{ mark.tone }}">{{ mark.symbol }} {{ mark.word }}</span>{% endmacro %}
 {%- macro label(name) %}<span class="label {{ name }}">{{ name }}</span>{% endmacro %}
 {%- macro share(n, total, name) -%}
@@ -288,11 +298,8 @@ what is left.</p>
 """
 
 PAGE = (
-    """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">
-<title>{{ page.verdict.word }} – audit of {{ page.name }}</title><style>{{ style }}</style></head><body><main>
+    """{{ head(page.verdict.word ~ " – audit of " ~ page.name, style) }}
+<body><main>
 <p class="eyebrow">Audit of a face-clip data set</p>
 <section class="verdict {{ page.verdict.tone }}" id="verdict">
 <h1 class="word">{{ page.verdict.symbol }} {{ page.verdict.word }}</h1>

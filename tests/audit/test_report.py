@@ -2,12 +2,8 @@
 
 import base64
 import io
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +16,18 @@ from lps.manifests.report_charts import Axis, axis_of, ecdf, histogram, ks_dista
 from lps.manifests.report_pictures import MAX_PICTURES, SIDE_PX
 from lps.manifests.schemas import Row, read_table
 from lps.manifests.storage import Store, open_store
+from tests.pages import (
+    CHROMIUM,
+    Page,
+    assert_dark_and_printable,
+    assert_fits_a_telephone,
+    assert_self_contained,
+    browse,
+)
 
 HOSTILE = "real/<script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>.mp4"
 IDS = ("A1", "A2", "T1", "T3", "L1", "L2", "L6", "L11", "B2", "B10", "C1", "R1")
 STATES = {"L1": "fail", "L6": "warn", "T3": "unknown", "L11": "skip", "B10": "waived", "A2": "error"}
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-
-
-class Page(HTMLParser):
-    """What a browser would find in a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._open and self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self._open:
-            self.words.append(data)
-
-    def images(self) -> list[str]:
-        return [attrs["src"] for tag, attrs in self.tags if tag == "img"]
-
-    def ids(self) -> set[str]:
-        return {attrs["id"] for _, attrs in self.tags if "id" in attrs}
 
 
 def check(check_id: str, **values: Any) -> Row:
@@ -117,19 +87,6 @@ def pair_of(location: Path, n: int = 1) -> list[Row]:
     videos = [row for row in rows(location, "videos") if row["n_clips"]]
     sides = [{"video_id": row["video_id"].hex(), "uri": row["uri"], "split": row["split"]} for row in videos]
     return [{"videos": [sides[i], sides[-1 - i]], "distances": [3, 5, 40], "confirmed": i == 0} for i in range(n)]
-
-
-def assert_self_contained(text: str) -> None:
-    page = Page(text)
-    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object", "embed", "form", "base")]
-    for tag, attrs in page.tags:
-        assert not [name for name in attrs if name.startswith("on")], (tag, attrs)
-        for name in ("src", "href", "srcset", "action", "poster", "data", "xlink:href"):
-            assert attrs.get(name, "#").startswith(("#", "data:image/jpeg;base64,")), (tag, attrs)
-    assert "url(" not in text
-    assert "@import" not in text
-    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
-    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 @pytest.fixture(scope="module")
@@ -442,19 +399,6 @@ def test_numbers_are_short(value: float, text: str) -> None:
 # ---- in a browser --------------------------------------------------------------------------------------------------
 
 
-def browse(folder: Path, text: str, *options: str) -> str:
-    page = folder / "page.html"
-    page.write_text(text, encoding="utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    command += [f"--user-data-dir={folder / 'profile'}", *options, page.as_uri()]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "LANG": "C"}
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
 def test_browser_shows_it(page_text: str, tmp_path: Path) -> None:
     dom = browse(tmp_path, page_text, "--dump-dom")
@@ -467,27 +411,9 @@ def test_browser_shows_it(page_text: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
 def test_browser_needs_no_sideways_scrolling_on_a_telephone(page_text: str, tmp_path: Path) -> None:
-    """A frame of 400 px around the page measures it; the page itself stays without script."""
-    (tmp_path / "inner.html").write_text(page_text, encoding="utf-8")
-    outer = """<iframe src="inner.html" width="400" height="900" style="border:0"></iframe><p id="width"></p><script>
-    onload = () => { const inner = document.querySelector("iframe").contentDocument.documentElement;
-      document.querySelector("#width").textContent =
-        "scroll width " + inner.scrollWidth + " of " + inner.clientWidth; }</script>"""
-    dom = browse(tmp_path, outer, "--allow-file-access-from-files", "--dump-dom")
-    found = re.search(r'"width">scroll width (\d+) of (\d+)<', dom)
-    assert found is not None
-    assert int(found[1]) <= int(found[2]) <= 400
+    assert_fits_a_telephone(tmp_path, page_text)
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
 def test_dark_rooms_and_paper(page_text: str, tmp_path: Path) -> None:
-    corners = {}
-    for name, scheme in (("light", 1), ("dark", 0)):
-        shot = tmp_path / f"{name}.png"
-        browse(tmp_path, page_text, f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={shot}")
-        with Image.open(shot) as image:
-            corners[name] = sum(image.convert("RGB").getpixel((2, 2))) / 3  # type: ignore[arg-type]
-    assert corners["light"] > 240
-    assert corners["dark"] < 40
-    browse(tmp_path, page_text, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'page.pdf'}")
-    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+    assert_dark_and_printable(tmp_path, page_text)

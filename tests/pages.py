@@ -1,0 +1,99 @@
+"""What a browser finds in the HTML pages: by a parser, and in Chromium where that is installed."""
+
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+from PIL import Image
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.words.append(data)
+
+    def images(self) -> list[str]:
+        return [attrs["src"] for tag, attrs in self.tags if tag == "img"]
+
+    def ids(self) -> set[str]:
+        return {attrs["id"] for _, attrs in self.tags if "id" in attrs}
+
+
+def assert_self_contained(text: str, images: tuple[str, ...] = ("data:image/jpeg;base64,",)) -> None:
+    page = Page(text)
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object", "embed", "form", "base")]
+    for tag, attrs in page.tags:
+        assert not [name for name in attrs if name.startswith("on")], (tag, attrs)
+        for name in ("src", "href", "srcset", "action", "poster", "data", "xlink:href"):
+            assert attrs.get(name, "#").startswith(("#", *images)), (tag, attrs)
+    assert "url(" not in text
+    assert "@import" not in text
+    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def browse(folder: Path, text: str, *options: str) -> str:
+    """Open a page in headless Chromium and return what that prints."""
+    page = folder / "page.html"
+    page.write_text(text, encoding="utf-8")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += [f"--user-data-dir={folder / 'profile'}", *options, page.as_uri()]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "LANG": "C"}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def assert_fits_a_telephone(folder: Path, text: str) -> None:
+    """A frame of 400 px around the page measures it; the page itself stays without script."""
+    (folder / "inner.html").write_text(text, encoding="utf-8")
+    outer = """<iframe src="inner.html" width="400" height="900" style="border:0"></iframe><p id="width"></p><script>
+    onload = () => { const inner = document.querySelector("iframe").contentDocument.documentElement;
+      document.querySelector("#width").textContent =
+        "scroll width " + inner.scrollWidth + " of " + inner.clientWidth; }</script>"""
+    dom = browse(folder, outer, "--allow-file-access-from-files", "--dump-dom")
+    found = re.search(r'"width">scroll width (\d+) of (\d+)<', dom)
+    assert found is not None
+    assert int(found[1]) <= int(found[2]) <= 400
+
+
+def assert_dark_and_printable(folder: Path, text: str) -> None:
+    """The page follows the reader's light or dark, and prints."""
+    corners = {}
+    for name, scheme in (("light", 1), ("dark", 0)):
+        shot = folder / f"{name}.png"
+        browse(folder, text, f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={shot}")
+        with Image.open(shot) as image:
+            corners[name] = sum(image.convert("RGB").getpixel((2, 2))) / 3  # type: ignore[arg-type]
+    assert corners["light"] > 240
+    assert corners["dark"] < 40
+    browse(folder, text, "--no-pdf-header-footer", f"--print-to-pdf={folder / 'page.pdf'}")
+    assert (folder / "page.pdf").read_bytes().startswith(b"%PDF")
