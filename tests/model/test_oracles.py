@@ -36,6 +36,9 @@ SHARED = Path(os.environ.get("LPS_SHARED_DIR", REPOSITORY.parent / "shared"))
 FOLDER = Path(os.environ.get("LPS_ORACLE_DIR", SHARED / "oracle"))
 FILES = sorted(FOLDER.glob("*.pt"))
 TOLERANCE = 1e-9
+LAST_DIGIT = 1e-6
+"""Of evaluations in files from elsewhere. Running variances are drawn as exponentials in single precision; processors
+do not agree on the last digit: outputs differ by 1e-8 to 7e-7. Training uses none of them: there `TOLERANCE` holds."""
 
 Oracle = Mapping[str, Any]
 Network = TypeVar("Network", bound=nn.Module)
@@ -72,21 +75,21 @@ def filled(network: Network, prefix: str = "") -> Network:
     return network
 
 
-def equal(ours: Tensor, reference: Tensor) -> bool:
+def equal(ours: Tensor, reference: Tensor, tolerance: float = TOLERANCE) -> bool:
     """Return whether two tensors are equal to within a share of the largest value."""
     ours, reference = ours.detach().double(), reference.detach().double()
     if ours.shape != reference.shape:
         return False
-    return bool((ours - reference).abs().max() <= TOLERANCE * reference.abs().max())
+    return bool((ours - reference).abs().max() <= tolerance * reference.abs().max())
 
 
-def same(ours: Tensor, reference: Tensor) -> None:
+def same(ours: Tensor, reference: Tensor, tolerance: float = TOLERANCE) -> None:
     """Assert that two tensors are equal."""
     assert ours.shape == reference.shape
-    assert equal(ours, reference), f"differ by {float((ours.detach() - reference).abs().max())}"
+    assert equal(ours, reference, tolerance), f"differ by {float((ours.detach() - reference).abs().max())}"
 
 
-def same_fingerprint(ours: Tensor, wanted: Mapping[str, Any]) -> None:
+def same_fingerprint(ours: Tensor, wanted: Mapping[str, Any], tolerance: float = TOLERANCE) -> None:
     """Assert that a tensor has a fingerprint: every field, each relative to what went into its sum."""
     flat = ours.detach().double().flatten()
     n = wanted["shape_numel"]
@@ -101,28 +104,29 @@ def same_fingerprint(ours: Tensor, wanted: Mapping[str, Any]) -> None:
     }
     assert set(wanted) == {*found, "shape_numel", "first"}
     for field, (value, scale) in found.items():
-        assert value == pytest.approx(wanted[field], rel=TOLERANCE, abs=TOLERANCE * scale), field
-    assert first == pytest.approx(wanted["first"], rel=TOLERANCE, abs=TOLERANCE * float(flat.abs().max()))
+        assert value == pytest.approx(wanted[field], rel=tolerance, abs=tolerance * scale), field
+    assert first == pytest.approx(wanted["first"], rel=tolerance, abs=tolerance * float(flat.abs().max()))
 
 
 # ---- one comparison per kind of file -------------------------------------------------------------------------------
+# `evaluated` is the tolerance of what depends on running variances.
 
 
-def check_encoder(oracle: Oracle, depth: str, px: str, frames: str) -> None:
+def check_encoder(oracle: Oracle, evaluated: float, depth: str, px: str, frames: str) -> None:
     x = oracle["x"].double()
     assert x.shape[1:] == (3, int(frames), int(px), int(px))
     net = filled(ResNet2d3d(int(depth)), "backbone.")
     seen = {name: net.get_submodule(name) for name in ("layer1", "layer2", "layer3", "layer4")}
     with torch.no_grad(), outputs(seen) as stages:
         hook = net.layer1.register_forward_pre_hook(lambda _, inputs: stages.update(stem=inputs[0]))
-        same(net(x), oracle["z"].squeeze(2))
+        same(net(x), oracle["z"].squeeze(2), evaluated)
         hook.remove()
         stages["stem_prepool"] = F.relu(net.bn1(net.conv1(x.transpose(1, 2).flatten(0, 1))))
     for name in ("stem_prepool", "stem", "layer1", "layer2"):  # of frames, not of blocks
         y = stages[name]
         stages[name] = y.reshape(len(x), -1, *y.shape[1:]).transpose(1, 2)
-    same(stages["layer4"], oracle["eval_layer4"])
-    same_stages(stages, oracle)
+    same(stages["layer4"], oracle["eval_layer4"], evaluated)
+    same_stages(stages, oracle, evaluated)
     with torch.no_grad():
         same(net.train().stem_to_layer4(x), oracle["train_layer4"])
 
@@ -141,16 +145,16 @@ def outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
         hook.remove()
 
 
-def same_stages(stages: Mapping[str, Tensor], oracle: Oracle) -> None:
+def same_stages(stages: Mapping[str, Tensor], oracle: Oracle, tolerance: float) -> None:
     """Assert that the stages that a fixture knows have its fingerprints and shapes."""
     for name, wanted in oracle.get("stages", {}).items():
-        same_fingerprint(stages[name], wanted)
+        same_fingerprint(stages[name], wanted, tolerance)
     for name, shape in oracle.get("shapes", {}).items():
         assert tuple(stages[name].shape) == tuple(shape)
 
 
 @torch.no_grad()
-def check_gru(oracle: Oracle) -> None:
+def check_gru(oracle: Oracle, _evaluated: float) -> None:
     x, h0 = oracle["x"].double(), oracle["h0"].double()
     gru = filled(ConvGRU(x.shape[2], h0.shape[2]), "agg_f.")
     out, out_h0 = gru(x), gru(x, h0[0])
@@ -161,7 +165,7 @@ def check_gru(oracle: Oracle) -> None:
 
 
 @torch.no_grad()
-def check_loss(oracle: Oracle) -> None:
+def check_loss(oracle: Oracle, _evaluated: float) -> None:
     predicted = oracle["pred_BCPHW"].double().permute(0, 2, 3, 4, 1).flatten(0, 3)
     target = oracle["gt_CBPN"].double().flatten(1).t()
     found = contrastive(predicted, target)
@@ -179,7 +183,7 @@ def rows_of_loss(predicted: Tensor, target: Tensor) -> Tensor:
     return torch.stack([contrastive(row[None], target.roll(-q, 0)).loss for q, row in enumerate(predicted)])
 
 
-def check_memdpc(oracle: Oracle, px: str, blocks: str, steps: str) -> None:
+def check_memdpc(oracle: Oracle, evaluated: float, px: str, blocks: str, steps: str) -> None:
     x = oracle["x"].double()
     assert x.shape[1:3] == (int(blocks), 3)
     assert x.shape[4:] == (int(px), int(px))
@@ -194,13 +198,14 @@ def check_memdpc(oracle: Oracle, px: str, blocks: str, steps: str) -> None:
         with torch.set_grad_enabled(net.training):
             predictions = net(x)
             found = pretrain_loss(predictions, params)
-        assert found.total.item() == pytest.approx(oracle[f"{mode}_loss"].item(), rel=TOLERANCE)
-        same(torch.stack([c.loss for c in found.directions]), oracle[f"{mode}_losses"])
+        tolerance = TOLERANCE if net.training else evaluated
+        assert found.total.item() == pytest.approx(oracle[f"{mode}_loss"].item(), rel=tolerance)
+        same(torch.stack([c.loss for c in found.directions]), oracle[f"{mode}_losses"], tolerance)
         if f"{mode}_acc" in oracle:
             ranks = [[c.top1.item(), c.top5.item()] for c in found.directions]
             assert np.allclose(ranks, oracle[f"{mode}_acc"].double(), atol=1e-6)  # stored in float32
         if f"{mode}_ctx" in oracle:
-            same(predictions[0].context, oracle[f"{mode}_ctx"].flatten(0, 1))
+            same(predictions[0].context, oracle[f"{mode}_ctx"].flatten(0, 1), tolerance)
         assert {c.n_candidates for c in found.directions} == {oracle.get("n_classes", len(predictions[0].target))}
     parameters = dict(net.named_parameters())
     assert set(parameters) == set(oracle["grads"])
@@ -210,7 +215,7 @@ def check_memdpc(oracle: Oracle, px: str, blocks: str, steps: str) -> None:
 
 
 @torch.no_grad()
-def check_detector(oracle: Oracle, px: str, blocks: str) -> None:
+def check_detector(oracle: Oracle, evaluated: float, px: str, blocks: str) -> None:
     x = oracle["x"].double()
     assert x.shape[1] == int(blocks)
     assert x.shape[4:] == (int(px), int(px))
@@ -222,27 +227,28 @@ def check_detector(oracle: Oracle, px: str, blocks: str) -> None:
     )
     for act, mode, logits, context in cases:
         net = filled(Detector(params, HeadParams(feature_act=act, dropout=0.0))).train(mode == "train")
+        tolerance = TOLERANCE if net.training else evaluated
         z = net.encode_clips(x)
-        same(net.classify(z), oracle[logits].reshape(len(x), 2))
+        same(net.classify(z), oracle[logits].reshape(len(x), 2), tolerance)
         found = net.context(z)
         if not context.endswith("before_bn"):
             found = net.final_bn(found)
         if context in oracle:
-            same(found, oracle[context].reshape(len(x), -1))
+            same(found, oracle[context].reshape(len(x), -1), tolerance)
 
 
 @torch.no_grad()
-def check_i3d(oracle: Oracle, px: str, frames: str) -> None:
+def check_i3d(oracle: Oracle, evaluated: float, px: str, frames: str) -> None:
     x = oracle["x"].double()
     assert x.shape[1:] == (3, int(frames), int(px), int(px))
     net = filled(I3D(None), "i3d.")
     assert set(net.state_dict()) == set(oracle.get("keys", net.state_dict()))
     with outputs({name: net.get_submodule(name) for name in net.stages}) as stages:
-        same(net.mixed_5c(x), oracle["mixed_5c"])
-    same_stages(stages, oracle)
+        same(net.mixed_5c(x), oracle["mixed_5c"], evaluated)
+    same_stages(stages, oracle, evaluated)
 
 
-def check_distillation(oracle: Oracle) -> None:
+def check_distillation(oracle: Oracle, _evaluated: float) -> None:
     assert oracle["cases"]
     for (weight, temperature, direction, both, t_squared), wanted in oracle["cases"].items():
         params = DistillParams(
@@ -257,7 +263,7 @@ def check_distillation(oracle: Oracle) -> None:
 
 
 @torch.no_grad()
-def check_init(oracle: Oracle) -> None:
+def check_init(oracle: Oracle, _evaluated: float) -> None:
     """At the beginning the loss is a little above that of chance, in the reference and with the same seeds here."""
     for row in oracle["rows"]:
         for recorded in (row["f"], row["b"]):
@@ -283,7 +289,7 @@ Ours = tuple[Tensor, list[Prediction]]
 
 
 @torch.no_grad()
-def check_algorithm_1(oracle: Oracle, px: str, blocks: str) -> None:
+def check_algorithm_1(oracle: Oracle, evaluated: float, px: str, blocks: str) -> None:
     """Compare predictions, maps and the loss of each row, under whatever names and in whatever layout they stand."""
     x = next(value for _, value in leaves(oracle) if value.ndim == 6).double()
     assert x.shape[1] == int(blocks)
@@ -302,21 +308,21 @@ def check_algorithm_1(oracle: Oracle, px: str, blocks: str) -> None:
             z = net.train(train).encode(x)
             ours[train] = z, net.predict(z)
         directions = {DIRECTIONS[w] for w in words if w in DIRECTIONS}
-        matched = matching(kind, value, ours[train], directions or {0, 1})
+        matched = matching(kind, value, ours[train], directions or {0, 1}, TOLERANCE if train else evaluated)
         assert matched, f"{name} is not ours"
         seen |= {(kind, d) for d in matched}
     assert seen >= {("predicted", 0), ("predicted", 1), ("loss", 0), ("loss", 1)}
     assert seen & {("z", 0), ("z", 1)}
 
 
-def matching(kind: str, value: Tensor, ours: Ours, directions: set[int]) -> set[int]:
+def matching(kind: str, value: Tensor, ours: Ours, directions: set[int], tolerance: float) -> set[int]:
     """Return those of the directions for which a tensor of a fixture, or its half, holds our values."""
     both = directions == {0, 1}
     if both and value.ndim and len(value) == 2:  # one after the other
-        halves = {d for d in (0, 1) if any(equal(o, value[d]) for o in layouts(kind, ours, d))}
+        halves = {d for d in (0, 1) if any(equal(o, value[d], tolerance) for o in layouts(kind, ours, d))}
         if halves == directions:
             return halves
-    return {d for d in directions if any(equal(o, value) for o in layouts(kind, ours, d))}
+    return {d for d in directions if any(equal(o, value, tolerance) for o in layouts(kind, ours, d))}
 
 
 def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -366,19 +372,19 @@ CHECKS: tuple[tuple[str, Callable[..., None]], ...] = (
 )
 
 
-def compare(path: Path) -> None:
+def compare(path: Path, evaluated: float = TOLERANCE) -> None:
     """Compare one file. Fails for a name that says nothing."""
     for pattern, check in CHECKS:
         found = re.fullmatch(pattern, path.stem)
         if found:
-            check(torch.load(path, weights_only=True), *found.groups())
+            check(torch.load(path, weights_only=True), evaluated, *found.groups())
             return
     pytest.fail(f"{path.name} is of no known kind")
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 def test_oracle(path: Path) -> None:
-    compare(path)
+    compare(path, evaluated=LAST_DIGIT)
 
 
 def test_folder_of_oracles_is_there() -> None:
