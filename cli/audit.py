@@ -1,5 +1,7 @@
 """lps-audit: what a data set holds, whether it is intact, and whether it is fair."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +19,36 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group(cls=LpsGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class AuditGroup(LpsGroup):
+    """A command group in which wrong usage ends with 3: click's own 2 would say that a data set has warnings."""
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Read the words before the command."""
+        with _usage_ends_with_3():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the chosen command."""
+        with _usage_ends_with_3():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_ends_with_3() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as e:
+        e.exit_code = 3
+        raise
+
+
+@click.group(cls=AuditGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="lps-audit")
 def main() -> None:
     """Check a data set of lps-prep: integrity, leakage between splits, class bias, reproducibility.
 
     \b
-    Exit codes of `check`: 0 pass, 1 a check failed, 2 warnings with --strict (or wrong usage), 3 bad policy,
+    Exit codes of `check`: 0 pass, 1 a check failed, 2 warnings with --strict, 3 wrong usage or a bad policy,
     4 the data set cannot be read, 5 integrity or tampering (outranks the others), 6 the audit is incomplete.
 
     \b
@@ -38,7 +63,7 @@ def main() -> None:
               help="Manifests only, every byte of every tar, or sources decoded again.")  # fmt: skip
 @click.option("--split-set", help="Split set to audit  [default: the one the shards were made for].")
 @click.option("--checks", default="", metavar="A,L1,...", help="Classes and ids of checks  [default: all].")
-@click.option("--policy", "policy_file", type=EXISTING, help="TOML file with limits, severities and waivers.")
+@click.option("--policy", "policy_file", type=EXISTING, help="TOML file with limits, severities, waivers and such.")
 @click.option("--source", metavar="DIR|URL", help="Root of the source videos, for checks that need them.")
 @click.option("--json", "json_file", type=FILE, help="Write the report as JSON.")
 @click.option("--html", "html_file", type=FILE, help="Write the report as one self-contained page.")

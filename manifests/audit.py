@@ -1,8 +1,8 @@
 """Run an audit: choose the checks, run each behind one boundary, apply the policy, and say what came of it.
 
-Exit codes: 0 pass; 1 a check of severity error failed; 2 warnings only, with --strict; 3 bad policy; 4 the data set
-cannot be read; 5 a check of severity critical failed, which outranks all others; 6 a check could not run, or none did.
-SKIP and UNKNOWN never count as PASS.
+Exit codes: 0 pass; 1 a check of severity error failed; 2 warnings only, with --strict; 3 wrong usage or a bad policy;
+4 the data set cannot be read; 5 a check of severity critical failed, which outranks all others; 6 a check could not
+run, or none did. SKIP and UNKNOWN never count as PASS.
 """
 
 import io
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lps.manifests import audit_bias, audit_clips, audit_integrity, audit_leakage, audit_repro, audit_tamper
+from lps.manifests.audit_reuse import reuse_check
 from lps.manifests.audit_tamper import tamper_checks
 from lps.manifests.audit_types import LEVELS, AuditContext, CheckEntry, CheckResult, CheckSpec, Level, Severity, State
 from lps.manifests.canonical import canonical_json, sha256_hex
@@ -70,9 +71,10 @@ class Suite:
         return tuple(entry.spec for entry in self.entries if entry.spec.id == check_id)
 
     def with_policy(self, policy: Policy) -> "Suite":
-        """Return this suite with the limits of a policy, and the seal's checks as strict as it wants them."""
-        others = tuple(entry for entry in self.entries if entry.spec.id[0] != "T")
-        return Suite(entries=(*others, *tamper_checks(policy.require)), limits={**self.limits, **policy.limits})
+        """Return this suite with the limits of a policy, what it requires of the seal, and the runs it names."""
+        others = tuple(entry for entry in self.entries if entry.spec.id[0] != "T" and entry.spec.id != "L9")
+        own = (*tamper_checks(policy.require), reuse_check(policy.runs))
+        return Suite(entries=(*others, *own), limits={**self.limits, **policy.limits})
 
     def chosen(self, selection: Sequence[str]) -> tuple[str, ...]:
         """Return the ids that a selection of classes and ids means; all for an empty one. Raises KeyError."""

@@ -29,7 +29,7 @@ LIMITS: dict[str, float] = {
     "c6_min_places": 20,
 }
 BATCH_CLIPS = 512
-SCREENED_CLIPS = 4096
+SCREENED_CLIPS = 1024
 ARCFACE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
@@ -47,7 +47,8 @@ C1 = CheckSpec(
     "made this, report it.",
     severity=Severity.ERROR,
     sql="""WITH c AS (
-    SELECT c.*, v.n_frames_decoded, v.time_base_num / v.time_base_den AS tick_s
+    SELECT c.*, v.n_frames_decoded, v.time_base_num / v.time_base_den AS tick_s,
+        list_min([pair[2] - pair[1] for pair in list_zip(pts_ticks[:-2], pts_ticks[2:])]) AS least_step
     FROM clips c LEFT JOIN videos v USING (video_id)
 )
 SELECT 'clip' AS kind, sample_key AS key, CASE
@@ -56,7 +57,7 @@ SELECT 'clip' AS kind, sample_key AS key, CASE
         THEN 'frame_idx has a hole between ' || frame_idx[1] || ' and ' || frame_idx[-1]
     WHEN max_gap_frames <> 1 THEN 'max_gap_frames is ' || max_gap_frames
     WHEN frame_idx[1] < 0 OR frame_idx[-1] >= n_frames_decoded THEN 'frame_idx leaves the video'
-    WHEN pts_ticks <> list_sort(list_distinct(pts_ticks)) OR len(pts_ticks) <> n_frames
+    WHEN least_step <= 0 OR len(pts_ticks) <> n_frames
         THEN 'pts_ticks do not rise strictly'
     WHEN pts_end_s <= pts_start_s OR abs(pts_start_s - pts_ticks[1] * tick_s) > 1e-3
         OR abs(pts_end_s - pts_ticks[-1] * tick_s) > 1e-3 THEN 'pts_start_s or pts_end_s is not that of pts_ticks'
@@ -64,12 +65,73 @@ SELECT 'clip' AS kind, sample_key AS key, CASE
 FROM c
 WHERE len(frame_idx) <> n_frames OR frame_idx <> range(frame_idx[1], frame_idx[1] + n_frames) OR max_gap_frames <> 1
     OR frame_idx[1] < 0 OR frame_idx[-1] >= n_frames_decoded
-    OR pts_ticks <> list_sort(list_distinct(pts_ticks)) OR len(pts_ticks) <> n_frames OR pts_end_s <= pts_start_s
+    OR least_step <= 0 OR len(pts_ticks) <> n_frames OR pts_end_s <= pts_start_s
     OR abs(pts_start_s - pts_ticks[1] * tick_s) > 1e-3 OR abs(pts_end_s - pts_ticks[-1] * tick_s) > 1e-3
     OR len(box_xyxy) <> n_frames OR len(box_source) <> n_frames OR len(det_score) <> n_frames
     OR len(lmk5) <> n_frames OR len("align_M") <> n_frames
 ORDER BY key""",
 )
+_TARGETS = [", ".join(map(str, column)) for column in ARCFACE_112.T.tolist()]
+_C3_SQL = f"""WITH cut AS (
+    SELECT sample_key, out_size::DOUBLE AS side, align_template AS template, width, height,
+        coalesce(rotation, 0) IN (90, 270) AS turned,
+        coalesce(try_cast(regexp_extract(align_template, 'x([0-9.]+)$', 1) AS DOUBLE), 1) AS scale,
+        CASE WHEN sar_num > 0 AND sar_den > 0 AND sar_num / sar_den BETWEEN 1 / 8 AND 8
+            THEN sar_num / sar_den ELSE 1 END AS aspect,
+        unnest(box_xyxy) AS b, unnest(lmk5) AS p, unnest("align_M") AS m
+    FROM clips JOIN videos USING (video_id)),
+frames AS (
+    SELECT *, [n / {BOX_UNITS} for n in b] AS box, CASE WHEN turned THEN 1 ELSE aspect END AS ax,
+        CASE WHEN turned THEN aspect ELSE 1 END AS ay, CASE WHEN turned THEN height ELSE width END AS shown_width,
+        CASE WHEN turned THEN width ELSE height END AS shown_height,
+        [p[2 * k - 1] / {BOX_UNITS} for k in range(1, 6)] AS xs, [p[2 * k] / {BOX_UNITS} for k in range(1, 6)] AS ys,
+        [(t * side / 112 - side / 2) * scale + side / 2 for t in [{_TARGETS[0]}]] AS us,
+        [(t * side / 112 - side / 2) * scale + side / 2 for t in [{_TARGETS[1]}]] AS vs
+    FROM cut),
+centred AS (
+    SELECT *, [(x - list_avg(xs)) * ax for x in xs] AS zx, [(y - list_avg(ys)) * ay for y in ys] AS zy,
+        [u - list_avg(us) for u in us] AS wx, [v - list_avg(vs) for v in vs] AS wy,
+        sqrt(power(m[1] / ax, 2) + power(m[4] / ax, 2)) AS first,
+        sqrt(power(m[2] / ay, 2) + power(m[5] / ay, 2)) AS second
+    FROM frames),
+fitted AS (  -- the best similarity onto the template, as a complex number
+    SELECT *, (list_dot_product(zx, wx) + list_dot_product(zy, wy)) / spread AS re,
+        (list_dot_product(zx, wy) - list_dot_product(zy, wx)) / spread AS im
+    FROM (SELECT *, greatest(list_dot_product(zx, zx) + list_dot_product(zy, zy), 1e-9) AS spread FROM centred)),
+judged AS (
+    SELECT *, CASE WHEN template = 'box' THEN
+            sqrt(power(m[1] * (box[1] + box[3]) / 2 + m[2] * (box[2] + box[4]) / 2 + m[3] - side / 2, 2)
+                + power(m[4] * (box[1] + box[3]) / 2 + m[5] * (box[2] + box[4]) / 2 + m[6] - side / 2, 2))
+        ELSE list_max([
+            sqrt(power(m[1] * xs[k] + m[2] * ys[k] + m[3] - (re * zx[k] - im * zy[k] + list_avg(us)), 2)
+                + power(m[4] * xs[k] + m[5] * ys[k] + m[6] - (im * zx[k] + re * zy[k] + list_avg(vs)), 2))
+            for k in range(1, 6)]) END AS miss,
+        box[3] <= box[1] OR box[4] <= box[2] AS is_empty, box[4] - box[2] AS face,
+        coalesce(
+            least(box[1] / shown_width, box[2] / shown_height) < -getvariable('c3_box_margin')
+            OR greatest(box[3] / shown_width, box[4] / shown_height) > 1 + getvariable('c3_box_margin'), false
+        ) AS leaves,
+        NOT list_bool_and([isfinite(n) for n in m]) AS is_odd,
+        abs(first - second) > getvariable('c3_shear') * greatest(first, second) AS shears,
+        m[1] * m[5] - m[2] * m[4] <= 0 AS mirrors
+    FROM fitted),
+clip AS (
+    SELECT sample_key, bool_or(is_empty) AS is_empty, max(face) AS face, bool_or(leaves) AS leaves,
+        bool_or(is_odd) AS is_odd, bool_or(shears) AS shears, bool_or(mirrors) AS mirrors, median(miss) AS miss
+    FROM judged GROUP BY sample_key)
+SELECT 'clip' AS kind, sample_key AS key, CASE
+    WHEN is_empty THEN 'a box without a size'
+    WHEN face < getvariable('c3_min_face_px') THEN 'no box reaches ' || getvariable('c3_min_face_px') || ' px'
+    WHEN leaves THEN 'a box leaves the frame'
+    WHEN is_odd THEN 'align_M is not finite'
+    WHEN shears THEN 'align_M is no similarity'
+    WHEN mirrors THEN 'align_M mirrors'
+    ELSE 'align_M misses by ' || round(miss, 1) || ' px' END AS detail
+FROM clip
+WHERE is_empty OR face < getvariable('c3_min_face_px') OR leaves OR is_odd OR shears OR mirrors
+    OR miss > getvariable('c3_landmark_px')
+ORDER BY key"""
+"""The rule as a query: what an auditor can run without this program. Screening arrays answers the same much faster."""
 C3 = CheckSpec(
     id="C3",
     title="Geometry of the cut",
@@ -79,6 +141,7 @@ C3 = CheckSpec(
     "where the clip was cropped, the box's middle to the middle of the image.",
     remedy="Look at the named clips (`lps-prep preview`); prepare their videos again.",
     severity=Severity.ERROR,
+    sql=_C3_SQL,
 )
 C4 = CheckSpec(
     id="C4",
@@ -102,7 +165,33 @@ C5 = CheckSpec(
     remedy="The track jumped to another face, or the camera cut: look at the named clips, lower cut_score or exclude "
     "them.",
     severity=Severity.WARN,
+    sql="""WITH steps AS (
+    SELECT sample_key, unnest(list_zip([b::DOUBLE[] for b in box_xyxy[:-2]], [b::DOUBLE[] for b in box_xyxy[2:]])) AS s
+    FROM clips WHERE len(box_xyxy) > 1),
+pairs AS (SELECT sample_key, s[1] AS a, s[2] AS b FROM steps),
+measured AS (
+    SELECT sample_key, greatest(least(a[3], b[3]) - greatest(a[1], b[1]), 0)
+            * greatest(least(a[4], b[4]) - greatest(a[2], b[2]), 0) AS common,
+        (a[3] - a[1]) * (a[4] - a[2]) + (b[3] - b[1]) * (b[4] - b[2]) AS areas,
+        sqrt(power(b[1] + b[3] - a[1] - a[3], 2) + power(b[2] + b[4] - a[2] - a[4], 2)) / 2
+            / greatest(a[3] - a[1], a[4] - a[2], 1e-9) AS jump
+    FROM pairs),
+clip AS (
+    SELECT sample_key, min(common / greatest(areas - common, 1e-9)) AS iou, max(jump) AS jump
+    FROM measured GROUP BY sample_key)
+SELECT 'clip' AS kind, sample_key AS key,
+    'neighbouring boxes overlap by ' || round(iou, 2) || ', jump ' || round(jump, 2) || ' sides' AS detail
+FROM clip WHERE iou < getvariable('c5_min_iou') OR jump > getvariable('c5_max_jump') ORDER BY key""",
 )
+_SEEDS_SQL = """SELECT 'clip' AS kind, sample_key AS key, 'start_seed is not that of its video' AS detail FROM clips
+WHERE start_seed <>
+    ('0x' || substr(sha256(concat_ws(chr(0), 'start', getvariable('c6_seed'), lower(hex(video_id)))), 1, 16))::UBIGINT
+ORDER BY key"""
+"""`c6_seed` is the seed in plan.json, as text."""
+_STARTS_SQL = """SELECT c.label, (c.frame_idx[1] + 0.5) / (v.n_frames_decoded - c.n_frames + 1) AS place
+FROM clips c JOIN videos v USING (video_id)
+WHERE c.start_rule = 'seeded' AND c.label IN (0, 1)
+    AND v.n_frames_decoded - c.n_frames + 1 >= getvariable('c6_min_places')"""
 C6 = CheckSpec(
     id="C6",
     title="Clips begin at random places",
@@ -113,6 +202,7 @@ C6 = CheckSpec(
     remedy="Starts that depend on the class are a shortcut: find out which videos give clips only late (data key "
     "starts).",
     severity=Severity.INFO,
+    sql=f"{_SEEDS_SQL};\n{_STARTS_SQL}",
 )
 
 
@@ -134,6 +224,7 @@ def check_geometry(ctx: AuditContext) -> CheckResult:
     offenders: list[Offender] = []
     n, worst = 0, 0.0
     min_face = float(ctx.plan.get("params", {}).get("localize", {}).get("min_face_px", 0))
+    ctx.db.execute(f"SET VARIABLE c3_min_face_px = {min_face!r}::DOUBLE")  # for who runs the query of the rule
     for clips in _clip_tables(ctx, _GEOMETRY_SQL):
         n += len(clips)
         found = screen_cuts(clips, ctx.limits, min_face, ARCFACE_112)
@@ -305,11 +396,6 @@ def _looked_at(ctx: AuditContext, row: Row) -> tuple[str, bool]:
 
 # ---- C6: where clips begin -----------------------------------------------------------------------------------------
 
-_STARTS_SQL = """SELECT c.label, (c.frame_idx[1] + 0.5) / (v.n_frames_decoded - c.n_frames + 1) AS place
-FROM clips c JOIN videos v USING (video_id)
-WHERE c.start_rule = 'seeded' AND c.label IN (0, 1)
-    AND v.n_frames_decoded - c.n_frames + 1 >= getvariable('c6_min_places')"""
-
 
 def check_starts(ctx: AuditContext) -> CheckResult:
     """C6: seeds as planned, places uniform."""
@@ -317,7 +403,8 @@ def check_starts(ctx: AuditContext) -> CheckResult:
     params = ctx.plan.get("params")
     if not params:
         return unjudged(C6, State.UNKNOWN, "without a plan the seed is not known")
-    offenders = list(sql_offenders(ctx, _seed_sql(int(params["seed"]))))
+    ctx.db.execute(f"SET VARIABLE c6_seed = '{int(params['seed'])}'")
+    offenders = list(sql_offenders(ctx, _SEEDS_SQL))
     if params["clips"] != 1:
         return judged(C6, offenders, n, "clips", note="more than one clip a video: only the seeds were checked")
     found = ctx.db.execute(_STARTS_SQL).fetchnumpy()
@@ -333,13 +420,6 @@ def check_starts(ctx: AuditContext) -> CheckResult:
     shown = ", ".join(f"{name} p = {p:.2g}" for name, p in p_values.items())
     data = {"starts": {str(label): _histogram(p) for label, p in places.items()}}
     return replace(result, measured="; ".join(filter(None, (result.measured, shown))), data=data)
-
-
-def _seed_sql(seed: int) -> str:
-    """Return the query for clips whose start seed is not that of their video."""
-    return f"""SELECT 'clip', sample_key, 'start_seed is not that of its video' FROM clips
-    WHERE start_seed <> ('0x' || substr(sha256('start' || chr(0) || '{seed}' || chr(0) || lower(hex(video_id))), 1, 16))
-        ::UBIGINT ORDER BY 2"""
 
 
 def _p_values(places: dict[int, Floats]) -> dict[str, float]:

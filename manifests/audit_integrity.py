@@ -7,15 +7,26 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from lps.manifests.audit_results import judged, unjudged
 from lps.manifests.audit_tars import CHECKS as TAR_CHECKS
 from lps.manifests.audit_types import AuditContext, CheckEntry, CheckResult, CheckSpec, Level, Offender, Severity, State
 from lps.manifests.codes import Code, Stage, Status
-from lps.manifests.dataset import fetch_number, fetch_rows, listing, sql_offenders
+from lps.manifests.columns import PATHS, split_path
+from lps.manifests.dataset import (
+    INDEX_JSON,
+    PLAN_JSON,
+    fetch_number,
+    fetch_rows,
+    listing,
+    local_manifest,
+    sql_offenders,
+)
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import TABLES
 from lps.manifests.seal import file_digest
+from lps.manifests.split_records import BRIDGE, NOT_SELECTED, RULES
 
 LIMITS: dict[str, float] = {"a8_sample_videos": 200}
 
@@ -40,31 +51,46 @@ def _strange(table: str, column: str, allowed: Sequence[str]) -> str:
 WHERE {column} NOT IN ({_names(allowed)}) GROUP BY {column}"""
 
 
-_DISAGREE = "\nUNION ALL\n".join(
-    f"""SELECT 'clip', lower(hex(clip_id)),
-    '{column} is ' || coalesce(c.{column}::VARCHAR, 'null')
-    || ', its video says ' || coalesce(v.{column}::VARCHAR, 'null')
-FROM clips c JOIN videos v USING (video_id) WHERE c.{column} IS DISTINCT FROM v.{column}"""
-    for column in ("dataset", "method", "label", "split")
-)
+def _differing(kind: str, key: str, pairs: str, columns: Sequence[str], other: str) -> str:
+    """Return the query for columns that two tables spell differently; `pairs` joins them, once, as `a` and `b`."""
+    differs = [f"a.{column} IS DISTINCT FROM b.{column}" for column in columns]
+    said = [
+        f"CASE WHEN {where} THEN '{column} is ' || coalesce(a.{column}::VARCHAR, 'null')\n"
+        f"            || ', {other} ' || coalesce(b.{column}::VARCHAR, 'null') END"
+        for column, where in zip(columns, differs, strict=True)
+    ]
+    return f"""SELECT '{kind}', key, detail FROM (
+    SELECT {key} AS key, unnest([
+        {f",{chr(10)}        ".join(said)}]) AS detail
+    FROM {pairs}
+    WHERE {f"{chr(10)}        OR ".join(differs)}
+) WHERE detail IS NOT NULL"""
 
-_REPLANNED = "\nUNION ALL\n".join(
-    f"""SELECT 'video', v.id, '{column} is ' || coalesce(v.{column}::VARCHAR, 'null')
-    || ', the plan says ' || coalesce(p.{column}::VARCHAR, 'null')
-FROM (SELECT *, lower(hex(video_id)) AS id, lower(hex(sha256)) AS digest FROM videos) v
-JOIN (SELECT *, video_id AS id, sha256 AS digest FROM plan_videos) p USING (id)
-WHERE v.{column} IS DISTINCT FROM p.{column}"""
-    for column in ("dataset", "method", "label", "split", "bytes", "digest")
+
+_DISAGREE = _differing(
+    "clip",
+    "lower(hex(a.clip_id))",
+    "clips a JOIN videos b USING (video_id)",
+    ("dataset", "method", "label", "split"),
+    "its video says",
+)
+_REPLANNED = _differing(
+    "video",
+    "b.video_id",
+    "(SELECT *, lower(hex(sha256)) AS digest FROM videos) a\n"
+    "    JOIN (SELECT *, sha256 AS digest FROM plan_videos) b ON lower(hex(a.video_id)) = b.video_id",
+    ("dataset", "method", "label", "split", "bytes", "digest"),
+    "the plan says",
 )
 
 A1 = CheckSpec(
     id="A1",
     title="Schema, keys and references",
-    rule="Primary keys are unique; columns that must not be null are not; status, error_code, error_stage, label and "
-    "split hold known values; error_code is null exactly where status is ok; video_id is that of data set and path; "
-    "every clip has its video and shard, every split row its video; dataset, method, label and split say the same in "
-    "every table that repeats them, and in the plan, as do size and digest. (A table that does not match the schema "
-    "at all cannot be audited: exit code 4.)",
+    rule="Primary keys are unique; columns that must not be null are not; columns whose values are a closed list "
+    "(status, error_code, error_stage, label, split, rule and such) hold no other; error_code is null exactly where "
+    "status is ok; video_id is that of data set and path; every clip has its video and shard, every split row its "
+    "video; dataset, method, label and split say the same in every table that repeats them, and in the plan, as do "
+    "size and digest. (A table that does not match the schema at all cannot be audited: exit code 4.)",
     remedy="Nothing here can come from `lps-prep`: find out what edited the manifests, and restore them.",
     severity=Severity.ERROR,
     sql="\nUNION ALL\n".join(
@@ -76,6 +102,12 @@ A1 = CheckSpec(
             _strange("videos", "split", ("train", "val", "test")),
             _strange("splits", "split", ("train", "val", "test")),
             _strange("shards", "status", ("sealed", "open", "orphan")),
+            _strange("videos", "label_source", ("folder", "metadata", "list", "csv")),
+            _strange("videos", "identity_confidence", ("published", "alias_list", "embedding", "none")),
+            _strange("splits", "exclude_reason", (BRIDGE, NOT_SELECTED)),
+            _strange("splits", "rule", (*RULES, "hash", "pinned")),
+            _strange("clips", "start_rule", ("seeded", "all")),
+            _strange("clips", "image_codec", ("jpg", "png", "webp")),
             "SELECT 'column', 'videos.label', count(*) || ' rows with ' || label FROM videos\n"
             "WHERE label NOT IN (0, 1) GROUP BY label",
             "SELECT 'video', lower(hex(video_id)), 'status ' || status || ', code ' || coalesce(error_code, 'null')\n"
@@ -158,6 +190,34 @@ A8 = CheckSpec(
     sql="SELECT lower(hex(video_id)), uri, bytes, lower(hex(sha256)) FROM videos WHERE sha256 IS NOT NULL\n"
     "ORDER BY sha256(lower(hex(video_id)))",
 )
+_TRACE = (
+    r"""(?:^|[\s'"(=:,;])(?:/[^/\s'"]+){2,}|^/|(?:^|[^A-Za-z])[A-Za-z]:[\\/]|\\\\\w|\w://|(?:^|/)\.\.(?:/|$)|\w@\w"""
+)
+"""For Python and for DuckDB's RE2 alike."""
+
+
+def _as_text(field: pa.Field) -> str:
+    """Return SQL for the values of a column as one text per row; empty for columns without text."""
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_string(kind):
+        return f'"{field.name}"'
+    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
+        return f'unnest("{field.name}")'
+    return ""
+
+
+_TEXTS = [(table, field, _as_text(field)) for table, schema in TABLES.items() for field in schema if _as_text(field)]
+
+
+def _traces(table: str, field: pa.Field, text: str) -> str:
+    # Names that recur are looked at once each: a column of a dictionary has few.
+    once = "DISTINCT " if pa.types.is_dictionary(field.type) else ""
+    pattern = _TRACE.replace("'", "''")
+    return f"""SELECT 'column' AS kind, '{table}.{field.name}' AS key,
+    count(*) || ' values, first ''' || min(t) || '''' AS detail
+FROM (SELECT {once}{text} AS t FROM {table}) WHERE regexp_matches(t, '{pattern}') HAVING count(*) > 0"""
+
+
 A9 = CheckSpec(
     id="A9",
     title="No traces of machines",
@@ -165,11 +225,8 @@ A9 = CheckSpec(
     "'..', or user@host.",
     remedy="Prepare again with relative paths; paths and names of people do not belong into a published data set.",
     severity=Severity.WARN,
+    sql="\nUNION ALL\n".join(_traces(*text) for text in _TEXTS),
 )
-_TRACE = (
-    r"""(?:^|[\s'"(=:,;])(?:/[^/\s'"]+){2,}|^/|(?:^|[^A-Za-z])[A-Za-z]:[\\/]|\\\\\w|\w://|(?:^|/)\.\.(?:/|$)|\w@\w"""
-)
-"""For Python and for DuckDB's RE2 alike."""
 
 
 def check_schema(ctx: AuditContext) -> CheckResult:
@@ -183,11 +240,16 @@ def check_schema(ctx: AuditContext) -> CheckResult:
 
 
 def _nulls(ctx: AuditContext) -> Iterator[Offender]:
-    """Count nulls where none may be, in one scan a table. Column statistics answer this without reading the columns."""
+    """Count nulls where none may be. A column that its file declares required cannot hold any: it is not read."""
     for table, schema in TABLES.items():
-        required = [field.name for field in schema if not field.nullable]
-        counts = ", ".join(f'count(*) - count("{name}")' for name in required)
-        for name, n in zip(required, fetch_rows(ctx, f"SELECT {counts} FROM {table}")[0], strict=True):
+        local = local_manifest(ctx, PATHS.get(table) or split_path(ctx.split_set))
+        assert local is not None  # opening the data set made sure
+        stored = pq.read_schema(local)
+        open_to_null = [f.name for f in schema if not f.nullable and stored.field(f.name).nullable]
+        if not open_to_null:
+            continue
+        counts = ", ".join(f'count(*) - count("{name}")' for name in open_to_null)
+        for name, n in zip(open_to_null, fetch_rows(ctx, f"SELECT {counts} FROM {table}")[0], strict=True):
             if n:
                 yield Offender(kind="column", key=f"{table}.{name}", detail=f"{n} nulls")
 
@@ -258,37 +320,13 @@ def check_sources(ctx: AuditContext) -> CheckResult:
 
 def check_traces(ctx: AuditContext) -> CheckResult:
     """A9: paths and names of machines and people."""
-    offenders: list[Offender] = []
-    n = 0
-    for table, schema in TABLES.items():
-        for field in schema:
-            text = _as_text(field)
-            if text:
-                n += 1
-                offenders += _traces(ctx, table, field.name, text)
-    for name, record in (("plan/plan.json", ctx.plan), ("index.json", ctx.index)):
-        n += 1
+    offenders = list(sql_offenders(ctx, A9.sql))
+    records = {PLAN_JSON: ctx.plan, INDEX_JSON: ctx.index}
+    for name, record in records.items():
         found = [value for value in _strings(record) if re.search(_TRACE, value)]
         if found:
             offenders.append(Offender(kind="file", key=name, detail=f"{len(found)} values, first {found[0]!r}"))
-    return judged(A9, offenders, n, "columns and files")
-
-
-def _as_text(field: pa.Field) -> str:
-    """Return SQL for the values of a column as one text per row; empty for columns without text."""
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if pa.types.is_string(kind):
-        return f'"{field.name}"'
-    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
-        return f'unnest("{field.name}")'
-    return ""
-
-
-def _traces(ctx: AuditContext, table: str, column: str, text: str) -> Iterator[Offender]:
-    sql = f"SELECT count(*), min(t) FROM (SELECT {text} AS t FROM {table}) WHERE regexp_matches(t, ?)"
-    n, first = fetch_rows(ctx, sql, [_TRACE])[0]
-    if n:
-        yield Offender(kind="column", key=f"{table}.{column}", detail=f"{n} values, first {first!r}")
+    return judged(A9, offenders, len(_TEXTS) + len(records), "columns and files")
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -19,6 +19,7 @@ from lps.manifests.audit_queries import (
     read_claim,
 )
 from lps.manifests.audit_results import unjudged
+from lps.manifests.audit_reuse import reuse_check
 from lps.manifests.audit_types import (
     AuditContext,
     CheckEntry,
@@ -146,14 +147,6 @@ SELECT 'video' AS kind, lower(hex(video_id)) AS key,
     min(uri || ' (label ' || coalesce(label::VARCHAR, 'unknown') || '): same ' || what || ' '
         || left(lower(hex(digest)), 12)) AS detail
 FROM shown JOIN torn USING (what, digest) GROUP BY video_id ORDER BY min(digest), key""",
-)
-L9 = CheckSpec(
-    id="L9",
-    title="Held-out videos stay unused",
-    rule="No val or test video is in the lists of pretraining or normalisation that a training run recorded. A "
-    "data set does not know who trained on it: SKIP here.",
-    remedy="Compare the data identity in the checkpoint (index digest and split set) with this data set.",
-    severity=Severity.ERROR,
 )
 L10 = CheckSpec(
     id="L10",
@@ -358,11 +351,6 @@ def check_opposite(ctx: AuditContext) -> CheckResult:
     return _counted(L8, found, n, f"{len(found)} videos with a copy of the opposite label", "")
 
 
-def check_reuse(_ctx: AuditContext) -> CheckResult:
-    """L9: not knowable from the data set."""
-    return unjudged(L9, State.SKIP, "the data set holds no record of trainings; compare the checkpoint's data identity")
-
-
 def check_data_sets(ctx: AuditContext) -> CheckResult:
     """L10: keys shared between data sets."""
     n_sets, n = count(ctx, "SELECT count(DISTINCT dataset), count(*) FROM placed")
@@ -402,7 +390,7 @@ CHECKS: tuple[CheckEntry, ...] = (
     CheckEntry(L6, check_near_duplicates),
     CheckEntry(L7, check_versions),
     CheckEntry(L8, check_opposite),
-    CheckEntry(L9, check_reuse),
+    reuse_check(()),
     CheckEntry(L10, check_data_sets),
     CheckEntry(L11, check_look_alikes),
 )

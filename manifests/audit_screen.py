@@ -49,15 +49,14 @@ def screen_cuts(clips: pa.Table, limits: Mapping[str, float], min_face_px: float
     regular = (lengths == lengths[0]).all(axis=0) & (lengths[0] > 0) & ~_cropped(clips["align_template"])
     for n_frames in np.unique(lengths[0][regular]).tolist():
         rows = np.flatnonzero(regular & (lengths[0] == n_frames))
-        some = clips.take(pa.array(rows))
-        boxes, points, matrices = (_dense(some[name], n_frames, width) for name, width in widths.items())
+        some = _chosen(clips, rows)
+        boxes, points, matrices = (_planes(some[name], n_frames, width) for name, width in widths.items())
         if boxes is None or points is None or matrices is None:
             continue
         aspect = _aspects(some)
         wrong = _boxes_wrong(boxes / BOX_UNITS, some, limits["c3_box_margin"], min_face_px)
         wrong |= _matrices_wrong(matrices, aspect, limits["c3_shear"])
-        points = points.reshape(len(rows), n_frames, 5, 2) / BOX_UNITS
-        miss = np.median(_misses(points, matrices, aspect, _targets(some, template)), axis=1)
+        miss = np.median(_misses(points / BOX_UNITS, matrices, aspect, _targets(some, template)), axis=1)
         wrong |= ~(miss <= limits["c3_landmark_px"] - NEAR)
         marked[rows] = wrong
         worst[rows] = np.where(wrong, np.nan, miss)
@@ -70,17 +69,17 @@ def screen_steps(clips: pa.Table, limits: Mapping[str, float]) -> Bools:
     lengths = _lengths(clips["box_xyxy"])
     for n_frames in np.unique(lengths[lengths > 1]).tolist():
         rows = np.flatnonzero(lengths == n_frames)
-        boxes = _dense(clips["box_xyxy"].take(pa.array(rows)), n_frames, 4)
+        boxes = _planes(_chosen(clips, rows)["box_xyxy"], n_frames, 4)
         if boxes is None:
             continue
-        a, b = boxes[:, :-1], boxes[:, 1:]
-        overlap = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(
-            axis=-1
-        )
-        areas = (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
-        iou = (overlap / np.maximum(areas[:, :-1] + areas[:, 1:] - overlap, 1e-9)).min(axis=1)
-        step = np.linalg.norm((b[..., :2] + b[..., 2:] - a[..., :2] - a[..., 2:]) / 2, axis=-1)
-        jump = (step / np.maximum((a[..., 2:] - a[..., :2]).max(axis=-1), 1e-9)).max(axis=1)
+        a, b = boxes[:, :, :-1], boxes[:, :, 1:]
+        wide, high = boxes[2] - boxes[0], boxes[3] - boxes[1]
+        common = np.clip(np.minimum(a[2], b[2]) - np.maximum(a[0], b[0]), 0, None)
+        common *= np.clip(np.minimum(a[3], b[3]) - np.maximum(a[1], b[1]), 0, None)
+        areas = wide * high
+        iou = (common / np.maximum(areas[:, :-1] + areas[:, 1:] - common, 1e-9)).min(axis=1)
+        step = np.hypot(b[0] + b[2] - a[0] - a[2], b[1] + b[3] - a[1] - a[3]) / 2
+        jump = (step / np.maximum(np.maximum(wide, high)[:, :-1], 1e-9)).max(axis=1)
         marked[rows] = ~((iou >= limits["c5_min_iou"] + NEAR) & (jump <= limits["c5_max_jump"] - NEAR))
     marked[lengths == 1] = False
     return marked
@@ -90,21 +89,22 @@ def screen_steps(clips: pa.Table, limits: Mapping[str, float]) -> Bools:
 
 
 def _boxes_wrong(boxes: Floats, clips: pa.Table, margin: float, min_face_px: float) -> Bools:
-    sides = boxes[..., 2:] - boxes[..., :2]
-    wrong = (sides <= 0).any(axis=(1, 2)) | (sides[..., 1].max(axis=1) < min_face_px)
+    left, top, right, bottom = boxes
+    wrong = ((right <= left) | (bottom <= top)).any(axis=1) | ((bottom - top).max(axis=1) < min_face_px)
     size = np.stack([_numbers(clips["width"]), _numbers(clips["height"])], axis=1)
     turned = np.isin(_numbers(clips["rotation"]), (90, 270))
     size[turned] = size[turned, ::-1]
     size[np.isnan(size).any(axis=1)] = np.inf  # not known: no border to cross
-    wrong |= (boxes[..., :2].min(axis=1) < -margin * size).any(axis=1)
-    return np.asarray(wrong | (boxes[..., 2:].max(axis=1) > (1 + margin) * size).any(axis=1))
+    for first, last, length in ((left, right, size[:, 0]), (top, bottom, size[:, 1])):
+        wrong |= (first.min(axis=1) < -margin * length) | (last.max(axis=1) > (1 + margin) * length)
+    return np.asarray(wrong)
 
 
 def _matrices_wrong(matrices: Floats, aspect: Floats, shear: float) -> Bools:
-    """Mark matrices that are not finite, that shear or that mirror; `matrices` are rows of six numbers."""
-    finite = np.isfinite(matrices).all(axis=(1, 2))
-    a, b, d, e = (matrices[..., i] / aspect[:, None, j] for i, j in ((0, 0), (1, 1), (3, 0), (4, 1)))
+    """Mark clips with a matrix that is not finite, that shears or that mirrors."""
+    finite = np.isfinite(matrices).all(axis=(0, 2))
     with np.errstate(all="ignore"):
+        a, b, d, e = (matrices[i] / aspect[:, None, j] for i, j in ((0, 0), (1, 1), (3, 0), (4, 1)))
         first, second = np.hypot(a, d), np.hypot(b, e)
         skewed = ~(np.abs(first - second) <= shear * np.maximum(first, second) - NEAR * 1e-3)
         mirrored = ~(a * e - b * d > NEAR)
@@ -112,17 +112,32 @@ def _matrices_wrong(matrices: Floats, aspect: Floats, shear: float) -> Bools:
 
 
 def _misses(points: Floats, matrices: Floats, aspect: Floats, targets: Floats) -> Floats:
-    """Return how far each frame's landmarks lie from where the best similarity onto the template takes them."""
-    x, y = points[..., 0], points[..., 1]
-    m = matrices[:, :, None, :]
+    """Return how far each frame's landmarks lie from where the best similarity onto the template takes them.
+
+    Point by point over planes of (clips, frames): an axis of five is what numpy is slowest at. Both ways lead from
+    source px by a matrix and a shift, so what is measured is the length of one affine map: their difference.
+    """
+    m, ax, ay = matrices, aspect[:, None, 0], aspect[:, None, 1]
+    us, vs = (targets[:, :, None, axis].transpose(1, 0, 2) for axis in (0, 1))  # (5, clips, 1)
+    u, v = us.mean(axis=0), vs.mean(axis=0)
     with np.errstate(all="ignore"):
-        placed = (m[..., 0] * x + m[..., 1] * y + m[..., 2]) + 1j * (m[..., 3] * x + m[..., 4] * y + m[..., 5])
-        z = x * aspect[:, None, None, 0] + 1j * (y * aspect[:, None, None, 1])
-        w = (targets[..., 0] + 1j * targets[..., 1])[:, None, :]
-        zc, wc = z - z.mean(axis=-1, keepdims=True), w - w.mean(axis=-1, keepdims=True)
-        scale = np.maximum((zc.real**2 + zc.imag**2).sum(axis=-1, keepdims=True), 1e-9)
-        best = (np.conj(zc) * wc).sum(axis=-1, keepdims=True) / scale * zc + w.mean(axis=-1, keepdims=True)
-        return np.asarray(np.abs(placed - best).max(axis=-1), np.float64)
+        cx, cy = points[0::2].mean(axis=0), points[1::2].mean(axis=0)
+        xs, ys = points[0::2] - cx, points[1::2] - cy
+        spread, re, im = np.zeros_like(cx), np.zeros_like(cx), np.zeros_like(cx)
+        for x, y, wx, wy in zip(xs, ys, us - u, vs - v, strict=True):
+            zx, zy = x * ax, y * ay
+            spread += zx * zx + zy * zy
+            re += zx * wx + zy * wy
+            im += zx * wy - zy * wx
+        spread = np.maximum(spread, 1e-9)
+        re, im = re / spread, im / spread
+        a, b, c = m[0] - re * ax, m[1] + im * ay, m[0] * cx + m[1] * cy + m[2] - u
+        d, e, f = m[3] - im * ax, m[4] - re * ay, m[3] * cx + m[4] * cy + m[5] - v
+        worst = np.zeros_like(cx)
+        for x, y in zip(xs, ys, strict=True):
+            across, down = a * x + b * y + c, d * x + e * y + f
+            worst = np.maximum(worst, across * across + down * down)
+    return np.sqrt(worst)
 
 
 def _targets(clips: pa.Table, template: Floats) -> Floats:
@@ -161,8 +176,12 @@ def _numbers(column: pa.ChunkedArray) -> Floats:
     return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
 
 
-def _dense(column: pa.ChunkedArray, n_frames: int, width: int) -> Floats | None:
-    """Return lists of equally many frames as (rows, frames, width); None where a number is missing."""
+def _chosen(clips: pa.Table, rows: Ints) -> pa.Table:
+    return clips if len(rows) == len(clips) else clips.take(pa.array(rows))
+
+
+def _planes(column: pa.ChunkedArray, n_frames: int, width: int) -> Floats | None:
+    """Return lists of equally many frames as (width, rows, frames); None where a number is missing."""
     flat = pc.list_flatten(column)
     while pa.types.is_list(flat.type) or pa.types.is_fixed_size_list(flat.type):
         if flat.null_count:
@@ -170,4 +189,5 @@ def _dense(column: pa.ChunkedArray, n_frames: int, width: int) -> Floats | None:
         flat = pc.list_flatten(flat)
     if flat.null_count or len(flat) != len(column) * n_frames * width:
         return None
-    return np.asarray(flat.to_numpy(), np.float64).reshape(len(column), n_frames, width)
+    rows = flat.to_numpy().reshape(len(column), n_frames, width)
+    return np.ascontiguousarray(rows.transpose(2, 0, 1), np.float64)

@@ -53,12 +53,14 @@ B4 = CheckSpec(
 faces AS (SELECT video_id, avg(box_side_med) AS box_side, avg(blur_var_med) AS sharpness FROM clips GROUP BY video_id),
 codecs AS (SELECT codec, row_number() OVER (ORDER BY codec) AS code FROM (SELECT DISTINCT codec FROM survivors)),
 formats AS (SELECT pix_fmt, row_number() OVER (ORDER BY pix_fmt) AS code FROM (SELECT DISTINCT pix_fmt FROM survivors))
-SELECT s.label, dense_rank() OVER (ORDER BY s.group_id) AS group_number, s.width, s.height,
-    s.fps_num / nullif(s.fps_den, 0) AS frame_rate, s.n_frames_decoded AS n_frames, s.bitrate_bps AS bitrate,
-    codecs.code AS codec, s.duration_s AS duration, s.bytes, formats.code AS pix_fmt, s.has_audio::DOUBLE AS has_audio,
-    faces.box_side, faces.sharpness
-FROM survivors s LEFT JOIN faces USING (video_id) LEFT JOIN codecs USING (codec) LEFT JOIN formats USING (pix_fmt)
-ORDER BY s.group_id, s.video_id""",
+SELECT dense_rank() OVER (ORDER BY group_id) AS group_number, * EXCLUDE (group_id, video_id) FROM (
+    SELECT s.group_id, s.video_id, s.label, s.width, s.height, s.fps_num / nullif(s.fps_den, 0) AS frame_rate,
+        s.n_frames_decoded AS n_frames, s.bitrate_bps AS bitrate, codecs.code AS codec, s.duration_s AS duration,
+        s.bytes, formats.code AS pix_fmt, s.has_audio::DOUBLE AS has_audio, faces.box_side, faces.sharpness
+    FROM survivors s LEFT JOIN faces USING (video_id) LEFT JOIN codecs USING (codec)
+        LEFT JOIN formats USING (pix_fmt)
+    ORDER BY s.group_id, s.video_id LIMIT getvariable('b4_max_rows')::BIGINT
+) ORDER BY group_id, video_id""",
 )
 
 
@@ -74,7 +76,7 @@ class Shortcut:
 
 def check_shortcut(ctx: AuditContext) -> CheckResult:
     """B4: train and test a classifier on metadata."""
-    columns = arrays(ctx, f"{B4.sql}\nLIMIT {int(ctx.limits['b4_max_rows'])}")
+    columns = arrays(ctx, B4.sql)
     label, groups = columns["label"].astype(np.int64), columns["group_number"].astype(np.int64)
     n_groups = min(len(np.unique(groups[label == number])) for number in (0, 1))
     if len(label) < ctx.limits["b4_min_rows"] or n_groups < max(N_FOLDS, ctx.limits["b4_min_groups"]):

@@ -192,14 +192,19 @@ def _named_files(ctx: AuditContext) -> Iterator[Offender]:
         if local is None and not ctx.store.exists(path):
             yield _file(path, "missing, though the index names it")
             continue
-        if local is None:
-            sha256 = sha256_hex(ctx.store.read(path))
-        else:
-            sha256 = file_digest(Store(str(local.parent)), local.name, local.stat().st_size)
+        sha256 = _digest(ctx, path)
         if sha256 != entry["sha256"]:
             yield _file(path, f"sha256 {sha256[:16]}..., the index says {entry['sha256'][:16]}...")
-        elif local is not None and pq.read_metadata(local).num_rows != entry["rows"]:
-            yield _file(path, f"{pq.read_metadata(local).num_rows} rows, the index says {entry['rows']}")
+        elif local is not None and pq.read_metadata(local).num_rows != entry.get("rows"):
+            yield _file(path, f"{pq.read_metadata(local).num_rows} rows, the index says {entry.get('rows')}")
+
+
+def _digest(ctx: AuditContext, path: str) -> str:
+    """Return the SHA-256 of a file; tables, which may be large, are not held whole."""
+    local = local_manifest(ctx, path)
+    if local is None:
+        return sha256_hex(ctx.store.read(path))
+    return file_digest(Store(str(local.parent)), local.name, local.stat().st_size)
 
 
 def _unnamed_manifests(ctx: AuditContext) -> Iterator[Offender]:
@@ -217,7 +222,7 @@ def _plan_digests(ctx: AuditContext) -> Iterator[Offender]:
     for path, name in ((PLAN_VIDEOS, "videos_sha256"), (PLAN_SPLITS, "splits_sha256")):
         if not ctx.store.exists(path):
             yield _file(path, "missing")
-        elif sha256_hex(ctx.store.read(path)) != ctx.plan.get(name):
+        elif _digest(ctx, path) != ctx.plan.get(name):
             yield _file(path, "not the table that the plan names")
     params = sha256_hex(canonical_json(ctx.plan.get("params")))
     if not params == ctx.plan.get("params_sha256") == ctx.index.get("params_sha256"):
@@ -229,7 +234,7 @@ def _shard_list(ctx: AuditContext) -> Iterator[Offender]:
     manifest = {row[0]: row for row in fetch_rows(ctx, sql)}
     listed = {
         shard["shard_id"]: (shard["shard_id"], shard["uri"], split, shard["sha256"], shard["bytes"], shard["n_samples"])
-        for split, shards in ctx.index["shards"].items()
+        for split, shards in ctx.index.get("shards", {}).items()
         for shard in shards
     }
     for shard_id in sorted(set(manifest) | set(listed)):

@@ -9,7 +9,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
@@ -23,6 +23,8 @@ from lps.manifests.storage import Store
 LIMITS: dict[str, float] = {}
 CHUNK = 1 << 23
 MISSING = "missing"
+_UNREAD = f"sha256 IS NULL AND error <> '{MISSING}'"
+"""Of `tar_files`: the store has the file and does not give its bytes."""
 
 _MEMBERS = pa.schema(
     [
@@ -61,7 +63,8 @@ A2_SIZE = CheckSpec(
 A2_BYTES = CheckSpec(
     id="A2",
     title="Shards are there, byte for byte",
-    rule="Every shard of the manifest is a file of the size, SHA-256 and MD5 that the manifest says.",
+    rule="Every shard of the manifest is a file of the size, SHA-256 and MD5 that the manifest says. ERROR where a "
+    "shard is there but cannot be read: then nothing is known of its bytes (A3, A4 and A6 likewise).",
     remedy=A2_SIZE.remedy,
     severity=Severity.CRITICAL,
     level=Level.FULL,
@@ -191,7 +194,14 @@ def check_uniform(ctx: AuditContext) -> CheckResult:
 
 def _over_tars(ctx: AuditContext, spec: CheckSpec, count_sql: str, what: str) -> CheckResult:
     read_tars(ctx)
-    return judged(spec, sql_offenders(ctx, spec.sql), fetch_number(ctx, count_sql), what)
+    unread = fetch_rows(ctx, f"SELECT shard_id, error FROM tar_files WHERE {_UNREAD} ORDER BY shard_id")
+    names = {shard_id for shard_id, _ in unread}
+    found = [o for o in sql_offenders(ctx, spec.sql) if o.key.partition("/")[0] not in names]
+    result = judged(spec, found, fetch_number(ctx, count_sql), what)
+    if not unread:
+        return result
+    note = f"{len(unread)} shards cannot be read; {unread[0][1]}"
+    return replace(result, state=result.state if found else State.ERROR, note=note)
 
 
 # ---- reading tars --------------------------------------------------------------------------------------------------

@@ -92,7 +92,19 @@ def read_index(store: Store) -> dict[str, Any]:
         raise UnreadableError(f"{store.join(INDEX_JSON)} is damaged: it lists no manifests")
     for path in index["manifests"]:
         check_relative(path)
+    if not _lists_are_whole(index["manifests"], index.get("shards", {})):
+        raise UnreadableError(f"{store.join(INDEX_JSON)} is damaged: an entry of its manifests or shards is not whole")
     return index
+
+
+def _lists_are_whole(manifests: Mapping[str, Any], shards: Any) -> bool:
+    """Tell whether every entry of an index names what readers of it rely on."""
+    groups = list(shards.values()) if isinstance(shards, dict) else [None]
+    entries = [entry for group in groups for entry in (group if isinstance(group, list) else [None])]
+    wanted = {"shard_id", "uri", "sha256", "bytes", "n_samples"}
+    return all(isinstance(entry, dict) and "sha256" in entry for entry in manifests.values()) and all(
+        isinstance(entry, dict) and wanted <= set(entry) for entry in entries
+    )
 
 
 def local_manifest(ctx: AuditContext, path: str) -> Path | None:

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from lps.manifests.columns import read_columns, split_path
+from lps.manifests.dataset import read_index
 from lps.manifests.errors import UnreadableError
 from lps.manifests.storage import Store
 
@@ -148,7 +149,9 @@ def _split_lines(split: SplitDiff) -> list[str]:
 
 
 def diff_datasets(a: Store, b: Store) -> DatasetDiff:
-    """Compare two finished data sets. Raises UnreadableError where a manifest of either cannot be read."""
+    """Compare two finished data sets. Raises UnreadableError where the index or a manifest of either cannot be read."""
+    for store in (a, b):
+        read_index(store)
     plans, notes = _plans(a, b)
     sets_a, sets_b = _split_sets(a), _split_sets(b)
     with duckdb.connect() as db:

@@ -1,4 +1,4 @@
-"""What an auditor decides beforehand: limits, severities, what the seal must have, and waivers.
+"""What an auditor decides beforehand: limits, severities, what the seal must have, training runs, and waivers.
 
 [limits]
 c3_landmark_px = 4.0        # any limit that `lps-audit check --explain ID` names
@@ -8,6 +8,8 @@ C4 = "error"                # critical, error, warn or info
 seal = true
 signature = true
 allowed_signers = "signers" # file of ssh-keygen(1), relative to this one
+[training]
+runs = ["runs/pretrain"]    # folders of finished runs of lps-train, relative to this file
 [[waivers]]
 check = "L2"
 scope = "video:00ff*"       # kind:key of what is waived, with * and ?; "*" for all of the check
@@ -25,12 +27,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from lps.manifests.audit_reuse import RESULT_JSON
 from lps.manifests.audit_tamper import Require
 from lps.manifests.audit_types import CheckResult, Offender, Severity, State
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import RefusedError
 
-TABLES = ("limits", "severity", "require", "waivers")
+TABLES = ("limits", "severity", "require", "training", "waivers")
 FEW = 12
 """Fewer names than this fit into a message."""
 
@@ -60,6 +63,8 @@ class Policy:
     limits: Mapping[str, float] = field(default_factory=dict)
     severity: Mapping[str, Severity] = field(default_factory=dict)
     require: Require = field(default_factory=Require)
+    runs: tuple[Path, ...] = ()
+    """Folders of training runs, for L9."""
     waivers: tuple[Waiver, ...] = ()
 
     def apply(self, result: CheckResult, today: date) -> CheckResult:
@@ -101,6 +106,7 @@ def read_policy(path: Path | None, *, limits: Collection[str], checks: Collectio
             limits=_limits(_table(values, "limits"), limits),
             severity=_severities(_table(values, "severity"), checks),
             require=_require(_table(values, "require"), path.parent),
+            runs=_runs(_table(values, "training"), path.parent),
             waivers=tuple(_waiver(entry, checks) for entry in _list(values, "waivers")),
         )
     except ValueError as e:
@@ -147,6 +153,19 @@ def _require(table: Mapping[str, Any], folder: Path) -> Require:
     if file is not None and not file.is_file():
         raise ValueError(f"[require] allowed_signers: no file {file}")
     return Require(seal=table.get("seal", False), signature=table.get("signature", False), allowed_signers=file)
+
+
+def _runs(table: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
+    _known(table, ("runs",), "[training]")
+    names = table.get("runs", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("[training] runs must be a list of folders")
+    for name in names:
+        if not (folder / name / RESULT_JSON).is_file():
+            raise ValueError(
+                f"[training] runs: {folder / name} has no {RESULT_JSON}; is it a finished run of lps-train?"
+            )
+    return tuple(folder / name for name in names)
 
 
 def _waiver(entry: Mapping[str, Any], checks: Collection[str]) -> Waiver:

@@ -325,9 +325,9 @@ PAGE = (
     + BIAS
     + PICTURES
     + """
-<footer><p>{{ page.made_by }}. Self-contained: no script, nothing is loaded. Every check has the SQL that lists what
-breaks it, on the screen and with <code>lps-audit check --explain ID</code>; it runs in DuckDB over the Parquet files of
-the data set, without this program. On paper stand the checks that are unfolded. SKIP and UNKNOWN never count as
+<footer><p>{{ page.made_by }}. Self-contained: no script, nothing is loaded. Every check that a query can decide has its
+SQL, on the screen and with <code>lps-audit check --explain ID</code>; it runs in DuckDB over the Parquet files of the
+data set, without this program. On paper stand the checks that are unfolded. SKIP and UNKNOWN never count as
 PASS.</p></footer>
 </main></body></html>
 """

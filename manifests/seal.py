@@ -186,7 +186,7 @@ def _transient(store: Store) -> dict[str, int]:
 def _entries(store: Store, index: dict[str, Any]) -> list[SealedFile]:
     """Hash every file and hold it against what the index says of it."""
     promised = {path: entry["sha256"] for path, entry in index["manifests"].items()}
-    promised |= {shard["uri"]: shard["sha256"] for shards in index["shards"].values() for shard in shards}
+    promised |= {shard["uri"]: shard["sha256"] for shards in index.get("shards", {}).values() for shard in shards}
     files = sealable(store)
     missing = sorted(set(promised) - set(files))
     if missing:

@@ -154,7 +154,8 @@ class Store:
         except UnreadableError:
             raise
         except _store_errors() as e:
-            reason = getattr(e, "strerror", None) or " ".join(str(e).split()) or type(e).__name__
+            silent = "no answer in time" if isinstance(e, TimeoutError) else type(e).__name__
+            reason = getattr(e, "strerror", None) or " ".join(str(e).split()) or silent
             where = f"{self.url.rstrip('/')}/{path}" if path else self.url
             raise UnreadableError(f"cannot {verb} {where}: {reason}") from e
 

@@ -10,13 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lps.manifests.audit_clips import ARCFACE_112
+from lps.manifests.audit_clips import ARCFACE_112, CHECKS, LIMITS
+from lps.manifests.audit_types import AuditContext
 from lps.manifests.schemas import BOX_UNITS, Row, read_table
 from lps.pipeline import align
 from lps.pipeline.process import start_seed
 
 Mutated = Callable[..., Path]
 Broken = Callable[..., dict[str, set[str]]]
+ByHand = Callable[[Path, str], set[str]]
 Edit = Callable[[Row], Row]
 
 
@@ -28,6 +30,19 @@ def first(dataset: Path) -> Row:
 
 def spoiled(clip: Row, edit: Edit) -> Edit:
     return lambda row: {**row, **edit(row)} if row["clip_id"] == clip["clip_id"] else row
+
+
+@pytest.fixture
+def by_hand(audit_context: Callable[..., AuditContext]) -> Callable[[Path, str], set[str]]:
+    """Return a function that runs the first query of a check as an auditor would, and gives the keys it names."""
+
+    def query(out: Path, check_id: str) -> set[str]:
+        context = audit_context(out, limits=LIMITS)
+        [entry] = [entry for entry in CHECKS if entry.spec.id == check_id]
+        entry.run(context)  # sets what the query takes from the plan
+        return {key for _, key, _ in context.db.execute(entry.spec.sql.split(";\n")[0]).fetchall()}
+
+    return query
 
 
 # ---- C1 ------------------------------------------------------------------------------------------------------------
@@ -91,13 +106,16 @@ def boxes(row: Row, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any
         (lambda row: boxes(row, lambda b: np.hstack([b[:, :2], b[:, :2] + 20 * BOX_UNITS])), "no box reaches 32 px"),
     ],
 )
-def test_wrong_cut_is_found(first: Row, mutated: Mutated, broken: Broken, audit: Any, edit: Edit, said: str) -> None:
+def test_wrong_cut_is_found(
+    first: Row, mutated: Mutated, broken: Broken, audit: Any, by_hand: ByHand, edit: Edit, said: str
+) -> None:
     out = mutated({"clips": spoiled(first, edit)})
     assert broken(out) == {"C3": {first["sample_key"]}}
+    assert by_hand(out, "C3") == {first["sample_key"]}
     assert said in audit(out, "C3").results[0].offenders[0].detail
 
 
-def test_numbers_that_are_not_finite_are_found(first: Row, mutated: Mutated, broken: Broken) -> None:
+def test_numbers_that_are_not_finite_are_found(first: Row, mutated: Mutated, broken: Broken, by_hand: ByHand) -> None:
     def with_nan(data: bytes) -> bytes:
         table = pq.read_table(io.BytesIO(data))
         place = table.column_names.index("align_M")
@@ -106,14 +124,16 @@ def test_numbers_that_are_not_finite_are_found(first: Row, mutated: Mutated, bro
         pq.write_table(table.set_column(place, field, pa.array(values, field.type)), sink)
         return sink.getvalue()
 
-    found = broken(mutated(files={"manifests/clips.parquet": with_nan}))
-    assert first["sample_key"] in found["C3"]
+    out = mutated(files={"manifests/clips.parquet": with_nan})
+    found = broken(out)
+    assert first["sample_key"] in found["C3"] == by_hand(out, "C3")
     assert "manifests/clips.parquet" in found["T4"]
 
 
-def test_box_without_a_size_is_found(first: Row, mutated: Mutated, broken: Broken) -> None:
-    edit = spoiled(first, lambda row: boxes(row, lambda b: b[:, [2, 1, 0, 3]]))
-    assert broken(mutated({"clips": edit})) == {"C3": {first["sample_key"]}, "C5": {first["sample_key"]}}
+def test_box_without_a_size_is_found(first: Row, mutated: Mutated, broken: Broken, by_hand: ByHand) -> None:
+    out = mutated({"clips": spoiled(first, lambda row: boxes(row, lambda b: b[:, [2, 1, 0, 3]]))})
+    assert broken(out) == {"C3": {first["sample_key"]}, "C5": {first["sample_key"]}}
+    assert by_hand(out, "C3") == by_hand(out, "C5") == {first["sample_key"]}
 
 
 def test_limit_of_the_policy_decides(first: Row, mutated: Mutated, broken: Broken) -> None:
@@ -141,17 +161,19 @@ def upright(row: Row, rotation: int, aspect: float) -> tuple[Row, Row]:
 
 @pytest.mark.parametrize(("rotation", "aspect"), [(0, 1.25), (90, 1.0), (90, 1.25), (270, 0.8)])
 def test_rotation_and_pixel_aspect_are_understood(
-    first: Row, mutated: Mutated, broken: Broken, rotation: int, aspect: float
+    first: Row, mutated: Mutated, broken: Broken, by_hand: ByHand, rotation: int, aspect: float
 ) -> None:
     clip, video = upright(first, rotation, aspect)
     tables = {
         "clips": spoiled(first, lambda _: clip),
         "videos": lambda row: {**row, **video} if row["video_id"] == first["video_id"] else row,
     }
-    assert broken(mutated(tables), "C") == {}
+    out = mutated(tables)
+    assert broken(out, "C") == {}
+    assert by_hand(out, "C3") == set()
 
 
-def test_cropped_clips_are_measured_by_their_box(first: Row, mutated: Mutated, broken: Broken) -> None:
+def test_cropped_clips_are_measured_by_their_box(first: Row, mutated: Mutated, broken: Broken, by_hand: ByHand) -> None:
     def cropped(row: Row) -> Row:
         middles = [((a + c) / 16, (b + d) / 16) for a, b, c, d in row["box_xyxy"]]
         cuts = [[0.25, 0.0, 32 - 0.25 * x, 0.0, 0.25, 32 - 0.25 * y] for x, y in middles]
@@ -160,25 +182,31 @@ def test_cropped_clips_are_measured_by_their_box(first: Row, mutated: Mutated, b
     def shifted(row: Row) -> Row:
         return cropped(row) | {"align_M": [[*m[:2], m[2] + 4, *m[3:]] for m in cropped(row)["align_M"]]}
 
-    assert broken(mutated({"clips": spoiled(first, cropped)})) == {}
-    assert broken(mutated({"clips": spoiled(first, shifted)})) == {"C3": {first["sample_key"]}}
+    whole, spoilt = mutated({"clips": spoiled(first, cropped)}), mutated({"clips": spoiled(first, shifted)})
+    assert broken(whole) == {}
+    assert broken(spoilt) == {"C3": {first["sample_key"]}}
+    assert (by_hand(whole, "C3"), by_hand(spoilt, "C3")) == (set(), {first["sample_key"]})
 
 
-def test_jump_to_another_face_is_found(first: Row, mutated: Mutated, broken: Broken) -> None:
+def test_jump_to_another_face_is_found(first: Row, mutated: Mutated, broken: Broken, by_hand: ByHand) -> None:
     def jump(row: Row) -> Row:
         right = row["box_xyxy"][0][0] < 250 * BOX_UNITS
         step = np.array([100, 0, 100, 0]) * BOX_UNITS * (1 if right else -1)
         return boxes(row, lambda b: np.vstack([b[:5], b[5:] + step]))
 
-    assert broken(mutated({"clips": spoiled(first, jump)})) == {"C5": {first["sample_key"]}}
+    out = mutated({"clips": spoiled(first, jump)})
+    assert broken(out) == {"C5": {first["sample_key"]}}
+    assert by_hand(out, "C5") == {first["sample_key"]}
 
 
 # ---- C6 ------------------------------------------------------------------------------------------------------------
 
 
-def test_seed_of_another_video_is_found(first: Row, mutated: Mutated, broken: Broken) -> None:
+def test_seed_of_another_video_is_found(first: Row, mutated: Mutated, broken: Broken, by_hand: ByHand) -> None:
     seed = start_seed(bytes(16), align_params())
-    assert broken(mutated({"clips": spoiled(first, lambda _: {"start_seed": seed})})) == {"C6": {first["sample_key"]}}
+    out = mutated({"clips": spoiled(first, lambda _: {"start_seed": seed})})
+    assert broken(out) == {"C6": {first["sample_key"]}}
+    assert by_hand(out, "C6") == {first["sample_key"]}
 
 
 def align_params() -> Any:

@@ -1,10 +1,13 @@
 """Checks A1, A5, A7, A8 and A9: each finds what was done to it, and nothing else does."""
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lps.manifests.schemas import Row, read_table
@@ -87,6 +90,8 @@ def test_repeated_clip_is_found(dataset: Path, mutated: Mutated, broken: Broken)
     [
         ({"error_code": "E_STRANGE"}, "videos.error_code"),
         ({"error_stage": "nowhere"}, "videos.error_stage"),
+        ({"label_source": "guess"}, "videos.label_source"),
+        ({"identity_confidence": "high"}, "videos.identity_confidence"),
         ({"error_code": None}, id),
         ({"uri": "elsewhere/003.mp4"}, id),
         ({"sha256": bytes(32)}, id),
@@ -98,6 +103,20 @@ def test_impossible_values_are_found(
 ) -> None:
     found = broken(mutated({"videos": only(NO_FACE, **changes)}), "A1")
     assert found == {"A1": {id_of(dataset, NO_FACE) if offender is id else offender}}
+
+
+@pytest.mark.parametrize(("table", "column"), [("videos", "uri"), ("clips", "frame_idx"), ("splits/group", "rule")])
+def test_nulls_where_none_may_be_are_found(mutated: Mutated, broken: Broken, table: str, column: str) -> None:
+    def with_null(data: bytes) -> bytes:
+        read = pq.read_table(io.BytesIO(data))
+        place = read.column_names.index(column)
+        values = [*read[column].to_pylist()[:-1], None]
+        kind, sink = read.schema.field(column).type, io.BytesIO()
+        pq.write_table(read.set_column(place, pa.field(column, kind), pa.array(values, kind)), sink)
+        return sink.getvalue()
+
+    out = mutated(files={f"manifests/{table}.parquet": with_null})
+    assert f"{table.split('/')[0]}.{column}" in broken(out, "A1", level="quick")["A1"]
 
 
 def test_unknown_label_is_found(mutated: Mutated, broken: Broken) -> None:

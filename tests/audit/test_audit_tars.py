@@ -129,6 +129,20 @@ def test_what_is_no_tar_is_found(mutated: Mutated, broken: Broken) -> None:
     assert SHARD in found["A3"]
 
 
+def test_shard_that_cannot_be_read_leaves_the_audit_incomplete(mutated: Mutated, audit: Any) -> None:
+    out = mutated()
+    (out / TAR).unlink()
+    (out / TAR).mkdir()
+    found = audit(out, "A2,A3,A4,A6")
+    assert (found.verdict, found.exit_code) == ("incomplete", 6)
+    assert {(str(r.state), r.offenders) for r in found.results} == {("error", ())}
+    assert {r.note for r in found.results} == {f"1 shards cannot be read; cannot read {TAR}: Is a directory"}
+    other = next(path for path in (out / "shards").rglob("*.tar") if path.is_file())
+    other.write_bytes(other.read_bytes()[:-1] + b"\1")
+    [result] = audit(out, "A2").results
+    assert (result.state, [o.key for o in result.offenders]) == ("fail", [other.stem])
+
+
 # ---- A3, A4, A6 ----------------------------------------------------------------------------------------------------
 
 

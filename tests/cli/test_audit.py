@@ -103,7 +103,7 @@ def test_reports_are_kept_beside_the_data_without_spoiling_it(copy: Path) -> Non
 @pytest.mark.parametrize("words", [("--html", "x.html"), ("--json", "plan/x.json"), ("--reports", "audit")])
 def test_reports_do_not_go_anywhere_else_in_it(small: Path, words: tuple[str, str]) -> None:
     ended = audit("check", small, "--checks", "A1", words[0], small / "manifests" / ".." / words[1])
-    assert ended.exit_code == 2
+    assert ended.exit_code == 3
     assert "do not belong into OUT" in ended.stderr
 
 
@@ -123,6 +123,9 @@ def test_exit_codes(small: Path, copy: Path, tmp_path: Path) -> None:
     ("words", "said"),
     [
         (("check",), "Missing argument 'OUT'"),
+        (("chek", "OUT"), "No such command"),
+        (("--quick", "check"), "No such option"),
+        (("show",), "Missing argument 'OUT'"),
         (("check", "OUT", "--checks", "A1,Z3"), "no class or check 'Z3'"),
         (("check", "OUT", "--level", "most"), "--level"),
         (("check", "--explain", "Z3"), "no check 'Z3'"),
@@ -131,7 +134,7 @@ def test_exit_codes(small: Path, copy: Path, tmp_path: Path) -> None:
 )
 def test_wrong_usage(small: Path, words: tuple[str, ...], said: str) -> None:
     ended = audit(*(small if word == "OUT" else word for word in words))
-    assert ended.exit_code == 2
+    assert ended.exit_code == 3
     assert said in ended.stderr
 
 
@@ -208,6 +211,10 @@ VIDEOS = "manifests/videos.parquet"
             "leaves its root",
         ),
         (json_edit("index.json", split_set="none"), "no split set 'none'"),
+        (json_edit("index.json", manifests={"manifests/videos.parquet": 3}), "is not whole"),
+        (json_edit("index.json", shards={"train": [{"uri": "x.tar"}]}), "is not whole"),
+        (json_edit("index.json", shards={"train": 3}), "is not whole"),
+        (json_edit("index.json", shards=[]), "is not whole"),
         (cut("plan/plan.json"), "is damaged"),
         (cut("plan/videos.parquet"), "not a readable Parquet file"),
         (cut(VIDEOS), "not a readable Parquet file"),
@@ -225,6 +232,26 @@ VIDEOS = "manifests/videos.parquet"
 def test_what_cannot_be_read_is_one_line(copy: Path, spoil: Spoil, said: str) -> None:
     spoil(copy)
     assert_one_line(audit("check", copy), 4, said)
+
+
+@pytest.mark.parametrize("command", [("show",), ("seal",), ("diff", "SMALL")])
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (removed("index.json"), "has no index.json"),
+        (json_edit("index.json", schema="other"), "is not the index"),
+        (json_edit("index.json", schema_version="2.0"), "schema version '2.0'"),
+        (json_edit("index.json", shards=[]), "is not whole"),
+        (cut(VIDEOS), "not a readable Parquet file|is not readable"),
+        (rewritten(VIDEOS, lambda t: marked(t, schema_version="2.0")), "schema version '2.0'"),
+    ],
+)
+def test_no_command_reads_what_it_cannot_understand(
+    small: Path, copy: Path, command: tuple[str, ...], spoil: Spoil, said: str
+) -> None:
+    spoil(copy)
+    ended = audit(command[0], copy, *(small for _ in command[1:]))
+    assert_one_line(ended, 4, next(text for text in said.split("|") if text in ended.stderr or text == said))
 
 
 def test_older_minor_version_lacks_nullable_columns(copy: Path) -> None:
@@ -260,7 +287,9 @@ def test_url_that_does_not_answer() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    assert_one_line(audit("check", f"http://127.0.0.1:{port}/out"), 4, f"127.0.0.1:{port}")
+    url = f"http://127.0.0.1:{port}/out"
+    for words in (("check", url), ("show", url), ("seal", url), ("diff", url, url)):
+        assert_one_line(audit(*words), 4, f"cannot read {url}/index.json")
 
 
 def test_report_that_cannot_be_written_is_one_line(small: Path, tmp_path: Path) -> None:

