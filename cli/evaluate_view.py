@@ -12,17 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from lps.model.metrics import TITLES
+
 LINE_SECONDS = 10.0
 """Pause between plain progress lines."""
-COLUMNS = {
-    "auc": "AUC",
-    "average_precision": "AP",
-    "eer": "EER",
-    "accuracy": "accuracy",
-    "recall": "recall",
-    "precision": "precision",
-    "balanced_precision": "balanced precision",
-}
 
 
 class JudgeProgress:
@@ -89,7 +82,7 @@ def print_figures(record: dict[str, Any], out: Path) -> None:
     # A file or a pipe gets full lines, however narrow the terminal that started us.
     console = Console(width=None if sys.stdout.isatty() else 140)
     level = f"{record['request']['bootstrap']['level']:.0%}"
-    table = Table("data", "real + fake", *COLUMNS.values(), title=f"by video, with {level} intervals")
+    table = Table("data", "real + fake", *TITLES.values(), title=f"by video, with {level} intervals")
     for entry in record["data"]:
         results = entry["results"]
         _add(table, entry["name"], results["all"]["video"])
@@ -107,7 +100,7 @@ def print_figures(record: dict[str, Any], out: Path) -> None:
 def _add(table: Table, name: str, found: dict[str, Any]) -> None:
     from rich.text import Text
 
-    cells = [Text(shown(found[metric])) for metric in COLUMNS]
+    cells = [Text(shown(found[metric])) for metric in TITLES]
     table.add_row(Text(name), f"{found['n_real']} + {found['n_fake']}", *cells)
 
 
@@ -124,7 +117,7 @@ def _remarks(record: dict[str, Any]) -> list[str]:
     lines = []
     for entry in record["data"]:
         figures = entry["results"]["all"]["video"]
-        reasons = {figures[name]["reason"] for name in COLUMNS if figures[name]["value"] is None}
+        reasons = {figures[name]["reason"] for name in TITLES if figures[name]["value"] is None}
         lines += [f"{entry['name']}: no figure where there is a dash: {reason}" for reason in sorted(reasons)]
         if entry["n_bad_samples"]:
             lines.append(f"{entry['name']}: {entry['n_bad_samples']} bad samples left out; {entry['bad_samples'][0]}")

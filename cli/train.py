@@ -12,6 +12,7 @@ from lps.cli.common import VERSION, LpsGroup
 from lps.cli.evaluate import evaluate
 from lps.cli.experiment import experiment
 from lps.cli.figure import figure
+from lps.cli.report import report
 from lps.cli.score import score
 
 if TYPE_CHECKING:
@@ -210,3 +211,4 @@ main.add_command(evaluate)
 main.add_command(score)
 main.add_command(experiment)
 main.add_command(figure)
+main.add_command(report)

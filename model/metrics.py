@@ -25,6 +25,16 @@ METRICS = (
 )
 """A16. Accuracy, recall and precision are at 0.5 and at the prevalence of the data; `balanced_*` weigh the cases so
 that reals and fakes count the same, which makes precision comparable between data sets and leaves recall as it is."""
+TITLES = {
+    "auc": "AUC",
+    "average_precision": "AP",
+    "eer": "EER",
+    "accuracy": "accuracy",
+    "recall": "recall",
+    "precision": "precision",
+    "balanced_precision": "balanced precision",
+}
+"""Figures that tables show, and their heads."""
 N_DRAWS = 1000
 LEVEL = 0.95
 """Of the bootstrap intervals, which run between percentiles."""

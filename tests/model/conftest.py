@@ -114,8 +114,8 @@ class Maker:
         for number, specs in enumerate(shards):
             shard_id = f"{specs[0].split}-{number:06d}"
             path = out / f"shards/{specs[0].split}/{shard_id}.tar"
-            for spec, start, n_bytes in write_tar(path, specs, spoil):
-                clip_rows.append(_clip_row(spec, shard_id, start, n_bytes))
+            for spec, start, n_bytes, members in write_tar(path, specs, spoil):
+                clip_rows.append(_clip_row(spec, shard_id, start, n_bytes, members))
             shard_rows.append(_shard_row(path, out, shard_id, specs))
         specs = [spec for shard in shards for spec in shard]
         sets = {"group": SplitSet({spec.video: spec.split for spec in specs}), **(split_sets or {})}
@@ -211,25 +211,27 @@ def many() -> Callable[..., list[list[Spec]]]:
     return specify
 
 
-def write_tar(path: Path, specs: Sequence[Spec], spoil: Mapping[str, Spoil]) -> list[tuple[Spec, int, int]]:
-    """Write a shard and return where each sample lies in it."""
+def write_tar(path: Path, specs: Sequence[Spec], spoil: Mapping[str, Spoil]) -> list[tuple[Spec, int, int, list[Row]]]:
+    """Write a shard and return where each sample and its members lie in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     places = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for spec in sorted(specs, key=lambda each: each.key):
             start = tar.offset
+            rows: list[Row] = []
             members = spec.members()
             if spec.video in spoil:
                 spoil[spec.video](members)
             for ext, data in sorted(members.items()):
                 info = tarfile.TarInfo(ext.removeprefix("=") if ext.startswith("=") else f"{spec.key}.{ext}")
                 info.size = len(data)
+                rows.append({"ext": ext, "offset": tar.offset + tarfile.BLOCKSIZE, "nbytes": len(data)})
                 tar.addfile(info, io.BytesIO(data))
-            places.append((spec, start, tar.offset - start))
+            places.append((spec, start, tar.offset - start, rows))
     return places
 
 
-def _clip_row(spec: Spec, shard_id: str, start: int, n_bytes: int) -> Row:
+def _clip_row(spec: Spec, shard_id: str, start: int, n_bytes: int, members: list[Row]) -> Row:
     return _filled(
         "clips",
         clip_id=spec.clip_id,
@@ -242,6 +244,7 @@ def _clip_row(spec: Spec, shard_id: str, start: int, n_bytes: int) -> Row:
         sample_key=spec.key,
         tar_offset=start,
         tar_nbytes=n_bytes,
+        members=members,
         n_frames=spec.n_frames,
         out_size=spec.px,
         pts_start_s=spec.start_frame / 25,

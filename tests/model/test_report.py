@@ -1,0 +1,616 @@
+"""The trainer's page: what it shows of runs and evaluations, that it needs nothing else, and that it trusts nothing."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from lps.cli.train import main
+from lps.manifests.canonical import digest16, pretty_json
+from lps.model.checkpoint import Checkpoint, file_sha256, write_checkpoint
+from lps.model.evaluate import figures
+from lps.model.metrics import Bootstrap
+from lps.model.presets import preset_for
+from lps.model.report import render_report
+from lps.model.report_curves import MAX_POINTS, Curve, curves_chart, interval, thinned
+from lps.model.report_errors import STRIP_PX
+from lps.model.report_runs import Series
+from lps.model.report_settings import shown_place
+from lps.model.scores import ScoreRows, Scores, scores_bytes
+from tests.pages import (
+    CHROMIUM,
+    Page,
+    assert_dark_and_printable,
+    assert_fits_a_telephone,
+    assert_self_contained,
+    browse,
+)
+
+if TYPE_CHECKING:
+    from tests.model.conftest import Runner
+
+    Settings = Callable[..., Path]
+
+HOSTILE = "</style><script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>"
+IMAGES = ("data:image/jpeg;base64,", "data:image/png;base64,")
+IDENTITY = {
+    "index_sha256": "ab" * 32,
+    "split_set": "group",
+    "split": "train",
+    "leaky": False,
+    "datasets": ["celebdf"],
+    "samples_sha256": "cd" * 32,
+    "val_samples_sha256": "ef" * 32,
+    "prep": {"localizer": "mtcnn", "align": True, "secret": "unseen"},
+}
+N_STEPS = 12
+
+
+def log_lines(n_epochs: int = 3, first_loss: float = 0.7) -> list[dict[str, Any]]:
+    """Return the log of a run of 4 steps an epoch whose loss falls."""
+    lines: list[dict[str, Any]] = []
+    for step in range(1, 4 * n_epochs + 1):
+        epoch = (step - 1) // 4
+        values = {"epoch": epoch, "loss": first_loss - 0.04 * step, "lr": 1e-3 / (1 + epoch), "grad_norm": 2.0}
+        lines.append({"kind": "step", "step": step, **values})
+        if step % 4 == 0:
+            found = {"epoch": epoch + 1, "loss": 0.8 - 0.03 * step, "auc": 0.6 + 0.02 * step, "n_clips": 9, "lr": 1e-3}
+            lines.append({"kind": "validation", "step": step, **found})
+    return lines
+
+
+def write_run(
+    folder: Path,
+    *,
+    stage: Any = "classify",
+    finished: bool = True,
+    data: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    lines: list[dict[str, Any]] | None = None,
+    result: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the folder of a run as a stage leaves it, without tensors."""
+    folder.mkdir(parents=True)
+    record = {
+        "stage": stage,
+        "init": "random",
+        "seed": 7,
+        "data": {"data": str(folder.parent / "nowhere/celebdf"), "split": "train", "val_split": "val"},
+        "preset": preset_for("paper", "classify", settings).record(),
+        "init_sha256": "",
+        **(config or {}),
+    }
+    (folder / "config.json").write_bytes(pretty_json(record))
+    found = log_lines() if lines is None else lines
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in found))
+    if finished:
+        outcome = {
+            "stage": stage, "steps": N_STEPS, "epochs": 3, "best_step": N_STEPS, "best": 0.84, "last": found[-1],
+            "data": {**IDENTITY, **(data or {})}, "n_bad_samples": 0, "bad_samples": [],
+            "checkpoint": "checkpoints/best.pt", **(result or {}),
+        }  # fmt: skip
+        (folder / "result.json").write_bytes(pretty_json(outcome))
+    return folder
+
+
+def made_scores(seed: int, *, n: int = 24, gain: float = 0.3, labels: tuple[int, int] = (0, 1)) -> Scores:
+    """Return scores of n videos, two clips each, real and fake in turns."""
+    rng = np.random.default_rng(seed)
+    rows = ScoreRows()
+    for k in range(n):
+        label = labels[k % 2]
+        for clip in range(2):
+            p = float(np.clip(rng.normal(0.5 + gain * (label - 0.5), 0.25), 0.01, 0.99))
+            rows.add([digest16("v", str(k))], [digest16("v", str(k), str(clip))], [label], [p])
+    return rows.scores()
+
+
+def write_evaluation(
+    folder: Path, scores: Scores, *, entry: Mapping[str, Any] | None = None, record: Mapping[str, Any] | None = None
+) -> Path:
+    """Write the folder of an evaluation on one data set."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbered = scores.numbered(0)
+    facts = {
+        "name": "celebdf/test", "index_sha256": "ab" * 32, "split_set": "group", "split": "test", "leaky": False,
+        "datasets": ["celebdf"], "samples_sha256": "99" * 32, "prep_sha256": "77" * 32, "notes": [],
+        "n_clips": len(scores), "n_unlabelled_clips": 0, "n_bad_samples": 0,
+        "results": figures(numbered.cases(), Bootstrap(n_draws=60)), **(entry or {}),
+    }  # fmt: skip
+    whole = {
+        "schema": "lps.metrics",
+        "schema_version": "1.0",
+        "request": {"checkpoint": "55" * 32, "clips": 3, "bootstrap": {"level": 0.95, "n_draws": 60, "seed": 0}},
+        "code": {"lps-prep": "0.1.0", "commit": "123abc"},
+        "checkpoint": {"sha256": "55" * 32, "stage": "classify", "learnt_from": {**IDENTITY, "prep": None}},
+        "data": [facts],
+        **(record or {}),
+    }
+    (folder / "metrics.json").write_bytes(pretty_json(whole))
+    (folder / "scores.parquet").write_bytes(scores_bytes(numbered, {}))
+    return folder
+
+
+def report(*args: object) -> Result:
+    return CliRunner().invoke(main, ["report", *(str(arg) for arg in args)])
+
+
+def checked(text: str) -> Page:
+    """Return a page that was found to need nothing else."""
+    assert_self_contained(text, IMAGES)
+    page = Page(text)
+    assert text.startswith("<!DOCTYPE html>")
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False)), "no level is left out"
+    assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
+    assert all(attrs.get("aria-label") for tag, attrs in page.tags if attrs.get("class") == "chart")
+    assert all(attrs.get("scope") for tag, attrs in page.tags if tag == "th")
+    assert re.search("<title>[^<]+</title>", text)
+    return page
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> list[Path]:
+    """Return two runs and an evaluation of one of them."""
+    first = write_run(tmp_path / "cls")
+    settings = {"image_px": 112, "train": {"lr": 0.003}}
+    second = write_run(tmp_path / "wide", settings=settings, lines=log_lines(first_loss=0.9), config={"seed": 8})
+    return [first, second, write_evaluation(tmp_path / "eval", made_scores(1))]
+
+
+# ---- what it shows -------------------------------------------------------------------------------------------------
+
+
+def test_one_run_says_first_how_it_ended(tmp_path: Path) -> None:
+    text = render_report([write_run(tmp_path / "cls")])
+    page = checked(text)
+    assert "<title>Finished – report of cls</title>" in text
+    body = page.text[page.text.index("Report of training and evaluation") :]
+    assert body.startswith(
+        "Report of training and evaluation ✓ Finished cls: classify, from random weights; 3 of 500 epochs, "
+        "12 steps; best validation AUC 0.840 at step 12."
+    )
+    assert {"summary", "curves", "settings", "data"} <= page.ids()
+    assert "Nothing differs from the paper's recipe." in page.text
+    for value in ("ab" * 32, "cd" * 32, "ef" * 32, "✓ not leaky", "localizer: mtcnn; align: yes"):
+        assert value in page.text
+    assert "No evaluation here" in page.text
+    assert "unseen" not in page.text
+
+
+def test_side_by_side_shows_what_differs(three: list[Path]) -> None:
+    page = checked(render_report(three))
+    assert "✓ 2 runs, 1 evaluation All runs are finished. celebdf/test: AUC " in page.text
+    differing = page.text[page.text.index("or between runs (≠)") : page.text.index("settings Every setting")]
+    assert "Setting Paper's recipe cls wide" in differing
+    assert "image_px ≠ 224 224 112" in differing
+    assert "train.lr ≠ 0.001 0.001 0.003" in differing
+    assert "seed ≠ 7 8" in differing
+    assert "net.width" not in differing
+    whole = page.text[page.text.index("Every setting, resolved") :]
+    assert "net.width 64 64 64" in whole
+    assert "SHA-256 of samples ≠ " + "cd" * 32 + " " + "cd" * 32 + " " + "99" * 32 in page.text
+
+
+def test_curves_of_one_stage_share_their_charts(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name) for name in ("a", "b")]
+    runs.append(write_run(tmp_path / "pre", stage="pretrain", lines=[line | {"top1_x": 0.5} for line in log_lines()]))
+    page = checked(render_report(runs))
+    charts = [attrs["aria-label"] for _, attrs in page.tags if attrs.get("class") == "chart"]
+    loss = "training, from 0.66 to 0.22", "validation, from 0.68 to 0.44"
+    assert charts[0] == "Loss by step: " + "; ".join(f"{name}, {said}" for name in "ab" for said in loss)
+    assert charts[2] == "Learning rate by step: a, training, from 0.001 to 0.00033; b, training, from 0.001 to 0.00033"
+    assert sum(chart.startswith("Loss by step") for chart in charts) == 2, "one for each stage"
+    assert "top1_x" in page.text
+    assert "1 further value" in page.text
+    assert "0.66 → 0.22 0.68 → 0.44 0.44 at 12" in page.text
+
+
+def test_figures_are_those_of_the_evaluation(tmp_path: Path) -> None:
+    folders = [write_evaluation(tmp_path / name, made_scores(seed)) for name, seed in (("one", 1), ("two", 2))]
+    page = checked(render_report(folders))
+    for folder in folders:
+        found = json.loads((folder / "metrics.json").read_bytes())["data"][0]["results"]["all"]["video"]
+        for name in ("auc", "average_precision", "eer", "recall"):
+            metric = found[name]
+            assert f"{metric['value']:.3f} {metric['low']:.3f}–{metric['high']:.3f}" in page.text
+        assert f"AUC {found['auc']['value']:.3f} [{found['auc']['low']:.3f}–{found['auc']['high']:.3f}]" in page.text
+    assert "95 % interval" in page.text
+    labels = [attrs["aria-label"] for _, attrs in page.tags if attrs.get("class") == "chart"]
+    assert [label.split(":")[0] for label in labels] == [
+        "ROC over videos of celebdf/test", "p_fake of one", "p_fake of two",
+    ]  # fmt: skip
+
+
+def test_what_has_no_figure_says_why(tmp_path: Path) -> None:
+    page = checked(render_report([write_evaluation(tmp_path / "real", made_scores(1, labels=(0, 0)))]))
+    assert "✓ Judged real: evaluation of classify 555555555555; celebdf/test: 24 real + 0 fake videos" in page.text
+    assert "– real: only real videos" in page.text
+    assert "AUC none: only real videos" in page.text
+
+
+def test_evaluations_of_other_samples_are_not_comparable(tmp_path: Path) -> None:
+    one = write_evaluation(tmp_path / "one", made_scores(1))
+    two = write_evaluation(tmp_path / "two", made_scores(2), entry={"samples_sha256": "98" * 32, "notes": ["seen"]})
+    page = checked(render_report([one, two]))
+    assert "comparison: not all evaluations on celebdf/test judged the same clips" in page.text
+    assert "two: celebdf/test: seen" in page.text
+    assert "! SEE NOTES" in page.text
+
+
+def test_an_evaluation_finds_its_run_and_a_run_its_start(three: list[Path], tmp_path: Path) -> None:
+    run = three[0]
+    record = Checkpoint(stage="classify", config={}, data={}, network={}, progress={})
+    write_checkpoint(run / "checkpoints/best.pt", record)
+    sha256 = file_sha256(run / "checkpoints/best.pt")
+    checkpoint = {"sha256": sha256, "stage": "classify", "learnt_from": {**IDENTITY, "prep": None}}
+    write_evaluation(three[2], made_scores(1), record={"checkpoint": checkpoint})
+    student = write_run(tmp_path / "ssd", stage="distill", config={"init": "x/best.pt", "init_sha256": sha256})
+    page = checked(render_report([*three, student]))
+    assert "evaluation of 'cls'" in page.text
+    assert "distill, from 'cls'" in page.text
+
+
+# ---- unfinished and leaky ------------------------------------------------------------------------------------------
+
+
+def test_unfinished_runs_are_shown_as_such(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "cls", finished=False, lines=log_lines(2))
+    with (run / "log.jsonl").open("a") as file:
+        file.write('{"kind":"step","step":9,"lo')
+    record = Checkpoint(stage="classify", config={}, data={**IDENTITY, "leaky": True}, network={}, progress={})
+    write_checkpoint(run / "checkpoints/step-00000008.pt", record)
+    text = render_report([run])
+    page = checked(text)
+    assert "… UNFINISHED" in page.text
+    assert "in epoch 2 of 500, 8 steps logged; best validation AUC so far 0.760 at step 8" in page.text
+    assert "cls: the last line of its log is not whole; it is left out" in page.text
+    assert "✕ LEAKY SPLIT" in page.text, "as its checkpoint says"
+    (run / "checkpoints/step-00000008.pt").write_bytes(b"PK nothing")
+    page = checked(render_report([run]))
+    assert "… Unfinished" in page.text
+    assert "its last checkpoint cannot be read, so its data are not known" in page.text
+
+
+def test_a_run_without_a_step_is_a_page(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "cls", finished=False, lines=[])
+    (run / "log.jsonl").unlink()
+    page = checked(render_report([run]))
+    assert "in epoch 0 of 500, 0 steps logged; not validated yet" in page.text
+    assert "no checkpoint says yet what data it learns from" in page.text
+
+
+@pytest.mark.parametrize("where", ["run", "evaluation", "detector"])
+def test_leaky_splits_are_stamped_loudly(tmp_path: Path, where: str) -> None:
+    run = write_run(tmp_path / "cls", data={"leaky": where == "run"})
+    learnt = {"sha256": "55" * 32, "stage": "classify", "learnt_from": {**IDENTITY, "leaky": where == "detector"}}
+    judged = write_evaluation(
+        tmp_path / "judged", made_scores(1), entry={"leaky": where == "evaluation"}, record={"checkpoint": learnt}
+    )
+    text = render_report([run, judged])
+    page = checked(text)
+    assert "<title>LEAKY – Leaky split – report of" in text
+    name = "cls" if where == "run" else "judged"
+    assert f"✕ LEAKY SPLIT below {name}: the split set is stamped leaky" in page.text
+    assert page.text.index("✕ Leaky split") < page.text.index("Summary")
+    assert ("section", {"class": "verdict bad", "id": "verdict"}) in page.tags
+
+
+def test_plain_shards_have_no_stamp(tmp_path: Path) -> None:
+    page = checked(render_report([write_run(tmp_path / "cls", data={"leaky": None, "index_sha256": ""})]))
+    assert "? no stamp" in page.text
+
+
+# ---- errors and their frames ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(
+    lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
+    """Return a tiny run and its evaluation on the validation split; tests only read them."""
+    root = tmp_path_factory.mktemp("trained")
+    run, out = root / "cls", root / "eval"
+    done = lps_train("classify", run, "--data", tiny_data, "--init", "random", "--config", settings())
+    assert done.code == 0, done.stderr
+    judge = ["--data", tiny_data, "--split", "val", "--workers", 0, "--device", "cpu", "--out", out]
+    done = lps_train("evaluate", "--checkpoint", run / "checkpoints/best.pt", *judge)
+    assert done.code == 0, done.stderr
+    return [run, out]
+
+
+def spoilt_scores(folder: Path, target: Path) -> Path:
+    """Copy an evaluation and turn its scores round, so that it has errors whatever the detector learnt."""
+    shutil.copytree(folder, target)
+    record = json.loads((target / "metrics.json").read_bytes())
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(target / "scores.parquet")
+    wrong = pa.array([0.9 - 0.01 * k if label == 0 else 0.2 for k, label in enumerate(table["label"].to_pylist())])
+    changed = table.set_column(table.column_names.index("p_fake"), table.schema.field("p_fake"), wrong.cast("float"))
+    (target / "scores.parquet").write_bytes(scores_bytes(Scores(changed), {}))
+    (target / "metrics.json").write_bytes(pretty_json(record))
+    return target
+
+
+def test_a_real_run_has_its_errors_with_frames(trained: list[Path], tmp_path: Path) -> None:
+    wrong = spoilt_scores(trained[1], tmp_path / "wrong")
+    out = tmp_path / "page.html"
+    result = report(*trained, wrong, "--html", out, "--errors", 4)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{out}\n"
+    page = checked(out.read_text())
+    assert "classify, from random weights" in page.text
+    assert "evaluation of 'cls'" in page.text
+    assert "2 of 2 epochs, 8 steps" in page.text
+    assert "6 of 6 labelled clips are on the wrong side of 0.5; the 4 most confident errors." in page.text
+    section = page.text[page.text.index("wrong on test/val") :]
+    assert "real , called fake , p_fake 0.9" in section
+    assert "the same clip elsewhere: eval 0." in section
+    images = [source for source in page.images() if source.startswith(IMAGES[0])]
+    assert len(images) >= 4
+    for source in images:
+        with Image.open(io.BytesIO(base64.b64decode(source.removeprefix(IMAGES[0])))) as image:
+            assert (image.format, image.size) == ("JPEG", STRIP_PX)
+            frames = np.asarray(image, np.float64).reshape(STRIP_PX[1], 6, STRIP_PX[1], 3).mean((0, 2))
+            assert len(np.unique(frames.round(), axis=0)) == 6, "six different frames"
+
+
+def test_frames_are_from_the_data_set_that_was_judged(trained: list[Path], tiny_data: Path, tmp_path: Path) -> None:
+    wrong = spoilt_scores(trained[1], tmp_path / "wrong")
+    page = checked(render_report([wrong]))
+    index = json.loads((wrong / "metrics.json").read_bytes())["data"][0]["index_sha256"]
+    said = f"No frames: the data set that was judged, index {index[:12]}…, is not there; name it with --data."
+    assert said in page.text
+    assert len(re.findall("called (?:real|fake) , p_fake [01]", page.text)) == 6
+    assert not page.images()
+    named = checked(render_report([wrong], [str(tiny_data)]))
+    assert len(named.images()) == 6
+    assert "No frames" not in named.text
+    other = shutil.copytree(tiny_data, tmp_path / "other")
+    (other / "index.json").write_text((other / "index.json").read_text() + "\n")
+    moved = checked(render_report([wrong], [str(other)]))
+    assert len(moved.images()) == 6
+    assert "Frames are from 'other', whose index is not the one that was judged." in moved.text
+    for tar in other.glob("shards/val/*.tar"):
+        tar.write_bytes(b"")
+    gone = checked(render_report([wrong], [str(other)]))
+    assert not gone.images()
+    assert "Frames are missing: shards of 'other' cannot be read." in gone.text
+    (other / "manifests/clips.parquet").write_bytes(b"PAR1")
+    assert "No frames: manifests of 'other' cannot be read." in checked(render_report([wrong], [str(other)])).text
+
+
+def test_records_send_nobody_to_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("lps.model.report_errors.open_store", asked.append)
+    data = {"data": "http://user:pa55@evil.example/set?sig=1", "split": "train", "val_split": "val"}
+    run = write_run(tmp_path / "cls", config={"data": data})
+    page = checked(render_report([run, write_evaluation(tmp_path / "eval", made_scores(1))]))
+    assert asked == []
+    assert "data: a data set of a run is at a URL; name it with --data to have its frames" in page.text
+    assert "…/evil.example/set" in page.text
+    assert "pa55" not in page.text
+    assert "sig=1" not in page.text
+
+
+def test_without_scores_there_are_still_figures(three: list[Path]) -> None:
+    (three[2] / "scores.parquet").unlink()
+    page = checked(render_report(three))
+    assert "eval: no scores.parquet beside its metrics: no curves, no errors" in page.text
+    assert "No ROC and no distribution" in page.text
+    assert "Figures with intervals" in page.text
+
+
+# ---- drawn figures -------------------------------------------------------------------------------------------------
+
+
+def test_drawn_figures_of_the_folders_are_shown(three: list[Path]) -> None:
+    Image.new("RGBA", (300, 200), (255, 0, 0, 0)).save(three[2] / "roc.png")
+    (three[2] / "figures").mkdir()
+    Image.new("RGB", (3000, 100), "blue").save(three[2] / "figures/mine.png")
+    (three[0] / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (three[0] / "checkpoints").mkdir()
+    Image.new("RGB", (9, 9)).save(three[0] / "checkpoints/cache.png")
+    Image.new("RGB", (9, 9)).save(three[1] / "no.png", format="GIF")
+    page = checked(render_report(three))
+    shown = {attrs["alt"]: attrs for tag, attrs in page.tags if tag == "img" and attrs["src"].startswith(IMAGES[1])}
+    assert set(shown) == {"ROC over videos (Figure 6), of eval", "figures/mine.png, of eval"}
+    assert shown["figures/mine.png, of eval"]["width"] == "1400"
+    data = base64.b64decode(shown["ROC over videos (Figure 6), of eval"]["src"].removeprefix(IMAGES[1]))
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.getpixel((5, 5)) == (255, 255, 255), "dark pages keep what is transparent readable"
+    for line in ("cls: figure broken.png cannot be read", "wide: figure no.png cannot be read"):
+        assert line in page.text
+
+
+# ---- hostile and damaged folders -----------------------------------------------------------------------------------
+
+
+def test_hostile_words_are_text(tmp_path: Path) -> None:
+    lines = [{**line, HOSTILE: 1.0, "nan": float("nan"), "big": 1e308, "text": HOSTILE} for line in log_lines()]
+    config = {"init": HOSTILE, HOSTILE: HOSTILE, "data": {"data": HOSTILE, HOSTILE: [HOSTILE, {HOSTILE: None}]}}
+    run = write_run(
+        tmp_path / "<b>run", stage=HOSTILE, lines=lines, config=config,
+        data={"datasets": [HOSTILE], "leaky": HOSTILE, "index_sha256": {HOSTILE: 1}},
+        result={"best": "x", "best_step": [], "epochs": -1, "steps": 1e400, "n_bad_samples": HOSTILE},
+    )  # fmt: skip
+    entry = {"name": HOSTILE, "notes": [HOSTILE, 7], "n_bad_samples": 3, "index_sha256": HOSTILE}
+    checkpoint = {"sha256": HOSTILE, "stage": HOSTILE, "learnt_from": [HOSTILE]}
+    judged = write_evaluation(
+        tmp_path / "<i>eval", made_scores(1), entry=entry, record={"checkpoint": checkpoint, "code": HOSTILE}
+    )
+    text = render_report([run, judged])
+    page = checked(text)
+    assert "<script" not in text
+    assert "<script>alert('x')</script>" in page.text
+    assert "<b>run" in page.text
+
+
+@pytest.mark.parametrize("results", [None, [], {"all": {"video": {"auc": {"value": "x", "low": []}}}}, {"methods": 3}])
+def test_odd_results_are_dashes(tmp_path: Path, results: Any) -> None:
+    page = checked(render_report([write_evaluation(tmp_path / "eval", made_scores(1), entry={"results": results})]))
+    assert "AUC none: not measured" in page.text
+
+
+def log_with(text: str) -> Callable[[list[Path]], None]:
+    def spoil(folders: list[Path]) -> None:
+        lines = (folders[0] / "log.jsonl").read_text().splitlines(keepends=True)
+        (folders[0] / "log.jsonl").write_text("".join([*lines[:2], text, *lines[2:]]))
+
+    return spoil
+
+
+def cut_log(folders: list[Path]) -> None:
+    data = (folders[0] / "log.jsonl").read_bytes()
+    (folders[0] / "log.jsonl").write_bytes(data[:-20])
+
+
+def written(name: str, data: bytes, number: int = 0) -> Callable[[list[Path]], None]:
+    return lambda folders: None if (folders[number] / name).write_bytes(data) else None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda folders: (folders[0] / "config.json").unlink(), "cls has neither config.json nor metrics.json; name"),
+        (lambda folders: shutil.rmtree(folders[0]), "cls has neither config.json nor metrics.json; name"),
+        (written("config.json", b"{"), "config.json: "),
+        (written("config.json", b'{"stage": 3}'), "config.json is not the configuration of a run of lps-train"),
+        (written("config.json", b'{"a":' * 60 + b"1" + b"}" * 60), "config.json is nested too deeply"),
+        (written("config.json", b'{"a":' * 200_000), "config.json is nested too deeply"),
+        (written("result.json", b'{"steps": 1'), "result.json: "),
+        (log_with('{"kind":"step","st\n'), "log.jsonl, line 3 is cut off or damaged; restore the log"),
+        (log_with("7\n"), "log.jsonl, line 3 is cut off"),
+        (log_with('{"step":1}\n'), "log.jsonl, line 3 is cut off"),
+        (cut_log, "log.jsonl, line 15 is cut off or damaged"),
+        (written("metrics.json", b'{"schema": "other"}', 2), "metrics.json is not a result of lps-train evaluate"),
+        (
+            written("metrics.json", b'{"schema": "lps.metrics", "schema_version": "9.1", "data": []}', 2),
+            "metrics.json has schema version '9.1'; this program reads up to 1.0",
+        ),
+        (written("scores.parquet", b"PAR1", 2), "scores.parquet is not a readable Parquet file"),
+    ],
+)
+def test_bad_input_is_one_line(three: list[Path], tmp_path: Path, spoil: Any, says: str) -> None:
+    spoil(three)
+    result = report(*three, "--html", tmp_path / "page.html")
+    assert result.exit_code == 4
+    assert len(result.stderr.splitlines()) == 1
+    assert says in result.stderr
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_usage_and_places(three: list[Path], tmp_path: Path) -> None:
+    assert report().exit_code == 2
+    assert report(three[0], "--errors", -1).exit_code == 2
+    gone = report(*three, "--html", tmp_path / "p.html", "--data", tmp_path / "absent")
+    assert (gone.exit_code, len(gone.stderr.splitlines())) == (4, 1)
+    assert "absent/index.json" in gone.stderr
+    nowhere = report(three[0], "--html", tmp_path / "absent/p.html")
+    assert (nowhere.exit_code, len(nowhere.stderr.splitlines())) == (4, 1)
+    assert "Example:" in report("--help").stdout
+
+
+def test_page_names_no_folder_of_this_machine(three: list[Path], tmp_path: Path) -> None:
+    text = render_report(three)
+    assert str(tmp_path) not in text
+    assert "…/nowhere/celebdf" in Page(text).text
+    assert shown_place("s3://key:word@bucket/a/b.tar?sig=1", 2) == "…/a/b.tar"
+    assert shown_place("runs/cls/best.pt", 3) == "runs/cls/best.pt"
+    assert shown_place("http://[", 2) == "a malformed URL"
+
+
+def test_equal_names_get_longer(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name / "classify") for name in ("ffpp", "dfdc")]
+    page = checked(render_report([*runs, runs[0]]))
+    assert "2 folders: ffpp/classify, dfdc/classify" in page.text
+
+
+# ---- charts --------------------------------------------------------------------------------------------------------
+
+
+def test_long_logs_are_thinned_to_means() -> None:
+    steps = np.arange(10_000.0)
+    few = thinned(Series(steps=steps, values=2 * steps))
+    assert len(few.steps) == MAX_POINTS
+    np.testing.assert_allclose(few.values, 2 * few.steps)
+    assert few.values.mean() == pytest.approx(2 * steps.mean(), rel=1e-3)
+
+
+def test_curves_stand_where_their_values_are() -> None:
+    series = Series(steps=np.array([0.0, 5, 10]), values=np.array([1.0, 3, 2]))
+    drawn = curves_chart("t", [Curve(name="<n>", number=1, validation=series, best_step=5)])
+    points = re.search(r'<polyline class="curve validation s1" points="([^"]+)"', drawn)
+    assert points is not None
+    xs, ys = zip(*(map(float, point.split(",")) for point in points[1].split()), strict=True)
+    assert xs[1] == pytest.approx((xs[0] + xs[2]) / 2)
+    assert ys[1] < ys[2] < ys[0], "3 above 2 above 1"
+    assert (ys[0] - ys[2]) == pytest.approx((ys[0] - ys[1]) / 2, abs=0.2)
+    assert f'<circle class="ring s1" cx="{xs[1]:.1f}" cy="{ys[1]:.1f}"' in drawn
+    assert "&lt;n&gt;, validation, from 1 to 2" in drawn
+
+
+@pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [1e-90, 3e-90], [-1e99, 1e99], [0.0, 0.0], list(range(2000))])
+def test_any_values_have_axes(values: list[float]) -> None:
+    series = Series(steps=np.arange(len(values), dtype=float), values=np.array(values, float))
+    for log in (False, True):
+        drawn = curves_chart("t", [Curve(name="n", number=0, train=series)], log=log)
+        assert "nan" not in drawn
+        assert "inf" not in drawn
+    assert curves_chart("t", []) == ""
+
+
+def test_intervals_are_drawn_to_scale() -> None:
+    drawn = interval(0.5, 0.25, 0.75)
+    assert 'x="25.0" y="2" width="50.0"' in drawn
+    assert 'x="49.2"' in drawn
+    assert 'width="0.6"' in interval(0.0, 0.0, 0.0)
+
+
+# ---- in a browser --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def whole(three: list[Path], trained: list[Path], tmp_path: Path) -> str:
+    """Return a page with everything in it, hostile words among it."""
+    Image.new("RGB", (300, 200), "white").save(three[2] / "roc.png")
+    hostile = write_evaluation(tmp_path / "hostile", made_scores(3), entry={"name": HOSTILE, "notes": [HOSTILE]})
+    return render_report([*three, *trained, spoilt_scores(trained[1], tmp_path / "wrong"), hostile])
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+def test_browser_shows_it_and_asks_nobody(whole: str, tmp_path: Path) -> None:
+    log = tmp_path / "net.json"
+    dom = browse(tmp_path, whole, f"--log-net-log={log}", "--dump-dom")
+    page = Page(dom)
+    assert {"verdict", "summary", "figures", "errors", "curves", "settings", "data", "pictures"} <= page.ids()
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+    assert len(page.images()) == len(Page(whole).images()) >= 7
+    assert page.text.count("Loss by step") == 0, "labels are attributes"
+    urls = set(re.findall(r'"url":"([^"]+)"', log.read_text()))
+    assert any(url.startswith("file:") for url in urls), "the log has what was asked for"
+    assert not [url for url in urls if "evil.example" in url]
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+def test_browser_needs_no_sideways_scrolling_on_a_telephone(whole: str, tmp_path: Path) -> None:
+    assert_fits_a_telephone(tmp_path, whole)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+def test_dark_rooms_and_paper(whole: str, tmp_path: Path) -> None:
+    assert_dark_and_printable(tmp_path, whole)
