@@ -66,7 +66,7 @@ NOT_DRAWN = ("step", "epoch", "n_clips")
 MAX_CURVES = 24
 """Charts of one stage."""
 PICTURES = {
-    "second-diff": "Second differences of a face recogniser's features (Figure 2)",
+    "second-diff": "Second differences of a face recognizer's features (Figure 2)",
     "second-diff-frames": "Frames of the second differences (Figure 1)",
     "stability": "Scores of consecutive clips (Figure 5)",
     "roc": "ROC over videos (Figure 6)",

@@ -12,7 +12,8 @@ RUN_STYLE = """
 .stamp { border: 3px solid var(--bad); background: var(--bad-bg); color: var(--bad); border-radius: 6px;
   padding: 12px 18px; margin: 14px 0; font-size: 17px; } .stamp strong { letter-spacing: .05em; font-size: 20px; }
 .verdict p { overflow-wrap: anywhere; }
-.who { white-space: nowrap; } .who svg { width: 26px; height: 10px; margin-right: 7px; vertical-align: baseline; }
+h3, h4, .keys, .stamp, figcaption, .fold { overflow-wrap: anywhere; } th .who { white-space: nowrap; }
+.who svg { width: 26px; height: 10px; margin-right: 7px; vertical-align: baseline; }
 .who, .keys li { font-weight: 600; } .who, th.long { overflow-wrap: anywhere; }
 .keys { display: flex; flex-wrap: wrap; gap: 2px 20px; padding: 0; margin: 4px 0 8px; list-style: none; }
 .marks { display: flex; flex-wrap: wrap; gap: 4px; }

@@ -95,7 +95,7 @@ def write_run(
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in found))
     if finished:
         outcome = {
-            "stage": stage, "steps": N_STEPS, "epochs": 3, "best_step": N_STEPS, "best": 0.84, "last": found[-1],
+            "stage": stage, "steps": N_STEPS, "epochs": 3, "best_step": N_STEPS, "best": 0.84, "last": {},
             "data": {**IDENTITY, **(data or {})}, "n_bad_samples": 0, "bad_samples": [],
             "checkpoint": "checkpoints/best.pt", **(result or {}),
         }  # fmt: skip
@@ -446,7 +446,7 @@ def test_hostile_words_are_text(tmp_path: Path) -> None:
     run = write_run(
         tmp_path / "<b>run", stage=HOSTILE, lines=lines, config=config,
         data={"datasets": [HOSTILE], "leaky": HOSTILE, "index_sha256": {HOSTILE: 1}},
-        result={"best": "x", "best_step": [], "epochs": -1, "steps": 1e400, "n_bad_samples": HOSTILE},
+        result={"best": "x", "best_step": [], "epochs": -1, "steps": 10**400, "n_bad_samples": HOSTILE},
     )  # fmt: skip
     entry = {"name": HOSTILE, "notes": [HOSTILE, 7], "n_bad_samples": 3, "index_sha256": HOSTILE}
     checkpoint = {"sha256": HOSTILE, "stage": HOSTILE, "learnt_from": [HOSTILE]}
@@ -544,11 +544,11 @@ def test_equal_names_get_longer(tmp_path: Path) -> None:
 
 
 def test_long_logs_are_thinned_to_means() -> None:
-    steps = np.arange(10_000.0)
+    steps = np.arange(40.0 * MAX_POINTS)
     few = thinned(Series(steps=steps, values=2 * steps))
     assert len(few.steps) == MAX_POINTS
     np.testing.assert_allclose(few.values, 2 * few.steps)
-    assert few.values.mean() == pytest.approx(2 * steps.mean(), rel=1e-3)
+    assert few.values.mean() == pytest.approx(2 * steps.mean())
 
 
 def test_curves_stand_where_their_values_are() -> None:
