@@ -18,7 +18,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--errors", type=click.IntRange(min=0, max=100), default=8, show_default=True,
               help="Errors to show for each evaluation.")  # fmt: skip
 def report(runs: tuple[Path, ...], html: Path, data: tuple[str, ...], errors: int) -> None:
-    """Show runs and evaluations as one self-contained HTML page, side by side where there are several.
+    """Show runs and evaluations, side by side, as one self-contained HTML page.
 
     RUN is the folder of a run, finished or not, or of `lps-train evaluate`: configuration and what differs, data,
     curves, figures with 95 % intervals, drawn figures in the folders, and the worst errors with their frames.

@@ -594,16 +594,23 @@ def whole(three: list[Path], trained: list[Path], tmp_path: Path) -> str:
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
 def test_browser_shows_it_and_asks_nobody(whole: str, tmp_path: Path) -> None:
-    log = tmp_path / "net.json"
-    dom = browse(tmp_path, whole, f"--log-net-log={log}", "--dump-dom")
+    dom, asked = browsed(tmp_path, whole)
     page = Page(dom)
     assert {"verdict", "summary", "figures", "errors", "curves", "settings", "data", "pictures"} <= page.ids()
     assert not [tag for tag, _ in page.tags if tag == "script"]
     assert len(page.images()) == len(Page(whole).images()) >= 7
-    assert page.text.count("Loss by step") == 0, "labels are attributes"
-    urls = set(re.findall(r'"url":"([^"]+)"', log.read_text()))
-    assert any(url.startswith("file:") for url in urls), "the log has what was asked for"
-    assert not [url for url in urls if "evil.example" in url]
+    for words in ("✓ 3 runs, 4 evaluations", "<script>alert('x')</script>", "Every setting, resolved"):
+        assert words in page.text
+    assert asked == set()
+    assert browsed(tmp_path, "<img src=http://evil.example/x.png>")[1] == {"evil.example"}, "a request would be seen"
+
+
+def browsed(folder: Path, text: str) -> tuple[str, set[str]]:
+    """Return what Chromium makes of a page, and the hosts that it asked, without those that it asks for itself."""
+    log = folder / "net.json"
+    dom = browse(folder, text, f"--log-net-log={log}", "--dump-dom")
+    hosts = set(re.findall(r'"url":"\w+://([^/":]+)', log.read_text()))
+    return dom, {host for host in hosts if not re.search(r"(^|\.)(google|googleapis|gvt1)\.com$", host)}
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
