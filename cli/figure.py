@@ -14,11 +14,13 @@ def figure() -> None:
     """Draw a figure of the paper.
 
     \b
-    roc        ROC curves over videos                            (Figure 6)
-    stability  scores of consecutive clips before, after         (Figure 5)
-    featmap    frames and feature maps of the encoder            (Figure 9)
-    tsne       spatial and context features in the plane         (Figure 10)
-    failures   the most confident errors                         (Figure 11)
+    second-diff  second differences of a face recognizer's features (Figures 1, 2)
+    stability    scores of consecutive clips before, after          (Figure 5)
+    roc          ROC curves over videos                             (Figure 6)
+    align        faces with and without alignment                   (Figure 7)
+    featmap      frames and feature maps of the encoder             (Figure 9)
+    tsne         spatial and context features in the plane          (Figure 10)
+    failures     the most confident errors                          (Figure 11)
 
     \b
     Example:
@@ -38,14 +40,21 @@ def roc(out: Path, scores: tuple[str, ...]) -> None:
     """
     from lps.model.figure_scores import draw_roc, read_evaluation
 
-    named = {}
-    for text in scores:
-        name, sign, folder = text.partition("=")
-        if not sign or not name or not folder:
-            raise click.BadParameter(f"must be NAME=DIR, got '{text}'", param_hint="--scores")
-        named[name] = read_evaluation(Path(folder))
-    draw_roc(named, out)
+    draw_roc({name: read_evaluation(Path(folder)) for name, folder in _named(scores, "--scores", "DIR").items()}, out)
     click.echo(out / "roc.png")
+
+
+def _named(texts: tuple[str, ...], option: str, what: str) -> dict[str, str]:
+    """Return what options of the form NAME=VALUE say. Raises BadParameter, also for a name that comes twice."""
+    named: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name or not value:
+            raise click.BadParameter(f"must be NAME={what}, got '{text}'", param_hint=option)
+        if name in named:
+            raise click.BadParameter(f"the name '{name}' comes twice", param_hint=option)
+        named[name] = value
+    return named
 
 
 @figure.command()
@@ -158,3 +167,76 @@ def failures(out: Path, scores: Path, top: int, **asked: Any) -> None:
     loaded, data = _opened(asked)
     n = draw_failures(read_evaluation(scores), data, loaded, out, top)
     click.echo(out / "failures.png" if n else "no clip is on the wrong side of 0.5")
+
+
+@figure.command("second-diff")
+@click.argument("out", type=PATH)
+@click.option("--data", multiple=True, required=True, metavar="NAME=OUT",
+              help="Data set of lps-prep and its name; may be given again.")  # fmt: skip
+@click.option("--recognizer", multiple=True, metavar="NAME=FILE",
+              help="Weights of facenet-pytorch's FaceNet, or any network as .onnx; may be given again.")  # fmt: skip
+@click.option("--videos", type=click.IntRange(min=2), default=1000, show_default=True,
+              help="Videos of each class and data set, at most.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws videos and frames.")
+def second_diff(out: Path, data: tuple[str, ...], recognizer: tuple[str, ...], videos: int, seed: int) -> None:
+    """Draw how a face recognizer's features change over three frames, real beside fake.
+
+    Writes OUT/second-diff.png (Figure 2: means over videos, fake over real), second-diff-frames.png (Figure 1: single
+    videos), the statistics with intervals as .json and all maps as .npz. Splits play no part: nothing is learnt.
+
+    A network as .onnx takes (n, 3, H, W), RGB, 0 to 255, and returns the map of its last convolution, (n, C, h, w).
+    It needs pip install 'lps-prep[export]'.
+
+    \b
+    Example:
+      lps-train figure second-diff figs/ --data ffpp=ffpp/ --recognizer facenet=20180402-114759-vggface2.pt
+    """
+    from lps.manifests.errors import UnreadableError
+    from lps.model.figure_data import open_whole
+    from lps.model.figure_difference import draw_second_difference
+    from lps.model.recognizer import HOW_TO_GET, open_recognizer
+
+    places, files = _named(data, "--data", "OUT"), _named(recognizer, "--recognizer", "FILE")
+    if not files:
+        raise UnreadableError(f"no weights of a face recognizer; {HOW_TO_GET}")
+    networks = [open_recognizer(name, Path(file)) for name, file in files.items()]
+    sets = {name: open_whole(place) for name, place in places.items()}
+    for record in draw_second_difference(networks, sets, out, videos, seed):
+        head = f"{record['recognizer']} on {record['data']}, {record['n_real']} real and {record['n_fake']} fake videos"
+        click.echo(f"{head}, fake over real:")
+        for name, found in record["statistics"].items():
+            ratio = found["fake_over_real"]
+            shown = ["-" if ratio[key] is None else f"{ratio[key]:.3f}" for key in ("value", "low", "high")]
+            click.echo(f"  {name:<9} {shown[0]} ({shown[1]} to {shown[2]})")
+    click.echo(out / "second-diff.png")
+
+
+@figure.command()
+@click.argument("out", type=PATH)
+@click.option("--data", required=True, metavar="OUT", help="Data set of aligned clips: folder or URL.")
+@click.option("--unaligned", metavar="OUT", help="The same videos by lps-prep run --no-align.")
+@click.option("--source", metavar="DIR|URL", help="Root of the source videos, to show the whole frames, too.")
+@click.option("--clips", type=click.IntRange(min=1), default=3, show_default=True, help="Videos of each class.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws the videos.")
+def align(out: Path, data: str, unaligned: str | None, source: str | None, clips: int, seed: int) -> None:
+    """Draw faces with and without alignment: OUT/align.png.
+
+    Needs --unaligned, --source or both. With --source the whole frames are shown with the detector's box (dashed), its
+    points and the outline of the aligned face; without --unaligned the crop is then made here.
+
+    \b
+    Example:
+      lps-train figure align figs/ --data ffpp/ --source FaceForensics++/
+    """
+    from lps.model.figure_align import alignment_examples, draw_alignment, open_clips
+
+    if unaligned is None and source is None:
+        raise click.UsageError("there is nothing to compare with: give --unaligned, --source or both")
+    crops = None if unaligned is None else open_clips(unaligned, aligned=False)
+    examples = alignment_examples(open_clips(data, aligned=True), crops, clips, seed)
+    if source is not None:
+        from lps.cli.originals import with_originals
+
+        examples = with_originals(examples, data, source)
+    draw_alignment(examples, out)
+    click.echo(out / "align.png")

@@ -18,7 +18,7 @@ from lps.manifests.errors import RefusedError
 from lps.model.checkpoint import LoadedDetector
 from lps.model.clips import Batch, ReadOptions
 from lps.model.data import ClipData, with_labels
-from lps.model.figure_style import FAKE, REAL, figure
+from lps.model.figure_style import FAKE, REAL, figure, picture
 from lps.model.frames import frames_to_blocks
 from lps.model.plan import evaluation_plan
 from lps.model.reader import ClipReader, WorkOptions
@@ -28,6 +28,8 @@ Floats = NDArray[np.float64]
 Images = NDArray[np.uint8]
 PERPLEXITY = 30
 SHOWN_FRAMES = 6
+TIGHT = {"wspace": 0.04, "hspace": 0.06}
+"""Between pictures, in their sizes."""
 
 
 def _batches(loaded: LoadedDetector, data: ClipData) -> Iterator[Batch]:
@@ -70,25 +72,21 @@ def draw_feature_maps(
         rows.append((batch.frames[0].numpy(), z[:, picked].astype(np.float64), picked, int(batch.labels[0])))
     if not rows:
         raise RefusedError("no clip to show")
+    rows.sort(key=lambda row: row[3])
     n_blocks = len(rows[0][1])
     blocks = np.unique(np.linspace(0, n_blocks - 1, min(SHOWN_FRAMES, n_blocks)).astype(int))
-    with figure(out / "featmap.png", 1.1 * len(blocks) + 0.6, 2.2 * len(rows)) as drawn:
-        axes = drawn.subplots(2 * len(rows), len(blocks), squeeze=False)
+    with figure(out / "featmap.png", 1.1 * len(blocks) + 0.3, 2.2 * len(rows) + 0.4) as drawn:
+        axes = drawn.subplots(2 * len(rows), len(blocks), squeeze=False, gridspec_kw=TIGHT)
         for k, (frames, maps, picked, label) in enumerate(rows):
             for j, block in enumerate(blocks):
-                _panel(axes[2 * k][j], frames[block * len(frames) // n_blocks])
-                _panel(axes[2 * k + 1][j], maps[block], maps.min(), maps.max())
+                picture(axes[2 * k][j], frames[block * len(frames) // n_blocks])
+                picture(axes[2 * k + 1][j], maps[block], maps.min(), maps.max())
             axes[2 * k][0].set_ylabel("fake" if label else "real", color=FAKE if label else REAL)
-            axes[2 * k + 1][0].set_ylabel(f"channel {picked}")
+            axes[2 * k + 1][0].set_ylabel(f"channel {picked}", fontsize=8)
+        for ax, block in zip(axes[0], blocks, strict=True):
+            ax.set_title(f"block {block + 1}", fontsize=8)
     arrays: dict[str, Any] = {f"maps_{k}": row[1] for k, row in enumerate(rows)}
     np.savez_compressed(out / "featmap.npz", **arrays)
-
-
-def _panel(ax: Any, image: NDArray[Any], low: float | None = None, high: float | None = None) -> None:
-    ax.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="bilinear" if image.ndim == 2 else "antialiased")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.grid(visible=False)
 
 
 # ---- Figure 10 -------------------------------------------------------------------------------------------------------
@@ -183,12 +181,12 @@ def draw_failures(scores: Scores, data: ClipData, loaded: LoadedDetector, out: P
     clips = {
         batch.clip_ids[0]: batch for batch in _batches(loaded, chosen(data, [key_of[r["clip_id"]] for r in worst]))
     }
-    with figure(out / "failures.png", 1.1 * SHOWN_FRAMES + 1.4, 1.2 * len(worst)) as drawn:
-        axes = drawn.subplots(len(worst), SHOWN_FRAMES, squeeze=False)
+    with figure(out / "failures.png", 1.2 * SHOWN_FRAMES, 1.2 * len(worst)) as drawn:
+        axes = drawn.subplots(len(worst), SHOWN_FRAMES, squeeze=False, gridspec_kw=TIGHT)
         for line, row in zip(axes, worst, strict=True):
             frames = clips[row["clip_id"]].frames[0].numpy()
             for ax, k in zip(line, np.linspace(0, len(frames) - 1, SHOWN_FRAMES).astype(int), strict=True):
-                _panel(ax, frames[k])
+                picture(ax, frames[k])
             label = "fake" if row["label"] else "real"
             line[0].set_ylabel(f"{label}\np_fake {row['p_fake']:.2f}", color=FAKE if row["label"] else REAL, fontsize=7)
     return len(worst)
