@@ -48,7 +48,7 @@ figcaption .who { color: inherit; }
   .plots .card .who svg { width: 13px; margin-right: 3px; }
   .settings th, .settings td { overflow-wrap: break-word; min-width: 0; }
   .settings .digest { font-size: 7pt; overflow-wrap: anywhere; min-width: 24mm; }
-  tbody tr:first-child { break-before: avoid; } caption { padding: 4px 6px; }
+  .box { break-inside: avoid; } caption { padding: 4px 6px; }
   td .dim { font-size: 8pt; } svg.bar.span { width: 60px; }
 }
 """
