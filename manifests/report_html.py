@@ -24,7 +24,9 @@ def fill(template: str, style: str, **values: Any) -> str:
     env.globals["bar"] = bar
     env.filters["breakable"] = _breakable
     env.filters["coded"] = _coded
-    return env.from_string(template).render(style=Markup(style), **values)
+    page = env.from_string(template).render(style=Markup(style), **values)
+    # JSON can hold halves of characters, which no file can.
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def spelled(value: Any) -> str:
