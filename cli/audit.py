@@ -38,7 +38,7 @@ def _usage_ends_with_3() -> Iterator[None]:
     try:
         yield
     except click.UsageError as e:
-        e.exit_code = 3
+        vars(e)["exit_code"] = 3  # of this error alone; click declares it for the class
         raise
 
 

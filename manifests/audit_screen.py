@@ -137,7 +137,7 @@ def _misses(points: Floats, matrices: Floats, aspect: Floats, targets: Floats) -
         for x, y in zip(xs, ys, strict=True):
             across, down = a * x + b * y + c, d * x + e * y + f
             worst = np.maximum(worst, across * across + down * down)
-    return np.sqrt(worst)
+    return np.asarray(np.sqrt(worst), np.float64)
 
 
 def _targets(clips: pa.Table, template: Floats) -> Floats:
