@@ -5,7 +5,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from lps.model.losses import Contrast, Reduction, contrastive
 from lps.model.network import ContextNet, NetParams
@@ -13,6 +12,8 @@ from lps.model.predictor import Predictor, recall
 
 GAIN = 0.1
 """Orthogonal initialisation of aggregator and predictor in pretraining (MemDPC)."""
+ROWS_AT_A_TIME = 1024
+"""Of a score matrix that is only looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,7 @@ class PredictiveNet(ContextNet):
             raise ValueError(f"nothing to predict: {given} blocks of context in clips of {params.n_blocks} blocks")
         if pretrain.rollout == "recursive" and params.aggregator == "none":
             raise ValueError("recursive prediction needs an aggregator")
+        self.n_given = given
         self.network_pred = Predictor(self.n_context, self.n_feature, pretrain.n_slots)
         if pretrain.n_slots:
             self.mb = nn.Parameter(torch.randn(pretrain.n_slots, self.n_feature))
@@ -136,11 +138,36 @@ def pretrain_loss(predictions: list[Prediction], params: PretrainParams) -> Pret
     return PretrainLoss(torch.stack([c.loss for c in found]).sum(), found)
 
 
-def copy_baseline(z: Tensor, min_context: int) -> Contrast:
-    """Contrast each map with its predecessor: what a network that only copies would reach, forwards.
+def copy_baseline(z: Tensor, n_given: int) -> Contrast:
+    """Contrast each map after the first `n_given` with its predecessor: what mere copying would reach, forwards.
 
     Frames of consecutive blocks are much alike, so a good loss alone does not show that anything was learnt.
     """
-    b = len(z)
-    rows = F.relu(z).transpose(0, 1).permute(0, 1, 3, 4, 2).flatten(1, 3)
-    return contrastive(_by_clip(rows[min_context - 1 : -1], b), _by_clip(rows[min_context:], b))
+    rows = z.transpose(0, 1).permute(0, 1, 3, 4, 2).flatten(1, 3)
+    return contrastive(_by_clip(rows[n_given - 1 : -1], len(z)), _by_clip(rows[n_given:], len(z)))
+
+
+@torch.no_grad()
+def mistakes(found: Prediction) -> dict[str, Tensor]:
+    """Say what was taken for the right map, as shares of all rows; with top-1 they make 1.
+
+    `wrong_step` is the right place of the clip at another time, `wrong_place` another place of it, `wrong_clip` another
+    clip. The first is what pretraining is about; the others can be avoided by telling clips and places apart.
+    """
+    n_places = found.context.shape[-2] * found.context.shape[-1]
+    n_rows = len(found.predicted) // len(found.context)  # of a clip
+    own = torch.arange(len(found.predicted), device=found.predicted.device)
+    with torch.autocast(own.device.type, enabled=False):
+        parts = zip(found.predicted.split(ROWS_AT_A_TIME), own.split(ROWS_AT_A_TIME), strict=True)
+        best = torch.cat([_best(rows @ found.target.to(rows.dtype).t(), wanted) for rows, wanted in parts])
+    clip = best // n_rows != own // n_rows
+    place = ~clip & (best % n_places != own % n_places)
+    step = ~clip & ~place & (best != own)
+    return {f"wrong_{name}": kind.float().mean() for name, kind in (("step", step), ("place", place), ("clip", clip))}
+
+
+def _best(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Return the best candidate of each row, (Q,); in a tie with the wanted one the other, as top-1 counts it."""
+    own = scores.gather(1, wanted[:, None]).squeeze(1)
+    other, at = scores.scatter(1, wanted[:, None], -torch.inf).max(1)
+    return torch.where(other >= own, at, wanted)

@@ -18,7 +18,7 @@ from lps.model.detector import N_CLASSES, AggPart, Detector
 from lps.model.frames import frames_to_blocks
 from lps.model.losses import DistillParams, selective_distillation
 from lps.model.network import NetParams, build_encoder
-from lps.model.pretrainer import PredictiveNet, pretrain_loss
+from lps.model.pretrainer import PredictiveNet, copy_baseline, mistakes, pretrain_loss
 
 Values = dict[str, Tensor]
 
@@ -91,7 +91,8 @@ class PretrainStage(Stage):
     """Contrastive prediction, both directions; labels are not used.
 
     With global negatives, processes contrast equally many clips: where one has fewer, as in an epoch's last step, the
-    others leave out as many. Evaluation is each process on its own, since they need not be in step there.
+    others leave out as many. Evaluation is each process on its own, since they need not be in step there; it also says
+    what copying would reach, and what is taken for what.
     """
 
     def __init__(self, network: PredictiveNet, block_frames: int, *, channels_last: bool = False) -> None:
@@ -106,13 +107,17 @@ class PretrainStage(Stage):
             inputs = inputs[: _smallest(len(inputs), inputs.device)]
         else:
             params = replace(params, negatives="local")
-        predictions = self.network(self.blocks(inputs))
+        z = self.network.encode(self.blocks(inputs))
+        predictions = self.network.predict(z)
         found = pretrain_loss(predictions, params)
         values: Values = {}
         for name, contrast in zip(("forward", "backward"), found.directions, strict=False):
             values[f"loss_{name}"] = contrast.loss.detach()
             values[f"top1_{name}"] = contrast.top1
             values[f"top5_{name}"] = contrast.top5
+        if not self.training:
+            copied = copy_baseline(z, self.network.n_given)
+            values |= {"top1_copy": copied.top1, "loss_copy": copied.loss, **mistakes(predictions[0])}
         rows = len(predictions[0].predicted) if params.reduction == "sum" else 1
         chance = rows * math.log(found.directions[0].n_candidates)
         mean = found.total.detach() / len(found.directions)

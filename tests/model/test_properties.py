@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lps.model import pretrainer
 from lps.model.aggregator import ConvGRU
 from lps.model.detector import AggPart, Detector, HeadParams
 from lps.model.encoder import PixelEncoder, ResNet2d3d
 from lps.model.i3d import I3D
-from lps.model.losses import DistillParams, selective_distillation
+from lps.model.losses import DistillParams, contrastive, selective_distillation
 from lps.model.network import NetParams
 from lps.model.predictor import recall
-from lps.model.pretrainer import PredictiveNet, PretrainParams, copy_baseline, pretrain_loss
+from lps.model.pretrainer import Prediction, PredictiveNet, PretrainParams, copy_baseline, mistakes, pretrain_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -288,6 +289,30 @@ def test_copy_baseline_contrasts_a_map_with_the_one_before() -> None:
     assert still.top1.item() == 0  # all steps of a clip tie
     steps = torch.eye(N, dtype=torch.float64) + torch.eye(N, dtype=torch.float64).roll(1, 1)
     assert copy_baseline(20 * steps[None, :, :, None, None], 2).top1.item() == pytest.approx(1 / (N - 2))
+
+
+@pytest.mark.parametrize("at_a_time", [5, 1024])
+def test_mistakes_are_told_apart(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 2 clips, 3 steps and 4 places: each row looks for a candidate of which it is known what it is."""
+    monkeypatch.setattr(pretrainer, "ROWS_AT_A_TIME", at_a_time)
+    candidates = torch.eye(24)
+    row = torch.arange(24)
+    clip, step, place = row // 12, row // 4 % 3, row % 4
+    taken = {
+        "right": row,
+        "wrong_step": clip * 12 + (step + 1) % 3 * 4 + place,
+        "wrong_place": clip * 12 + (step + 1) % 3 * 4 + (place + 1) % 4,
+        "wrong_clip": (1 - clip) * 12 + step * 4 + place,
+    }
+    for kind, best in taken.items():
+        found = mistakes(Prediction(candidates[best], candidates, torch.zeros(2, 5, 2, 2)))
+        assert {name for name, share in found.items() if share == 1} == {kind} - {"right"}
+        assert sum(found.values()) == (kind != "right")
+    predicted, target = torch.randn(24, 6), torch.randn(24, 6)
+    target[3] = target[2]  # a tie is no success
+    shares = mistakes(Prediction(predicted, target, torch.zeros(2, 5, 2, 2)))
+    top1 = contrastive(predicted, target).top1
+    assert sum(shares.values(), top1).item() == pytest.approx(1)
 
 
 # ---- distillation --------------------------------------------------------------------------------------------------

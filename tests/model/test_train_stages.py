@@ -122,6 +122,10 @@ def test_pretraining_logs_both_directions(stages: dict[str, Path]) -> None:
     for direction in ("forward", "backward"):
         assert {f"loss_{direction}", f"top1_{direction}", f"top5_{direction}"} <= names
     assert {"share_of_chance", "grad_norm", "lr"} <= names
+    (validation, *_) = [r for r in read_log(stages["pretrain"] / "log.jsonl") if r["kind"] == "validation"]
+    assert {"loss_copy", "top1_copy", "share_of_chance"} <= set(validation)
+    shares = [validation[name] for name in ("top1_forward", "wrong_step", "wrong_place", "wrong_clip")]
+    assert sum(shares) == pytest.approx(1)
 
 
 def test_best_is_by_auc_for_detectors_and_by_loss_before(stages: dict[str, Path]) -> None:
