@@ -1,12 +1,13 @@
 """Forward and training step of the networks, beside the plain form of the reference: seconds and peak memory.
 
-    python benchmarks/model.py                      # CPU, 2 threads: 4 clips of 112 px, 2 clips of 224 px
+    python benchmarks/model.py                      # CPU, 2 threads: 4 clips of 112 px, one clip of 224 px
     python benchmarks/model.py --device cuda --batch 224:16
 
 Plain form (benchmarks/plain_form.py): Conv3d everywhere, a ConvGRU cell of three convolutions step by step, a predictor
 called for each step, scores by einsum. Both have the same weights and clips, and the same Adam. Each form runs in a
 fresh process of its own, whose largest resident size (VmHWM) is its peak memory; the two take turns, call by call, so
-that what else the machine does falls on both, and the smallest time of each counts.
+that what else the machine does falls on both, and the smallest time of each counts. Each row is also written to the
+standard error as it comes.
 
 On a GPU the encoder runs in bfloat16 with channels last, and the share of the GPU's peak is printed: floating-point
 operations of a call as PyTorch counts them (on a clip of 224 px 223.6 GFLOP forward for the encoder, and about three
@@ -16,6 +17,7 @@ times that for a training step).
 import argparse
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -238,10 +240,10 @@ def rows_of(what: str, plain: Measured, ours: Measured, peak_tflops: float | Non
 def main() -> None:
     """Run all cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", nargs="+", default=["112:4", "224:2"], metavar="PX:CLIPS")
+    parser.add_argument("--batch", nargs="+", default=["112:4", "224:1"], metavar="PX:CLIPS")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--calls", type=int, default=4)
+    parser.add_argument("--calls", type=int, default=3)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     args = parser.parse_args()
@@ -266,6 +268,7 @@ def main() -> None:
                 plain, ours = compare(cases, args.calls)
                 for row in rows_of(f"{task}, {mode}, {n_clips} x {px} px", plain, ours, peak):
                     table.add_row(*row)
+                    print(*row, sep=" | ", file=sys.stderr, flush=True)
     Console(width=140).print(table)
 
 
