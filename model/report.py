@@ -30,6 +30,7 @@ from lps.model.report_metrics import (
     auc_of,
     auc_text,
     by_title,
+    contradictions,
     data_views,
     judged,
     level_of,
@@ -109,7 +110,7 @@ def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence
     stamps, identity = identities(runs, found)
     notes = [*_notes(runs, evaluations, found), *picture_notes]
     notes += [("data", note) for note in (*place_notes, *gone)] if evaluations else []
-    names = list(dict.fromkeys(each.name for each in (*runs, *evaluations)))
+    names = list(dict.fromkeys([*(run.name for run in runs), *(each.name for each in evaluations)]))
     return PageView(
         verdict=_verdict(runs, evaluations, leaky),
         verdict_said=tuple(_said(runs, found, summary)),
@@ -270,6 +271,7 @@ def _notes(
                 yield each.evaluation.name, f"{each.title}: {count(each.entry.get(name))} {words}"
     for evaluation in evaluations:
         yield from ((evaluation.name, note) for note in evaluation.notes)
+    yield from contradictions(found)
     yield from (("comparison", line) for line in unlike(found))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lps.manifests.report_charts import Axis, histogram
-from lps.model.metrics import LEVEL, TITLES
+from lps.model.metrics import LEVEL, TITLES, point_values
 from lps.model.report_curves import colour, interval, roc_chart, roc_points
 from lps.model.report_errors import of_entry
 from lps.model.report_runs import Evaluation, Record, count, finite, mapping
@@ -86,11 +86,29 @@ def unlike(found: Sequence[Judged]) -> list[str]:
     return lines
 
 
+def contradictions(found: Sequence[Judged]) -> Iterator[tuple[str, str]]:
+    """Yield the names of evaluations whose scores give another AUC than their record, and what is wrong."""
+    for each in found:
+        cases, said = each.cases(), auc_of(each)[0]
+        if cases is None or said is None:
+            continue
+        computed = point_values(cases.labels, cases.p_fake)["auc"]
+        if isinstance(computed, str) or abs(computed - said) > 1e-6:
+            again = computed if isinstance(computed, str) else f"{computed:.3f}"
+            yield (
+                each.evaluation.name,
+                (
+                    f"{each.title}: scores.parquet and metrics.json do not belong together: AUC {again} by the one, "
+                    f"{said:.3f} by the other"
+                ),
+            )
+
+
 def level_of(evaluations: Sequence[Evaluation]) -> str:
     """Return the level of the intervals as a percentage."""
     requests = (mapping(mapping(evaluation.record.get("request")).get("bootstrap")) for evaluation in evaluations)
-    levels = {finite(request.get("level")) for request in requests} - {None}
-    return " / ".join(f"{level:.0%}" for level in sorted(levels or {LEVEL}) if level is not None).replace("%", " %")
+    levels = {level for request in requests if (level := finite(request.get("level"))) is not None}
+    return " / ".join(f"{level:.0%}" for level in sorted(levels or {LEVEL})).replace("%", " %")
 
 
 def data_views(found: Sequence[Judged]) -> tuple[DataView, ...]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -334,15 +336,10 @@ def trained(
 def spoilt_scores(folder: Path, target: Path) -> Path:
     """Copy an evaluation and turn its scores round, so that it has errors whatever the detector learnt."""
     shutil.copytree(folder, target)
-    record = json.loads((target / "metrics.json").read_bytes())
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     table = pq.read_table(target / "scores.parquet")
     wrong = pa.array([0.9 - 0.01 * k if label == 0 else 0.2 for k, label in enumerate(table["label"].to_pylist())])
     changed = table.set_column(table.column_names.index("p_fake"), table.schema.field("p_fake"), wrong.cast("float"))
     (target / "scores.parquet").write_bytes(scores_bytes(Scores(changed), {}))
-    (target / "metrics.json").write_bytes(pretty_json(record))
     return target
 
 
@@ -357,6 +354,8 @@ def test_a_real_run_has_its_errors_with_frames(trained: list[Path], tmp_path: Pa
     assert "evaluation of 'cls'" in page.text
     assert "2 of 2 epochs, 8 steps" in page.text
     assert "6 of 6 labelled clips are on the wrong side of 0.5; the 4 most confident errors." in page.text
+    assert "wrong: test/val: scores.parquet and metrics.json do not belong together: AUC 0.000 by the one" in page.text
+    assert "eval: test/val: scores.parquet" not in page.text
     section = page.text[page.text.index("wrong on test/val") :]
     assert "real , called fake , p_fake 0.9" in section
     assert "the same clip elsewhere: eval 0." in section
@@ -373,7 +372,7 @@ def test_frames_are_from_the_data_set_that_was_judged(trained: list[Path], tiny_
     wrong = spoilt_scores(trained[1], tmp_path / "wrong")
     page = checked(render_report([wrong]))
     index = json.loads((wrong / "metrics.json").read_bytes())["data"][0]["index_sha256"]
-    said = f"No frames: the data set that was judged, index {index[:12]}…, is not there; name it with --data."
+    said = f"No frames: the data set that was judged (index {index[:12]}…) was not found; name it with --data."
     assert said in page.text
     assert len(re.findall("called (?:real|fake) , p_fake [01]", page.text)) == 6
     assert not page.images()
