@@ -56,11 +56,13 @@ class TrainProgress:
             self._bars.update(self._task, note="validating")
         elif kind == "validation":
             shown = ", ".join(f"{name} {facts[name]:.4g}" for name in ("loss", "auc") if facts.get(name) is not None)
-            self._say(f"epoch {facts['epoch']}, step {facts['step']}: {shown}{' (best)' if facts['best'] else ''}")
+            found = f": {shown}{' (best)' if facts['best'] else ''}" if shown else ""  # nothing without validation
+            self._say(f"epoch {facts['epoch']}, step {facts['step']}{found}")
 
     def _begin(self, facts: dict[str, Any]) -> None:
         self._first, self._total = facts["step"], facts["n_steps"]
         self._began = monotonic()
+        self._loss = None  # of the run before, where a command has several
         going = f", going on from step {facts['step']}" if facts["resumed"] else ""
         self._say(
             f"{facts['stage']}: {facts['n_clips']} clips, {facts['n_parameters']:,} trainable parameters, "

@@ -72,6 +72,16 @@ def test_errors_are_one_line(
     assert says in result.stderr
 
 
+def test_interrupted_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lps.model.train.train", interrupted)
+    result = run("pretrain", "run", "--init", "random", "--data", "x")
+    assert result.exit_code == 130
+    assert result.stderr.split(": ", 1)[1] == "interrupted; the same command again goes on where this one was\n"
+
+
 def test_documented_settings_are_those_of_the_paper_preset() -> None:
     text = (ROOT / "docs" / "train.md").read_text()
     block = text.split("<!-- settings -->")[1].split("<!-- end of settings -->")[0]
@@ -117,6 +127,12 @@ def test_plain_lines_come_now_and_then(seconds: list[float], capsys: pytest.Capt
         "step 1000/1000 loss 0.5000, lr 1.0e-03, 45.00 steps/s, 0.0 min left",
         "epoch 2, step 12: loss 0.6123, auc 0.875 (best)",
     ]
+
+
+def test_end_of_an_epoch_without_validation(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainProgress() as progress:
+        progress.on_event("validation", {"step": 12, "epoch": 2, "best": True})
+    assert capsys.readouterr().err == "epoch 2, step 12\n"
 
 
 def test_terminals_get_a_bar(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
