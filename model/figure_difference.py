@@ -94,13 +94,18 @@ def draw_second_difference(
 
 
 def second_differences(recognizer: Recognizer, name: str, data: ClipData, seed: int) -> Patterns:
-    """Return the second difference of the maps of every sample's three frames. Raises as the reader does."""
+    """Return the second difference of the maps of every sample's three frames.
+
+    Raises as the reader does, and RefusedError where no sample of a class can be read.
+    """
     maps, labels, keys = [], [], []
     for frames, label, key in _triples(data, recognizer.image_px, seed):
         first, second, third = recognizer.semantic_maps(frames)
         maps.append(first - 2 * second + third)
         labels.append(label)
         keys.append(key)
+    if {*labels} != {0, 1}:
+        raise RefusedError(f"data set '{name}' has no readable clip of one class; look at it with lps-audit")
     return Patterns(recognizer, name, np.stack(maps), np.array(labels, np.int64), tuple(keys))
 
 

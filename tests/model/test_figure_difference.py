@@ -121,6 +121,13 @@ def test_one_class_alone_is_refused(make: "Maker", spec: "type[Spec]", tmp_path:
         draw_second_difference([POOLED], {"test": whole}, tmp_path)
 
 
+def test_a_class_that_cannot_be_read_is_refused(make: "Maker", specs: "list[Spec]") -> None:
+    spoil = {name: lambda members: members.pop("00.png") for name in ("r0", "r1", "r2")}
+    whole = open_whole(str(make.data_set([specs], spoil=spoil)))
+    with pytest.raises(RefusedError, match="'test' has no readable clip of one class"):
+        second_differences(POOLED, "test", whole, 0)
+
+
 # ---- statistics ------------------------------------------------------------------------------------------------------
 
 
