@@ -34,7 +34,6 @@ from lps.model.report_metrics import (
     data_views,
     judged,
     level_of,
-    rests_on_leak,
     unlike,
 )
 from lps.model.report_runs import Evaluation, Series, TrainingRun, count, finite, mapping, read_folders
@@ -100,8 +99,10 @@ def render_report(folders: Sequence[Path], data: Sequence[str] = (), n_errors: i
 
 
 def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence[str], n_errors: int) -> PageView:
-    found = judged(evaluations)
-    summary = (*(_run_line(run, runs) for run in runs), *(_evaluation_line(each, runs) for each in found))
+    tainted = _tainted(runs)
+    found = judged(evaluations, {run.best_sha256 for run in tainted.values()} - {""})
+    lines = [_run_line(run, runs, leaky=run.number in tainted) for run in runs]
+    summary = (*lines, *(_evaluation_line(each, runs) for each in found))
     leaky = tuple(dict.fromkeys(line.who.name for line in summary if LEAKY in line.marks))
     local, place_notes = recorded_places([mapping(run.config.get("data")) for run in runs])
     places, gone = find_places(data, local) if evaluations else ([], [])
@@ -161,7 +162,7 @@ def _said(runs: Sequence[TrainingRun], found: Sequence[Judged], summary: Sequenc
         yield f"Not finished: {', '.join(open_runs)}." if open_runs else "All runs are finished."
     for title, group in by_title(found).items():
         # A leaky split flatters, and other samples are another question: such figures are not ranked.
-        fair = [each for each in group if not rests_on_leak(each)]
+        fair = [each for each in group if not each.leaky]
         yield from (f"{title}: {line}" for line in (_ranked(fair) if not unlike(fair) else map(_alone, fair)))
 
 
@@ -182,10 +183,22 @@ def _alone(each: Judged) -> str:
     return f"AUC {auc_text(each)}, {each.evaluation.name} on {n_real:,} real and {n_fake:,} fake videos."
 
 
-def _run_line(run: TrainingRun, runs: Sequence[TrainingRun]) -> SummaryView:
+def _tainted(runs: Sequence[TrainingRun]) -> dict[int, TrainingRun]:
+    """Return by number the runs that learn from a leaky split set, and those that start from such runs."""
+    found = {run.number: run for run in runs if run.leaky}
+    for _ in runs:
+        digests = {run.best_sha256 for run in found.values()} - {""}
+        found |= {run.number: run for run in runs if _start(run) in digests}
+    return found
+
+
+def _start(run: TrainingRun) -> str:
+    return str(run.config.get("init_sha256") or "")
+
+
+def _run_line(run: TrainingRun, runs: Sequence[TrainingRun], *, leaky: bool) -> SummaryView:
     marks = [UNFINISHED if run.result is None else FINISHED]
-    if run.data:
-        marks += [stamp(run.leaky)] if run.leaky is not False else []
+    marks += [LEAKY] if leaky else [stamp(None)] if run.data and run.leaky is None else []
     wanted = mapping(mapping(run.config.get("preset")).get("train")).get("epochs")
     if run.stage == "svm":
         how_far = "fitted at once"
@@ -194,8 +207,7 @@ def _run_line(run: TrainingRun, runs: Sequence[TrainingRun]) -> SummaryView:
         how_far = f"{n_epochs} of {count(wanted)} epochs, {n_steps:,} steps"
     else:
         how_far = f"in epoch {run.log.last_epoch} of {count(wanted)}, {run.log.last_step:,} steps logged"
-    start = run.config.get("init_sha256")
-    parents = [f"'{other.name}'" for other in runs if start and other.best_sha256 == start]
+    parents = [f"'{other.name}'" for other in runs if other.best_sha256 and other.best_sha256 == _start(run)]
     init = str(run.config.get("init"))
     parents.append("random weights" if init == "random" else shown_place(init, PLACES["init"]))
     return SummaryView(
@@ -232,7 +244,7 @@ def _evaluation_line(each: Judged, runs: Sequence[TrainingRun]) -> SummaryView:
     of = [f"'{run.name}'" for run in runs if sha256 and run.best_sha256 == sha256]
     of.append(f"{checkpoint.get('stage')} {sha256[:12]}")
     known = isinstance(entry.get("leaky"), bool)
-    marks = [JUDGED, *([LEAKY] if rests_on_leak(each) else [] if known else [stamp(None)])]
+    marks = [JUDGED, *([LEAKY] if each.leaky else [] if known else [stamp(None)])]
     marks += [NOTES] if entry.get("notes") else []
     n_real, n_fake = each.n_videos
     return SummaryView(

@@ -1,6 +1,6 @@
 """Figures of evaluations for the trainer's page: tables with intervals, ROC curves, distributions of scores."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ class Judged:
     number: int
     """Entry of the evaluation's data."""
     title: str
+    leaky: bool
+    """A split set that is stamped leaky was judged or learnt from."""
 
     @property
     def entry(self) -> Record:
@@ -51,21 +53,21 @@ class Judged:
         return of_entry(self.evaluation.scores, self.number).cases().by_video()
 
 
-def judged(evaluations: Sequence[Evaluation]) -> list[Judged]:
-    """Return every evaluation on every data set; a name that one evaluation has twice gets a number."""
+def judged(evaluations: Sequence[Evaluation], leaky_sha256: Collection[str]) -> list[Judged]:
+    """Return every evaluation on every data set; a name that one evaluation has twice gets a number.
+
+    `leaky_sha256` are digests of checkpoints that are known to rest on a leaky split set.
+    """
     found = []
     for evaluation in evaluations:
         seen: dict[str, int] = {}
+        taught = evaluation.learnt_from.get("leaky") is True or str(evaluation.checkpoint.get("sha256")) in leaky_sha256
         for number, entry in enumerate(evaluation.data):
             name = str(entry.get("name") or f"data {number}")
             seen[name] = seen.get(name, 0) + 1
-            found.append(Judged(evaluation, number, name if seen[name] == 1 else f"{name} ({seen[name]})"))
+            title = name if seen[name] == 1 else f"{name} ({seen[name]})"
+            found.append(Judged(evaluation, number, title, taught or entry.get("leaky") is True))
     return found
-
-
-def rests_on_leak(each: Judged) -> bool:
-    """Tell whether the split set that was judged, or the one that was learnt from, is stamped leaky."""
-    return True in (each.entry.get("leaky"), each.evaluation.learnt_from.get("leaky"))
 
 
 def by_title(found: Sequence[Judged]) -> dict[str, list[Judged]]:

@@ -310,6 +310,21 @@ def test_leaky_splits_are_stamped_loudly(tmp_path: Path, where: str) -> None:
     assert ("section", {"class": "verdict bad", "id": "verdict"}) in page.tags
 
 
+def test_what_starts_from_a_leaky_run_is_leaky(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "pre", stage="pretrain", data={"leaky": True})]
+    for name in ("cls", "ssd"):
+        record = Checkpoint(stage="classify", config={"name": runs[-1].name}, data={}, network={}, progress={})
+        write_checkpoint(runs[-1] / "checkpoints/best.pt", record)
+        start = file_sha256(runs[-1] / "checkpoints/best.pt")
+        runs.append(write_run(tmp_path / name, config={"init": "x/best.pt", "init_sha256": start}))
+    judged = write_evaluation(tmp_path / "of-cls", made_scores(1))
+    checkpoint = {"sha256": file_sha256(runs[1] / "checkpoints/best.pt"), "learnt_from": {**IDENTITY, "prep": None}}
+    write_evaluation(judged, made_scores(1), record={"checkpoint": checkpoint})
+    clean = write_run(tmp_path / "clean")
+    page = checked(render_report([*reversed(runs), judged, clean]))
+    assert "✕ LEAKY SPLIT below ssd, cls, pre, of-cls: the split set" in page.text
+
+
 def test_plain_shards_have_no_stamp(tmp_path: Path) -> None:
     page = checked(render_report([write_run(tmp_path / "cls", data={"leaky": None, "index_sha256": ""})]))
     assert "? no stamp" in page.text
