@@ -1,6 +1,6 @@
 """lps-train experiment: every table of the paper as a command."""
 
-import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +9,8 @@ import click
 from lps.manifests.errors import RefusedError
 
 if TYPE_CHECKING:
-    from lps.model.experiments import Result
     from lps.model.lab import Lab
+    from lps.model.results import Result
 
 NAMES = ("table1", "cross", "align", "variants", "sweep", "ablate", "efficiency")
 
@@ -38,7 +38,7 @@ def experiment(name: str, out: Path, **asked: Any) -> None:
     variants    I3D encoder, support vector machine           (Table 4)
     sweep       lambda and T of the distillation              (Table 5)
     ablate      without encoder, aggregator, memory bank      (Figure 8)
-    efficiency  time of each module                           (section 4.5)
+    efficiency  time of each module, needs no data            (section 4.5)
 
     Call the data sets ffpp, dfdc and celebdf to have the paper's figures beside them. Experiments with the same OUT
     share their runs. Writes OUT/NAME/result.json, result.md and result.png.
@@ -53,9 +53,6 @@ def experiment(name: str, out: Path, **asked: Any) -> None:
 
     with TrainProgress() as progress:
         lab = _lab(out, progress.on_event, asked)
-        if name == "efficiency":
-            click.echo(_efficiency(lab))
-            return
         result = run_experiment(name, lab)
     draw_table(result, out / name / "result.png", smoke=lab.smoke)
     _show(result, smoke=lab.smoke)
@@ -84,63 +81,14 @@ def _show(result: "Result", *, smoke: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lps.model.experiments import shown
+    from lps.model.results import table_of
 
-    table = Table("model", "trained on", "judged on", title=f"{result.item}{' (smoke size)' if smoke else ''}")
-    for metric in result.metrics:
-        table.add_column(f"{metric} % [95 %]")
-        table.add_column("paper")
-    for row in result.rows:
-        cells = [row.name + (" (cited)" if row.cited else ""), row.trained_on or "-", row.data]
-        for metric in result.metrics:
-            value = row.values.get(metric)
-            cells += [shown(value), "-" if value is None or value.paper is None else f"{value.paper:.2f}"]
+    heads, rows = table_of(result)
+    table = Table(*heads, title=f"{result.item}{' (smoke size)' if smoke else ''}")
+    for cells in rows:
         table.add_row(*cells)
-    console = Console(width=None if len(result.metrics) == 1 else 150)
+    # A file or a pipe gets full lines, however narrow the terminal that started us.
+    console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     for note in result.notes:
-        console.print(note)
-
-
-def _efficiency(lab: "Lab") -> str:
-    """Time the modules, write result.json and result.md, and return the table."""
-    import torch
-
-    from lps.manifests.canonical import pretty_json
-    from lps.model import paper
-    from lps.model.checkpoint import code_version
-    from lps.model.efficiency import VIDEO_FRAMES, time_modules
-
-    preset = lab.configuration("classify")
-    cuda = torch.cuda.is_available() and preset.run.device != "cpu"
-    device = torch.device("cuda" if cuda else "cpu")
-    timings = time_modules(preset, device, 3 if lab.smoke else 20, bf16=preset.run.precision == "bf16")
-    where = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
-    lines = [
-        f"# Efficiency: one video of {VIDEO_FRAMES} frames on {where}",
-        "",
-        "| module | median ms | p95 ms | ms per frame | paper's ms (Titan Xp) |",
-        "|---|---|---|---|---|",
-    ]
-    for timing in timings:
-        cited = paper.EFFICIENCY_MS[timing.module]
-        lines.append(
-            f"| {timing.module} | {1000 * timing.median_s:.1f} | {1000 * timing.p95_s:.1f} | "
-            f"{timing.per_frame_ms:.3f} | {cited} |"
-        )
-    lines += [
-        "",
-        "The localizer is timed by `benchmarks/prep.py` on real videos; the paper prints "
-        f"{paper.EFFICIENCY_MS['localizer']} ms, 0.18 ms per frame, which cannot be a detection on every frame.",
-        "",
-    ]
-    folder = lab.out / "efficiency"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.md").write_text("\n".join(lines))
-    record = {
-        "experiment": "efficiency", "device": where, "smoke": lab.smoke, "code": code_version(),
-        "modules": {t.module: {"median_s": t.median_s, "p95_s": t.p95_s, "n_runs": t.n_runs} for t in timings},
-        "preset": preset.record(),
-    }  # fmt: skip
-    (folder / "result.json").write_bytes(pretty_json(json.loads(json.dumps(record))))
-    return "\n".join(lines)
+        console.print(note, highlight=False, markup=False)

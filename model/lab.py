@@ -1,19 +1,26 @@
 """The bench that experiments share: trained networks by data set and variant, made once and then reused.
 
 OUT/runs/<data set>/<variant>/{encoder,pretrain,classify,random,svm,distill…}   one folder a run, as `lps-train` makes
-OUT/evals/<model>/<data sets>                                                    one folder an evaluation
+OUT/runs/<data set>/lps/maps                                                     feature maps that distillations share
+OUT/evals/<model>/<data set>-<split>                                             one folder an evaluation
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lps.manifests.canonical import canonical_json, sha256_hex
+from lps.manifests.errors import RefusedError
 from lps.model.checkpoint import load_detector
 from lps.model.evaluate import EvaluateOptions, evaluate
-from lps.model.presets import Preset, StageName, preset_for
-from lps.model.setup import RANDOM, Sources
+from lps.model.presets import STAGES, Preset, StageName, preset_for
+from lps.model.run_folder import deciding
+from lps.model.setup import RANDOM, Sources, data_identity, open_split
 from lps.model.train import Job, train
+
+SPLITS = ("train", "val", "test")
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "lps": {},
@@ -42,6 +49,10 @@ class DataSet:
 
     name: str
     location: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):  # it becomes the name of a folder
+            raise RefusedError(f"'{self.name}' cannot name a data set; use letters, digits, dots and dashes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +83,49 @@ class Lab:
             val_split="val" if split == "train" else None,
         )  # fmt: skip
 
-    def run(self, data: DataSet, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> Path:
-        """Train a stage, or find it trained, in runs/<data set>/<name>; returns its best checkpoint."""
-        out = self.out / "runs" / data.name / name
-        self.on_event("note", {"text": f"{data.name}: {name}"})
-        job = Job(
-            stage=stage, out=out, sources=self.sources(data), preset=self.configuration(stage, *changes), init=init,
-            seed=self.seed,
+    def config_sha256(self) -> str:
+        """Return the SHA-256, in hex, of all settings that decide results."""
+        stages = {stage: deciding({"preset": self.configuration(stage).record()}) for stage in STAGES}
+        return sha256_hex(canonical_json(stages))
+
+    def identity(self, data: DataSet) -> dict[str, Any]:
+        """Return what results say about a data set: its index, split set and stamp, preparation, and samples."""
+        opened = {split: open_split(self.sources(data, split), split) for split in SPLITS}
+        found = data_identity(self.sources(data), opened["train"])
+        facts = {
+            **{name: found[name] for name in ("index_sha256", "split_set", "leaky", "datasets")},
+            "prep_sha256": sha256_hex(canonical_json(found["prep"])) if found["prep"] else None,
+            "samples_sha256": {split: each.digest() for split, each in opened.items()},
+        }
+        return {**facts, "sha256": sha256_hex(canonical_json(facts))}
+
+    def job(self, data: DataSet, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> Job:
+        """Return the training of a stage in runs/<data set>/<name>."""
+        return Job(
+            stage=stage, out=self.out / "runs" / data.name / name, sources=self.sources(data),
+            preset=self.configuration(stage, *changes), init=init, seed=self.seed,
         )  # fmt: skip
-        result = train(job, self.on_event)
-        return out / str(result["checkpoint"])
+
+    def trained(self, job: Job) -> Path:
+        """Train a stage, or find it trained; returns its best checkpoint."""
+        result = train(job, self._told(job))
+        return job.out / str(result["checkpoint"])
+
+    def _told(self, job: Job) -> OnEvent:
+        """Return a receiver of a run's events that first says which run it is; of finished ones it says nothing."""
+        named: list[str] = []
+
+        def on_event(kind: str, facts: dict[str, Any]) -> None:
+            if not named and not facts.get("already"):
+                named.append(job.out.relative_to(self.out).as_posix())
+                self.on_event("note", {"text": named[0]})
+            self.on_event(kind, facts)
+
+        return on_event
+
+    def run(self, data: DataSet, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> Path:
+        """Return the best checkpoint of a stage, trained if it is not there."""
+        return self.trained(self.job(data, name, stage, init, *changes))
 
     def pretrained(self, data: DataSet, variant: str = "lps") -> Path:
         """Return the pretraining checkpoint of a variant; I3D goes through stage 0 first."""
@@ -98,37 +142,42 @@ class Lab:
         """Return LPS_ri: the same network, not pretrained."""
         return self.run(data, "lps/random", "classify", RANDOM)
 
-    def distilled(self, data: DataSet, weight: float | None = None, temperature: float | None = None) -> Path:
-        """Return LPS_ssd, or a member of Table 5's sweep. All of them share one cache of feature maps."""
-        teacher = str(self.detector(data))
-        if weight is None or temperature is None:
-            return self.run(data, "lps/distill", "distill", teacher)
+    def distilled(self, data: DataSet) -> Path:
+        """Return LPS_ssd."""
+        return self.run(data, "lps/distill", "distill", str(self.detector(data)), self._shared_maps(data))
+
+    def sweep_job(self, data: DataSet, weight: float, temperature: float) -> Job:
+        """Return the distillation with another lambda and T. All of them share one cache of feature maps."""
         change = {"distill": {"weight": weight, "temperature": temperature}}
-        return self.run(data, f"lps/sweep/lambda-{weight:g}-T-{temperature:g}", "distill", teacher, change)
+        name = f"lps/sweep/lambda-{weight:g}-T-{temperature:g}"
+        return self.job(data, name, "distill", str(self.detector(data)), self._shared_maps(data), change)
+
+    def _shared_maps(self, data: DataSet) -> dict[str, Any]:
+        chosen = self.configuration("distill").run.maps_folder
+        return {"run": {"maps_folder": chosen or str(self.out / "runs" / data.name / "lps" / "maps")}}
 
     def svm(self, data: DataSet) -> Path:
         """Return LPS_c: a support vector machine on the contexts of LPS."""
         from lps.model.svm import train_svm
 
-        out = self.out / "runs" / data.name / "lps" / "svm"
-        job = Job(
-            stage="classify", out=out, sources=self.sources(data), preset=self.configuration("classify"),
-            init=str(self.detector(data)), seed=self.seed,
-        )  # fmt: skip
-        best = out / "checkpoints" / "best.pt"
-        if not best.exists():
-            train_svm(job)
-        return best
+        job = self.job(data, "lps/svm", "classify", str(self.detector(data)))
+        return job.out / str(train_svm(job)["checkpoint"])
 
-    def judged(self, checkpoint: Path, data: Sequence[DataSet], split: str = "test") -> list[dict[str, Any]]:
-        """Evaluate on the data sets, or find it done; returns one record each, as in metrics.json."""
+    def judged(self, checkpoint: Path, data: DataSet) -> dict[str, Any]:
+        """Evaluate on the test split of a data set, or find it done; returns what metrics.json says."""
         run = checkpoint.parents[1].relative_to(self.out / "runs").as_posix().replace("/", "-")
-        out = self.out / "evals" / run / ("-".join(d.name for d in data) + f"-{split}")
-        options = EvaluateOptions(n_workers=0 if self.smoke else 2, device="cpu" if self.smoke else "auto")
-        record = evaluate(
-            load_detector(checkpoint), [self.sources(d, split) for d in data], out, options, self.on_event
+        how = self.configuration("classify").run
+        options = EvaluateOptions(
+            n_workers=how.workers, device=how.device, bf16=how.precision == "bf16", max_bad_share=how.max_bad_share
         )
-        return list(record["data"])
+        out = self.out / "evals" / run / f"{data.name}-test"
+
+        def on_event(kind: str, facts: dict[str, Any]) -> None:
+            if kind == "data":
+                kind, facts = "note", {"text": f"judging {run} on {data.name}: {facts['n_clips']} clips"}
+            self.on_event(kind, facts)
+
+        return evaluate(load_detector(checkpoint), [self.sources(data, "test")], out, options, on_event)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,18 +127,23 @@ def selective_distillation(student: Tensor, teacher: Tensor, labels: Tensor, par
     """
     with torch.autocast(student.device.type, enabled=False):
         exact = torch.float64 if student.dtype == torch.float64 else torch.float32
-        s, t = student.to(exact), teacher.detach().to(exact)
-        hard = F.cross_entropy(s, labels)
-        temperature = params.temperature
-        log_t = F.log_softmax(t / temperature, 1)
-        log_s = F.log_softmax(s / temperature if params.soften == "both" else s, 1)
-        p, log_p, log_q = log_t.exp(), log_t, log_s
-        if params.direction == "student_teacher":
-            p, log_p, log_q = log_s.exp(), log_s, log_t
-        divergence = (p * (log_p - log_q)).sum(1)
-        selected = t.argmax(1) == labels
+        hard = F.cross_entropy(student.to(exact), labels)
+        soft, selected = soft_terms(student, teacher, labels, params)
         count = selected.sum().clamp(min=1) if params.normaliser == "selected" else len(labels)
-        soft = (divergence * selected).sum() / count
-        if params.t_squared:
-            soft = soft * temperature**2
-        return params.weight * hard + (1 - params.weight) * soft
+        return params.weight * hard + (1 - params.weight) * soft.sum() / count
+
+
+def soft_terms(student: Tensor, teacher: Tensor, labels: Tensor, params: DistillParams) -> tuple[Tensor, Tensor]:
+    """Return the divergence of every clip, (B,) and 0 where the teacher is wrong, and where it is right, (B,) bool."""
+    exact = torch.float64 if student.dtype == torch.float64 else torch.float32
+    s, t = student.to(exact), teacher.detach().to(exact)
+    temperature = params.temperature
+    log_t = F.log_softmax(t / temperature, 1)
+    log_s = F.log_softmax(s / temperature if params.soften == "both" else s, 1)
+    p, log_p, log_q = log_t.exp(), log_t, log_s
+    if params.direction == "student_teacher":
+        p, log_p, log_q = log_s.exp(), log_s, log_t
+    divergence = (p * (log_p - log_q)).sum(1)
+    selected = t.argmax(1) == labels
+    scale = temperature**2 if params.t_squared else 1.0
+    return scale * divergence * selected, selected

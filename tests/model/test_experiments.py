@@ -1,18 +1,28 @@
 """Experiments: run what is missing, put the paper's figures beside ours, and write what they say."""
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
+from lps.cli.experiment import NAMES
 from lps.cli.train import main
 from lps.manifests.errors import RefusedError
 from lps.model import paper
-from lps.model.experiments import EXPERIMENTS, Result, Row, Value, align, markdown, run_experiment
-from lps.model.lab import DataSet, Lab, merged
+from lps.model.efficiency import MODULES
+from lps.model.experiments import EXPERIMENTS, align, run_experiment
+from lps.model.lab import SMOKE, DataSet, Lab, merged
+from lps.model.losses import DistillParams, selective_distillation
+from lps.model.results import Result, Row, Value, markdown
+from lps.model.sweep import _metrics, over_videos
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec
@@ -73,9 +83,9 @@ def test_a_second_run_trains_nothing(lab: Lab) -> None:
 
 def test_experiments_share_their_runs(lab: Lab) -> None:
     run_experiment("table1", lab)
-    before = set((lab.out / "runs").rglob("best.pt"))
+    before = set(lab.out.rglob("best.pt")) | set(lab.out.rglob("metrics.json"))
     result = run_experiment("cross", lab)
-    assert set((lab.out / "runs").rglob("best.pt")) == before
+    assert set(lab.out.rglob("best.pt")) | set(lab.out.rglob("metrics.json")) == before
     assert [(row.name, row.trained_on, row.data) for row in result.rows] == [
         ("LPS", "celebdf", "celebdf"),
         ("LPS_ssd", "celebdf", "celebdf"),
@@ -84,8 +94,40 @@ def test_experiments_share_their_runs(lab: Lab) -> None:
 
 
 def test_the_sweep_makes_one_cache_of_feature_maps(lab: Lab) -> None:
-    result = run_experiment("sweep", lab)
+    told: list[str] = []
+    result = run_experiment("sweep", replace(lab, on_event=lambda kind, facts: told.append(str(facts.get("text")))))
     assert names(result) == ["lambda 0.1, T 1", "lambda 0.7, T 1", "lambda 1, T 1", "lambda 0.7, T 10"]
+    folders = {path.parent.parent.relative_to(lab.out).as_posix() for path in lab.out.rglob("maps.json")}
+    assert folders == {"runs/celebdf/lps/maps"}
+    assert told.count("feature maps of 6 clips were made") == told.count("feature maps of 4 clips were made") == 1
+
+
+def test_the_sweep_gives_the_losses_that_validation_gave(lab: Lab) -> None:
+    for row in run_experiment("sweep", lab).rows:
+        run = re.sub(r"lambda (.*), T (.*)", r"lambda-\1-T-\2", row.name)
+        last = json.loads((lab.out / f"runs/celebdf/lps/sweep/{run}/result.json").read_bytes())["last"]
+        assert row.values["loss_val"].value == pytest.approx(last["loss"], abs=2e-6)
+        assert row.values["cross_entropy_val"].value == pytest.approx(last["cross_entropy"], abs=2e-6)
+        assert row.values["auc_val"].value == pytest.approx(100 * last["auc"])
+        assert row.values["loss_val"].paper in {*paper.TABLE5_LAMBDA.values(), *paper.TABLE5_T.values()}
+    assert row.values["loss_val"].paper == paper.TABLE5_T[10]
+
+
+@pytest.mark.parametrize(("normaliser", "soften"), [*product(("batch", "selected"), ("teacher", "both"))])
+def test_losses_of_the_sweep_are_those_of_training(
+    normaliser: Literal["batch", "selected"], soften: Literal["teacher", "both"]
+) -> None:
+    student, teacher = torch.randn((2, 9, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
+    params = DistillParams(weight=0.3, temperature=2.0, t_squared=True, normaliser=normaliser, soften=soften)
+    found = _metrics(student, teacher, labels, np.array([0, 0, 1, 3, 2, 3, 0, 1, 1]), params)
+    assert found["loss"].value == pytest.approx(float(selective_distillation(student, teacher, labels, params)))
+
+
+def test_videos_are_drawn_whole() -> None:
+    sums = np.array([[30.0, 3.0], [1.0, 1.0]])  # three clips of 10, and one of 1
+    found = over_videos(lambda total: total[..., 0] / total[..., 1], sums)
+    assert (found.value, found.low, found.high) == (31 / 4, 1.0, 10.0)
 
 
 def test_ablations_change_one_part_each(lab: Lab) -> None:
@@ -114,6 +156,45 @@ def test_no_data_set_is_refused(tmp_path: Path) -> None:
         run_experiment("table1", Lab(out=tmp_path, data=()))
 
 
+def test_torchrun_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RefusedError, match="^an experiment is run by one process"):
+        run_experiment("table1", lab)
+
+
+def test_runs_that_were_trained_before_are_taken(lab: Lab, tmp_path: Path) -> None:
+    run, settings = lab.out / "runs/celebdf/lps/pretrain", tmp_path / "smoke.toml"
+    tables = {name: value for name, value in SMOKE.items() if isinstance(value, dict)}
+    lines = [f"image_px = {SMOKE['image_px']}"]
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    settings.write_text("\n".join(lines))
+    asked = ["pretrain", str(run), "--data", lab.data[0].location, "--init", "random", "--preset", "small"]
+    done = CliRunner().invoke(main, [*asked, "--config", str(settings)])
+    assert done.exit_code == 0, done.output
+    before = (run / "checkpoints/best.pt").stat().st_mtime_ns
+    run_experiment("table1", lab)
+    assert (run / "checkpoints/best.pt").stat().st_mtime_ns == before
+
+
+def test_the_record_names_settings_data_and_seed(lab: Lab) -> None:
+    def record(lab: Lab) -> dict[str, Any]:
+        run_experiment("table1", lab)
+        return dict(json.loads((lab.out / "table1/result.json").read_bytes()))
+
+    first = record(lab)
+    assert record(lab) == first
+    facts = first["data"]["celebdf"]
+    assert first["seed"] == 0
+    assert facts["leaky"] is False
+    assert set(facts["samples_sha256"]) == {"train", "val", "test"}
+    assert all(len(digest) == 64 for digest in (first["config_sha256"], facts["sha256"], facts["index_sha256"]))
+    assert all(len(row["checkpoint_sha256"]) == 64 for row in first["rows"] if not row["cited"])
+    other = replace(lab, settings={"train": {"lr": 0.5}})
+    assert other.config_sha256() != first["config_sha256"]
+    assert replace(lab, settings={"run": {"workers": 7}}).config_sha256() == first["config_sha256"]
+
+
 def test_the_command_writes_json_markdown_and_picture(prepared: Callable[[], str], tmp_path: Path) -> None:
     out = tmp_path / "lab"
     asked = ["experiment", "table1", str(out), "--data", f"ours={prepared()}", "--preset", "small", "--smoke"]
@@ -127,12 +208,30 @@ def test_the_command_writes_json_markdown_and_picture(prepared: Callable[[], str
     assert [row["name"] for row in record["rows"]] == ["LPS_ri", "LPS", "LPS_ssd"]  # no cited figure for "ours"
 
 
-def test_efficiency_times_every_module(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["experiment", "efficiency", str(tmp_path), "--preset", "small", "--smoke"])
+def test_efficiency_times_every_module_once(tmp_path: Path) -> None:
+    asked = ["experiment", "efficiency", str(tmp_path), "--preset", "small", "--smoke"]
+    result = CliRunner().invoke(main, asked)
     assert result.exit_code == 0, result.output
-    record = json.loads((tmp_path / "efficiency/result.json").read_bytes())
-    assert set(record["modules"]) == set(paper.EFFICIENCY_MS) - {"localizer"}
-    assert all(facts["median_s"] > 0 for facts in record["modules"].values())
+    folder = tmp_path / "efficiency"
+    record = json.loads((folder / "result.json").read_bytes())
+    rows = {row["name"]: row for row in record["rows"]}
+    assert set(rows) == set(paper.EFFICIENCY_MS)
+    for name, row in rows.items():
+        assert row["values"]["ms"]["paper"] == paper.EFFICIENCY_MS[name]
+        assert row["cited"] == (name == "localizer")
+    for name in MODULES:
+        ms = rows[name]["values"]["ms"]
+        assert 0 < ms["low"] <= ms["value"] <= ms["high"]
+        assert rows[name]["values"]["ms_frame"]["value"] == pytest.approx(ms["value"] / 180)
+    assert (folder / "result.png").read_bytes().startswith(b"\x89PNG")
+
+    kept = json.loads((folder / "timings.json").read_bytes())
+    kept["timings"] = kept["timings"][:2]
+    (folder / "timings.json").write_text(json.dumps(kept))
+    assert CliRunner().invoke(main, asked).exit_code == 0
+    again = json.loads((folder / "timings.json").read_bytes())["timings"]
+    assert [timing["module"] for timing in again] == list(MODULES)
+    assert again[:2] == kept["timings"]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +239,7 @@ def test_efficiency_times_every_module(tmp_path: Path) -> None:
     [
         (["nonsense"], "must be NAME=OUT, got 'nonsense'"),
         (["a=x", "a=y"], "two data sets have the same name"),
+        (["../a=x"], "'../a' cannot name a data set"),
     ],
 )
 def test_names_of_data_sets_are_checked(tmp_path: Path, data: list[str], message: str) -> None:
@@ -151,14 +251,24 @@ def test_names_of_data_sets_are_checked(tmp_path: Path, data: list[str], message
 
 def test_markdown_puts_the_paper_beside_ours() -> None:
     row = Row(
-        name="LPS", data="ffpp", trained_on="ffpp", values={"auc": Value(value=88.5, low=80.0, high=95.25, paper=99.93)}
-    )
-    text = markdown(Result(experiment="table1", item="Table 1", rows=(row,), metrics=("auc",)))
-    assert "| LPS | ffpp | ffpp | 88.50 [80.00, 95.25] | 99.93 |" in text
+        name="LPS", data="ffpp", trained_on="ffpp",
+        values={"auc": Value(value=88.5, low=80.0, high=95.25, paper=99.93), "recall": Value(value=50.0)},
+    )  # fmt: skip
+    text = markdown(Result(experiment="table1", item="Table 1", rows=(row,), metrics=("auc", "recall")))
+    assert "| model | trained on | judged on | AUC % [95 %] | paper | recall % |" in text
+    assert "| LPS | ffpp | ffpp | 88.50 [80.00, 95.25] | 99.93 | 50.00 |" in text
 
 
 def test_every_experiment_says_which_item_of_the_paper_it_is() -> None:
-    assert all(make.__doc__ and ("Table" in make.__doc__ or "Figure" in make.__doc__) for make in EXPERIMENTS.values())
+    assert tuple(EXPERIMENTS) == NAMES
+    assert all(make.__doc__ and re.match("Table|Figure|Efficiency", make.__doc__) for make in EXPERIMENTS.values())
+
+
+def test_a_leaky_split_set_is_named_in_the_result(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lab, "identity", lambda self, data: {"leaky": True})
+    monkeypatch.setitem(EXPERIMENTS, "table1", lambda lab: Result(experiment="", item="", rows=(), metrics=()))
+    run_experiment("table1", lab)
+    assert "split set of celebdf is stamped leaky" in (lab.out / "table1/result.md").read_text()
 
 
 def test_settings_merge_by_name() -> None:
@@ -173,3 +283,62 @@ def test_published_tables_agree_with_each_other() -> None:
         assert paper.TABLE1["LPS"][k] == paper.TABLE2["LPS", name, name][0]
         assert paper.TABLE1["LPS_ssd"][k] == paper.TABLE2["LPS_ssd", name, name][0]
     assert paper.TABLE4["LPS"] == paper.TABLE2["LPS", "celebdf", "celebdf"]
+
+
+# ---- the paper's own figures -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def printed(shared: Callable[[str], Path]) -> list[list[str]]:
+    """Return the lines of the paper, cut at tabs and without its marks."""
+    text = re.sub(r"</?\w+>", "", shared("paper.txt").read_text())
+    return [line.split("\t") for line in text.splitlines()]
+
+
+def numbers(line: list[str]) -> list[float | None]:
+    """Return the cells after the first as numbers; a dash is None, gains in brackets are left out."""
+    cells = [re.sub(r" ?\(.*\)", "", cell) for cell in line[1:]]
+    return [None if cell == "\u2014" else float(cell) for cell in cells if re.fullmatch(r"\u2014|[\d.]+", cell)]
+
+
+def one(printed: list[list[str]], pattern: str) -> list[str]:
+    (found,) = [line for line in printed if re.fullmatch(pattern, line[0]) and len(line) > 2]
+    return found
+
+
+@pytest.mark.parametrize("name", [*paper.TABLE1_BASELINES, *paper.TABLE1])
+def test_table_1_is_cited_as_printed(printed: list[list[str]], name: str) -> None:
+    stem = re.escape(name.split(" (")[0]).replace("FD2Net", "FD 2 Net").replace("_", "")
+    line = one(printed, rf"{stem} \[\d+\]" if name in paper.TABLE1_BASELINES else f"Our {stem}")
+    assert numbers(line) == list({**paper.TABLE1_BASELINES, **paper.TABLE1}[name])
+    assert line[-1][-5:] == (f" {name[-5:-1]}" if name in paper.TABLE1_BASELINES else "\u2014")
+
+
+def test_the_other_tables_are_cited_as_printed(printed: list[list[str]]) -> None:
+    rows = [line for line in printed if len(line) == 5 and all("/" in cell for cell in line[2:])]
+    pairs = [[[float(x) for x in cell.split("/")] for cell in row[2:]] for row in rows]
+    found = {
+        (model, trained, judged): tuple(pair[k] for pair in pairs[3 * i + j])
+        for k, model in enumerate(("LPS", "LPS_ssd"))
+        for i, trained in enumerate(paper.DATA_SETS)
+        for j, judged in enumerate(paper.DATA_SETS)
+    }
+    assert found == paper.TABLE2
+    for kind, name in (("aligned", "with"), ("unaligned", "without")):
+        figures = numbers(one(printed, name))
+        assert figures == [x for data in paper.DATA_SETS for x in paper.TABLE3[kind, data]]
+    for name, values in paper.TABLE4.items():
+        assert tuple(numbers(one(printed, name.replace("_", "")))) == values
+    losses = [line[2:] for line in printed if len(line) > 1 and line[1] == "Loss"]
+    assert [[float(x) for x in line] for line in losses] == [
+        [*paper.TABLE5_LAMBDA.values()],
+        [*paper.TABLE5_T.values()],
+    ]
+
+
+def test_efficiency_is_cited_as_printed(printed: list[list[str]]) -> None:
+    text = " ".join(line[0] for line in printed)
+    ms = paper.EFFICIENCY_MS
+    first = [ms[name] for name in ("localizer", "encoder", "aggregator", "classifier")]
+    assert f"{first[0]}, {first[1]}, {first[2]}, and {first[3]} ms for the localizer, encoder, aggregator" in text
+    assert f"{ms['predictor']} ms in inferring a video and {ms['memory update']} ms in updating the memory bank" in text

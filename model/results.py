@@ -1,0 +1,127 @@
+"""What an experiment gives: rows of figures with intervals, the paper's beside them, and their form as Markdown."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How a figure is headed and written."""
+
+    title: str
+    digits: int = 2
+
+
+HEADS: dict[str, Head] = {
+    "auc": Head("AUC %"),
+    "recall": Head("recall %"),
+    "precision": Head("precision %"),
+    "loss_val": Head("L_ssd, val", 3),
+    "cross_entropy_val": Head("cross entropy, val", 3),
+    "auc_val": Head("AUC %, val"),
+    "loss_train": Head("L_ssd, train", 3),
+    "cross_entropy_train": Head("cross entropy, train", 3),
+    "auc_train": Head("AUC %, train"),
+    "ms": Head("ms per video"),
+    "ms_frame": Head("ms per frame", 4),
+    "ms_p95": Head("ms per video, 95th percentile"),
+}
+"""Every figure that an experiment gives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """One figure with its 95 % interval, in the unit of its head; None where it is not defined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    paper: float | None = None
+    """What the paper prints for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of a table."""
+
+    name: str
+    data: str
+    """Data set that it was judged on; of timings, the device."""
+    values: dict[str, Value]
+    cited: bool = False
+    """A figure of another publication, not measured here."""
+    trained_on: str = ""
+    checkpoint_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """An experiment's outcome."""
+
+    experiment: str
+    item: str
+    """Of the paper."""
+    rows: tuple[Row, ...]
+    metrics: tuple[str, ...]
+    """Names in HEADS, the columns."""
+    drawn: tuple[str, ...] = ()
+    """Those of the picture; all by default."""
+    notes: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else is worth keeping, as plain values."""
+
+    @property
+    def judged(self) -> bool:
+        """Tell whether detectors were judged on data sets; otherwise modules were timed."""
+        return any(row.trained_on for row in self.rows)
+
+    def has_paper(self, metric: str) -> bool:
+        """Tell whether the paper prints any figure of this kind."""
+        return any(metric in row.values and row.values[metric].paper is not None for row in self.rows)
+
+
+def table_of(result: Result) -> tuple[list[str], list[list[str]]]:
+    """Return heads and cells of the table, ours beside the paper's where it prints any."""
+    heads = ["model", "trained on", "judged on"] if result.judged else ["module", "on"]
+    for metric in result.metrics:
+        interval = (
+            " [95 %]" if any(metric in row.values and row.values[metric].low is not None for row in result.rows) else ""
+        )
+        heads += [HEADS[metric].title + interval, *(["paper"] if result.has_paper(metric) else [])]
+    table = []
+    for row in result.rows:
+        name = row.name + (" (cited)" if row.cited else "")
+        cells = [name, row.trained_on or "-", row.data] if result.judged else [name, row.data]
+        for metric in result.metrics:
+            value = row.values.get(metric)
+            cells.append(shown(value, HEADS[metric].digits))
+            if result.has_paper(metric):
+                cells.append("-" if value is None or value.paper is None else f"{value.paper:.2f}")
+        table.append(cells)
+    return heads, table
+
+
+def markdown(result: Result, *, smoke: bool = False) -> str:
+    """Return the result as a Markdown table."""
+    heads, table = table_of(result)
+    lines = [f"# {result.item}", ""]
+    if smoke:
+        lines += ["**Smoke size: shows that the experiment runs. The figures mean nothing.**", ""]
+    lines += [_line(heads), "|" + "---|" * len(heads), *(_line(cells) for cells in table), ""]
+    for note in result.notes:
+        lines += [note, ""]
+    return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def shown(value: Value | None, digits: int = 2) -> str:
+    """Return a figure with its interval."""
+    if value is None or value.value is None:
+        return "-"
+    if value.low is None or value.high is None:
+        return f"{value.value:.{digits}f}"
+    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
