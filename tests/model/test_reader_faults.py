@@ -59,6 +59,11 @@ def without_end(members: "Members") -> None:
     members["01.jpg"] = members["01.jpg"][:-2]
 
 
+def holed(members: "Members") -> None:
+    data = members["01.jpg"]
+    members["01.jpg"] = data[:-60] + bytes(40) + data[-20:]
+
+
 def doubled(members: "Members") -> None:
     members["01.png"] = members["01.jpg"]
 
@@ -76,6 +81,7 @@ def escaping(members: "Members") -> None:
 FAULTS: list[tuple[Any, str, str | None]] = [
     (halved, "frame 01 is (cut off|damaged|not a readable image)", None),
     (without_end, "frame 01 is cut off", None),
+    (holed, "frame 01 is damaged", None),
     (replaced(f01=b""), "frame 01 is not a readable image", None),
     (replaced(f01=b"\0" * 500), "frame 01 is not a readable image", None),
     (replaced(f01=None), "frame 01 is missing", "frame 01 is missing"),
