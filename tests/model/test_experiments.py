@@ -120,7 +120,7 @@ def test_losses_of_the_sweep_are_those_of_training(
     student, teacher = torch.randn((2, 9, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
     params = DistillParams(weight=0.3, temperature=2.0, t_squared=True, normaliser=normaliser, soften=soften)
-    found = _metrics(student, teacher, labels, np.array([0, 0, 1, 3, 2, 3, 0, 1, 1]), params)
+    found = _metrics(student, teacher, labels, np.array([0, 1, 1, 0, 2, 3, 3, 1, 2]), params)
     assert found["loss"].value == pytest.approx(float(selective_distillation(student, teacher, labels, params)))
 
 
@@ -310,7 +310,7 @@ def one(printed: list[list[str]], pattern: str) -> list[str]:
 def test_table_1_is_cited_as_printed(printed: list[list[str]], name: str) -> None:
     stem = re.escape(name.split(" (")[0]).replace("FD2Net", "FD 2 Net").replace("_", "")
     line = one(printed, rf"{stem} \[\d+\]" if name in paper.TABLE1_BASELINES else f"Our {stem}")
-    assert numbers(line) == list({**paper.TABLE1_BASELINES, **paper.TABLE1}[name])
+    assert numbers(line)[:3] == list({**paper.TABLE1_BASELINES, **paper.TABLE1}[name])
     assert line[-1][-5:] == (f" {name[-5:-1]}" if name in paper.TABLE1_BASELINES else "\u2014")
 
 
