@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 from lps.model import stem
+from lps.model.conv import Conv3d
 
 Act = Literal["pool_relu", "relu_pool"]
 """A5. The paper puts the pooling inside the encoder, so the default is pool, then ReLU; MemDPC's classifier has it the
@@ -53,15 +54,15 @@ class BasicBlock(nn.Module):
             self.conv2 = SpatialConv(n_out, n_out, 3)
         else:
             norm = nn.BatchNorm3d
-            self.conv1 = nn.Conv3d(n_in, n_out, 3, stride, padding=1, bias=False)
-            self.conv2 = nn.Conv3d(n_out, n_out, 3, padding=1, bias=False)
+            self.conv1 = Conv3d(n_in, n_out, 3, stride, padding=1, bias=False)
+            self.conv2 = Conv3d(n_out, n_out, 3, padding=1, bias=False)
         self.bn1 = norm(n_out)
         self.bn2 = norm(n_out)
         self.final_relu = final_relu
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or n_in != n_out:
             shortcut: nn.Module = (
-                SpatialConv(n_in, n_out, 1, stride) if spatial else nn.Conv3d(n_in, n_out, 1, stride, bias=False)
+                SpatialConv(n_in, n_out, 1, stride) if spatial else Conv3d(n_in, n_out, 1, stride, bias=False)
             )
             self.downsample = nn.Sequential(shortcut, norm(n_out))
 

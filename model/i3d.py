@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from lps.model.conv import Conv3d
 from lps.model.encoder import Act
 
 MIXED: tuple[tuple[str, int, tuple[int, int, int, int, int, int]], ...] = (
@@ -43,7 +44,7 @@ class Unit3D(nn.Module):
         super().__init__()
         self.kernel = (kernel,) * 3
         self.stride = (stride,) * 3
-        self.conv3d = nn.Conv3d(n_in, n_out, kernel, stride, bias=False)
+        self.conv3d = Conv3d(n_in, n_out, kernel, stride, bias=False)
         self.bn = nn.BatchNorm3d(n_out, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ class I3D(nn.Module):
         self.stages = tuple(self._modules)
         self.proj: nn.Module = nn.Identity()
         if proj_dim:
-            self.proj = nn.Sequential(nn.Conv3d(self.CHANNELS, proj_dim, 1, bias=False), nn.BatchNorm3d(proj_dim))
+            self.proj = nn.Sequential(Conv3d(self.CHANNELS, proj_dim, 1, bias=False), nn.BatchNorm3d(proj_dim))
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from lps.model.conv import Conv3d
 from lps.model.detector import Detector, HeadParams
 from lps.model.encoder import ResNet2d3d, frozen_statistics
+from lps.model.i3d import I3D
 from lps.model.losses import DistillParams, contrastive, selective_distillation
 from lps.model.network import NetParams
 from lps.model.predictor import recall
@@ -130,6 +132,27 @@ def test_a_step_under_autocast_is_near_the_exact_one() -> None:
     for gradient in torch.autograd.grad(rough, list(net.parameters())):
         assert gradient.dtype == torch.float32
         assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+def test_gradients_of_3d_convolutions_under_autocast_are_near_the_exact_ones(frames: int) -> None:
+    """Some processors' kernels leave part of a weight's gradient unwritten; several passes, so that memory is used."""
+    conv, x = Conv3d(16, 16, 3, padding=1), torch.randn(9, 16, frames, 3, 3, requires_grad=True)
+    exact = torch.autograd.grad(conv(x).square().sum(), [x, *conv.parameters()])
+    for _ in range(3):
+        with bf16():
+            y = conv(x)
+        assert y.dtype == torch.bfloat16
+        for found, wanted in zip(
+            torch.autograd.grad(y.float().square().sum(), [x, *conv.parameters()]), exact, strict=True
+        ):
+            assert float((found - wanted).norm()) < 0.02 * float(wanted.norm())
+
+
+@pytest.mark.parametrize("network", [ResNet2d3d(18, 4), I3D(8)], ids=["resnet", "i3d"])
+def test_networks_have_no_other_3d_convolutions(network: nn.Module) -> None:
+    kinds = {type(module) for module in network.modules() if isinstance(module, nn.Conv3d)}
+    assert kinds == {Conv3d}
 
 
 # ---- recomputed activations ----------------------------------------------------------------------------------------
