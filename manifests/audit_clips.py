@@ -188,10 +188,14 @@ WHERE start_seed <>
     ('0x' || substr(sha256(concat_ws(chr(0), 'start', getvariable('c6_seed'), lower(hex(video_id)))), 1, 16))::UBIGINT
 ORDER BY key"""
 """`c6_seed` is the seed in plan.json, as text."""
-_STARTS_SQL = """SELECT c.label, (c.frame_idx[1] + 0.5) / (v.n_frames_decoded - c.n_frames + 1) AS place
-FROM clips c JOIN videos v USING (video_id)
-WHERE c.start_rule = 'seeded' AND c.label IN (0, 1)
-    AND v.n_frames_decoded - c.n_frames + 1 >= getvariable('c6_min_places')"""
+_STARTS_SQL = """SELECT label, (frame_idx[1] + (start_seed // places % 1000003 + 0.5) / 1000003) / places AS place
+FROM (
+    SELECT c.*, (v.n_frames_decoded - c.n_frames + 1)::UBIGINT AS places FROM clips c JOIN videos v USING (video_id)
+    WHERE c.start_rule = 'seeded' AND c.label IN (0, 1)
+        AND v.n_frames_decoded - c.n_frames + 1 >= getvariable('c6_min_places'))"""
+"""Starts are whole frames. What the seed leaves over spreads each evenly over its frame's share of the range: otherwise
+ten thousand clips of short videos would be told from uniform by their steps alone."""
+
 C6 = CheckSpec(
     id="C6",
     title="Clips begin at random places",

@@ -5,14 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lps.manifests.audit_clips import ARCFACE_112, CHECKS, LIMITS
+from lps.manifests.audit_clips import ARCFACE_112, CHECKS, LIMITS, check_starts
 from lps.manifests.audit_types import AuditContext
 from lps.manifests.schemas import BOX_UNITS, Row, read_table
+from lps.manifests.storage import Store
 from lps.pipeline import align
 from lps.pipeline.process import start_seed
 
@@ -213,6 +215,33 @@ def align_params() -> Any:
     from lps.pipeline.params import Params
 
     return Params()
+
+
+def test_steps_of_whole_frames_are_no_fault_in_large_sets() -> None:
+    """30,000 videos with 21 possible starts each: steps of 1/21 must not be taken for places that were chosen."""
+    n, params = 30_000, align_params()
+    ids = [k.to_bytes(16, "big") for k in range(n)]
+    seeds = [start_seed(video_id, params) for video_id in ids]
+    starts = [seed % 21 for seed in seeds]
+    clips = {
+        "video_id": pa.array(ids, pa.binary()),
+        "sample_key": [str(k) for k in range(n)],
+        "frame_idx": [[start] for start in starts],
+        "n_frames": [10] * n,
+        "start_rule": ["seeded"] * n,
+        "start_seed": pa.array(seeds, pa.uint64()),
+        "label": [k % 2 for k in range(n)],
+    }
+    with duckdb.connect() as db:
+        for name, value in LIMITS.items():
+            db.execute(f"SET VARIABLE {name} = {value!r}::DOUBLE")
+        db.from_arrow(pa.table(clips)).create("clips")
+        db.execute("CREATE TABLE videos AS SELECT video_id, 30 AS n_frames_decoded FROM clips")
+        plan = {"params": {"seed": params.seed, "clips": 1}}
+        ctx = AuditContext(store=Store("."), index={}, plan=plan, db=db, split_set="", limits=dict(LIMITS))
+        assert check_starts(ctx).state == "pass"
+        db.execute("UPDATE clips SET frame_idx = [frame_idx[1] // 2] WHERE label = 1")
+        assert {offender.key for offender in check_starts(ctx).offenders} == {"fake uniform", "real as fake"}
 
 
 def test_starts_that_depend_on_the_class_are_found(mutated: Mutated, audit: Any, broken: Broken) -> None:
