@@ -158,7 +158,7 @@ def mistakes(found: Prediction) -> dict[str, Tensor]:
     n_rows = len(found.predicted) // len(found.context)  # of a clip
     own = torch.arange(len(found.predicted), device=found.predicted.device)
     with torch.autocast(own.device.type, enabled=False):
-        parts = zip(found.predicted.split(ROWS_AT_A_TIME), own.split(ROWS_AT_A_TIME), strict=True)
+        parts = zip(torch.split(found.predicted, ROWS_AT_A_TIME), torch.split(own, ROWS_AT_A_TIME), strict=True)
         best = torch.cat([_best(rows @ found.target.to(rows.dtype).t(), wanted) for rows, wanted in parts])
     clip = best // n_rows != own // n_rows
     place = ~clip & (best % n_places != own % n_places)
