@@ -239,6 +239,15 @@ def test_paths_that_leave_the_root(path: str, tmp_path: Path) -> None:
         store.publish(path, b"")
 
 
+def test_a_store_that_is_silent_is_said_to_be(folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waited(*_: Any, **__: Any) -> bytes:
+        raise TimeoutError
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("file"), "cat_file", waited)
+    with pytest.raises(UnreadableError, match=r"cannot read .*/x: no answer in time"):
+        folder.read("x")
+
+
 def test_open_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
