@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import VideoFault
 from lps.pipeline.detect import FloatArray
+from lps.pipeline.video import Frame
 
 ARCFACE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
@@ -78,3 +79,28 @@ def warp(rgb: NDArray[np.uint8], matrix: NDArray[np.float32], out_px: int) -> ND
     size = (out_px, out_px)
     face = cv2.warpAffine(rgb, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     return np.asarray(face, np.uint8)
+
+
+def warp_frame(frame: Frame, matrix: NDArray[np.float32], out_px: int) -> NDArray[np.uint8]:
+    """Return `warp(frame.rgb(), matrix, out_px)`, converting only the part of the frame that the face needs."""
+    inverse = cv2.invertAffineTransform(matrix.astype(np.float64))
+    corners = np.array([[0, 0], [out_px, 0], [0, out_px], [out_px, out_px]]) @ inverse[:, :2].T + inverse[:, 2]
+    # a pixel more for the neighbours that bilinear sampling takes, and one for rounding
+    low, high = np.floor(corners.min(0)).astype(int) - 2, np.ceil(corners.max(0)).astype(int) + 2
+    width, height = frame.size
+    x0, x1 = _span(low[0], high[0], width)
+    y0, y1 = _span(low[1], high[1], height)
+    # in its place on an unwritten frame: a moved matrix would round elsewhere
+    canvas = np.empty((height, width, 3), np.uint8)
+    canvas[y0:y1, x0:x1] = frame.region(x0, y0, x1, y1)
+    return warp(canvas, matrix, out_px)
+
+
+def _span(low: int, high: int, size: int) -> tuple[int, int]:
+    """Return the pixels of an axis that `low` to `high` shows once its ends are reflected at 0 and `size`."""
+    if low <= -size or high >= 2 * size:
+        return 0, size  # reflected more than once
+    return (
+        max(0, min(low, 2 * size - high) if high > size else low),
+        min(size, max(high, -low) if low < 0 else high),
+    )

@@ -11,6 +11,8 @@ Image = NDArray[np.uint8]
 
 GRID = 16.0
 """Boxes and points are rounded to 1/16 px: far below their error, far above the noise between kernels."""
+CROP_MIN_FACE_SHARE = 0.3
+"""In a crop around a known face, faces below this share of its side are somebody else's, and not looked for."""
 
 
 @dataclass(frozen=True, slots=True)

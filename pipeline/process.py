@@ -10,7 +10,7 @@ from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.errors import VideoFault
 from lps.manifests.records import Clip, Header, Outcome, VideoResult
-from lps.pipeline.align import align_matrix, crop_matrix, template, warp
+from lps.pipeline.align import align_matrix, crop_matrix, template, warp_frame
 from lps.pipeline.encode import clip_quality, encode_image, frames_digest, perceptual_hash
 from lps.pipeline.localize import Ask, Lost, Tally, Track, find_tracks
 from lps.pipeline.params import ALL_CLIPS, Params
@@ -142,7 +142,7 @@ class _Work:
             else:
                 matrix = crop_matrix(box, frame.aspect_xy, params.out_px)
             matrices.append(matrix)
-            faces.append(warp(frame.rgb(), matrix, params.out_px))
+            faces.append(warp_frame(frame, matrix, params.out_px))
             placed.append(points @ matrix[:, :2].T.astype(np.float64) + matrix[:, 2])
         sides = (track.boxes[:, 2:] - track.boxes[:, :2]).max(axis=1)
         eyes = track.points[:, 1] - track.points[:, 0]

@@ -1,15 +1,15 @@
 """RetinaFace (Deng et al., 2020): boxes and five points in one pass, with either of two published networks.
 
-`mobilenet` is MobileNet-0.25 as face-alignment carries it: BGR minus channel means, softmax inside. (That package feeds
-it RGB in the same place, which costs score; this module turns the channels.) `resnet50` is the network of
-retinaface-pytorch: ImageNet-normalised RGB, logits. Anchors and box coding are the same, so both are decoded by the
-functions of retinaface-pytorch, and only where the score passes.
+`mobilenet` is MobileNet-0.25 as face-alignment carries it: BGR minus channel means. (That package feeds it RGB in the
+same place, which costs score; this module turns the channels.) `resnet50` is the network of retinaface-pytorch:
+ImageNet-normalised RGB. Anchors and box coding are the same, so both are decoded by the functions of
+retinaface-pytorch, and only where the score passes.
 """
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -19,10 +19,11 @@ from retinaface.box_utils import decode, decode_landm
 from retinaface.network import RetinaFace as ResNet50RetinaFace
 from retinaface.prior_box import priorbox
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import nms
 
-from lps.pipeline.detect import Faces, no_faces, rounded_faces
+from lps.pipeline.detect import CROP_MIN_FACE_SHARE, Faces, no_faces, rounded_faces
 from lps.pipeline.weights import filled
 
 Backbone = Literal["mobilenet", "resnet50"]
@@ -58,7 +59,7 @@ class RetinaFaceLocalizer:
         min_score: float = 0.5,
         max_overlap: float = 0.4,
     ) -> None:
-        self._bgr = self._gives_scores = backbone == "mobilenet"
+        self._bgr = backbone == "mobilenet"
         self._device = torch.device(device)
         self._format = torch.channels_last if self._device.type == "cpu" else torch.contiguous_format
         net = folded(filled(empty_network(backbone), state, f"retinaface-{backbone}"))
@@ -69,31 +70,33 @@ class RetinaFaceLocalizer:
         self._batch_size = batch_size
         self._min_score = min_score
         self._max_overlap = max_overlap
-        self._priors: dict[tuple[int, int], Tensor] = {}
+        self._priors: dict[tuple[int, int, int], Tensor] = {}
 
     def detect(self, images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
         """Find the faces of `images`, (B, H, W, 3) RGB uint8. The five points are the network's own, `dense` or not.
 
+        With `dense` the finest level of the pyramid, for small faces, is left out where CROP_MIN_FACE_SHARE allows it.
         Raises ValueError if H or W is not a multiple of 32.
         """
         require_images(images)
         if images.shape[1] % SIDE_MULTIPLE or images.shape[2] % SIDE_MULTIPLE:
             raise ValueError(f"sides must be multiples of {SIDE_MULTIPLE}, got {images.shape = }")
         chunks = [images[start : start + self._batch_size] for start in range(0, len(images), self._batch_size)]
-        return [faces for chunk in chunks for faces in self._detect_chunk(chunk)]
+        levels = 2 if dense and min(images.shape[1:3]) * CROP_MIN_FACE_SHARE >= ANCHOR_SIDES[1][0] else 3
+        return [faces for chunk in chunks for faces in self._detect_chunk(chunk, levels)]
 
-    def _detect_chunk(self, images: NDArray[np.uint8]) -> list[Faces]:
+    def _detect_chunk(self, images: NDArray[np.uint8], levels: int) -> list[Faces]:
         count, height, width = images.shape[:3]
         with torch.inference_mode(), exact_convolutions():
-            box_codes, classes, point_codes = self._net(self._input(images))
-            scores = (classes if self._gives_scores else classes.softmax(-1))[:count, :, 1]
+            box_codes, logits, point_codes = pyramid(self._net, self._input(images), levels)
+            scores = logits.softmax(-1)[:count, :, 1]
             image, anchor = torch.nonzero(scores > self._min_score, as_tuple=True)
             found = torch.cat(
                 [scores[image, anchor, None], box_codes[image, anchor], point_codes[image, anchor]], dim=1
             )
             # From here on the CPU in float64: few rows, and the same on every device.
             found, image, anchor = found.double().cpu(), image.cpu(), anchor.cpu()
-            priors = self._priors_of(height, width)[anchor]
+            priors = self._priors_of(height, width, levels)[anchor]
             boxes = decode(found[:, 1:5], priors, VARIANCES) * torch.tensor([width, height] * 2)
             points = decode_landm(found[:, 5:], priors, VARIANCES) * torch.tensor([width, height] * 5)
             usable = torch.isfinite(boxes).all(dim=1) & torch.isfinite(points).all(dim=1)
@@ -112,18 +115,40 @@ class RetinaFaceLocalizer:
         pixels = pixels if self._bgr else pixels.div_(self._stds)
         return pixels.permute(0, 3, 1, 2).contiguous(memory_format=self._format)
 
-    def _priors_of(self, height: int, width: int) -> Tensor:
+    def _priors_of(self, height: int, width: int, levels: int) -> Tensor:
         """Return the anchors as (centre x, centre y, width, height) in shares of the image, (anchors, 4)."""
-        if (height, width) not in self._priors:
-            priors = priorbox(ANCHOR_SIDES, STRIDES, clip=False, image_size=(height, width))
-            self._priors[height, width] = priors.double()
-        return self._priors[height, width]
+        key = (height, width, levels)
+        if key not in self._priors:
+            sides, strides = ANCHOR_SIDES[-levels:], STRIDES[-levels:]
+            self._priors[key] = priorbox(sides, strides, clip=False, image_size=(height, width)).double()
+        return self._priors[key]
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, points: Tensor) -> Faces:
         if len(scores) == 0:
             return no_faces()
         kept = nms(boxes, scores, self._max_overlap)
         return rounded_faces(boxes[kept].numpy(), scores[kept].numpy(), points[kept].numpy().reshape(-1, 5, 2))
+
+
+def pyramid(net: Any, pixels: Tensor, levels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return box codes (B, anchors, 4), class logits (B, anchors, 2) and point codes (B, anchors, 10) of `pixels`.
+
+    What either network's own forward pass gives, but of the coarsest `levels` of its three levels only: the finest
+    takes more than half of the time of mobilenet.
+    """
+    stages = list(net.body(pixels).values())[-levels:]
+    laterals = (net.fpn.output1, net.fpn.output2, net.fpn.output3)[-levels:]
+    merges = (net.fpn.merge1, net.fpn.merge2)[1 - levels :]
+    maps = [lateral(stage) for lateral, stage in zip(laterals, stages, strict=True)]
+    for k in reversed(range(levels - 1)):
+        maps[k] = merges[k](maps[k] + F.interpolate(maps[k + 1], size=maps[k].shape[2:], mode="nearest"))
+    contexts = (net.ssh1, net.ssh2, net.ssh3)[-levels:]
+    features = [context(level) for context, level in zip(contexts, maps, strict=True)]
+    boxes, logits, points = (
+        torch.cat([head(feature) for head, feature in zip(heads[-levels:], features, strict=True)], dim=1)
+        for heads in (net.BboxHead, net.ClassHead, net.LandmarkHead)
+    )
+    return boxes, logits, points
 
 
 def empty_network(backbone: Backbone) -> nn.Module:

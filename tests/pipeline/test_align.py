@@ -31,12 +31,14 @@ from lps.pipeline.align import (
     similarity,
     template,
     warp,
+    warp_frame,
 )
 from lps.pipeline.demo import make_face_video
 from lps.pipeline.detect import Faces, FloatArray, Localizer
 from lps.pipeline.localizers import load_localizer
-from lps.pipeline.params import Params
+from lps.pipeline.params import Limits, Params
 from lps.pipeline.process import process_video
+from lps.pipeline.video import Scan, decode
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
@@ -187,6 +189,22 @@ def test_warp_keeps_pixels_and_reflects_at_borders() -> None:
 
 
 # ---- the contract: source, matrix, face ------------------------------------------------------------------------------
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_a_face_cut_from_a_frame_is_that_of_the_whole_image(write_video: Write, tmp_path: Path, turn: int) -> None:
+    random = np.random.default_rng(turn)
+    noise = [np.asarray(random.integers(0, 256, (120, 160, 3)), np.uint8) for _ in range(2)]
+    path = write_video(tmp_path / "v.mp4", noise)
+    frame = replace(next(iter(decode(path, Limits(), Scan(), cut_score=1.0))), rotation=turn)
+    whole = frame.rgb()
+    for _ in range(200):
+        scale, angle = 10 ** random.uniform(-1, 1), random.uniform(-np.pi, np.pi)
+        a, b = scale * np.cos(angle), scale * np.sin(angle)
+        centre = random.uniform(-1.0, 2.0, 2) * frame.size  # also far outside of the frame
+        shift = 16 - np.array([[a, -b], [b, a]]) @ centre
+        matrix = np.array([[a, -b, shift[0]], [b, a, shift[1]]], np.float32)
+        assert np.array_equal(warp_frame(frame, matrix, 32), warp(whole, matrix, 32)), matrix
+
+
 @pytest.fixture(scope="module")
 def mtcnn() -> Iterator[Localizer]:
     threads = torch.get_num_threads()

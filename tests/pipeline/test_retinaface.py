@@ -15,7 +15,7 @@ from torchvision.ops import nms
 from lps.manifests.errors import UnreadableError
 from lps.pipeline import retinaface
 from lps.pipeline.detect import Faces, FloatArray, Image
-from lps.pipeline.retinaface import RetinaFaceLocalizer, empty_network
+from lps.pipeline.retinaface import Backbone, RetinaFaceLocalizer, empty_network, pyramid
 from lps.pipeline.weights import filled, load_state
 
 Shared = Callable[[str], Path]
@@ -171,7 +171,36 @@ class TestNetworks:
 
         assert cfg_mnet["variance"] == retinaface.VARIANCES
         theirs = PriorBox(cfg_mnet, image_size=(96, 160)).forward().double()
-        assert torch.equal(localizer._priors_of(96, 160), theirs)
+        assert torch.equal(localizer._priors_of(96, 160, 3), theirs)
+
+    @pytest.mark.parametrize("backbone", ["mobilenet", "resnet50"])
+    def test_levels_are_those_of_the_whole_network(self, backbone: Backbone) -> None:
+        net = filled(empty_network(backbone), random_state(empty_network(backbone)), backbone)
+        pixels = torch.randn(2, 3, 96, 160, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            boxes, classes, points = net(pixels)
+            logits = classes.log() if backbone == "mobilenet" else classes
+            for levels, n_anchors in ((3, 2 * (12 * 20 + 6 * 10 + 3 * 5)), (2, 2 * (6 * 10 + 3 * 5))):
+                part = pyramid(net, pixels, levels)
+                assert part[0].shape[1] == n_anchors
+                assert torch.equal(part[0], boxes[:, -n_anchors:])
+                assert torch.equal(part[2], points[:, -n_anchors:])
+                assert torch.allclose(part[1].softmax(-1), logits[:, -n_anchors:].softmax(-1), atol=1e-6)
+
+    def test_a_known_face_is_found_alike_without_the_finest_level(
+        self, localizer: RetinaFaceLocalizer, shared: Shared
+    ) -> None:
+        image = photo(shared("media/images") / "face_alignment_aflw_test.jpg")
+        whole = localizer.detect(image[None], dense=False)[0]
+        left, top, right, bottom = whole.boxes_xyxy[0]
+        side = 2.5 * max(right - left, bottom - top)
+        matrix = np.array(
+            [[320 / side, 0, 160 - 160 / side * (left + right)], [0, 320 / side, 160 - 160 / side * (top + bottom)]]
+        )
+        crop = np.asarray(cv2.warpAffine(image, matrix, (320, 320)), np.uint8)
+        fine, coarse = (localizer.detect(crop[None], dense=dense)[0] for dense in (False, True))
+        assert np.array_equal(fine.points[0], coarse.points[0])
+        assert fine.scores[0] == coarse.scores[0] > 0.9
 
     def test_state_of_another_network(self, state: dict[str, torch.Tensor]) -> None:
         with pytest.raises(UnreadableError, match="weights of retinaface-resnet50 do not fit") as caught:
@@ -188,7 +217,7 @@ class TestNetworks:
         net = filled(empty_network("resnet50"), state, "resnet50").double()
         with torch.inference_mode():
             codes, logits, _ = net(normalised)
-        boxes = decode(codes[0], localizer._priors_of(64, 96), [0.1, 0.2]) * torch.tensor([96, 64, 96, 64])
+        boxes = decode(codes[0], localizer._priors_of(64, 96, 3), [0.1, 0.2]) * torch.tensor([96, 64, 96, 64])
         scores = logits[0].softmax(-1)[:, 1]
         passed = scores > 0.5
         kept = nms(boxes[passed], scores[passed], 0.4)
