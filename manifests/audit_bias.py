@@ -90,7 +90,8 @@ B10 = CheckSpec(
     title="Published demographics are covered",
     rule="Where the column `demographics` holds what the data set published: every value of every attribute "
     "has at least b10_min_groups groups in each split and class (else WARN). Nothing is inferred from "
-    "pictures. SKIP without the column.",
+    "pictures. SKIP without the column: schema 1.0 has none, as the supported data sets publish none for single "
+    "videos.",
     remedy="State the numbers beside results; do not claim fairness for what has too few groups.",
     severity=Severity.INFO,
 )
