@@ -112,7 +112,8 @@ def test_the_command_draws_what_it_is_given(made: Path, tmp_path: Path) -> None:
     for k, words in enumerate(((*data, *cropped), (*data, *source), (*data, *source, *cropped))):
         result = call(tmp_path / str(k), *words)
         assert result.exit_code == 0, result.output
-        heights.append(Image.open(tmp_path / str(k) / "align.png").height)
+        with Image.open(tmp_path / str(k) / "align.png") as drawn:
+            heights.append(drawn.height)
     assert heights[0] < heights[1]
     assert heights[1] == heights[2]
     assert call(tmp_path / "none", *data).exit_code == 2
