@@ -246,9 +246,13 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=3)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument(
+        "--small-pages", action="store_true", help="for both forms; else huge, as in lps-train"
+    )
     args = parser.parse_args()
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "0" if args.small_pages else "1"  # the processes inherit it
     title = f"{args.device}, {args.threads} threads, smallest of {args.calls} calls each in turns"
-    title += f", load {os.getloadavg()[0]:.1f} at the start"
+    title += f", {'small' if args.small_pages else 'huge'} pages, load {os.getloadavg()[0]:.1f} at the start"
     peak = None
     columns = ["what", "form", "s", "CPU s", "peak MiB", "x wall", "x CPU", "x memory"]
     if args.device == "cuda":

@@ -1,5 +1,7 @@
 """What a worker process does: read the samples of one batch, decode and augment them, and say which are bad."""
 
+import ctypes
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +23,9 @@ from lps.model.sample import (
     read_range,
     unpack,
 )
+
+MADV_POPULATE_WRITE = 23
+"""Of Linux 5.14 and newer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,5 +146,9 @@ def _shared_bytes(*shape: int) -> Tensor:
     """Return an empty uint8 tensor; in a worker, in shared memory, so that no copy is made on its way."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))  # type: ignore[no-untyped-call]  # as torch does
+    n_bytes = int(np.prod(shape))
+    storage = torch.UntypedStorage._new_shared(n_bytes)  # type: ignore[no-untyped-call]  # as torch does
+    if sys.platform == "linux":
+        # Pages come in at once, where one fault for each would cost a tenth of the decoding. An older system says no.
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(storage.data_ptr()), ctypes.c_size_t(n_bytes), MADV_POPULATE_WRITE)
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

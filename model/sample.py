@@ -167,7 +167,7 @@ def decode(images: Sequence[bytes], first: int, side_px: int, out: Frames) -> No
     damaged or of another size. Pixels are those that Pillow gives.
     """
     out_px = out.shape[1]
-    rgb = np.empty((side_px, side_px, 3), np.uint8)  # one for all: it stays in the cache, which `out` does not
+    whole = np.empty((side_px, side_px, 3), np.uint8)
     for k, data in enumerate(images):
         name = f"{first + k:02d}"
         side = image_side(data, name)
@@ -176,14 +176,12 @@ def decode(images: Sequence[bytes], first: int, side_px: int, out: Frames) -> No
         if data[:2] == JPEG_START and JPEG_END not in data[-64:]:
             raise SampleFault(f"frame {name} is cut off")
         try:
-            decode_image(data, rgb)
+            decode_image(data, out[k] if side == out_px else whole)
         except (ValueError, cv2.error) as e:
             raise SampleFault(f"frame {name} is damaged") from e
-        if side == out_px:
-            out[k] = rgb
-        else:
+        if side != out_px:
             shrink = cv2.INTER_AREA if out_px < side else cv2.INTER_CUBIC
-            cv2.resize(rgb, (out_px, out_px), dst=out[k], interpolation=shrink)
+            cv2.resize(whole, (out_px, out_px), dst=out[k], interpolation=shrink)
 
 
 def decode_image(data: bytes, rgb: Frames) -> None:
