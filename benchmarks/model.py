@@ -246,9 +246,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=3)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
-    parser.add_argument(
-        "--small-pages", action="store_true", help="for both forms; else huge, as in lps-train"
-    )
+    parser.add_argument("--small-pages", action="store_true", help="for both forms; else huge, as in lps-train")
     args = parser.parse_args()
     os.environ["THP_MEM_ALLOC_ENABLE"] = "0" if args.small_pages else "1"  # the processes inherit it
     title = f"{args.device}, {args.threads} threads, smallest of {args.calls} calls each in turns"
