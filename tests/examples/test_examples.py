@@ -66,10 +66,10 @@ def source(run: Runner) -> str:
     root = run.folder / "FaceForensics++"
     for split, (a, b) in PAIRS.items():
         for target, donor in ((a, b), (b, a)) if split == "train" else ((a, b),):
-            scene = {"n_frames": N_FRAMES, "width": 320, "height": 240, "seed": int(target)}
-            make_face_video(root / f"original_sequences/youtube/c23/videos/{target}.mp4", **scene)
+            real = root / f"original_sequences/youtube/c23/videos/{target}.mp4"
             fake = root / f"manipulated_sequences/Deepfakes/c23/videos/{target}_{donor}.mp4"
-            make_face_video(fake, **scene, fake=True)
+            for path in (real, fake):
+                make_face_video(path, n_frames=N_FRAMES, width=320, height=240, seed=int(target), fake=path == fake)
         lists = root / "dataset/splits"
         lists.mkdir(parents=True, exist_ok=True)
         (lists / f"{split}.json").write_text(json.dumps([[a, b]]))
