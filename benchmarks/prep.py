@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--media", type=Path, default=Path("../shared/media/videos"))
     parser.add_argument("--weights-dir", default="../shared/weights")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--copies", type=int, default=4, help="copies of each clip, for all rows but (d)")
+    parser.add_argument("--copies", type=int, default=6, help="copies of each clip, for all rows but (d)")
     args = parser.parse_args()
     n, weights = args.workers, args.weights_dir
     with copies(args.media, args.copies) as (source, paths), copies(args.media, 1) as (_, once):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lps.manifests.errors import UnreadableError
+from lps.manifests.errors import LpsError, UnreadableError
 from lps.pipeline.localizers import LocalizerSpec
 
 GPU_BATCH = 32
@@ -107,7 +107,6 @@ def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, 
     import ray
     from ray import exceptions as rx
 
-    from lps.manifests.errors import LpsError
     from lps.pipeline.tasks import Detector
 
     spec = LocalizerSpec(localizer, weights_dir, cluster.device, cluster.batch_size)
@@ -126,13 +125,38 @@ def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, 
     try:
         ray.get([actor.ready.remote() for actor in actors], timeout=READY_SECONDS)
     except rx.RayTaskError as e:
-        if isinstance(e.cause, LpsError):
-            raise e.cause from e
-        raise UnreadableError(f"localizer '{localizer}' does not start: {e.cause}") from e
+        raise _not_started(localizer, e.cause) from e
     except rx.RayError as e:
         reason = _reason(e)
         raise UnreadableError(f"localizer '{localizer}' does not start: {reason}") from e
     return actors
+
+
+def load_workers(spec: LocalizerSpec, n_workers: int) -> None:
+    """Let `n_workers` workers load the localizer before they are given videos.
+
+    What keeps it from loading is then said once and charged to no video: raises UnreadableError or IntegrityError. A
+    worker that is lost meanwhile is no matter; another one loads what it needs when it is needed.
+    """
+    import ray
+    from ray import exceptions as rx
+
+    from lps.pipeline.tasks import run_load
+
+    load = ray.remote(num_cpus=1, max_retries=0)(run_load)
+    refs = [load.remote(spec) for _ in range(n_workers)]
+    ready, _ = ray.wait(refs, num_returns=len(refs), timeout=READY_SECONDS)
+    for ref in ready:
+        try:
+            ray.get(ref)
+        except rx.RayTaskError as e:
+            raise _not_started(spec.name, e.cause) from e
+        except rx.RayError:
+            continue
+
+
+def _not_started(localizer: str, cause: BaseException) -> LpsError:
+    return cause if isinstance(cause, LpsError) else UnreadableError(f"localizer '{localizer}' does not start: {cause}")
 
 
 def _reason(error: BaseException) -> str:

@@ -19,10 +19,10 @@ from lps.manifests.records import Outcome, SourceVideo, VideoResult
 from lps.manifests.schemas import Row
 from lps.manifests.splits import SplitParams
 from lps.manifests.storage import Store, StoredFile, open_store
-from lps.pipeline.cluster import Cluster, ray_cluster, start_detectors, start_ledger
+from lps.pipeline.cluster import Cluster, load_workers, ray_cluster, start_detectors, start_ledger
 from lps.pipeline.engine import Done, Job, LostInputs, Pool, Quarantined
 from lps.pipeline.finalize import INDEX_JSON, Summary, committed_shards, finalize
-from lps.pipeline.localizers import weight_digests
+from lps.pipeline.localizers import LocalizerSpec, weight_digests
 from lps.pipeline.params import Params
 from lps.pipeline.plan import Plan, PlanSpec, build_plan, publish_plan
 from lps.pipeline.probe import Probe, probe_from_record
@@ -107,7 +107,8 @@ def run_job(request: Request, options: RunOptions, on_event: OnEvent) -> Summary
         done = committed_shards(out)
         jobs = [job for job in plan.shard_jobs() if job.shard_id not in done]
         total = sum(len(job.videos) for job in plan.shard_jobs())
-        log("planned", {"n_videos": total, "n_left": sum(len(job.videos) for job in jobs), "n_shards": len(jobs)})
+        n_left = sum(len(job.videos) for job in jobs)
+        log("planned", {"n_videos": total, "n_left": n_left, "n_shards": len(jobs)})
         log.flush()
         if not jobs and out.exists(INDEX_JSON):
             return finalize(plan, out)
@@ -115,6 +116,8 @@ def run_job(request: Request, options: RunOptions, on_event: OnEvent) -> Summary
         out.delete(INDEX_JSON)
         if jobs:
             detectors = start_detectors(cluster, request.params.localizer, options.weights_dir, options.detectors)
+            if isinstance(detectors[0], LocalizerSpec):
+                load_workers(detectors[0], min(cluster.n_workers, n_left))
             log("ready", {"n_detectors": len(detectors)})
             work = _Work(plan, jobs, request, options, detectors, ledger, log)
             work.run(Pool(width=cluster.n_workers, ledger=ledger, on_event=log))

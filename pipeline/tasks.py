@@ -56,6 +56,15 @@ def run_probe(ledger: Any, job: str, source: Store, uri: str, limits: Any, memor
     return probe_file(source, uri, limits)
 
 
+def run_load(spec: LocalizerSpec) -> None:
+    """Load what every video needs into this worker."""
+    import scipy.signal  # noqa: F401  takes most of a second
+
+    import lps.pipeline.process  # noqa: F401
+
+    own_localizer(spec)
+
+
 def run_process(
     ledger: Any,
     job: str,
