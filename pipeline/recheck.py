@@ -18,7 +18,7 @@ from lps.manifests.errors import LpsError, UnreadableError, VideoFault
 from lps.manifests.records import Clip
 from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store
-from lps.pipeline.align import warp_frame
+from lps.pipeline.align import warp
 from lps.pipeline.detect import Localizer
 from lps.pipeline.encode import encode_image, frames_digest
 from lps.pipeline.localizers import load_localizer
@@ -131,7 +131,8 @@ def warped_frames(source: Store, row: Row, params: Params) -> list[RGB]:
         for frame in decode(path, params.limits, Scan(), cut_score=params.localize.cut_score):
             if frame.index in matrices:
                 matrix = np.array(matrices[frame.index], np.float32).reshape(2, 3)
-                faces.append(warp_frame(frame, matrix, row["out_size"]))
+                # from the whole frame, as an outsider would: how the clip was cut is part of what is checked
+                faces.append(warp(frame.rgb(), matrix, row["out_size"]))
             if frame.index >= last:
                 break
     return faces
