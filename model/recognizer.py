@@ -112,15 +112,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as e:
         raise UnreadableError(f"cannot read {path}: {e.strerror or e}") from e
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-    ) as e:
+    except UNREADABLE as e:
         raise UnreadableError(
             f"{path} is not a readable file of weights; {HOW_TO_GET}, or give another network as --recognizer "
             "NAME=FILE.onnx: programs of TorchScript and torch.export are not run"
