@@ -5,7 +5,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +17,12 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lps.cli.train import main
-from lps.manifests.canonical import digest16, pretty_json
 from lps.model.checkpoint import Checkpoint, file_sha256, write_checkpoint
-from lps.model.evaluate import figures
-from lps.model.metrics import Bootstrap
-from lps.model.presets import preset_for
 from lps.model.report import render_report
-from lps.model.report_curves import MAX_POINTS, Curve, curves_chart, interval, thinned
 from lps.model.report_errors import STRIP_PX
-from lps.model.report_runs import Series
 from lps.model.report_settings import shown_place
-from lps.model.scores import ScoreRows, Scores, scores_bytes
+from lps.model.scores import Scores, scores_bytes
+from tests.model.report_folders import IDENTITY, log_lines, made_scores, write_evaluation, write_run
 from tests.pages import (
     CHROMIUM,
     Page,
@@ -44,103 +39,6 @@ if TYPE_CHECKING:
 
 HOSTILE = "</style><script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>"
 IMAGES = ("data:image/jpeg;base64,", "data:image/png;base64,")
-IDENTITY = {
-    "index_sha256": "ab" * 32,
-    "split_set": "group",
-    "split": "train",
-    "leaky": False,
-    "datasets": ["celebdf"],
-    "samples_sha256": "cd" * 32,
-    "val_samples_sha256": "ef" * 32,
-    "prep": {"localizer": "mtcnn", "align": True, "secret": "unseen"},
-}
-N_STEPS = 12
-
-
-def log_lines(n_epochs: int = 3, first_loss: float = 0.7) -> list[dict[str, Any]]:
-    """Return the log of a run of 4 steps an epoch whose loss falls."""
-    lines: list[dict[str, Any]] = []
-    for step in range(1, 4 * n_epochs + 1):
-        epoch = (step - 1) // 4
-        values = {"epoch": epoch, "loss": first_loss - 0.04 * step, "lr": 1e-3 / (1 + epoch), "grad_norm": 2.0}
-        lines.append({"kind": "step", "step": step, **values})
-        if step % 4 == 0:
-            found = {"epoch": epoch + 1, "loss": 0.8 - 0.03 * step, "auc": 0.6 + 0.02 * step, "n_clips": 9, "lr": 1e-3}
-            lines.append({"kind": "validation", "step": step, **found})
-    return lines
-
-
-def write_run(
-    folder: Path,
-    *,
-    stage: Any = "classify",
-    finished: bool = True,
-    data: Mapping[str, Any] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
-    lines: list[dict[str, Any]] | None = None,
-    result: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write the folder of a run as a stage leaves it, without tensors."""
-    folder.mkdir(parents=True)
-    record = {
-        "stage": stage,
-        "init": "random",
-        "seed": 7,
-        "data": {"data": str(folder.parent / "nowhere/celebdf"), "split": "train", "val_split": "val"},
-        "preset": preset_for("paper", "classify", settings).record(),
-        "init_sha256": "",
-        **(config or {}),
-    }
-    (folder / "config.json").write_bytes(pretty_json(record))
-    found = log_lines() if lines is None else lines
-    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in found))
-    if finished:
-        outcome = {
-            "stage": stage, "steps": N_STEPS, "epochs": 3, "best_step": N_STEPS, "best": 0.84, "last": {},
-            "data": {**IDENTITY, **(data or {})}, "n_bad_samples": 0, "bad_samples": [],
-            "checkpoint": "checkpoints/best.pt", **(result or {}),
-        }  # fmt: skip
-        (folder / "result.json").write_bytes(pretty_json(outcome))
-    return folder
-
-
-def made_scores(seed: int, *, n: int = 24, gain: float = 0.3, labels: tuple[int, int] = (0, 1)) -> Scores:
-    """Return scores of n videos, two clips each, real and fake in turns."""
-    rng = np.random.default_rng(seed)
-    rows = ScoreRows()
-    for k in range(n):
-        label = labels[k % 2]
-        for clip in range(2):
-            p = float(np.clip(rng.normal(0.5 + gain * (label - 0.5), 0.25), 0.01, 0.99))
-            rows.add([digest16("v", str(k))], [digest16("v", str(k), str(clip))], [label], [p])
-    return rows.scores()
-
-
-def write_evaluation(
-    folder: Path, scores: Scores, *, entry: Mapping[str, Any] | None = None, record: Mapping[str, Any] | None = None
-) -> Path:
-    """Write the folder of an evaluation on one data set."""
-    folder.mkdir(parents=True, exist_ok=True)
-    numbered = scores.numbered(0)
-    facts = {
-        "name": "celebdf/test", "index_sha256": "ab" * 32, "split_set": "group", "split": "test", "leaky": False,
-        "datasets": ["celebdf"], "samples_sha256": "99" * 32, "prep_sha256": "77" * 32, "notes": [],
-        "n_clips": len(scores), "n_unlabelled_clips": 0, "n_bad_samples": 0,
-        "results": figures(numbered.cases(), Bootstrap(n_draws=60)), **(entry or {}),
-    }  # fmt: skip
-    whole = {
-        "schema": "lps.metrics",
-        "schema_version": "1.0",
-        "request": {"checkpoint": "55" * 32, "clips": 3, "bootstrap": {"level": 0.95, "n_draws": 60, "seed": 0}},
-        "code": {"lps-prep": "0.1.0", "commit": "123abc"},
-        "checkpoint": {"sha256": "55" * 32, "stage": "classify", "learnt_from": {**IDENTITY, "prep": None}},
-        "data": [facts],
-        **(record or {}),
-    }
-    (folder / "metrics.json").write_bytes(pretty_json(whole))
-    (folder / "scores.parquet").write_bytes(scores_bytes(numbered, {}))
-    return folder
 
 
 def report(*args: object) -> Result:
@@ -552,47 +450,6 @@ def test_equal_names_get_longer(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name / "classify") for name in ("ffpp", "dfdc")]
     page = checked(render_report([*runs, runs[0]]))
     assert "2 folders: ffpp/classify, dfdc/classify" in page.text
-
-
-# ---- charts --------------------------------------------------------------------------------------------------------
-
-
-def test_long_logs_are_thinned_to_means() -> None:
-    steps = np.arange(40.0 * MAX_POINTS)
-    few = thinned(Series(steps=steps, values=2 * steps))
-    assert len(few.steps) == MAX_POINTS
-    np.testing.assert_allclose(few.values, 2 * few.steps)
-    assert few.values.mean() == pytest.approx(2 * steps.mean())
-
-
-def test_curves_stand_where_their_values_are() -> None:
-    series = Series(steps=np.array([0.0, 5, 10]), values=np.array([1.0, 3, 2]))
-    drawn = curves_chart("t", [Curve(name="<n>", number=1, validation=series, best_step=5)])
-    points = re.search(r'<polyline class="curve validation s1" points="([^"]+)"', drawn)
-    assert points is not None
-    xs, ys = zip(*(map(float, point.split(",")) for point in points[1].split()), strict=True)
-    assert xs[1] == pytest.approx((xs[0] + xs[2]) / 2)
-    assert ys[1] < ys[2] < ys[0], "3 above 2 above 1"
-    assert (ys[0] - ys[2]) == pytest.approx((ys[0] - ys[1]) / 2, abs=0.2)
-    assert f'<circle class="ring s1" cx="{xs[1]:.1f}" cy="{ys[1]:.1f}"' in drawn
-    assert "&lt;n&gt;, validation, from 1 to 2" in drawn
-
-
-@pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [1e-90, 3e-90], [-1e99, 1e99], [0.0, 0.0], list(range(2000))])
-def test_any_values_have_axes(values: list[float]) -> None:
-    series = Series(steps=np.arange(len(values), dtype=float), values=np.array(values, float))
-    for log in (False, True):
-        drawn = curves_chart("t", [Curve(name="n", number=0, train=series)], log=log)
-        assert "nan" not in drawn
-        assert "inf" not in drawn
-    assert curves_chart("t", []) == ""
-
-
-def test_intervals_are_drawn_to_scale() -> None:
-    drawn = interval(0.5, 0.25, 0.75)
-    assert 'x="25.0" y="2" width="50.0"' in drawn
-    assert 'x="49.2"' in drawn
-    assert 'width="0.6"' in interval(0.0, 0.0, 0.0)
 
 
 # ---- in a browser --------------------------------------------------------------------------------------------------
