@@ -1,10 +1,11 @@
 """lps-train: shards in, a detector and its scores out."""
 
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -193,6 +194,18 @@ def run_stage(stage: "StageName", asked: dict[str, Any]) -> None:
         result = train(job, progress.on_event)
     if first:
         finish(job, result)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _leave()
+
+
+def _leave() -> NoReturn:
+    """End a process of torchrun at once: all is written, and torch has threads left that may abort an orderly exit.
+
+    `DistributedDataParallel` keeps the group of processes alive beyond its end, and with it the threads of gloo.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def finish(job: "Job", result: dict[str, Any]) -> None:
