@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lps.model.aggregator import ConvGRU
+from lps.model.conv import Conv3d
 from lps.model.detector import Detector, HeadParams
 from lps.model.encoder import PixelEncoder, ResNet2d3d
 from lps.model.i3d import I3D
@@ -188,7 +189,7 @@ def test_projection_of_i3d() -> None:
     assert net(torch.randn(1, N, 3, 2, 32, 32)).shape == (1, 2)
     assert isinstance(net.backbone, I3D)
     assert isinstance(net.backbone.proj, nn.Sequential)
-    assert [type(layer) for layer in net.backbone.proj] == [nn.Conv3d, nn.BatchNorm3d]
+    assert [type(layer) for layer in net.backbone.proj] == [Conv3d, nn.BatchNorm3d]
     whole = PredictiveNet(replace(params, proj_dim=None, hidden=8), PRETRAIN)
     assert whole.mb.shape == (8, 1024)
     paper = PredictiveNet(NetParams(encoder="i3d"), PretrainParams())
