@@ -118,8 +118,6 @@ class ResNet2d3d(nn.Module):
         else:
             x = self.frames(x)
         x = x.reshape(m, t, *x.shape[1:]).transpose(1, 2)
-        if x.device.type == "cpu":  # where 3-D convolutions are slower with channels last, and 2-D ones faster
-            x = x.contiguous()
         return self.layer4(self.layer3(x))  # type: ignore[no-any-return]
 
     def forward(self, blocks: Tensor, act: Act = "pool_relu") -> Tensor:

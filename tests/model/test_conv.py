@@ -1,0 +1,119 @@
+"""3-D convolutions of two and three frames beside torch's."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from lps.model import conv
+from lps.model.conv import SCHEMES, Conv3d, along_time
+from lps.model.encoder import ResNet2d3d
+
+
+def direct(x: Tensor, weight: Tensor) -> Tensor:
+    return F.conv3d(x, weight, padding=1)
+
+
+def outcome(convolve: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, grad: Tensor) -> list[Tensor]:
+    """Return what comes out, and the gradients of frames and weight."""
+    x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    out = convolve(x, weight)
+    return [out.detach(), *torch.autograd.grad(out, (x, weight), grad)]
+
+
+def rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+def operands(frames: int, size: tuple[int, int], dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(frames)
+    x = torch.randn(3, 8, frames, *size, dtype=dtype)
+    return x, torch.randn(6, 8, 3, 3, 3, dtype=dtype), torch.randn(3, 6, frames, *size, dtype=dtype)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (7, 5)])
+@pytest.mark.parametrize("frames", sorted(SCHEMES))
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_the_same_as_torch(frames: int, size: tuple[int, int], layout: torch.memory_format) -> None:
+    x, weight, grad = operands(frames, size)
+    x, grad = x.contiguous(memory_format=layout), grad.contiguous(memory_format=layout)
+    for ours, theirs in zip(outcome(along_time, x, weight, grad), outcome(direct, x, weight, grad), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("frames", sorted(SCHEMES))
+def test_rounding_in_float32_is_as_small_as_of_torch(frames: int) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(4, 64, frames, 8, 8), torch.randn(64, 64, 3, 3, 3)
+    grad = torch.randn(4, 64, frames, 8, 8)
+    exact = outcome(direct, x.double(), weight.double(), grad.double())
+    for ours, theirs, true in zip(
+        outcome(along_time, x, weight, grad), outcome(direct, x, weight, grad), exact, strict=True
+    ):
+        assert ours.dtype == torch.float32
+        assert rms(ours - true) < 3 * rms(theirs - true)
+        assert rms(ours - true) < 1e-6 * rms(true)
+
+
+@pytest.mark.parametrize("frames", sorted(SCHEMES))
+def test_only_the_wanted_gradients(frames: int) -> None:
+    x, weight, grad = operands(frames, (4, 4))
+    _, to_x, to_weight = outcome(along_time, x, weight, grad)
+    torch.autograd.backward(along_time(x.requires_grad_(), weight), grad)
+    torch.testing.assert_close(x.grad, to_x)
+    torch.autograd.backward(along_time(x.detach(), weight.requires_grad_()), grad)
+    torch.testing.assert_close(weight.grad, to_weight)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_layer_for_any_number_of_frames(frames: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[int]()
+
+    def counted(x: Tensor, weight: Tensor) -> Tensor:
+        calls.append(x.shape[2])
+        return along_time(x, weight)
+
+    monkeypatch.setattr(conv, "along_time", counted)
+    layer = Conv3d(8, 6, 3, stride, padding=1, bias=False).double()
+    x = torch.randn(2, 8, frames, 5, 5, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), F.conv3d(x, layer.weight, stride=stride, padding=1), rtol=0, atol=1e-12)
+    assert calls == ([frames] if frames in SCHEMES and stride == 1 else [])
+
+
+def test_other_layers_are_as_torch_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv, "along_time", None)
+    x = torch.randn(2, 8, 3, 5, 5)
+    for layer in (
+        Conv3d(8, 6, 3, padding=1),
+        Conv3d(8, 6, 3, bias=False),
+        Conv3d(8, 6, 1, bias=False),
+        Conv3d(8, 8, 3, padding=1, groups=2, bias=False),
+        Conv3d(8, 8, 3, padding=1, dilation=2, bias=False),
+    ):
+        expected = F.conv3d(x, layer.weight, layer.bias, 1, layer.padding, layer.dilation, layer.groups)
+        assert torch.equal(layer(x), expected)
+    half = Conv3d(8, 6, 3, padding=1, bias=False).bfloat16()
+    assert half(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_the_last_two_stages_are_convolved_along_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[int]()
+
+    def counted(x: Tensor, weight: Tensor) -> Tensor:
+        calls.append(x.shape[2])
+        return along_time(x, weight)
+
+    monkeypatch.setattr(conv, "along_time", counted)
+    ResNet2d3d(18, 4)(torch.randn(2, 3, 5, 64, 64))
+    assert calls == [3, 3, 3, 2, 2, 2]
+
+
+def test_there_is_no_second_derivative() -> None:
+    x, weight, grad = operands(2, (4, 4))
+    x = x.requires_grad_()
+    (first,) = torch.autograd.grad(along_time(x, weight), x, grad.requires_grad_(), create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        torch.autograd.backward(first.sum())
