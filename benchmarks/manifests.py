@@ -253,6 +253,7 @@ def _clip_batch(
         "luma_std": rng.normal(45, 8, n),
         "box_side_med": rng.normal(180, 30, n),
         "iod_med": rng.normal(72, 12, n),
+        "yaw_absmax": rng.uniform(2, 30, n),
         "jitter_px": rng.lognormal(-1, 0.4, n),
         "det_rate": rng.choice([1.0, 0.95, 0.9], n),
         "phash": _binary(rng.integers(0, 256, (n, 32), dtype=np.uint8)),

@@ -98,14 +98,14 @@ FROM survivors LEFT JOIN faces USING (video_id)""",
 B8 = CheckSpec(
     id="B8",
     title="Same picture quality in both classes",
-    rule="Difference of the means over the common deviation of (log) sharpness, brightness, contrast and "
-    "landmark jitter of the clips: WARN above b8_warn_d. UNKNOWN where chance gives it with p >= b_max_p; "
-    "SKIP below b_min_per_class clips in a class. Yaw is not recorded.",
+    rule="Difference of the means over the common deviation of (log) sharpness, brightness, contrast, landmark "
+    "jitter and the largest yaw of the clips: WARN above b8_warn_d. UNKNOWN where chance gives it with p >= b_max_p; "
+    "SKIP below b_min_per_class clips in a class.",
     remedy="Some of it may be the forgery itself (blending blurs). Check that augmentation covers the difference.",
     severity=Severity.WARN,
     sql=f"""WITH {PLACED}
 SELECT p.label, ln(1 + greatest(c.blur_var_med, 0)) AS log_sharpness, c.luma_mean AS brightness, c.luma_std AS contrast,
-    c.jitter_px AS jitter
+    c.jitter_px AS jitter, c.yaw_absmax AS yaw
 FROM clips c JOIN placed p USING (video_id) WHERE p.label IS NOT NULL""",
 )
 
@@ -207,12 +207,12 @@ def check_timing(ctx: AuditContext) -> CheckResult:
 
 
 def check_quality(ctx: AuditContext) -> CheckResult:
-    """B8: sharpness, light and jitter by class."""
+    """B8: sharpness, light, jitter and yaw by class."""
     traits = Traits.read(ctx, B8.sql)
     warn, max_p = ctx.limits["b8_warn_d"], ctx.limits["b_max_p"]
     findings: list[Finding] = []
     missing: list[str] = []
-    for trait in ("log_sharpness", "brightness", "contrast", "jitter"):
+    for trait in ("log_sharpness", "brightness", "contrast", "jitter", "yaw"):
         if traits.too_few(trait, ctx):
             missing.append(trait)
             continue

@@ -138,6 +138,7 @@ CLIPS = pa.schema(
         _opt("luma_std", pa.float32()),
         _opt("box_side_med", pa.float32(), "source px"),
         _opt("iod_med", pa.float32(), "source px"),
+        _opt("yaw_absmax", pa.float32(), "degrees, estimated from the five points"),
         _opt("jitter_px", pa.float32(), "output px"),
         _field("det_rate", pa.float32(), "detected / asked frames"),
         _field("phash", _SHA, "PDQ of the middle aligned frame"),

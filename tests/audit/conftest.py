@@ -368,6 +368,7 @@ def _clip(video: SourceVideo, n_frames: int) -> Clip:
             "luma_std": round(float(rng.uniform(40, 50)), 4),
             "box_side_med": round(side, 4),
             "iod_med": round(side * 0.4, 4),
+            "yaw_absmax": round(float(rng.uniform(5, 15)), 4),
             "jitter_px": round(float(rng.uniform(0.2, 0.4)), 4),
         },
         phash=Random(f"face in {video.uri}").randbytes(32),

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from lps.pipeline.demo_faces import load_portrait
-from lps.pipeline.encode import bytes_bound, clip_quality, encode_image, frames_digest, perceptual_hash
+from lps.pipeline.encode import (
+    bytes_bound,
+    clip_quality,
+    encode_image,
+    frames_digest,
+    perceptual_hash,
+    yaw_degrees,
+)
 from lps.pipeline.params import Params
 
 Image = NDArray[np.uint8]
@@ -95,7 +102,7 @@ def test_quality_numbers(face: Image, noise: Image) -> None:
     points = np.zeros((3, 5, 2))
     sharp, soft, flat = (clip_quality([image] * 3, points) for image in (face, blurred, np.full_like(face, 90)))
     assert sharp["blur_var_med"] > 5 * soft["blur_var_med"] > 0
-    assert flat == {"blur_var_med": 0.0, "luma_mean": 90.0, "luma_std": 0.0, "jitter_px": 0.0}
+    assert flat == {"blur_var_med": 0.0, "luma_mean": 90.0, "luma_std": 0.0, "yaw_absmax": 0.0, "jitter_px": 0.0}
     assert clip_quality([noise] * 3, points)["luma_std"] > 30
 
 
@@ -106,3 +113,34 @@ def test_jitter_is_blind_to_steady_motion() -> None:
     assert clip_quality(frames, steady)["jitter_px"] == 0
     assert clip_quality(frames, shaking)["jitter_px"] == pytest.approx(4)
     assert clip_quality(frames[:2], steady[:2])["jitter_px"] == 0
+
+
+HEAD_MM = np.array([[-31.5, -35, 0], [31.5, -35, 0], [0, 5, 27], [-24, 32, 0], [24, 32, 0]], float)
+"""Eyes, nose and corners of the mouth: x to the right, y down, z towards the camera."""
+
+
+def seen(yaw: float, pitch: float = 0, roll: float = 0) -> NDArray[np.float64]:
+    """Return the five points (1, 5, 2) of the head as a camera sees them from afar; angles in degrees."""
+    a, b, c = np.radians([yaw, pitch, roll])
+    turn = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
+    nod = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    tilt = np.array([[np.cos(c), -np.sin(c)], [np.sin(c), np.cos(c)]])
+    points: NDArray[np.float64] = 1.3 * (HEAD_MM @ (nod @ turn).T)[:, :2] @ tilt.T + [112, 100]
+    return points[None]
+
+
+@pytest.mark.parametrize("yaw", [-75, -30, -5, 0, 10, 45, 80])
+@pytest.mark.parametrize("roll", [0, 25, -160])
+def test_yaw_of_an_average_head(yaw: float, roll: float) -> None:
+    assert yaw_degrees(seen(yaw, roll=roll)) == pytest.approx([yaw], abs=1e-6)
+
+
+def test_yaw_hardly_feels_a_nod() -> None:
+    for yaw in (-40, 0, 20):
+        for pitch in (-15, 15):
+            assert yaw_degrees(seen(yaw, pitch)) == pytest.approx([yaw], abs=4)
+
+
+def test_yaw_of_a_clip_is_its_largest() -> None:
+    points = np.concatenate([seen(yaw) for yaw in (5, -35, 20)])
+    assert clip_quality([np.zeros((8, 8, 3), np.uint8)] * 3, points)["yaw_absmax"] == pytest.approx(35)

@@ -393,7 +393,15 @@ def test_the_clip(write_video: Write, tmp_path: Path) -> None:
     # the white square of the face's side fills its share of the output
     share = np.mean([(face.min(axis=2) > 190).mean() for face in faces])
     assert share == pytest.approx((0.85 * 224) ** 2 / 224**2, abs=0.03)
-    assert set(clip.quality) == {"blur_var_med", "luma_mean", "luma_std", "jitter_px", "box_side_med", "iod_med"}
+    assert set(clip.quality) == {
+        "blur_var_med",
+        "luma_mean",
+        "luma_std",
+        "yaw_absmax",
+        "jitter_px",
+        "box_side_med",
+        "iod_med",
+    }
     assert clip.quality["box_side_med"] == pytest.approx(FACE, abs=1.5)
     assert clip.quality["iod_med"] == pytest.approx(FACE * 35.2378 / 112, abs=0.6)
     assert clip.quality["jitter_px"] < 0.5

@@ -177,6 +177,7 @@ def _clip(video: Row, split: str) -> Row:
         "luma_mean": traits.uniform(100, 140),
         "luma_std": traits.uniform(30, 50),
         "box_side_med": side,
+        "yaw_absmax": traits.uniform(2, 20),
         "jitter_px": traits.uniform(0.2, 0.5),
         "det_rate": 1.0,
         "frames_sha256": Random(f"frames {video['uri']}").randbytes(32),

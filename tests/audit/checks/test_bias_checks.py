@@ -246,7 +246,15 @@ def test_darker_clips_of_one_class_are_warned_of(world: Any, bias_of: Audited) -
     results = bias_of(world)
     assert broken(results) == {"B8": State.WARN}
     assert keys(results["B8"]) == {"brightness"}
-    assert set(results["B8"].data["traits"]) == {"log_sharpness", "brightness", "contrast", "jitter"}
+    assert set(results["B8"].data["traits"]) == {"log_sharpness", "brightness", "contrast", "jitter", "yaw"}
+
+
+def test_heads_that_turn_further_in_one_class_are_warned_of(world: Any, bias_of: Audited) -> None:
+    for clip in world.clips:
+        clip["yaw_absmax"] += 3 if clip["label"] else 0
+    results = bias_of(world)
+    assert broken(results) == {"B8": State.WARN}
+    assert keys(results["B8"]) == {"yaw"}
 
 
 def test_difference_within_chance_is_unknown_not_pass(world: Any, bias_of: Audited) -> None:
