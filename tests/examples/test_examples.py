@@ -18,6 +18,8 @@ from lps.cli.reference import PROGRAMS, walk
 from lps.model.checkpoint import read_checkpoint, step_checkpoints
 from lps.pipeline.demo import make_face_video
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.sh"))
 COMMANDS = {path: context.command for name, program in PROGRAMS.items() for path, context in walk(name, program)}
