@@ -96,12 +96,13 @@ class _AlongTime(torch.autograd.Function):
         wanted = (*ctx.needs_input_grad, False)
         frames, slices, grads_out = x.unbind(2), _slices(weight), grad.unbind(2)
         grad_x, grad_slices = torch.zeros_like(x), torch.zeros_like(slices)
+        grads_in = grad_x.unbind(2)
         for of_frames, of_slices, to_frames in zip(*SCHEMES[x.shape[2]], strict=True):
             operands = _sum(grads_out, to_frames), _sum(frames, of_frames), _sum(slices, of_slices)
             conv = ((1, 1), (1, 1), (1, 1), False, (0, 0), 1)  # stride, padding, dilation; not transposed
             to_x, to_kernel, _ = aten.convolution_backward(*operands, None, *conv, wanted)
             if wanted[0]:
-                _add(grad_x.unbind(2), to_x, of_frames)
+                _add(grads_in, to_x, of_frames)
             if wanted[1]:
                 _add(grad_slices, to_kernel, of_slices)
         return grad_x if wanted[0] else None, grad_slices.movedim(0, 2) if wanted[1] else None

@@ -59,8 +59,8 @@ def yaw_degrees(points: NDArray[np.float64]) -> NDArray[np.float64]:
     compared by it, and single heads not measured.
     """
     left, right, nose, *corners = np.moveaxis(points, 1, 0)
-    eyes, down = (left + right) / 2, sum(corners) / 2 - (left + right) / 2
-    across = right - left
+    eyes = (left + right) / 2
+    across, down = right - left, sum(corners) / 2 - eyes
     apart = np.hypot(*across.T)
     share = ((nose - eyes) * down).sum(1) / np.maximum((down * down).sum(1), 1e-9)
     aside = nose - eyes - share[:, None] * down

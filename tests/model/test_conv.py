@@ -16,6 +16,19 @@ def direct(x: Tensor, weight: Tensor) -> Tensor:
     return F.conv3d(x, weight, padding=1)
 
 
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which each convolution along time adds its number of frames."""
+    found = list[int]()
+
+    def counted(x: Tensor, weight: Tensor) -> Tensor:
+        found.append(x.shape[2])
+        return along_time(x, weight)
+
+    monkeypatch.setattr(conv, "along_time", counted)
+    return found
+
+
 def outcome(convolve: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, grad: Tensor) -> list[Tensor]:
     """Return what comes out, and the gradients of frames and weight."""
     x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
@@ -69,14 +82,7 @@ def test_only_the_wanted_gradients(frames: int) -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_the_layer_for_any_number_of_frames(frames: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = list[int]()
-
-    def counted(x: Tensor, weight: Tensor) -> Tensor:
-        calls.append(x.shape[2])
-        return along_time(x, weight)
-
-    monkeypatch.setattr(conv, "along_time", counted)
+def test_the_layer_for_any_number_of_frames(frames: int, stride: int, calls: list[int]) -> None:
     layer = Conv3d(8, 6, 3, stride, padding=1, bias=False).double()
     x = torch.randn(2, 8, frames, 5, 5, dtype=torch.float64)
     torch.testing.assert_close(layer(x), F.conv3d(x, layer.weight, stride=stride, padding=1), rtol=0, atol=1e-12)
@@ -99,14 +105,7 @@ def test_other_layers_are_as_torch_has_them(monkeypatch: pytest.MonkeyPatch) -> 
     assert half(x.bfloat16()).dtype == torch.bfloat16
 
 
-def test_the_last_two_stages_are_convolved_along_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = list[int]()
-
-    def counted(x: Tensor, weight: Tensor) -> Tensor:
-        calls.append(x.shape[2])
-        return along_time(x, weight)
-
-    monkeypatch.setattr(conv, "along_time", counted)
+def test_the_last_two_stages_are_convolved_along_time(calls: list[int]) -> None:
     ResNet2d3d(18, 4)(torch.randn(2, 3, 5, 64, 64))
     assert calls == [3, 3, 3, 2, 2, 2]
 
