@@ -77,6 +77,18 @@ class SplitInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """What ties one video into its group."""
+
+    anchor: str
+    """Name of the group."""
+    size: int
+    """Videos in the group."""
+    keys: Sequence[str]
+    """The keys that tie this video in, sorted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
     """The group of every video, in the order of the videos asked about."""
 
@@ -91,9 +103,10 @@ class Groups:
     def __len__(self) -> int:
         return len(self.anchors)
 
-    def anchor_of(self, video: int) -> str:
-        """Return the anchor of the group of the video at this index."""
-        return self.anchors[int(self.of_video[video])]
+    def membership(self, index: int, video: SplitInput) -> Membership:
+        """Return how `video` belongs to its group; `index` is its place among the videos asked about."""
+        group = int(self.of_video[index])
+        return Membership(anchor=self.anchors[group], size=int(self.sizes[group]), keys=self.links.keys(video))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

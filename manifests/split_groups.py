@@ -10,7 +10,7 @@ from lps.manifests.components import Groups, SplitInput, group_videos
 from lps.manifests.errors import RefusedError
 from lps.manifests.split_identity import identity_rows
 from lps.manifests.split_pins import Owners
-from lps.manifests.split_records import Ratios, SplitParams, SplitRow, make_row
+from lps.manifests.split_records import Ratios, SplitParams, SplitRow, make_row, position
 from lps.manifests.split_rules import Settled, place_groups
 
 GIANT_FACTOR = 1.2
@@ -83,16 +83,8 @@ def _placed_rows(
 ) -> list[SplitRow]:
     places, used = place_groups(videos, groups, params, rule, scene.settled)
     return [
-        make_row(
-            video,
-            params,
-            split=places[group],
-            rule=used,
-            anchor=groups.anchors[group],
-            size=int(groups.sizes[group]),
-            keys=groups.links.keys(video),
-        )
-        for video, group in zip(videos, groups.of_video.tolist(), strict=True)
+        make_row(video, params, groups.membership(i, video), split=places[group], rule=used)
+        for i, (video, group) in enumerate(zip(videos, groups.of_video.tolist(), strict=True))
     ]
 
 
@@ -107,15 +99,9 @@ def random_rows(videos: Sequence[SplitInput], params: SplitParams, scene: Scene)
     )
     places, _ = place_groups(videos, alone, params, "hash", scene.settled)
     return [
-        make_row(
-            video,
-            params,
-            split=places[i],
-            rule="random",
-            anchor=groups.anchors[group],
-            size=int(groups.sizes[group]),
-            keys=groups.links.keys(video),
-            placed=video.own_key,
+        replace(
+            make_row(video, params, groups.membership(i, video), split=places[i], rule="random"),
+            u=position(params.seed, video.own_key),
         )
-        for i, (video, group) in enumerate(zip(videos, groups.of_video.tolist(), strict=True))
+        for i, video in enumerate(videos)
     ]

@@ -46,9 +46,7 @@ def identity_rows(videos: Sequence[SplitInput], params: SplitParams, owners: Own
             rows.append(bridge_row(video, params, rule="identity-hash", keys=links.keys(video)))
     groups = group_videos(kept, params.aliases)
     for i, (video, split) in enumerate(zip(kept, splits, strict=True)):
-        size = int(groups.sizes[groups.of_video[i]])
-        keys, anchor = groups.links.keys(video), groups.anchor_of(i)
-        rows.append(make_row(video, params, split=split, rule="identity-hash", anchor=anchor, size=size, keys=keys))
+        rows.append(make_row(video, params, groups.membership(i, video), split=split, rule="identity-hash"))
     return rows
 
 

@@ -39,11 +39,9 @@ def official_rows(videos: Sequence[SplitInput], params: SplitParams, scene: Scen
         row = carved.get(video.video_id) or make_row(
             video,
             params,
+            groups.membership(i, video),
             split=listed[video.video_id],
             rule="official",
-            anchor=groups.anchor_of(i),
-            size=int(groups.sizes[groups.of_video[i]]),
-            keys=groups.links.keys(video),
             reason=None if listed[video.video_id] else NOT_SELECTED,
         )
         rows.append(row)

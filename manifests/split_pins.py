@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lps.manifests.components import Aliases, SplitInput, alias_roots, group_videos, video_key
+from lps.manifests.components import Aliases, Membership, SplitInput, alias_roots, group_videos, video_key
 from lps.manifests.split_records import SplitParams, SplitRow, bridge_row, make_row
 
 Claims = frozenset[tuple[str, str]]
@@ -105,8 +105,8 @@ def attach(new: Sequence[SplitInput], owners: Owners, params: SplitParams) -> At
             rows.append(bridge_row(video, params, rule="pinned", keys=keys))
         else:
             split, anchor = min(claims)
-            size = int(groups.sizes[group])
-            rows.append(make_row(video, params, split=split, rule="pinned", anchor=anchor, size=size, keys=keys))
+            joined = Membership(anchor=anchor, size=int(groups.sizes[group]), keys=keys)
+            rows.append(make_row(video, params, joined, split=split, rule="pinned"))
     return Attached(rows=rows, free=free)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lps.manifests.canonical import canonical_json, sha256_hex, unit_interval
-from lps.manifests.components import Aliases, SplitInput, group_id
+from lps.manifests.components import Aliases, Membership, SplitInput, group_id
 from lps.manifests.errors import RefusedError
 
 SPLITS = ("train", "val", "test")
@@ -113,26 +113,23 @@ def position(seed: int | str, anchor: str) -> float:
 def make_row(
     video: SplitInput,
     params: SplitParams,
+    group: Membership,
     *,
     split: str | None,
     rule: str,
-    anchor: str,
-    size: int,
-    keys: Sequence[str],
     reason: str | None = None,
-    placed: str | None = None,
 ) -> SplitRow:
-    """Build a row; `placed` is the name whose position counts where that is not the group's anchor."""
+    """Build the row of a video that is placed together with its group."""
     return SplitRow(
         video_id=video.video_id,
         split=split,
         excluded=split is None,
         exclude_reason=reason,
-        group_id=group_id(anchor),
-        group_anchor=anchor,
-        group_size=size,
-        group_keys=tuple(keys),
-        u=position(params.seed, anchor if placed is None else placed),
+        group_id=group_id(group.anchor),
+        group_anchor=group.anchor,
+        group_size=group.size,
+        group_keys=tuple(group.keys),
+        u=position(params.seed, group.anchor),
         rule=rule,
         seed=params.seed,
     )
@@ -140,4 +137,5 @@ def make_row(
 
 def bridge_row(video: SplitInput, params: SplitParams, *, rule: str, keys: Sequence[str]) -> SplitRow:
     """Build the row of a video that would tie two splits together: it is left out, so that nobody has to move."""
-    return make_row(video, params, split=None, rule=rule, anchor=video.own_key, size=1, keys=keys, reason=BRIDGE)
+    alone = Membership(anchor=video.own_key, size=1, keys=keys)
+    return make_row(video, params, alone, split=None, rule=rule, reason=BRIDGE)

@@ -66,7 +66,8 @@ def test_order_changes_neither_anchor_nor_size(keys: list[set[str]], rng: random
 
     def by_id(these: list[SplitInput]) -> dict[bytes, tuple[str, int]]:
         groups = group_videos(these)
-        return {v.video_id: (groups.anchor_of(i), int(groups.sizes[groups.of_video[i]])) for i, v in enumerate(these)}
+        found = {v.video_id: groups.membership(i, v) for i, v in enumerate(these)}
+        return {video_id: (group.anchor, group.size) for video_id, group in found.items()}
 
     assert by_id(videos) == by_id(shuffled)
 

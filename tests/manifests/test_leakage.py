@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lps.manifests.canonical import digest16
-from lps.manifests.components import SplitInput
+from lps.manifests.components import Membership, SplitInput
 from lps.manifests.leakage import KINDS, Crossing, Leak, crossing_groups, crossing_keys, measure_leakage
 from lps.manifests.split_records import SPLITS, make_row
 from lps.manifests.splits import SplitParams, SplitRow, assign_splits
@@ -22,7 +22,7 @@ def video(name: str, *keys: str, **other: object) -> SplitInput:
 def rows_of(videos: Sequence[SplitInput], splits: Sequence[str | None]) -> list[SplitRow]:
     """Return rows that put each video where `splits` says."""
     return [
-        make_row(v, SplitParams(), split=split, rule="manual", anchor=v.own_key, size=1, keys=v.keys)
+        make_row(v, SplitParams(), Membership(anchor=v.own_key, size=1, keys=v.keys), split=split, rule="manual")
         for v, split in zip(videos, splits, strict=True)
     ]
 
