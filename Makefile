@@ -27,7 +27,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 docs: $(READY)
-	$(BIN)/python -m lps.cli.reference docs/cli.md
+	$(BIN)/python -m lps.cli.docs.reference docs/cli.md
 
 bench: $(READY)
 	$(BIN)/python benchmarks/landmarks.py

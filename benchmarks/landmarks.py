@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lps.manifests.records import Clip
-from lps.pipeline.detect import Localizer
-from lps.pipeline.localizers import load_localizer
-from lps.pipeline.params import ALL_CLIPS, Params
-from lps.pipeline.process import process_video
+from lps.pipeline.clips.process import process_video
+from lps.pipeline.config.params import ALL_CLIPS, Params
+from lps.pipeline.faces.detector import Localizer
+from lps.pipeline.faces.localizers import load_localizer
 
 SHORT = 20
 """Frames of a clip for videos that are too short for one of the usual length."""

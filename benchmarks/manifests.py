@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lps.manifests.columns import PATHS, read_columns
-from lps.manifests.components import INPUT_COLUMNS, component_labels, group_videos, inputs_from_table
-from lps.manifests.split_records import SplitParams
-from lps.manifests.split_scale import split_table
-from lps.manifests.splits import assign_splits, rule_record
+from lps.manifests.splits.assign import assign_splits, rule_record
+from lps.manifests.splits.components import INPUT_COLUMNS, component_labels, group_videos, inputs_from_table
+from lps.manifests.splits.records import SplitParams
+from lps.manifests.splits.table import split_table
 from lps.manifests.storage import open_store
 
 DFDC_VIDEOS = 119_146
@@ -72,9 +72,9 @@ def split_columns(folder: str) -> str:
 
 def quick_audit(folder: str) -> str:
     """Run every check of the level quick, and say which took longest."""
-    from lps.manifests.audit import base_suite, run_audit
-    from lps.manifests.dataset import open_dataset
-    from lps.manifests.policy import Policy
+    from lps.manifests.audit.core.database import open_dataset
+    from lps.manifests.audit.core.policy import Policy
+    from lps.manifests.audit.run import base_suite, run_audit
 
     suite = base_suite()
     took: list[tuple[float, str]] = []

@@ -32,10 +32,10 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lps.model.detector import Detector, HeadParams
-from lps.model.frames import frames_to_blocks
-from lps.model.network import NetParams
-from lps.model.pretrainer import PredictiveNet, PretrainParams, pretrain_loss
+from lps.model.data.frames import frames_to_blocks
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.detector import Detector, HeadParams
+from lps.model.networks.predictive_net import PredictiveNet, PretrainParams, pretrain_loss
 
 FORMS = ("plain", "ours")
 TASKS = ("pretraining", "detector")

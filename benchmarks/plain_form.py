@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lps.model.detector import N_CLASSES, HeadParams
-from lps.model.encoder import STAGES, Act
-from lps.model.network import NetParams
-from lps.model.pretrainer import Prediction, PretrainParams
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.detector import N_CLASSES, HeadParams
+from lps.model.networks.predictive_net import Prediction, PretrainParams
+from lps.model.networks.resnet2d3d import STAGES, Act
 
 
 def conv3d(n_in: int, n_out: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Conv3d:
@@ -159,7 +159,7 @@ class PlainNet(nn.Module):
 
 
 class PlainPredictive(PlainNet):
-    """Predictive pretraining, one step at a time; loads the state dict of `lps.model.pretrainer.PredictiveNet`."""
+    """Predictive pretraining; loads the state dict of `lps.model.networks.predictive_net.PredictiveNet`."""
 
     def __init__(self, params: NetParams, pretrain: PretrainParams) -> None:
         super().__init__(params)
@@ -215,7 +215,7 @@ def plain_loss(predictions: Sequence[Prediction]) -> Tensor:
 
 
 class PlainDetector(PlainNet):
-    """The detector on the last state of each direction; loads the state dict of `lps.model.detector.Detector`."""
+    """The detector on the last states; loads the state dict of `lps.model.networks.detector.Detector`."""
 
     def __init__(self, params: NetParams, head: HeadParams) -> None:
         super().__init__(params)

@@ -25,14 +25,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lps.manifests.splits import SplitParams
-from lps.pipeline.align import warp
-from lps.pipeline.encode import encode_image
-from lps.pipeline.localizers import load_localizer
-from lps.pipeline.params import ALL_CLIPS, Params
-from lps.pipeline.process import process_video
-from lps.pipeline.run import Request, RunOptions, run_job
-from lps.pipeline.video import Scan, decode
+from lps.manifests.splits.assign import SplitParams
+from lps.pipeline.clips.encode import encode_image
+from lps.pipeline.clips.process import process_video
+from lps.pipeline.config.params import ALL_CLIPS, Params
+from lps.pipeline.faces.align import warp
+from lps.pipeline.faces.localizers import load_localizer
+from lps.pipeline.job.request import Request, RunOptions
+from lps.pipeline.job.run import run_job
+from lps.pipeline.video.decode import Scan, decode
 
 CLIPS = (
     "man_glasses_selfie_portrait_720x1280.mp4",

@@ -12,18 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lps.manifests.audit_repro import VERSIONS
+from lps.manifests.audit.checks.reproducibility import VERSIONS
+from lps.manifests.audit.core.database import PLAN_COLUMNS
 from lps.manifests.canonical import canonical_json, digest16, pretty_json, sha256_hex
 from lps.manifests.columns import PATHS, split_path
-from lps.manifests.components import INPUT_COLUMNS
-from lps.manifests.dataset import PLAN_COLUMNS, PLAN_VIDEOS
+from lps.manifests.index import PLAN_VIDEOS
 from lps.manifests.row_digest import fixed_bytes, hex_texts
 from lps.manifests.schemas import CLIPS, SCHEMA_ID, SCHEMA_VERSION, SHARDS, VIDEOS
-from lps.manifests.split_records import SPLITS, SplitParams
-from lps.manifests.split_scale import split_table
-from lps.pipeline.align import TEMPLATE_NAME, align_matrix, template
-from lps.pipeline.params import Params
-from lps.pipeline.process import start_seed
+from lps.manifests.splits.components import INPUT_COLUMNS
+from lps.manifests.splits.records import SPLITS, SplitParams
+from lps.manifests.splits.table import split_table
+from lps.pipeline.clips.process import start_seed
+from lps.pipeline.config.params import Params
+from lps.pipeline.faces.align import TEMPLATE_NAME, align_matrix, template
 
 REAL_SHARE = 19_154 / 119_146
 CLIPS_PER_SHARD = 230

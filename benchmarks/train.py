@@ -32,19 +32,22 @@ from rich.table import Table
 from torch.utils.data import DataLoader, IterableDataset
 
 from lps.manifests.canonical import canonical_json, digest16
-from lps.model.cache import ShardCache
-from lps.model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from lps.model.clips import ReadOptions
-from lps.model.engine import Learner
-from lps.model.plan import Place, PlanOptions
-from lps.model.presets import preset_for
-from lps.model.reader import ClipReader, WorkOptions
-from lps.model.scan import open_shards
-from lps.model.setup import Sources, build_stage, open_feed
-from lps.model.train import Job, device_of, train
-from lps.pipeline.demo_faces import PORTRAITS, load_portrait
-from lps.pipeline.encode import encode_image
-from lps.pipeline.params import Params
+from lps.model.data.clip_decoder import ReadOptions
+from lps.model.data.clip_reader import ClipReader, WorkOptions
+from lps.model.data.epoch_plan import Place, PlanOptions
+from lps.model.data.shard_cache import ShardCache
+from lps.model.data.shard_index import open_shards
+from lps.model.data.sources import Sources
+from lps.model.training.build import build_stage
+from lps.model.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from lps.model.training.engine import Learner
+from lps.model.training.feed import open_feed
+from lps.model.training.presets import preset_for
+from lps.model.training.processes import device_of
+from lps.model.training.train import Job, train
+from lps.pipeline.clips.encode import encode_image
+from lps.pipeline.config.params import Params
+from lps.pipeline.tools.demo_faces import PORTRAITS, load_portrait
 
 N_SHARDS = 8
 N_FRAMES = 60

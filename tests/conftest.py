@@ -13,7 +13,7 @@ import pytest
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from lps.pipeline.sources import SourceFile, SourceListing, SourceOptions, list_videos
+from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -19,26 +19,26 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lps.manifests.audit import Audit, Suite, base_suite, run_audit
-from lps.manifests.audit_types import AuditContext, Level, State
+from lps.manifests.audit.core.database import open_dataset
+from lps.manifests.audit.core.policy import Policy
+from lps.manifests.audit.core.types import AuditContext, Level, State
+from lps.manifests.audit.run import Audit, Suite, base_suite, run_audit
 from lps.manifests.canonical import canonical_json, pretty_json, rows_digest, sha256_hex
 from lps.manifests.codes import Code, Stage, Status
-from lps.manifests.dataset import open_dataset
-from lps.manifests.policy import Policy
 from lps.manifests.records import Clip, Header, Outcome, SourceVideo, VideoResult
 from lps.manifests.rows import row_to_json
 from lps.manifests.schemas import Row, read_table, table_bytes
-from lps.manifests.splits import SplitParams
+from lps.manifests.splits.assign import SplitParams
 from lps.manifests.storage import Store
-from lps.pipeline.align import align_matrix, template
-from lps.pipeline.encode import encode_image, frames_digest
-from lps.pipeline.finalize import finalize
-from lps.pipeline.params import Params
-from lps.pipeline.plan import PlanSpec, build_plan, publish_plan
-from lps.pipeline.probe import Probe
-from lps.pipeline.process import start_frames, start_seed
-from lps.pipeline.shards import write_shard
-from lps.pipeline.status import add_split_set
+from lps.pipeline.clips.encode import encode_image, frames_digest
+from lps.pipeline.clips.process import start_frames, start_seed
+from lps.pipeline.config.params import Params
+from lps.pipeline.faces.align import align_matrix, template
+from lps.pipeline.job.finalize import finalize
+from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
+from lps.pipeline.job.shards import write_shard
+from lps.pipeline.job.split_sets import add_split_set
+from lps.pipeline.video.probe import Probe
 
 RowEdit = Callable[[Row], Row | list[Row] | None]
 """Takes a row and returns what replaces it: a row, several, or None to delete it."""

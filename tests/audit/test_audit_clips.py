@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lps.manifests.audit_clips import ARCFACE_112, CHECKS, LIMITS, check_starts
-from lps.manifests.audit_types import AuditContext
+from lps.manifests.audit.checks.clips import ARCFACE_112, CHECKS, LIMITS, check_starts
+from lps.manifests.audit.core.types import AuditContext
 from lps.manifests.schemas import BOX_UNITS, Row, read_table
 from lps.manifests.storage import Store
-from lps.pipeline import align
-from lps.pipeline.process import start_seed
+from lps.pipeline.clips.process import start_seed
+from lps.pipeline.faces import align
 
 Mutated = Callable[..., Path]
 Broken = Callable[..., dict[str, set[str]]]
@@ -139,7 +139,7 @@ def test_box_without_a_size_is_found(first: Row, mutated: Mutated, broken: Broke
 
 
 def test_limit_of_the_policy_decides(first: Row, mutated: Mutated, broken: Broken) -> None:
-    from lps.manifests.policy import Policy
+    from lps.manifests.audit.core.policy import Policy
 
     out = mutated({"clips": spoiled(first, lambda row: matrices(row, lambda m: m + [[0, 0, 4], [0, 0, 0]]))})
     assert broken(out, "C3", policy=Policy(limits={"c3_landmark_px": 5.0})) == {}
@@ -212,7 +212,7 @@ def test_seed_of_another_video_is_found(first: Row, mutated: Mutated, broken: Br
 
 
 def align_params() -> Any:
-    from lps.pipeline.params import Params
+    from lps.pipeline.config.params import Params
 
     return Params()
 

@@ -8,11 +8,11 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from lps.cli.audit import full_suite
-from lps.cli.audit_docs import with_checks
-from lps.manifests.components import alias_roots
-from lps.manifests.splits import SplitParams
-from lps.pipeline.status import add_split_set
+from lps.cli.audit.main import full_suite
+from lps.cli.docs.audit_checks import with_checks
+from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.components import alias_roots
+from lps.pipeline.job.split_sets import add_split_set
 
 PAGE = Path(__file__).parents[2] / "docs/audit.md"
 ALIASES = (("ffpp/seq/004", "person/x"), ("person/x", "ffpp/seq/000"), ("b", "c"))
@@ -25,7 +25,7 @@ def blocks(language: str, having: str) -> str:
 
 
 def test_page_is_current() -> None:
-    assert PAGE.read_text() == with_checks(PAGE.read_text()), "run: python -m lps.cli.audit_docs docs/audit.md"
+    assert PAGE.read_text() == with_checks(PAGE.read_text()), "run: python -m lps.cli.docs.audit_checks docs/audit.md"
 
 
 def test_page_has_every_check_and_limit() -> None:

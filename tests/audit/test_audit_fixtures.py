@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from lps.manifests.canonical import rows_digest
 from lps.manifests.schemas import read_table
-from lps.pipeline.status import read_status
+from lps.pipeline.job.status import read_status
 
 
 def test_data_set_has_the_advertised_shape(dataset: Path) -> None:

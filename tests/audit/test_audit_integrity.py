@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lps.manifests.audit.core.seal import seal_dataset
 from lps.manifests.schemas import Row, read_table
-from lps.manifests.seal import seal_dataset
 from lps.manifests.storage import Store
 
 Mutated = Callable[..., Path]

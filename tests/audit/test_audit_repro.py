@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from lps.manifests.audit_repro import VERSIONS
+from lps.manifests.audit.checks.reproducibility import VERSIONS
+from lps.manifests.audit.core.seal import seal_dataset
 from lps.manifests.canonical import pretty_json
 from lps.manifests.schemas import Row
-from lps.manifests.seal import seal_dataset
-from lps.manifests.splits import SplitParams
+from lps.manifests.splits.assign import SplitParams
 from lps.manifests.storage import Store
-from lps.pipeline.status import add_split_set
+from lps.pipeline.job.split_sets import add_split_set
 
 Mutated = Callable[..., Path]
 Broken = Callable[..., dict[str, set[str]]]
@@ -138,7 +138,7 @@ def test_incomplete_published_data_set_is_found(replanned: Replanned, broken: Br
 
 
 def test_published_counts_pass() -> None:
-    from lps.manifests.audit_repro import _miscounted
+    from lps.manifests.audit.checks.reproducibility import _miscounted
 
     ffpp = [("ffpp", 0, "real", "c23", 1000), ("ffpp", 1, "Deepfakes", "c23", 999), ("dfd", 1, "DFD", "c23", 3068)]
     assert list(_miscounted("ffpp", ffpp, 0.001)) == []

@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from lps.manifests.audit.core.policy import Policy, read_policy
+from lps.manifests.audit.core.seal import seal_dataset
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import RefusedError
-from lps.manifests.policy import Policy, read_policy
-from lps.manifests.seal import seal_dataset
-from lps.manifests.splits import SplitParams
+from lps.manifests.splits.assign import SplitParams
 from lps.manifests.storage import Store
-from lps.pipeline.status import add_split_set
+from lps.pipeline.job.split_sets import add_split_set
 
 Mutated = Callable[..., Path]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from lps.manifests.audit import Suite, Verdict, base_suite, judge
-from lps.manifests.audit_types import (
+from lps.manifests.audit.core.policy import Policy, Waiver, read_policy
+from lps.manifests.audit.core.types import (
     AuditContext,
     CheckEntry,
     CheckResult,
@@ -21,8 +21,8 @@ from lps.manifests.audit_types import (
     Severity,
     State,
 )
+from lps.manifests.audit.run import Suite, Verdict, base_suite, judge
 from lps.manifests.errors import RefusedError
-from lps.manifests.policy import Policy, Waiver, read_policy
 
 Mutated = Callable[..., Path]
 TODAY = date(2026, 6, 1)

@@ -10,12 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lps.manifests.audit_tamper import Require
-from lps.manifests.canonical import canonical_json, pretty_json
-from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
-from lps.manifests.policy import Policy
-from lps.manifests.schemas import Row
-from lps.manifests.seal import (
+from lps.manifests.audit.core.policy import Policy, Require
+from lps.manifests.audit.core.seal import (
     SealedFile,
     inclusion_proof,
     merkle_root,
@@ -25,9 +21,12 @@ from lps.manifests.seal import (
     sealable,
     sign_seal,
 )
-from lps.manifests.splits import SplitParams
+from lps.manifests.canonical import canonical_json, pretty_json
+from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
+from lps.manifests.schemas import Row
+from lps.manifests.splits.assign import SplitParams
 from lps.manifests.storage import Store
-from lps.pipeline.status import add_split_set
+from lps.pipeline.job.split_sets import add_split_set
 
 Mutated = Callable[..., Path]
 Broken = Callable[..., dict[str, set[str]]]

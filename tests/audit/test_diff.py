@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from lps.cli.audit import main
-from lps.manifests.diff import NAMED, SHOWN, Changes, DatasetDiff, diff_datasets
+from lps.cli.audit.main import main
+from lps.manifests.audit.diff import NAMED, SHOWN, Changes, DatasetDiff, diff_datasets
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import Row, read_table
 from lps.manifests.storage import open_store

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lps.manifests.report import CLASS_TITLES, MAX_PAIRS, VERDICTS, render_html
-from lps.manifests.report_charts import Axis, axis_of, ecdf, histogram, ks_distance, number
-from lps.manifests.report_pictures import MAX_PICTURES, SIDE_PX
+from lps.manifests.audit.report.page import CLASS_TITLES, MAX_PAIRS, VERDICTS, render_html
+from lps.manifests.pages.charts import Axis, axis_of, ecdf, histogram, ks_distance, number
+from lps.manifests.pages.pictures import MAX_PICTURES, SIDE_PX
 from lps.manifests.schemas import Row, read_table
 from lps.manifests.storage import Store, open_store
 from tests.pages import (
@@ -273,7 +273,7 @@ def test_thumbnails_are_read_by_range_and_bounded(dataset: Path, monkeypatch: py
 
     monkeypatch.setattr(Store, "read", lambda self, path: whole.append(path))
     monkeypatch.setattr(Store, "read_range", part)
-    monkeypatch.setattr("lps.manifests.report_pictures.MAX_PICTURES", 5)
+    monkeypatch.setattr("lps.manifests.pages.pictures.MAX_PICTURES", 5)
     images = Page(rendered(dataset)).images()
     assert len(set(images)) == len(ranges) == 5
     assert whole == []

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lps.manifests.audit_clips import ARCFACE_112, _cut, _steps
-from lps.manifests.audit_screen import screen_cuts, screen_steps
+from lps.manifests.audit.checks.clips import ARCFACE_112, _cut, _steps
+from lps.manifests.audit.checks.screen import screen_cuts, screen_steps
 from lps.manifests.schemas import CLIPS, Row, read_table
 
 LIMITS = {"c3_box_margin": 0.1, "c3_shear": 1e-3, "c3_landmark_px": 3.0, "c5_min_iou": 0.3, "c5_max_jump": 0.5}

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from lps.cli.prep import main
+from lps.cli.prep.main import main
 from lps.manifests.canonical import pretty_json
 from lps.manifests.schemas import Row
-from lps.manifests.splits import SplitParams
-from lps.pipeline.status import add_split_set
+from lps.manifests.splits.assign import SplitParams
+from lps.pipeline.job.split_sets import add_split_set
 
 Mutated = Callable[..., Path]
 Broken = Callable[..., dict[str, set[str]]]

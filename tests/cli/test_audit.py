@@ -18,16 +18,16 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from lps.cli.audit import main
+from lps.cli.audit.main import main
 from lps.manifests.canonical import pretty_json
 from lps.manifests.codes import Code, Stage
 from lps.manifests.records import SourceVideo
-from lps.manifests.splits import SplitParams
+from lps.manifests.splits.assign import SplitParams
 from lps.manifests.storage import Store
-from lps.pipeline.finalize import finalize
-from lps.pipeline.params import Params
-from lps.pipeline.plan import PlanSpec, build_plan, publish_plan
-from lps.pipeline.probe import Probe
+from lps.pipeline.config.params import Params
+from lps.pipeline.job.finalize import finalize
+from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
+from lps.pipeline.video.probe import Probe
 
 Spoil = Callable[[Path], None]
 

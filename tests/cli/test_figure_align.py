@@ -10,23 +10,23 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
 
-from lps.cli.originals import with_originals
-from lps.cli.train import main
+from lps.cli.train.main import main
+from lps.cli.train.originals import with_originals
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.records import SourceVideo
 from lps.manifests.schemas import read_table, table_bytes
-from lps.manifests.splits import SplitParams
+from lps.manifests.splits.assign import SplitParams
 from lps.manifests.storage import Store
-from lps.model.figure_align import Example, alignment_examples, draw_alignment, open_clips
-from lps.pipeline.demo import make_face_video
-from lps.pipeline.finalize import finalize
-from lps.pipeline.localizers import load_localizer
-from lps.pipeline.params import Params
-from lps.pipeline.plan import PlanSpec, build_plan, publish_plan
-from lps.pipeline.probe import probe_file
-from lps.pipeline.process import process_video
-from lps.pipeline.recheck import psnr_db
-from lps.pipeline.shards import write_shard
+from lps.model.paper.figures.align import Example, alignment_examples, draw_alignment, open_clips
+from lps.pipeline.clips.process import process_video
+from lps.pipeline.config.params import Params
+from lps.pipeline.faces.localizers import load_localizer
+from lps.pipeline.job.finalize import finalize
+from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
+from lps.pipeline.job.shards import write_shard
+from lps.pipeline.tools.demo_videos import make_face_video
+from lps.pipeline.tools.recheck import psnr_db
+from lps.pipeline.video.probe import probe_file
 
 VIDEOS = ("real/a.mp4", "fake/blend/a.mp4")
 N_FRAMES = 6

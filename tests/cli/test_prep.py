@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from lps.cli.prep import main
+from lps.cli.prep.main import main
 
 # The columns that readers outside this project rely on.
 VIDEO_COLUMNS = [
@@ -64,7 +64,7 @@ def call(*args: str) -> Result:
 
 
 def program(*args: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from lps.cli.prep import main; main()", *args]
+    command = [sys.executable, "-c", "from lps.cli.prep.main import main; main()", *args]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env={**os.environ, **env})
 
 
@@ -260,6 +260,6 @@ def test_nothing_outside_runs_names_this_machine(demo: Path) -> None:
 
 
 def test_help_is_quick_to_load() -> None:
-    code = "import sys, lps.cli.prep; print(sorted(m for m in ('torch', 'ray', 'cv2', 'av') if m in sys.modules))"
+    code = "import sys, lps.cli.prep.main; print(sorted(m for m in ('torch', 'ray', 'cv2', 'av') if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"\[\]\s*", done.stdout)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 
-from lps.cli.reference import PROGRAMS, reference, walk
+from lps.cli.docs.reference import PROGRAMS, reference, walk
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [(path, context.command) for name, program in PROGRAMS.items() for path, context in walk(name, program)]

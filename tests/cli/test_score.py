@@ -17,22 +17,24 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from lps.cli.scoring import ScoredClip, ScoredTrack, VideoScore, link_faces, open_scorer
-from lps.cli.timeline import draw_timeline
-from lps.cli.train import main
+from lps.cli.train.main import main
+from lps.cli.train.scoring import ScoredClip, ScoredTrack, VideoScore, open_scorer
+from lps.cli.train.timeline import draw_timeline
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.records import Clip, Outcome
-from lps.model.checkpoint import Checkpoint, file_sha256, load_detector, write_checkpoint
-from lps.model.detector import Detector, HeadParams
-from lps.model.frames import frames_to_blocks
-from lps.model.network import NetParams
-from lps.model.presets import Preset
-from lps.model.svm import fit_svm
-from lps.pipeline.demo import make_face_video, make_texture_video
-from lps.pipeline.localizers import load_localizer
-from lps.pipeline.params import ALL_CLIPS, LocalizeParams, Params
-from lps.pipeline.process import process_video
+from lps.model.data.frames import frames_to_blocks
+from lps.model.evaluation.loading import load_detector
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.detector import Detector, HeadParams
+from lps.model.networks.svm import fit_svm
+from lps.model.training.checkpoint import Checkpoint, file_sha256, write_checkpoint
+from lps.model.training.presets import Preset
+from lps.pipeline.clips.process import process_video
+from lps.pipeline.config.params import ALL_CLIPS, LocalizeParams, Params
+from lps.pipeline.faces.link import link_faces
+from lps.pipeline.faces.localizers import load_localizer
+from lps.pipeline.tools.demo_videos import make_face_video, make_texture_video
 
 PRESET = Preset(image_px=32, net=NetParams(width=4, n_blocks=2, gru_dropout=0.0), head=HeadParams(final_bn=False))
 PREP = Params(localizer="mtcnn", clip_frames=12, block_frames=6, out_px=64, jpeg_quality=90)
@@ -301,7 +303,7 @@ def test_score_that_is_no_number_stops(videos: Path, tmp_path: Path) -> None:
 
 def test_help_is_light() -> None:
     code = (
-        "import sys; from lps.cli.train import main; main(['score', '--help'], standalone_mode=False); "
+        "import sys; from lps.cli.train.main import main; main(['score', '--help'], standalone_mode=False); "
         "print(sorted({'torch', 'ray', 'cv2', 'av', 'matplotlib', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from lps.cli import train_progress
-from lps.cli.train import main, summary
-from lps.cli.train_progress import TrainProgress
-from lps.model.presets import PAPER, preset_for
+from lps.cli.train import progress as train_progress
+from lps.cli.train.main import main, summary
+from lps.cli.train.progress import TrainProgress
+from lps.model.training.presets import PAPER, preset_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +76,7 @@ def test_interrupted_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lps.model.train.train", interrupted)
+    monkeypatch.setattr("lps.model.training.train.train", interrupted)
     result = run("pretrain", "run", "--init", "random", "--data", "x")
     assert result.exit_code == 130
     assert result.stderr.split(": ", 1)[1] == "interrupted; the same command again goes on where this one was\n"

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lps.cli.reference import PROGRAMS, walk
-from lps.model.checkpoint import read_checkpoint, step_checkpoints
-from lps.pipeline.demo import make_face_video
+from lps.cli.docs.reference import PROGRAMS, walk
+from lps.model.training.checkpoint import read_checkpoint
+from lps.model.training.run_folder import step_checkpoints
+from lps.pipeline.tools.demo_videos import make_face_video
 
 pytestmark = pytest.mark.slow
 

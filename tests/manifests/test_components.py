@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lps.manifests.canonical import digest16
-from lps.manifests.components import (
+from lps.manifests.records import SourceVideo
+from lps.manifests.splits.components import (
     SplitInput,
     alias_roots,
     component_labels,
@@ -19,7 +20,6 @@ from lps.manifests.components import (
     inputs_from_table,
     split_input,
 )
-from lps.manifests.records import SourceVideo
 
 
 def video(name: str, *keys: str, **other: object) -> SplitInput:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lps.manifests.audit_shortcut import cross_validate
-from lps.manifests.components import SplitInput
+from lps.manifests.audit.checks.shortcut import cross_validate
 from lps.manifests.errors import RefusedError
-from lps.manifests.leakage import crossing_groups
-from lps.manifests.splits import SPLITS, SplitParams, SplitRow, assign_splits, rule_record
+from lps.manifests.splits.assign import SPLITS, SplitParams, SplitRow, assign_splits, rule_record
+from lps.manifests.splits.components import SplitInput
+from lps.manifests.splits.leakage import crossing_groups
 
 
 def where(rows: Sequence[SplitRow]) -> dict[bytes, str | None]:

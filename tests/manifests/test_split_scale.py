@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lps.manifests.canonical import digest16
-from lps.manifests.components import EMPTY_SHA256, INPUT_COLUMNS, inputs_from_table
 from lps.manifests.errors import RefusedError
 from lps.manifests.schemas import SPLITS, VIDEOS, parquet_bytes, table_bytes
-from lps.manifests.split_records import SplitParams
-from lps.manifests.split_scale import split_table
-from lps.manifests.splits import assign_splits, rule_record
+from lps.manifests.splits.assign import assign_splits, rule_record
+from lps.manifests.splits.components import EMPTY_SHA256, INPUT_COLUMNS, inputs_from_table
+from lps.manifests.splits.records import SplitParams
+from lps.manifests.splits.table import split_table
 
 Row = dict[str, Any]
 SCHEMA = pa.schema([VIDEOS.field(name) for name in INPUT_COLUMNS])
@@ -96,7 +96,7 @@ def test_batches_are_of_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     videos = table([video(i, target_keys=[f"seq/{i // 2}"], donor_keys=["b", "a"][: i % 3]) for i in range(400)])
     params = SplitParams(giant="component")
     wanted, record = split_table(videos, params)
-    monkeypatch.setattr("lps.manifests.split_scale.BATCH_ROWS", 7)
+    monkeypatch.setattr("lps.manifests.splits.table.BATCH_ROWS", 7)
     found, again = split_table(videos, params)
     assert (found.to_pylist(), again) == (wanted.to_pylist(), record)
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lps.manifests.canonical import canonical_json, digest16
-from lps.manifests.components import SplitInput, group_videos
 from lps.manifests.errors import RefusedError
-from lps.manifests.leakage import crossing_groups
-from lps.manifests.split_identity import find_identities
-from lps.manifests.split_records import position
-from lps.manifests.splits import SPLITS, SplitParams, SplitRow, assign_splits, rule_record
+from lps.manifests.splits.assign import SPLITS, SplitParams, SplitRow, assign_splits, rule_record
+from lps.manifests.splits.by_identity import find_identities
+from lps.manifests.splits.components import SplitInput, group_videos
+from lps.manifests.splits.leakage import crossing_groups
+from lps.manifests.splits.records import position
 
 GROUP_SAFE = ("group", "ranked", "stratified", "identity-hash")
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.canonical import digest16, pretty_json, sha256_hex
 from lps.manifests.schemas import SCHEMA_VERSION, TABLES, Row, read_table, table_bytes
-from lps.model.cache import ShardCache
+from lps.model.data.shard_cache import ShardCache
 
 Members = dict[str, bytes]
 Spoil = Callable[[Members], object]

@@ -25,9 +25,9 @@ HEAVY = (
     "sklearn.metrics",
     "sklearn.svm",
     "torch._dynamo",
-    "lps.cli.train",
-    "lps.cli.train_progress",
-    "lps.model.train",
+    "lps.cli.train.main",
+    "lps.cli.train.progress",
+    "lps.model.training.train",
 )
 
 
@@ -35,7 +35,7 @@ def warm_up() -> None:
     """Import and ask once for all what every run needs."""
     for name in HEAVY:
         import_module(name)
-    from lps.model.checkpoint import code_version
+    from lps.model.training.checkpoint import code_version
 
     code_version()  # asks git
 
@@ -44,7 +44,7 @@ def run_rank(request: dict[str, Any], rank: int, told: int) -> int:
     """Be one process of a run; returns its exit code."""
     import torch
 
-    from lps.cli import train
+    from lps.cli.train import main as train
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -73,7 +73,7 @@ def arrange_death(kill: list[Any] | None, told: int) -> None:
         return
     import torch
 
-    from lps.cli import train_progress
+    from lps.cli.train import progress as train_progress
 
     how, kind, n_left = kill
     usual_event, usual_save = train_progress.TrainProgress.on_event, torch.save

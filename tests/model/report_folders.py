@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from lps.manifests.canonical import digest16, pretty_json
-from lps.model.evaluate import figures
-from lps.model.metrics import Bootstrap
-from lps.model.presets import preset_for
-from lps.model.scores import ScoreRows, Scores, scores_bytes
+from lps.model.evaluation.evaluate import figures
+from lps.model.evaluation.metrics import Bootstrap
+from lps.model.evaluation.scores import ScoreRows, Scores, scores_bytes
+from lps.model.training.presets import preset_for
 
 IDENTITY = {
     "index_sha256": "ab" * 32,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lps.model.augment import (
+from lps.model.data.augment import (
     HUE_TURN,
     JPEG_QUALITY,
     SHIFT_PX,
@@ -20,10 +20,10 @@ from lps.model.augment import (
     colour_matrix,
     draw_change,
 )
-from lps.model.clips import ReadOptions
-from lps.model.data import open_data
-from lps.model.plan import PlanOptions
-from lps.model.reader import ClipReader
+from lps.model.data.clip_data import open_data
+from lps.model.data.clip_decoder import ReadOptions
+from lps.model.data.clip_reader import ClipReader
+from lps.model.data.epoch_plan import PlanOptions
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from lps.model.aggregator import ConvGRU
-from lps.model.losses import DistillParams, contrastive, selective_distillation
-from lps.model.predictor import recall
+from lps.model.networks.convgru import ConvGRU
+from lps.model.networks.losses import DistillParams, contrastive, selective_distillation
+from lps.model.networks.memory_bank import recall
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

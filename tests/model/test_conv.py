@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from lps.model import conv
-from lps.model.conv import SCHEMES, Conv3d, along_time
-from lps.model.encoder import ResNet2d3d
+from lps.model.networks import conv
+from lps.model.networks.conv import SCHEMES, Conv3d, along_time
+from lps.model.networks.resnet2d3d import ResNet2d3d
 
 
 def direct(x: Tensor, weight: Tensor) -> Tensor:

@@ -11,14 +11,14 @@ import pytest
 
 from lps.manifests.canonical import pretty_json, sha256_hex
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
-from lps.model.cache import ShardCache
-from lps.model.clips import ReadOptions
-from lps.model.data import SAMPLES, ClipData, DataIdentity, open_data, pair_up, spread_clips
-from lps.model.plan import PlanOptions
-from lps.model.reader import ClipReader
-from lps.model.sample import BadSample
-from lps.model.scan import open_shards
-from lps.model.shards import Shard, expand_shards
+from lps.model.data.clip_data import SAMPLES, ClipData, DataIdentity, open_data, pair_up, spread_clips
+from lps.model.data.clip_decoder import ReadOptions
+from lps.model.data.clip_reader import ClipReader
+from lps.model.data.epoch_plan import PlanOptions
+from lps.model.data.sample import BadSample
+from lps.model.data.shard_cache import ShardCache
+from lps.model.data.shard_index import open_shards
+from lps.model.data.shards import Shard, expand_shards
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec, SplitSet, WebServer

@@ -13,17 +13,18 @@ import torch
 from click.testing import CliRunner, Result
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
-from lps.cli.train import main
+from lps.cli.train.main import main
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError
-from lps.model.checkpoint import Checkpoint, LoadedDetector, load_detector, write_checkpoint
-from lps.model.detector import Detector, HeadParams
-from lps.model.evaluate import EvaluateOptions, evaluate
-from lps.model.metrics import Bootstrap
-from lps.model.network import NetParams
-from lps.model.presets import Preset
-from lps.model.scores import SCORES, read_scores
-from lps.model.setup import Sources
+from lps.model.data.sources import Sources
+from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
+from lps.model.evaluation.loading import LoadedDetector, load_detector
+from lps.model.evaluation.metrics import Bootstrap
+from lps.model.evaluation.scores import SCORES, read_scores
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.detector import Detector, HeadParams
+from lps.model.training.checkpoint import Checkpoint, write_checkpoint
+from lps.model.training.presets import Preset
 
 PRESET = Preset(image_px=32, net=NetParams(width=4, n_blocks=1, block_frames=3), head=HeadParams(dropout=0.0))
 OPTIONS = EvaluateOptions(batch_size=4, n_workers=0, device="cpu", bootstrap=Bootstrap(n_draws=100))

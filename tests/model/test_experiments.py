@@ -13,16 +13,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from lps.cli.experiment import NAMES
-from lps.cli.train import main
+from lps.cli.train.experiment import NAMES
+from lps.cli.train.main import main
 from lps.manifests.errors import RefusedError
-from lps.model import paper
-from lps.model.efficiency import MODULES
-from lps.model.experiments import EXPERIMENTS, align, run_experiment
-from lps.model.lab import SMOKE, DataSet, Lab, merged
-from lps.model.losses import DistillParams, selective_distillation
-from lps.model.results import Result, Row, Value, markdown
-from lps.model.sweep import _metrics, over_videos
+from lps.model.networks.losses import DistillParams, selective_distillation
+from lps.model.paper import published as paper
+from lps.model.paper.distill_metrics import _metrics, over_videos
+from lps.model.paper.results import Result, Row, Value, markdown
+from lps.model.paper.tables import EXPERIMENTS, align, run_experiment
+from lps.model.paper.timings import MODULES
+from lps.model.paper.zoo import SMOKE, DataSet, Lab, merged
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec

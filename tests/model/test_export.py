@@ -12,15 +12,16 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from lps.cli.export import export
+from lps.cli.train.export import export
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
-from lps.model import export as exporting
-from lps.model.checkpoint import Checkpoint, LoadedDetector, write_checkpoint
-from lps.model.detector import Detector, HeadParams
-from lps.model.export import export_detector, export_network
-from lps.model.network import NetParams
-from lps.model.presets import Preset
-from lps.model.svm import Svm
+from lps.model.evaluation import export as exporting
+from lps.model.evaluation.export import export_detector, export_network
+from lps.model.evaluation.loading import LoadedDetector
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.detector import Detector, HeadParams
+from lps.model.networks.svm import Svm
+from lps.model.training.checkpoint import Checkpoint, write_checkpoint
+from lps.model.training.presets import Preset
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -14,11 +14,17 @@ from facenet_pytorch import InceptionResnetV1
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from lps.cli.train import main
+from lps.cli.train.main import main
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError
-from lps.model.figure_data import open_whole, some_of_each
-from lps.model.figure_difference import Patterns, compared, draw_second_difference, second_differences, statistics
-from lps.model.recognizer import FACENET_FILE, Recognizer, open_recognizer
+from lps.model.paper.figures.clips import open_whole, some_of_each
+from lps.model.paper.figures.second_difference import (
+    Patterns,
+    compared,
+    draw_second_difference,
+    second_differences,
+    statistics,
+)
+from lps.model.paper.recognizer import FACENET_FILE, Recognizer, open_recognizer
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec

@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from lps.cli.train import main
+from lps.cli.train.main import main
 from lps.manifests.canonical import digest16
 from lps.manifests.errors import RefusedError
-from lps.model.checkpoint import Checkpoint, write_checkpoint
-from lps.model.detector import Detector
-from lps.model.figure_scores import draw_roc, draw_stability, stability_facts
-from lps.model.predict import choose_device
-from lps.model.presets import preset_for
-from lps.model.scores import ScoreRows, Scores
+from lps.model.evaluation.predict import choose_device
+from lps.model.evaluation.scores import ScoreRows, Scores
+from lps.model.networks.detector import Detector
+from lps.model.paper.figures.scores import draw_roc, draw_stability, stability_facts
+from lps.model.training.checkpoint import Checkpoint, write_checkpoint
+from lps.model.training.presets import preset_for
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lps.model.frames import IMAGENET_MEAN, IMAGENET_STD, blocks_to_frames, frame_span, frames_to_blocks
+from lps.model.data.frames import IMAGENET_MEAN, IMAGENET_STD, blocks_to_frames, frame_span, frames_to_blocks
 
 
 @given(n=st.integers(1, 100), wanted=st.integers(1, 100), position=st.floats(0, 1, exclude_max=True))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lps.model.image_size import image_size
+from lps.model.data.image_size import image_size
 
 FORMATS: list[tuple[str, str, dict[str, Any]]] = [
     ("JPEG", "RGB", {}),

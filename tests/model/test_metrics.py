@@ -12,9 +12,17 @@ from scipy.optimize import brentq
 from sklearn import metrics as sk
 
 from lps.manifests.errors import IntegrityError
-from lps.model import metrics
-from lps.model.metrics import METRICS, Bootstrap, equal_error_rate, feasible_auc, intervals, measure, point_values
-from lps.model.scores import Cases, Floats, Ints
+from lps.model.evaluation import metrics
+from lps.model.evaluation.metrics import (
+    METRICS,
+    Bootstrap,
+    equal_error_rate,
+    feasible_auc,
+    intervals,
+    measure,
+    point_values,
+)
+from lps.model.evaluation.scores import Cases, Floats, Ints
 
 QUICK = Bootstrap(n_draws=200)
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lps.model.conv import Conv3d
-from lps.model.detector import Detector, HeadParams
-from lps.model.encoder import ResNet2d3d, frozen_statistics
-from lps.model.i3d import I3D
-from lps.model.losses import DistillParams, contrastive, selective_distillation
-from lps.model.network import NetParams
-from lps.model.predictor import recall
-from lps.model.pretrainer import PredictiveNet, PretrainParams, pretrain_loss
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.conv import Conv3d
+from lps.model.networks.detector import Detector, HeadParams
+from lps.model.networks.i3d import I3D
+from lps.model.networks.losses import DistillParams, contrastive, selective_distillation
+from lps.model.networks.memory_bank import recall
+from lps.model.networks.predictive_net import PredictiveNet, PretrainParams, pretrain_loss
+from lps.model.networks.resnet2d3d import ResNet2d3d, frozen_statistics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

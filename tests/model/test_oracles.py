@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lps.model.aggregator import ConvGRU
-from lps.model.detector import Detector, HeadParams
-from lps.model.encoder import Act, ResNet2d3d
-from lps.model.i3d import I3D
-from lps.model.losses import DistillParams, contrastive, selective_distillation
-from lps.model.network import NetParams
-from lps.model.pretrainer import Prediction, PredictiveNet, PretrainParams, pretrain_loss
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.convgru import ConvGRU
+from lps.model.networks.detector import Detector, HeadParams
+from lps.model.networks.i3d import I3D
+from lps.model.networks.losses import DistillParams, contrastive, selective_distillation
+from lps.model.networks.predictive_net import Prediction, PredictiveNet, PretrainParams, pretrain_loss
+from lps.model.networks.resnet2d3d import Act, ResNet2d3d
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lps.manifests.errors import RefusedError
-from lps.model.plan import (
+from lps.model.data.epoch_plan import (
     EpochPlan,
     Ints,
     Order,

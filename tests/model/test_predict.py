@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from lps.manifests.errors import LpsError, RefusedError
-from lps.model.detector import Detector, HeadParams
-from lps.model.frames import frames_to_blocks
-from lps.model.network import NetParams
-from lps.model.predict import PredictOptions, choose_device, predict
-from lps.model.svm import Svm
+from lps.model.data.frames import frames_to_blocks
+from lps.model.evaluation.predict import PredictOptions, choose_device, predict
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.detector import Detector, HeadParams
+from lps.model.networks.svm import Svm
 
 NET = NetParams(width=4, n_blocks=2, block_frames=2)
 CPU = PredictOptions(device=torch.device("cpu"))

@@ -7,15 +7,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lps.model import pretrainer
-from lps.model.aggregator import ConvGRU
-from lps.model.detector import AggPart, Detector, HeadParams
-from lps.model.encoder import PixelEncoder, ResNet2d3d
-from lps.model.i3d import I3D
-from lps.model.losses import DistillParams, contrastive, selective_distillation
-from lps.model.network import NetParams
-from lps.model.predictor import recall
-from lps.model.pretrainer import Prediction, PredictiveNet, PretrainParams, copy_baseline, mistakes, pretrain_loss
+from lps.model.networks import predictive_net as pretrainer
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.convgru import ConvGRU
+from lps.model.networks.detector import AggPart, Detector, HeadParams
+from lps.model.networks.i3d import I3D
+from lps.model.networks.losses import DistillParams, contrastive, selective_distillation
+from lps.model.networks.memory_bank import recall
+from lps.model.networks.predictive_net import (
+    Prediction,
+    PredictiveNet,
+    PretrainParams,
+    copy_baseline,
+    mistakes,
+    pretrain_loss,
+)
+from lps.model.networks.resnet2d3d import PixelEncoder, ResNet2d3d
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

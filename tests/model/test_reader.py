@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from lps.manifests.errors import RefusedError
-from lps.model.cache import ShardCache
-from lps.model.clips import Batch, ReadOptions
-from lps.model.data import ClipData, open_data, spread_clips
-from lps.model.plan import Place, PlanOptions
-from lps.model.reader import ClipReader, WorkOptions
-from lps.model.sample import LocalShard, Sample
-from lps.model.scan import open_shards
+from lps.model.data.clip_data import ClipData, open_data, spread_clips
+from lps.model.data.clip_decoder import Batch, ReadOptions
+from lps.model.data.clip_reader import ClipReader, WorkOptions
+from lps.model.data.epoch_plan import Place, PlanOptions
+from lps.model.data.sample import LocalShard, Sample
+from lps.model.data.shard_cache import ShardCache
+from lps.model.data.shard_index import open_shards
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec

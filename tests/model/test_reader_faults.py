@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from lps.manifests.errors import IntegrityError, LpsError, UnreadableError
-from lps.model.cache import ShardCache
-from lps.model.clips import Batch, ReadOptions
-from lps.model.data import ClipData, open_data
-from lps.model.plan import Place, PlanOptions
-from lps.model.reader import ClipReader, WorkOptions, verify_shards
-from lps.model.scan import open_shards
+from lps.model.data.clip_data import ClipData, open_data
+from lps.model.data.clip_decoder import Batch, ReadOptions
+from lps.model.data.clip_reader import ClipReader, WorkOptions, verify_shards
+from lps.model.data.epoch_plan import Place, PlanOptions
+from lps.model.data.shard_cache import ShardCache
+from lps.model.data.shard_index import open_shards
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Members, Spec

@@ -16,10 +16,10 @@ from torch import Tensor
 
 import lps.model
 from lps.manifests.errors import UnreadableError
-from lps.model.detector import Detector, HeadParams
-from lps.model.network import NetParams
-from lps.model.pretrainer import PredictiveNet, PretrainParams
-from lps.model.reference import load_reference
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.detector import Detector, HeadParams
+from lps.model.networks.predictive_net import PredictiveNet, PretrainParams
+from lps.model.networks.published_weights import load_reference
 
 SMALL = NetParams(width=8)
 PRETRAIN = PretrainParams(n_slots=24)
@@ -300,7 +300,7 @@ def fill(shared: Callable[[str], Path]) -> ModuleType:
 def test_regenerated_memdpc_gives_the_reference_loss(
     tmp_path: Path, fill: ModuleType, shared: Callable[[str], Path]
 ) -> None:
-    from lps.model.pretrainer import pretrain_loss
+    from lps.model.networks.predictive_net import pretrain_loss
 
     oracle = torch.load(shared("oracle/memdpc_32px_N12_P3.pt"), weights_only=True)
     shapes = PredictiveNet(NetParams(), PretrainParams()).state_dict()

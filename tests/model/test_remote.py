@@ -13,15 +13,15 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
-from lps.model.ahead import FetchAhead
-from lps.model.cache import ShardCache
-from lps.model.clips import ReadOptions
-from lps.model.data import ClipData, open_data
-from lps.model.fetch import fetch_shard, identified
-from lps.model.plan import PlanOptions
-from lps.model.reader import ClipReader, WorkOptions
-from lps.model.scan import open_shards
-from lps.model.shards import Shard
+from lps.model.data.clip_data import ClipData, open_data
+from lps.model.data.clip_decoder import ReadOptions
+from lps.model.data.clip_reader import ClipReader, WorkOptions
+from lps.model.data.download import fetch_shard, identified
+from lps.model.data.epoch_plan import PlanOptions
+from lps.model.data.prefetch import FetchAhead
+from lps.model.data.shard_cache import ShardCache
+from lps.model.data.shard_index import open_shards
+from lps.model.data.shards import Shard
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec, WebServer
@@ -258,7 +258,7 @@ def test_a_cache_folder_that_cannot_be_made_is_named(
 def test_fetching_ahead_is_bounded(make: "Maker", many: "Many", web: "WebServer", cache: ShardCache) -> None:
     import numpy as np
 
-    from lps.model.ahead import N_AHEAD
+    from lps.model.data.prefetch import N_AHEAD
 
     data = served(make, many, web, *[1] * 20)
     ahead = FetchAhead(data.shards, cache)

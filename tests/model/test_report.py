@@ -16,12 +16,12 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from lps.cli.train import main
-from lps.model.checkpoint import Checkpoint, file_sha256, write_checkpoint
-from lps.model.report import render_report
-from lps.model.report_errors import STRIP_PX
-from lps.model.report_settings import shown_place
-from lps.model.scores import Scores, scores_bytes
+from lps.cli.train.main import main
+from lps.model.evaluation.scores import Scores, scores_bytes
+from lps.model.report.errors import STRIP_PX
+from lps.model.report.page import render_report
+from lps.model.report.settings import shown_place
+from lps.model.training.checkpoint import Checkpoint, file_sha256, write_checkpoint
 from tests.model.report_folders import IDENTITY, log_lines, made_scores, write_evaluation, write_run
 from tests.pages import (
     CHROMIUM,
@@ -308,7 +308,7 @@ def test_frames_are_from_the_data_set_that_was_judged(trained: list[Path], tiny_
 
 def test_records_send_nobody_to_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("lps.model.report_errors.open_store", asked.append)
+    monkeypatch.setattr("lps.model.report.errors.open_store", asked.append)
     data = {"data": "http://user:pa55@evil.example/set?sig=1", "split": "train", "val_split": "val"}
     run = write_run(tmp_path / "cls", config={"data": data})
     page = checked(render_report([run, write_evaluation(tmp_path / "eval", made_scores(1))]))

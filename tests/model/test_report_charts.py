@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from lps.model.report_curves import MAX_POINTS, Curve, curves_chart, interval, thinned
-from lps.model.report_runs import Series
+from lps.model.report.curves import MAX_POINTS, Curve, curves_chart, interval, thinned
+from lps.model.report.runs import Series
 
 
 def test_long_logs_are_thinned_to_means() -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from lps.model import stem
-from lps.model.encoder import ResNet2d3d, SpatialConv
+from lps.model.networks import stem
+from lps.model.networks.resnet2d3d import ResNet2d3d, SpatialConv
 
 
 def layers(scale: Tensor) -> tuple[SpatialConv, nn.BatchNorm2d]:

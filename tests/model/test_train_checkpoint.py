@@ -14,20 +14,13 @@ import pytest
 import torch
 
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
-from lps.model import checkpoint as checkpoints
-from lps.model.checkpoint import (
-    FORMAT,
-    Checkpoint,
-    load_detector,
-    prune,
-    read_checkpoint,
-    step_checkpoints,
-    step_path,
-    write_checkpoint,
-)
-from lps.model.detector import Detector
-from lps.model.network import NetParams
-from lps.model.presets import Preset
+from lps.model.evaluation.loading import load_detector
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.detector import Detector
+from lps.model.training import checkpoint as checkpoints
+from lps.model.training.checkpoint import FORMAT, Checkpoint, read_checkpoint, write_checkpoint
+from lps.model.training.presets import Preset
+from lps.model.training.run_folder import prune, step_checkpoints, step_path
 
 if TYPE_CHECKING:
     from tests.model.conftest import Runner

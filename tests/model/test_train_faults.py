@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError
-from lps.model.checkpoint import read_checkpoint, step_checkpoints, write_checkpoint
-from lps.model.engine import Learner, Progress, Taken, look, train_one_epoch
-from lps.model.logs import RunLog, read_log
-from lps.model.params import RunParams, TrainParams
-from lps.model.presets import preset_for
-from lps.model.stages import Outcome, Stage
-from lps.model.train import device_of
-from lps.model.validate import validate, video_auc
+from lps.model.training.checkpoint import read_checkpoint, write_checkpoint
+from lps.model.training.engine import Learner, Progress, Taken, look, train_one_epoch
+from lps.model.training.params import RunParams, TrainParams
+from lps.model.training.presets import preset_for
+from lps.model.training.processes import device_of
+from lps.model.training.run_folder import step_checkpoints
+from lps.model.training.run_log import RunLog, read_log
+from lps.model.training.stages import Outcome, Stage
+from lps.model.training.validate import validate, video_auc
 
 if TYPE_CHECKING:
     from tests.model.conftest import Ended, Maker, Members, Runner

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lps.model.logs import read_log
+from lps.model.training.run_log import read_log
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Runner

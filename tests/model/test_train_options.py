@@ -11,11 +11,12 @@ import torch
 from click.testing import CliRunner
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from lps.cli.train import main
-from lps.model.checkpoint import load_detector, read_checkpoint
-from lps.model.engine import cosine_lr, step_seed
-from lps.model.logs import read_log
-from lps.model.params import TrainParams
+from lps.cli.train.main import main
+from lps.model.evaluation.loading import load_detector
+from lps.model.training.checkpoint import read_checkpoint
+from lps.model.training.engine import cosine_lr, step_seed
+from lps.model.training.params import TrainParams
+from lps.model.training.run_log import read_log
 
 if TYPE_CHECKING:
     from tests.model.conftest import Runner

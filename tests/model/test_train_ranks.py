@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from lps.model.checkpoint import read_checkpoint, step_checkpoints
-from lps.model.logs import read_log
+from lps.model.training.checkpoint import read_checkpoint
+from lps.model.training.run_folder import step_checkpoints
+from lps.model.training.run_log import read_log
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Members, Runner

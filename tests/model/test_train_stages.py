@@ -15,17 +15,20 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from lps.cli.train import main
-from lps.model.checkpoint import load_detector, read_checkpoint
-from lps.model.frames import frames_to_blocks
-from lps.model.logs import read_log
-from lps.model.losses import DistillParams
-from lps.model.network import NetParams
-from lps.model.plan import Place
-from lps.model.presets import PRESETS, STAGES, Preset, preset_for, preset_from_record, read_settings
-from lps.model.setup import RANDOM, Sources, build_stage, open_feed
-from lps.model.stages import ClassifyStage, DistillOptions, DistillStage
-from lps.model.svm import fit_svm, svm_from_state
+from lps.cli.train.main import main
+from lps.model.data.epoch_plan import Place
+from lps.model.data.frames import frames_to_blocks
+from lps.model.data.sources import Sources
+from lps.model.evaluation.loading import load_detector
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.losses import DistillParams
+from lps.model.networks.svm import fit_svm, svm_from_state
+from lps.model.training.build import RANDOM, build_stage
+from lps.model.training.checkpoint import read_checkpoint
+from lps.model.training.feed import open_feed
+from lps.model.training.presets import PRESETS, STAGES, Preset, preset_for, preset_from_record, read_settings
+from lps.model.training.run_log import read_log
+from lps.model.training.stages import ClassifyStage, DistillOptions, DistillStage
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker

@@ -15,13 +15,14 @@ import pytest
 
 from lps.manifests.codes import Status
 from lps.manifests.records import Clip, Outcome, SourceVideo, VideoResult
-from lps.manifests.splits import SplitParams
-from lps.pipeline.demo import make_face_video, make_texture_video
-from lps.pipeline.finalize import Summary
-from lps.pipeline.params import Params
-from lps.pipeline.plan import Plan
-from lps.pipeline.run import Request, RunOptions, plan_job, run_job
-from lps.pipeline.shards import ShardJob, ShardVideo
+from lps.manifests.splits.assign import SplitParams
+from lps.pipeline.config.params import Params
+from lps.pipeline.job.finalize import Summary
+from lps.pipeline.job.plan import Plan
+from lps.pipeline.job.request import Request, RunOptions
+from lps.pipeline.job.run import plan_job, run_job
+from lps.pipeline.job.shards import ShardJob, ShardVideo
+from lps.pipeline.tools.demo_videos import make_face_video, make_texture_video
 
 Event = tuple[str, dict[str, Any]]
 Digests = dict[str, str]

@@ -22,7 +22,9 @@ from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Status
 from lps.manifests.errors import VideoFault
 from lps.manifests.records import Clip
-from lps.pipeline.align import (
+from lps.pipeline.clips.process import process_video
+from lps.pipeline.config.params import Limits, Params
+from lps.pipeline.faces.align import (
     ARCFACE_112,
     BOX_MARGIN,
     align_matrix,
@@ -33,12 +35,10 @@ from lps.pipeline.align import (
     warp,
     warp_frame,
 )
-from lps.pipeline.demo import make_face_video
-from lps.pipeline.detect import Faces, FloatArray, Localizer
-from lps.pipeline.localizers import load_localizer
-from lps.pipeline.params import Limits, Params
-from lps.pipeline.process import process_video
-from lps.pipeline.video import Scan, decode
+from lps.pipeline.faces.detector import Faces, FloatArray, Localizer
+from lps.pipeline.faces.localizers import load_localizer
+from lps.pipeline.tools.demo_videos import make_face_video
+from lps.pipeline.video.decode import Scan, decode
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.cluster import load_workers, ray_cluster
-from lps.pipeline.localizers import LocalizerSpec
+from lps.pipeline.faces.localizers import LocalizerSpec
+from lps.pipeline.job.cluster import load_workers, ray_cluster
 
 
 @pytest.mark.timeout(60)
@@ -46,7 +46,7 @@ def test_workers_load_what_the_first_video_needs(cluster_address: str) -> None:
     def loaded() -> set[str]:
         import sys
 
-        return {"torch", "facenet_pytorch", "scipy.signal", "lps.pipeline.process"} - set(sys.modules)
+        return {"torch", "facenet_pytorch", "scipy.signal", "lps.pipeline.clips.process"} - set(sys.modules)
 
     with ray_cluster(cluster_address, 2):
         load_workers(LocalizerSpec("mtcnn", None, "cpu", 1), 2)

@@ -16,9 +16,9 @@ import torch
 from facenet_pytorch import MTCNN
 
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.demo import LENGTHS, RATES, make_demo_videos, make_face_video, make_texture_video
-from lps.pipeline.demo_faces import PORTRAITS, PortraitName, forge_face, load_portrait
-from lps.pipeline.detect import Image
+from lps.pipeline.faces.detector import Image
+from lps.pipeline.tools.demo_faces import PORTRAITS, PortraitName, forge_face, load_portrait
+from lps.pipeline.tools.demo_videos import LENGTHS, RATES, make_demo_videos, make_face_video, make_texture_video
 
 STEMS = [f"face_{i:02d}" for i in range(8)]
 
@@ -68,7 +68,10 @@ def test_the_tree_has_pairs_and_three_that_must_fail(tree: Path, reported: list[
 
 
 def test_a_fresh_process_writes_the_same_bytes(tree: Path, tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from lps.pipeline.demo import *; make_demo_videos(Path(sys.argv[1]))"
+    code = (
+        "import sys; from pathlib import Path; from lps.pipeline.tools.demo_videos import *; "
+        "make_demo_videos(Path(sys.argv[1]))"
+    )
     subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path)], check=True)
     assert names_and_digests(tmp_path) == names_and_digests(tree)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from lps.pipeline.run import Request
+    from lps.pipeline.job.request import Request
     from tests.pipeline.conftest import Digests, Scenario
 
 pytestmark = pytest.mark.slow

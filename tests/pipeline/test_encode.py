@@ -9,8 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
-from lps.pipeline.demo_faces import load_portrait
-from lps.pipeline.encode import (
+from lps.pipeline.clips.encode import (
     bytes_bound,
     clip_quality,
     encode_image,
@@ -18,7 +17,8 @@ from lps.pipeline.encode import (
     perceptual_hash,
     yaw_degrees,
 )
-from lps.pipeline.params import Params
+from lps.pipeline.config.params import Params
+from lps.pipeline.tools.demo_faces import load_portrait
 
 Image = NDArray[np.uint8]
 

@@ -15,9 +15,9 @@ from ray import exceptions as ray_exceptions
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError
-from lps.pipeline import engine
-from lps.pipeline.cluster import ray_cluster, start_ledger
-from lps.pipeline.engine import Done, End, Job, LostInputs, Pool, Quarantined
+from lps.pipeline.job import pool as engine
+from lps.pipeline.job.cluster import ray_cluster, start_ledger
+from lps.pipeline.job.pool import Done, End, Job, LostInputs, Pool, Quarantined
 
 exceptions: Any = ray_exceptions  # their constructors are not annotated
 pickling: Any = cloudpickle

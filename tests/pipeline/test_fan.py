@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.detect import Faces, FloatArray, Image, no_faces, rounded_faces
-from lps.pipeline.fan import (
+from lps.pipeline.faces.detector import Faces, FloatArray, Image, no_faces, rounded_faces
+from lps.pipeline.faces.fan import (
     MAX_DENSE_FACES,
     RETINAFACE_REFERENCE_PX,
     FanLocalizer,
@@ -26,8 +26,8 @@ from lps.pipeline.fan import (
     largest,
     warped,
 )
-from lps.pipeline.localizers import load_localizer
-from lps.pipeline.retinaface import RetinaFaceLocalizer, empty_network
+from lps.pipeline.faces.localizers import load_localizer
+from lps.pipeline.faces.retinaface import RetinaFaceLocalizer, empty_network
 
 Shared = Callable[[str], Path]
 

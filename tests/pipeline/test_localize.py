@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from lps.manifests.codes import Code
-from lps.pipeline.align import ARCFACE_112
-from lps.pipeline.detect import Faces, FloatArray, no_faces, rounded_faces
-from lps.pipeline.localize import Lost, Tally, Track, find_tracks
-from lps.pipeline.params import LocalizeParams, Params
-from lps.pipeline.video import Frame
+from lps.pipeline.config.params import LocalizeParams, Params
+from lps.pipeline.faces.align import ARCFACE_112
+from lps.pipeline.faces.detector import Faces, FloatArray, no_faces, rounded_faces
+from lps.pipeline.faces.track import Lost, Tally, Track, find_tracks
+from lps.pipeline.video.decode import Frame
 
 Image = NDArray[np.uint8]
 Path2D = Callable[[int], tuple[float, float]]

@@ -12,10 +12,10 @@ from PIL import Image as PilImage
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import QUARANTINE_CODES, Code, Status
 from lps.manifests.records import VideoResult
-from lps.pipeline.detect import Localizer
-from lps.pipeline.localizers import load_localizer
-from lps.pipeline.params import Params
-from lps.pipeline.process import process_video
+from lps.pipeline.clips.process import process_video
+from lps.pipeline.config.params import Params
+from lps.pipeline.faces.detector import Localizer
+from lps.pipeline.faces.localizers import load_localizer
 
 pytestmark = pytest.mark.media
 

@@ -11,12 +11,12 @@ from ray import cloudpickle
 
 from lps.manifests.records import VideoResult
 from lps.manifests.storage import Store
-from lps.pipeline import run
-from lps.pipeline.cluster import start_detectors
-from lps.pipeline.localize import Ask
-from lps.pipeline.params import Params
-from lps.pipeline.shards import ShardVideo
-from lps.pipeline.tasks import ProcessFunction, process_source
+from lps.pipeline.config.params import Params
+from lps.pipeline.faces.track import Ask
+from lps.pipeline.job import run
+from lps.pipeline.job.cluster import start_detectors
+from lps.pipeline.job.shards import ShardVideo
+from lps.pipeline.job.tasks import ProcessFunction, process_source
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Digests, Result, Scenario

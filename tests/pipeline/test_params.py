@@ -10,7 +10,7 @@ import pytest
 
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.params import Limits, LocalizeParams, Params, params_from_record
+from lps.pipeline.config.params import Limits, LocalizeParams, Params, params_from_record
 
 TABLES: dict[str, Params | LocalizeParams | Limits] = {"": Params(), "localize": LocalizeParams(), "limits": Limits()}
 

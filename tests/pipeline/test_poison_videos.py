@@ -14,16 +14,16 @@ import pytest
 from click.testing import CliRunner
 from ray import cloudpickle
 
-from lps.cli.prep import _check_share, main
+from lps.cli.prep.main import _check_share, main
 from lps.manifests.errors import TooManyFailedError
 from lps.manifests.records import VideoResult
 from lps.manifests.schemas import Row, read_table
 from lps.manifests.storage import Store
-from lps.pipeline.finalize import committed_shards
-from lps.pipeline.localize import Ask
-from lps.pipeline.params import Params
-from lps.pipeline.shards import ShardVideo
-from lps.pipeline.tasks import process_source
+from lps.pipeline.config.params import Params
+from lps.pipeline.faces.track import Ask
+from lps.pipeline.job.finalize import committed_shards
+from lps.pipeline.job.shards import ShardVideo
+from lps.pipeline.job.tasks import process_source
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Digests, Result, Scenario

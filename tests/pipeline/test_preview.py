@@ -14,16 +14,14 @@ from lps.manifests.codes import CODE_MEANING, Code, Stage, Status
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import Clip, Outcome, SourceVideo, VideoResult
 from lps.manifests.schemas import Row, read_table
-from lps.manifests.splits import SplitParams
+from lps.manifests.splits.assign import SplitParams
 from lps.manifests.storage import Store, open_store
-from lps.pipeline.encode import encode_image
-from lps.pipeline.finalize import finalize
-from lps.pipeline.params import Params
-from lps.pipeline.plan import PlanSpec, build_plan, publish_plan
-from lps.pipeline.preview import draw_preview, evenly_spaced, sheet_rows
-from lps.pipeline.probe import Probe
-from lps.pipeline.shards import write_shard
-from lps.pipeline.sheet import (
+from lps.pipeline.clips.encode import encode_image
+from lps.pipeline.config.params import Params
+from lps.pipeline.job.finalize import finalize
+from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
+from lps.pipeline.job.shards import write_shard
+from lps.pipeline.tools.contact_sheet import (
     FACE_PX,
     LABEL_COLOURS,
     MARGIN,
@@ -43,6 +41,8 @@ from lps.pipeline.sheet import (
     printable,
     wrapped,
 )
+from lps.pipeline.tools.preview import draw_preview, evenly_spaced, sheet_rows
+from lps.pipeline.video.probe import Probe
 
 N_FRAMES = 10
 PARAMS = Params(localizer="mtcnn", codec="png", clip_frames=N_FRAMES, out_px=32)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lps.pipeline.demo_faces import load_portrait
+from lps.pipeline.tools.demo_faces import load_portrait
 
 pytestmark = pytest.mark.slow
 

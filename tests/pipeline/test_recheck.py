@@ -9,23 +9,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lps.manifests.audit_types import AuditContext, CheckResult
-from lps.manifests.dataset import open_dataset
+from lps.manifests.audit.core.database import open_dataset
+from lps.manifests.audit.core.types import AuditContext, CheckResult
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo, VideoResult
 from lps.manifests.schemas import Row, read_table, table_bytes
-from lps.manifests.splits import SplitParams
+from lps.manifests.splits.assign import SplitParams
 from lps.manifests.storage import Store
-from lps.pipeline.demo import make_face_video
-from lps.pipeline.detect import Faces
-from lps.pipeline.finalize import finalize
-from lps.pipeline.localizers import load_localizer
-from lps.pipeline.params import Params
-from lps.pipeline.plan import PlanSpec, build_plan, publish_plan
-from lps.pipeline.probe import probe_file
-from lps.pipeline.process import process_video
-from lps.pipeline.recheck import CHECKS, LIMITS, check_again, check_frames, psnr_db
-from lps.pipeline.shards import write_shard
+from lps.pipeline.clips.process import process_video
+from lps.pipeline.config.params import Params
+from lps.pipeline.faces.detector import Faces
+from lps.pipeline.faces.localizers import load_localizer
+from lps.pipeline.job.finalize import finalize
+from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
+from lps.pipeline.job.shards import write_shard
+from lps.pipeline.tools.demo_videos import make_face_video
+from lps.pipeline.tools.recheck import CHECKS, LIMITS, check_again, check_frames, psnr_db
+from lps.pipeline.video.probe import probe_file
 
 PARAMS = Params(localizer="mtcnn", clip_frames=10, block_frames=5)
 VIDEOS = ("real/a.mp4", "fake/blend/a.mp4")

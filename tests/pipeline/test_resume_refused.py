@@ -11,10 +11,10 @@ import pytest
 
 from lps.manifests.errors import IntegrityError, RefusedError
 from lps.manifests.records import VideoResult
-from lps.manifests.splits import SplitParams
+from lps.manifests.splits.assign import SplitParams
 from lps.manifests.storage import Store
-from lps.pipeline.params import LocalizeParams, Params
-from lps.pipeline.shards import ShardJob, write_shard
+from lps.pipeline.config.params import LocalizeParams, Params
+from lps.pipeline.job.shards import ShardJob, write_shard
 
 if TYPE_CHECKING:
     import subprocess

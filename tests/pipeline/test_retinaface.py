@@ -13,10 +13,10 @@ from retinaface.box_utils import decode
 from torchvision.ops import nms
 
 from lps.manifests.errors import UnreadableError
-from lps.pipeline import retinaface
-from lps.pipeline.detect import Faces, FloatArray, Image
-from lps.pipeline.retinaface import Backbone, RetinaFaceLocalizer, empty_network, pyramid
-from lps.pipeline.weights import filled, load_state
+from lps.pipeline.faces import retinaface
+from lps.pipeline.faces.detector import Faces, FloatArray, Image
+from lps.pipeline.faces.retinaface import Backbone, RetinaFaceLocalizer, empty_network, pyramid
+from lps.pipeline.faces.weights import filled, load_state
 
 Shared = Callable[[str], Path]
 

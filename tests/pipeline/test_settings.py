@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from lps.manifests.errors import UnreadableError
-from lps.manifests.splits import SplitParams
-from lps.pipeline.params import Limits, LocalizeParams, Params
-from lps.pipeline.run import RunOptions
-from lps.pipeline.settings import RUN_TYPES, SPLIT_TYPES, Settings, read_settings
+from lps.manifests.splits.assign import SplitParams
+from lps.pipeline.config.params import Limits, LocalizeParams, Params
+from lps.pipeline.config.settings import RUN_TYPES, SPLIT_TYPES, Settings, read_settings
+from lps.pipeline.job.request import RunOptions
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "prep.md"
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.source_types import is_video
-from lps.pipeline.sources import ADAPTERS, SourceFile, SourceListing, SourceOptions, list_videos
+from lps.pipeline.sources.adapters import ADAPTERS, SourceFile, SourceListing, SourceOptions, list_videos
+from lps.pipeline.sources.types import is_video
 
 ListTree = Callable[..., SourceListing]
 

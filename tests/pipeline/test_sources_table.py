@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
-from lps.pipeline.sources import SourceFile, SourceListing, SourceOptions, list_videos
+from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
 
 ListTree = Callable[..., SourceListing]
 

@@ -13,11 +13,11 @@ import pytest
 
 from lps.manifests.errors import UnreadableError
 from lps.manifests.storage import Store
-from lps.pipeline.tasks import run_commit
+from lps.pipeline.job.tasks import run_commit
 
 if TYPE_CHECKING:
-    from lps.pipeline.params import Params
-    from lps.pipeline.shards import ShardJob
+    from lps.pipeline.config.params import Params
+    from lps.pipeline.job.shards import ShardJob
     from tests.pipeline.conftest import Digests
 
     Ended = subprocess.CompletedProcess[str]

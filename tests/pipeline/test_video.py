@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from lps.manifests.errors import VideoFault
-from lps.pipeline.params import Limits, LocalizeParams
-from lps.pipeline.video import Frame, Scan, count_packets, decode, read_header
+from lps.pipeline.config.params import Limits, LocalizeParams
+from lps.pipeline.video.decode import Frame, Scan, count_packets, decode, read_header
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import VideoFault
-from lps.pipeline.params import Limits, LocalizeParams
-from lps.pipeline.video import Frame, Scan, count_packets, cut_score_between, decode
+from lps.pipeline.config.params import Limits, LocalizeParams
+from lps.pipeline.video.decode import Frame, Scan, count_packets, cut_score_between, decode
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import VideoFault
-from lps.pipeline.params import Limits, LocalizeParams
-from lps.pipeline.video import Frame, Scan, count_packets, decode, open_video, read_header
+from lps.pipeline.config.params import Limits, LocalizeParams
+from lps.pipeline.video.decode import Frame, Scan, count_packets, decode, open_video, read_header
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]

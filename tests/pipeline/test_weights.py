@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.pipeline.localizers import LOCALIZERS, load_localizer, weight_digests
-from lps.pipeline.weights import (
+from lps.pipeline.faces.localizers import LOCALIZERS, load_localizer, weight_digests
+from lps.pipeline.faces.weights import (
     FAN4,
     LOCALIZER_WEIGHTS,
     MOBILENET,
@@ -105,7 +105,7 @@ class TestKnownFiles:
         assert weight_digests("mtcnn", None) == {known.name: known.sha256 for known in LOCALIZER_WEIGHTS["mtcnn"]}
 
     def test_importing_localizers_loads_neither_torch_nor_opencv(self) -> None:
-        code = "import sys, lps.pipeline.localizers; print([m for m in ('torch', 'cv2') if m in sys.modules])"
+        code = "import sys, lps.pipeline.faces.localizers; print([m for m in ('torch', 'cv2') if m in sys.modules])"
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert out.stdout.strip() == "[]"
 

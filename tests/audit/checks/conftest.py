@@ -11,10 +11,11 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from lps.manifests import audit_bias, audit_leakage
-from lps.manifests.audit_types import AuditContext, CheckEntry, CheckResult
+from lps.manifests.audit.checks import bias as audit_bias
+from lps.manifests.audit.checks import leakage as audit_leakage
+from lps.manifests.audit.core.database import alias_table
+from lps.manifests.audit.core.types import AuditContext, CheckEntry, CheckResult
 from lps.manifests.canonical import digest16
-from lps.manifests.dataset import alias_table
 from lps.manifests.schemas import TABLES, Row
 from lps.manifests.storage import Store
 

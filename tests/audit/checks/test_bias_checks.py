@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lps.manifests import audit_bias, audit_leakage
-from lps.manifests.audit_stats import cliffs_delta, cramers_v, ks_distance, rate_gap, standardised
-from lps.manifests.audit_types import AuditContext, CheckResult, State
+from lps.manifests.audit.checks import bias as audit_bias
+from lps.manifests.audit.checks import leakage as audit_leakage
+from lps.manifests.audit.core.stats import cliffs_delta, cramers_v, ks_distance, rate_gap, standardised
+from lps.manifests.audit.core.types import AuditContext, CheckResult, State
 
 Audited = Callable[[Any], Mapping[str, CheckResult]]
 BROKEN = (State.FAIL, State.WARN, State.ERROR)

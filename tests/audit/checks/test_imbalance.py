@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lps.manifests.audit_types import AuditContext
-from lps.manifests.imbalance import measure_imbalance
+from lps.manifests.audit.core.types import AuditContext
+from lps.manifests.audit.imbalance import measure_imbalance
 
 Opened = Callable[[Any], AuditContext]
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lps.manifests import audit_leakage
-from lps.manifests.audit_leakage import L1
-from lps.manifests.audit_neardup import chance_distance
-from lps.manifests.audit_queries import placed_table
-from lps.manifests.audit_types import AuditContext, CheckResult, Level, State
+from lps.manifests.audit.checks import leakage as audit_leakage
+from lps.manifests.audit.checks.leakage import L1
+from lps.manifests.audit.checks.near_duplicates import chance_distance
+from lps.manifests.audit.core.database import alias_table
+from lps.manifests.audit.core.queries import placed_table
+from lps.manifests.audit.core.types import AuditContext, CheckResult, Level, State
 from lps.manifests.canonical import digest16
-from lps.manifests.components import EMPTY_SHA256
-from lps.manifests.dataset import alias_table
-from lps.manifests.leakage import crossing_table_groups
+from lps.manifests.splits.components import EMPTY_SHA256
+from lps.manifests.splits.leakage import crossing_table_groups
 
 Audited = Callable[[Any], Mapping[str, CheckResult]]
 BROKEN = (State.FAIL, State.WARN, State.ERROR)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lps.manifests import audit_leakage
-from lps.manifests.audit_types import AuditContext, CheckResult, State
+from lps.manifests.audit.checks import leakage as audit_leakage
+from lps.manifests.audit.core.types import AuditContext, CheckResult, State
 from lps.manifests.schemas import read_table
 
 Audit = Callable[[Path], dict[str, CheckResult]]

@@ -1,0 +1,1 @@
+"""lps-audit: is a data set intact, leaking, biased, reproducible?"""

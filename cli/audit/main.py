@@ -1,0 +1,258 @@
+"""lps-audit: what a data set holds, whether it is intact, and whether it is fair."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lps.cli.common import VERSION, LpsGroup
+
+if TYPE_CHECKING:
+    from lps.manifests.audit.core.policy import Policy
+    from lps.manifests.audit.run import Audit, Suite
+    from lps.manifests.storage import Store
+
+LEVELS = ("quick", "full", "deep")
+FILE = click.Path(dir_okay=False, path_type=Path)
+EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class AuditGroup(LpsGroup):
+    """A command group in which wrong usage ends with 3: click's own 2 would say that a data set has warnings."""
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Read the words before the command."""
+        with _usage_ends_with_3():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the chosen command."""
+        with _usage_ends_with_3():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_ends_with_3() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as e:
+        vars(e)["exit_code"] = 3  # of this error alone; click declares it for the class
+        raise
+
+
+@click.group(cls=AuditGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="lps-audit")
+def main() -> None:
+    """Check a data set of lps-prep: integrity, leakage between splits, class bias, reproducibility.
+
+    \b
+    Exit codes of `check`: 0 pass, 1 a check failed, 2 warnings with --strict, 3 wrong usage or a bad policy,
+    4 the data set cannot be read, 5 integrity or tampering (outranks the others), 6 the audit is incomplete.
+
+    \b
+    Example:
+      lps-audit check out/ --level full --html report.html
+    """
+
+
+@main.command()
+@click.argument("out", required=False)
+@click.option("--level", type=click.Choice(LEVELS), default="quick", show_default=True,
+              help="Manifests only, every byte of every tar, or sources decoded again.")  # fmt: skip
+@click.option("--split-set", help="Split set to audit  [default: the one the shards were made for].")
+@click.option("--checks", default="", metavar="A,L1,...", help="Classes and ids of checks  [default: all].")
+@click.option("--policy", "policy_file", type=EXISTING, help="TOML file with limits, severities, waivers and such.")
+@click.option("--source", metavar="DIR|URL", help="Root of the source videos, for checks that need them.")
+@click.option("--json", "json_file", type=FILE, help="Write the report as JSON.")
+@click.option("--html", "html_file", type=FILE, help="Write the report as one self-contained page.")
+@click.option("--reports", "reports_dir", metavar="DIR|URL",
+              help="Write both and all offenders as Parquet into a new folder below, such as OUT/audits.")  # fmt: skip
+@click.option("--strict", is_flag=True, help="Exit code 2 if there are warnings.")
+@click.option("--explain", metavar="ID", help="Print rule, limits, remedy and SQL of a check, and audit nothing.")
+def check(out: str | None, explain: str | None, **asked: Any) -> None:
+    """Check the data set OUT, a folder or an fsspec URL.
+
+    SKIP and UNKNOWN are results of their own: they never count as PASS. Nothing is written into OUT, unless reports are
+    to be kept in OUT/audits, which no seal covers.
+
+    \b
+    Example:
+      lps-audit check out/
+      lps-audit check s3://bucket/ffpp-c23 --checks L,B1 --json report.json --strict
+      lps-audit check out/ --level deep --source /data/FaceForensics --reports out/audits
+      lps-audit check --explain L1
+    """
+    from lps.manifests.audit.core.policy import read_policy
+
+    suite = full_suite()
+    policy = read_policy(asked["policy_file"], limits=suite.limits, checks=suite.ids)
+    suite = suite.with_policy(policy)
+    if explain:
+        _explain(suite, explain)
+        return
+    if out is None:
+        raise click.UsageError("Missing argument 'OUT'.")
+    _check_outputs(out, asked)
+    _audit(out, suite, policy, asked)
+
+
+def full_suite() -> "Suite":
+    """Return all checks, with those that decode."""
+    from lps.manifests.audit.run import base_suite
+    from lps.pipeline.tools import recheck
+
+    return base_suite().joined(recheck.CHECKS, recheck.LIMITS)
+
+
+def _audit(out: str, suite: "Suite", policy: "Policy", asked: dict[str, Any]) -> None:
+    from lps.cli.audit.view import AuditView
+    from lps.manifests.audit.core.database import open_dataset
+    from lps.manifests.audit.core.types import Level
+    from lps.manifests.audit.run import run_audit
+
+    selection = _selection(suite, asked["checks"])
+    with open_dataset(out, asked["split_set"], asked["source"], suite.limits) as ctx:
+        with AuditView(len(suite.chosen(selection))) as view:
+            audit = run_audit(
+                ctx, suite, policy, level=Level(asked["level"]), selection=selection, strict=asked["strict"],
+                on_result=view.on_result,
+            )  # fmt: skip
+        view.print_end(audit)
+        _write(audit, ctx.store, asked)
+    raise click.exceptions.Exit(audit.exit_code)
+
+
+def _selection(suite: "Suite", checks: str) -> tuple[str, ...]:
+    selection = tuple(part for part in checks.replace(" ", "").split(",") if part)
+    try:
+        suite.chosen(selection)
+    except KeyError as e:
+        raise click.BadParameter(
+            f"no class or check {e}; classes are A T L B C R, checks {', '.join(suite.ids)}", param_hint="--checks"
+        ) from e
+    return selection
+
+
+def _check_outputs(out: str, asked: dict[str, Any]) -> None:
+    """Find out before the audit, not after it, that a report cannot be written, or would spoil the data set."""
+    for name, key in (("json", "json_file"), ("html", "html_file"), ("reports", "reports_dir")):
+        place = asked[key]
+        if place is None:
+            continue
+        if name != "reports" and not place.absolute().parent.is_dir():
+            raise click.BadParameter(f"no folder {place.absolute().parent}", param_hint=f"--{name}")
+        if _lies_in(place, out) and not _lies_in(place, f"{out}/audits"):
+            raise click.BadParameter("reports do not belong into OUT, but for OUT/audits", param_hint=f"--{name}")
+
+
+def _lies_in(place: str | Path, folder: str) -> bool:
+    one, other = (str(p) if "://" in str(p) else str(Path(p).resolve()) for p in (place, folder))
+    return f"{one.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
+
+
+def _write(audit: "Audit", store: "Store", asked: dict[str, Any]) -> None:
+    from lps.manifests.canonical import pretty_json
+    from lps.manifests.errors import UnreadableError
+    from lps.manifests.storage import open_store
+
+    record = pretty_json(audit.record())
+    page = _page(audit, store) if asked["html_file"] or asked["reports_dir"] else b""
+    try:
+        if asked["json_file"]:
+            asked["json_file"].write_bytes(record)
+        if asked["html_file"]:
+            asked["html_file"].write_bytes(page)
+    except OSError as e:
+        raise UnreadableError(f"cannot write the report {e.filename}: {e.strerror}") from e
+    if asked["reports_dir"]:
+        reports = open_store(asked["reports_dir"])
+        files = {"report.json": record, "report.html": page, "findings.parquet": audit.findings()}
+        for name, data in files.items():
+            reports.publish(f"{audit.audit_id}/{name}", data)
+        click.echo(f"reports: {reports.join(audit.audit_id)}")
+
+
+def _page(audit: "Audit", store: "Store") -> bytes:
+    from lps.manifests.audit.report.page import render_html
+
+    return render_html(audit.record(), store).encode()
+
+
+def _explain(suite: "Suite", check_id: str) -> None:
+    from lps.cli.audit.view import explained
+
+    specs = suite.specs(check_id.strip().upper())
+    if not specs:
+        raise click.BadParameter(f"no check '{check_id}'; checks are {', '.join(suite.ids)}", param_hint="--explain")
+    for spec in specs:
+        click.echo(explained(spec, suite.limits))
+
+
+@main.command()
+@click.argument("out")
+@click.option("--split-set", help="Split set whose balance is shown  [default: the one the shards were made for].")
+def show(out: str, split_set: str | None) -> None:
+    """Show what OUT holds: counts by split, label, method and code, its split sets, and how far it is sealed.
+
+    \b
+    Example:
+      lps-audit show s3://bucket/ffpp-c23
+    """
+    from lps.cli.audit.view import print_contents
+    from lps.manifests.audit.core.database import open_dataset
+
+    with open_dataset(out, split_set) as ctx:
+        print_contents(ctx)
+
+
+@main.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+def diff(a: str, b: str, as_json: bool) -> None:  # noqa: FBT001  click passes flags this way
+    """Say what changed from data set A to data set B: videos, clips, splits and parameters.
+
+    Exit code 1 if videos of a split set moved although its rule is the same: no append does that.
+
+    \b
+    Example:
+      lps-audit diff out-2024/ out-2025/
+    """
+    import json
+
+    from lps.manifests.audit.diff import diff_datasets
+    from lps.manifests.storage import open_store
+
+    found = diff_datasets(open_store(a), open_store(b))
+    if as_json:
+        click.echo(json.dumps(found.record(), indent=2, sort_keys=True))
+    else:
+        for line in found.lines():
+            click.echo(line)
+    if found.moved_without_new_rule:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.argument("out")
+@click.option("--key", type=EXISTING, help="Private ssh key that signs the seal.")
+@click.option("--allow-transient", is_flag=True, help="Seal although another run may cure some videos.")
+def seal(out: str, key: Path | None, allow_transient: bool) -> None:  # noqa: FBT001
+    """Seal OUT: record the digest of every file, chained to the seal before.
+
+    An unsigned seal is evidence against accidents only; keep a copy of its digest, or sign it.
+
+    \b
+    Example:
+      lps-audit seal out/ --key ~/.ssh/id_ed25519
+    """
+    from lps.manifests.audit.core.seal import seal_dataset, sign_seal
+    from lps.manifests.storage import open_store
+
+    store = open_store(out)
+    made = seal_dataset(store, allow_transient=allow_transient)
+    state = f"signed ({sign_seal(store, made, key)})" if key else "sealed, not signed"
+    click.echo(f"seal {made.number}: {len(made.files)} files, sha256 {made.sha256}, Merkle root {made.merkle_root}")
+    click.echo(state)

@@ -1,0 +1,1 @@
+"""lps-prep: videos in, sharded face clips and manifests out."""

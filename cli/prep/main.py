@@ -1,0 +1,329 @@
+"""lps-prep: videos in, sharded face clips and manifests out."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from lps.cli.common import VERSION, LpsGroup
+from lps.manifests.errors import RefusedError, TooManyFailedError
+from lps.manifests.names import CODECS, DATASETS, LOCALIZERS, RULES
+
+if TYPE_CHECKING:
+    from lps.pipeline.job.finalize import Summary
+    from lps.pipeline.job.request import Request, RunOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group(cls=LpsGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="lps-prep")
+def main() -> None:
+    """Turn deepfake-video data sets into aligned face clips in WebDataset shards with Parquet manifests.
+
+    \b
+    Exit codes: 0 done, 1 too many videos quarantined, 2 wrong usage, 3 refused (parameters or sources changed),
+    4 something cannot be read or written, 5 committed bytes are wrong.
+
+    \b
+    Example:
+      lps-prep run videos/ out/ --dataset folder --localizer mtcnn
+    """
+
+
+def job_options(command: F) -> F:
+    """Give a command the arguments that describe a data set and how to make it."""
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    folder = click.Path(file_okay=False, path_type=Path)
+    option = partial(click.option, show_default=True)
+    decorators = [
+        click.argument("source"),
+        click.argument("out"),
+        option("--dataset", type=click.Choice(DATASETS), default="folder", help="Layout of SOURCE."),
+        option("--localizer", type=click.Choice(LOCALIZERS), default=LOCALIZERS[0], help="Detector and landmarks."),
+        option("--split", "rule", type=click.Choice(RULES), default="group", help="Split rule."),
+        option("--clips", default="1", metavar="N|all", help="Clips per video."),
+        option("--workers", type=click.IntRange(min=1), help="Videos at a time.  [default: one a core]"),
+        option("--seed", type=click.IntRange(min=0), default=0, help="Decides clip starts, order and split."),
+        option("--codec", type=click.Choice(CODECS), default="jpg", help="Image format of the frames."),
+        option("--no-align", is_flag=True, help="Crop the face box instead of aligning it."),
+        option("--params", "params_file", type=file, help="TOML file with all other parameters (docs/prep.md)."),
+        option("--splits-dir", metavar="DIR|URL", help="Published split lists of the data set."),
+        option("--weights-dir", type=folder, help="Folder with weight files (see `lps-prep weights`)."),
+        option("--address", help="Join this running Ray cluster instead of starting a private one."),
+        option("--i-understand-leakage", is_flag=True, help="Needed for `--split random`, whose splits share people."),
+    ]
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+@main.command()
+@job_options
+@click.option(
+    "--max-failed", type=click.FloatRange(0, 100), default=5.0, show_default=True, metavar="PERCENT",
+    help="Share of quarantined videos above which the exit code is 1.",
+)  # fmt: skip
+def run(max_failed: float, **asked: Any) -> None:
+    """Make the data set OUT from the videos of SOURCE, or finish one that was begun.
+
+    SOURCE and OUT are folders or fsspec URLs (s3://bucket/prefix). Stop it at any time and run it again: committed
+    shards are kept, and the result has the same bytes.
+
+    \b
+    Example:
+      lps-prep run /data/FaceForensics s3://bucket/ffpp-c23 --dataset ffpp --split official --workers 64
+    """
+    from lps.cli.prep.progress import Progress, print_summary
+    from lps.pipeline.job.run import run_job
+
+    request, options = _job(asked)
+    with Progress() as progress:
+        summary = run_job(request, options, progress.on_event)
+    print_summary(summary, request.out)
+    _check_share(summary, max_failed)
+
+
+@main.command()
+@job_options
+def plan(**asked: Any) -> None:
+    """Make the plan of OUT and print what a run would make and cost; no video is processed.
+
+    \b
+    Example:
+      lps-prep plan /data/dfdc out/ --dataset dfdc --clips 4
+    """
+    from lps.cli.prep.progress import Progress, print_plan
+    from lps.pipeline.job.run import plan_job
+
+    request, options = _job(asked)
+    with Progress() as progress:
+        made = plan_job(request, options, progress.on_event)
+    print_plan(made)
+
+
+@main.command()
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--workers", type=click.IntRange(min=1), help="Videos at a time [default: one a core].")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the sample videos.")
+def demo(out: Path, workers: int | None, seed: int) -> None:
+    """Make sample videos, then everything on them: offline, on the CPU, in about two minutes.
+
+    \b
+    Example:
+      lps-prep demo build/demo
+    """
+    from lps.cli.prep.demo import run_demo
+
+    run_demo(out, workers=workers, seed=seed)
+
+
+@main.command()
+@click.argument("out")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def status(out: str, as_json: bool) -> None:  # noqa: FBT001  click passes flags this way
+    """Show how far OUT is: shards and videos done, counts by split, label and code.
+
+    \b
+    Example:
+      lps-prep status s3://bucket/ffpp-c23 --json
+    """
+    import json
+
+    from lps.cli.prep.progress import print_status
+    from lps.pipeline.job.status import read_status
+
+    found = read_status(out)
+    if as_json:
+        click.echo(json.dumps(found.record(), indent=2, sort_keys=True))
+    else:
+        print_status(found, out)
+
+
+@main.command()
+@click.argument("out")
+@click.option("--code", "codes", multiple=True, required=True, help="Error code to reopen; may be given again.")
+def retry(out: str, codes: tuple[str, ...]) -> None:
+    """Reopen the videos of OUT that ended with a code, so that the next run tries them again.
+
+    The shards that hold them are rebuilt; all others stay as they are.
+
+    \b
+    Example:
+      lps-prep retry out/ --code E_TIMEOUT && lps-prep run videos/ out/
+    """
+    from lps.pipeline.job.status import reopen
+
+    videos, shards = reopen(out, codes)
+    click.echo(f"{videos} videos in {shards} shards reopened; now run the same `lps-prep run` again")
+
+
+@main.command()
+@click.argument("out")
+@click.option(
+    "--to", "target", type=click.Path(dir_okay=False, path_type=Path), help="PNG file [default: preview.png]."
+)
+@click.option("--per-row", type=click.IntRange(1, 40), default=8, show_default=True, help="Clips or rejects in a row.")
+def preview(out: str, target: Path | None, per_row: int) -> None:
+    """Draw a contact sheet of OUT: clips by split and label, and rejects by code.
+
+    \b
+    Example:
+      lps-prep preview out/ --to sheet.png
+    """
+    from lps.pipeline.tools.preview import draw_preview
+
+    path = target or Path("preview.png")
+    draw_preview(out, path, per_row=per_row)
+    click.echo(f"wrote {path}")
+
+
+@main.command()
+@click.argument("out")
+@click.option("--rule", type=click.Choice(RULES), required=True, help="Split rule.")
+@click.option("--name", required=True, help="Name of the new split set.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the places of groups.")
+@click.option("--base", help="Split set whose videos must not move.")
+@click.option(
+    "--params", "params_file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file whose table [split] has ratios, giant, tries and aliases (docs/prep.md).",
+)  # fmt: skip
+@click.option("--i-understand-leakage", is_flag=True, help="Needed for `--rule random`, whose splits share people.")
+def split(out: str, name: str, base: str | None, params_file: Path | None, **asked: Any) -> None:
+    """Add another split set over the same shards; no clip moves, readers join it on the video id.
+
+    \b
+    Example:
+      lps-prep split out/ --rule ranked --name ranked-v1
+    """
+    from lps.manifests.splits.assign import SplitParams
+    from lps.pipeline.config.settings import read_settings
+    from lps.pipeline.job.split_sets import add_split_set
+
+    _check_leak(asked["rule"], asked["i_understand_leakage"])
+    more = read_settings(params_file).split
+    params = SplitParams(rule=asked["rule"], seed=asked["seed"], allow_leaky=asked["i_understand_leakage"], **more)
+    counts = add_split_set(out, name, params, base)
+    click.echo(f"split set {name}: " + ", ".join(f"{key} {n}" for key, n in counts.items()))
+
+
+@main.group()
+def weights() -> None:
+    """List, fetch and check the weight files of the localizers.
+
+    \b
+    Example:
+      lps-prep weights check --weights-dir weights/
+    """
+
+
+def weights_dir_option(command: F) -> F:
+    """Give a command the option `--weights-dir`."""
+    help_text = "Folder of the weight files [default: LPS_WEIGHTS_DIR, else the user's cache]."
+    return click.option("--weights-dir", type=click.Path(file_okay=False, path_type=Path), help=help_text)(command)
+
+
+@weights.command("list")
+def list_files() -> None:
+    """List every weight file with its localizer, size, digest and address.
+
+    \b
+    Example:
+      lps-prep weights list
+    """
+    from lps.cli.prep.progress import print_weights
+
+    print_weights()
+
+
+@weights.command()
+@click.argument("localizer", type=click.Choice(LOCALIZERS))
+@weights_dir_option
+def fetch(localizer: str, weights_dir: Path | None) -> None:
+    """Download the weight files of LOCALIZER and check their digests.
+
+    \b
+    Example:
+      lps-prep weights fetch retinaface-fan --weights-dir weights/
+    """
+    from lps.pipeline.faces.weights import LOCALIZER_WEIGHTS, fetch_weight
+
+    for weight in LOCALIZER_WEIGHTS[localizer]:
+        found = fetch_weight(weight, weights_dir)
+        click.echo(f"{weight.file_name}: {found.note}")
+
+
+@weights.command()
+@weights_dir_option
+def check(weights_dir: Path | None) -> None:
+    """Check which weight files are there and whether their digests are right; exit code 4 if a present one is wrong.
+
+    \b
+    Example:
+      lps-prep weights check
+    """
+    from lps.pipeline.faces.weights import check_weights
+
+    wrong = False
+    for found in check_weights(weights_dir):
+        click.echo(f"{found.weight.file_name}: {found.note}")
+        wrong = wrong or (found.path is not None and not found.ok)
+    if wrong:
+        raise click.exceptions.Exit(4)
+
+
+def _job(asked: dict[str, Any]) -> "tuple[Request, RunOptions]":
+    """Turn what the command line says into a request and run options."""
+    from lps.manifests.splits.assign import SplitParams
+    from lps.pipeline.config.params import ALL_CLIPS
+    from lps.pipeline.config.settings import read_settings
+    from lps.pipeline.job.request import Request, RunOptions
+
+    settings = read_settings(asked["params_file"])
+    clips = asked["clips"]
+    if clips != "all" and not (clips.isdigit() and int(clips) > 0):
+        raise click.BadParameter(f"must be a positive number or 'all', got '{clips}'", param_hint="--clips")
+    params = replace(
+        settings.params,
+        localizer=asked["localizer"],
+        clips=ALL_CLIPS if clips == "all" else int(clips),
+        seed=asked["seed"],
+        codec=asked["codec"],
+        align=not asked["no_align"],
+    )
+    _check_leak(asked["rule"], asked["i_understand_leakage"])
+    rule = SplitParams(
+        rule=asked["rule"], seed=asked["seed"], allow_leaky=asked["i_understand_leakage"], **settings.split
+    )
+    request = Request(
+        source=asked["source"],
+        out=asked["out"],
+        dataset=asked["dataset"],
+        params=params,
+        split=rule,
+        splits_dir=asked["splits_dir"],
+        **settings.request,
+    )
+    options = RunOptions(
+        workers=asked["workers"], address=asked["address"], weights_dir=asked["weights_dir"], **settings.run
+    )
+    return request, options
+
+
+def _check_leak(rule: str, understood: bool) -> None:  # noqa: FBT001
+    if rule == "random" and not understood:
+        raise RefusedError(
+            "a random split shares people between its parts; add --i-understand-leakage if you want that"
+        )
+
+
+def _check_share(summary: "Summary", max_failed_percent: float) -> None:
+    share = 100 * summary.quarantined_share
+    if share > max_failed_percent:
+        raise TooManyFailedError(
+            f"{summary.n_quarantined} of {summary.n_selected} videos ({share:.1f} %) were quarantined, "
+            f"more than --max-failed {max_failed_percent:g} %; see `lps-prep status`, then `lps-prep retry`"
+        )

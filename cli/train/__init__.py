@@ -1,0 +1,1 @@
+"""lps-train: train, evaluate, score, and draw what the paper shows."""

@@ -1,0 +1,93 @@
+"""`lps-train evaluate`: a detector on the splits of data sets, measured."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lps.model.data.sources import Sources
+
+CHECKPOINT = partial(
+    click.option,
+    "--checkpoint",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Detector: a checkpoint of classify or distill.",
+)
+DEVICE = partial(
+    click.option, "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="What computes; auto takes a GPU where there is one.",
+)  # fmt: skip
+
+
+@click.command()
+@CHECKPOINT()
+@click.option("--data", multiple=True, metavar="OUT", help="Data set of lps-prep: folder or URL; may be given again.")
+@click.option("--split", default="test", show_default=True, help="Split to judge on.")
+@click.option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]")
+@click.option("--shards", multiple=True, metavar="PATTERN",
+              help="Shards instead of --data: 'URL/test-{000000..000009}.tar'; may be given again.")  # fmt: skip
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
+@click.option("--clips", default="3", show_default=True, metavar="N|all",
+              help="Clips per video, spread evenly over it; 3 are the paper's 180 frames.")  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at a time.")
+@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Decoding processes.")
+@DEVICE()
+@click.option("--bf16", is_flag=True, help="Run the encoder in bfloat16.")
+@click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
+@click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of a table.")
+def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None:  # noqa: FBT001  click passes flags this way
+    """Judge a detector: scores.parquet and metrics.json in --out, with 95 % intervals over videos.
+
+    Several data sets give a row of the cross-data-set matrix. Interrupted, the same command goes on with the first data
+    set that is not done.
+
+    \b
+    Example:
+      lps-train evaluate --checkpoint runs/ssd/checkpoints/best.pt --data ffpp/ --data celebdf/ --split test --out eval/
+    """
+    if not asked["data"] and not asked["shards"]:
+        raise click.UsageError("name a data set (--data) or shards (--shards)")
+    n_clips = clip_count(asked["clips"])
+    from lps.cli.train.evaluate_view import JudgeProgress, print_figures
+    from lps.manifests.canonical import pretty_json
+    from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
+    from lps.model.evaluation.loading import load_detector
+
+    options = EvaluateOptions(
+        n_clips=n_clips,
+        bf16=asked["bf16"],
+        batch_size=asked["batch_size"],
+        n_workers=asked["workers"],
+        device=asked["device"],
+    )
+    loaded = load_detector(checkpoint)
+    with JudgeProgress() as progress:
+        record = evaluate(loaded, sources(asked), out, options, progress.on_event)
+    if as_json:
+        click.echo(pretty_json(record), nl=False)
+    else:
+        print_figures(record, out)
+
+
+def clip_count(text: str) -> int | None:
+    """Return the number of clips per video, None for all. Raises BadParameter."""
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"must be a positive number or 'all', got '{text}'", param_hint="--clips")
+    return int(text)
+
+
+def sources(asked: dict[str, Any]) -> "list[Sources]":
+    """Return what is to be judged: data sets first, then shards."""
+    from lps.model.data.sources import Sources
+
+    leaky = asked["allow_leaky"]
+    named = [
+        Sources(data=data, split=asked["split"], split_set=asked["split_set"], val_split=None, allow_leaky=leaky)
+        for data in asked["data"]
+    ]
+    return named + [Sources(shards=shards, val_split=None) for shards in asked["shards"]]

@@ -1,0 +1,94 @@
+"""lps-train experiment: every table of the paper as a command."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lps.manifests.errors import RefusedError
+
+if TYPE_CHECKING:
+    from lps.model.paper.results import Result
+    from lps.model.paper.zoo import Lab
+
+NAMES = ("table1", "cross", "align", "variants", "sweep", "ablate", "efficiency")
+
+
+@click.command()
+@click.argument("name", type=click.Choice(NAMES))
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--data", multiple=True, metavar="NAME=OUT", help="Data set of lps-prep and its name; may be given again."
+)
+@click.option("--preset", type=click.Choice(["paper", "strong", "small"]), default="paper", show_default=True,
+              help="Recipe of all runs.")  # fmt: skip
+@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with settings.")
+@click.option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every run.")
+@click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
+@click.option("--smoke", is_flag=True, help="Tiny networks, one epoch: shows that it runs, in a minute.")
+def experiment(name: str, out: Path, **asked: Any) -> None:
+    """Run an experiment of the paper, only what is missing of it, and print the paper's figures beside ours.
+
+    \b
+    table1      LPS_ri, LPS, LPS_ssd on each data set         (Table 1)
+    cross       trained on one data set, judged on each       (Table 2)
+    align       with and without alignment: NAME and NAME-unaligned   (Table 3)
+    variants    I3D encoder, support vector machine           (Table 4)
+    sweep       lambda and T of the distillation              (Table 5)
+    ablate      without encoder, aggregator, memory bank      (Figure 8)
+    efficiency  time of each module, needs no data            (section 4.5)
+
+    Call the data sets ffpp, dfdc and celebdf to have the paper's figures beside them. Experiments with the same OUT
+    share their runs. Writes OUT/NAME/result.json, result.md and result.png.
+
+    \b
+    Example:
+      lps-train experiment table1 lab/ --data ffpp=ffpp/ --data celebdf=celebdf/
+    """
+    from lps.cli.train.progress import TrainProgress
+    from lps.model.paper.figures.tables import draw_table
+    from lps.model.paper.tables import run_experiment
+
+    with TrainProgress() as progress:
+        lab = _lab(out, progress.on_event, asked)
+        result = run_experiment(name, lab)
+    draw_table(result, out / name / "result.png", smoke=lab.smoke)
+    _show(result, smoke=lab.smoke)
+    click.echo(f"{out / name / 'result.md'}")
+
+
+def _lab(out: Path, on_event: Any, asked: dict[str, Any]) -> "Lab":
+    from lps.model.paper.zoo import DataSet, Lab
+    from lps.model.training.presets import read_settings
+
+    data = []
+    for text in asked["data"]:
+        name, sign, location = text.partition("=")
+        if not sign or not name or not location:
+            raise click.BadParameter(f"must be NAME=OUT, got '{text}'", param_hint="--data")
+        data.append(DataSet(name, location))
+    if len({d.name for d in data}) < len(data):
+        raise RefusedError("two data sets have the same name; results of one would be taken for the other's")
+    return Lab(
+        out=out, data=tuple(data), preset=asked["preset"], settings=read_settings(asked["config"]), seed=asked["seed"],
+        split_set=asked["split_set"], allow_leaky=asked["allow_leaky"], smoke=asked["smoke"], on_event=on_event,
+    )  # fmt: skip
+
+
+def _show(result: "Result", *, smoke: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lps.model.paper.results import table_of
+
+    heads, rows = table_of(result)
+    table = Table(*heads, title=f"{result.item}{' (smoke size)' if smoke else ''}")
+    for cells in rows:
+        table.add_row(*cells)
+    # A file or a pipe gets full lines, however narrow the terminal that started us.
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    for note in result.notes:
+        console.print(note, highlight=False, markup=False)

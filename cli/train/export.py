@@ -1,0 +1,30 @@
+"""lps-train export: a detector as one file for other programs."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.onnx|OUT.pt2")
+@click.option(
+    "--checkpoint",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Checkpoint of classify or distill.",
+)
+def export(out: Path, checkpoint: Path) -> None:
+    """Write a detector as ONNX or as a program of torch.export, by the suffix of OUT.
+
+    The file takes any number of clips, of the number and size of frames that the detector was trained on. It is run
+    once and compared with the network before it is kept. ONNX needs pip install 'lps-prep[export]'.
+
+    \b
+    Example:
+      lps-train export --checkpoint runs/cls/checkpoints/best.pt detector.onnx
+    """
+    from lps.model.evaluation.export import export_detector
+    from lps.model.evaluation.loading import load_detector
+
+    done = export_detector(load_detector(checkpoint), out)
+    click.echo(f"{done.path}: {done.n_bytes / 1e6:.1f} MB; logits within {done.difference:.1g} of the network's")

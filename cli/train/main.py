@@ -1,0 +1,230 @@
+"""lps-train: shards in, a detector and its scores out."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from lps.cli.common import VERSION, LpsGroup
+from lps.cli.train.evaluate import evaluate
+from lps.cli.train.experiment import experiment
+from lps.cli.train.figure import figure
+from lps.cli.train.report import report
+from lps.cli.train.score import score
+
+if TYPE_CHECKING:
+    from lps.model.networks.svm import Kernel
+    from lps.model.training.presets import StageName
+    from lps.model.training.train import Job
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# torch then asks for huge pages, which takes a tenth off a training step on a CPU. It looks once, at its first memory.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+PRESETS = ("paper", "strong", "small")
+SEED = click.IntRange(min=0, max=2**32 - 1)
+
+
+@click.group(cls=LpsGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="lps-train")
+def main() -> None:
+    """Train and judge the Latent Pattern Sensing detector on shards of face clips.
+
+    \b
+    Exit codes: 0 done, 2 wrong usage, 3 refused (another configuration, leaky split, nothing to judge),
+    4 something cannot be read or written, or a loss is not finite, 5 bytes are not what they must be.
+
+    \b
+    Example:
+      lps-train pretrain runs/pre --data out/ --init random
+      lps-train classify runs/cls --data out/ --init runs/pre/checkpoints/best.pt
+      lps-train distill runs/ssd --data out/ --init runs/cls/checkpoints/best.pt
+      lps-train evaluate --checkpoint runs/ssd/checkpoints/best.pt --data out/ --split test --out runs/eval
+    """
+
+
+def stage_options(command: F) -> F:
+    """Give a command the arguments that all stages share."""
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    option = partial(click.option, show_default=True)
+    decorators = [
+        click.argument("run", type=click.Path(file_okay=False, path_type=Path)),
+        option("--data", metavar="OUT", help="Data set of lps-prep: folder or URL."),
+        option("--split", default="train", help="Split to learn from."),
+        option("--val-split", default="val", help="Split to validate with; 'none' for none."),
+        option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]"),
+        option("--shards", metavar="PATTERN", help="Shards instead of --data: 'URL/train-{000000..000009}.tar'."),
+        option("--val-shards", metavar="PATTERN", help="Shards to validate with."),
+        option("--preset", type=click.Choice(PRESETS), default="paper", help="Recipe to start from."),
+        option("--config", type=file, help="TOML file with all other settings (docs/train.md)."),
+        option("--seed", type=SEED, default=0, help="Decides first weights, order, augmentation."),
+        option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky."),
+    ]
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+INIT = partial(click.option, "--init", required=True, metavar="FILE|random", help="Checkpoint to start from.")
+
+
+@main.command()
+@stage_options
+@INIT()
+def pretrain(**asked: Any) -> None:
+    """Learn encoder and aggregator by predicting feature maps, without labels (section 3.3 of the paper).
+
+    \b
+    Example:
+      lps-train pretrain runs/pre --data out/ --init random --preset small
+    """
+    run_stage("pretrain", asked)
+
+
+@main.command()
+@stage_options
+@INIT()
+@click.option("--head", type=click.Choice(["linear", "svm"]), default="linear", show_default=True, help="svm is LPS_c.")
+@click.option("--kernel", type=click.Choice(["rbf", "linear"]), help="Of the support vector machine.  [default: rbf]")
+def classify(head: str, kernel: "Kernel | None", **asked: Any) -> None:
+    """Learn the detector from labels; --init random is LPS_ri, --head svm is LPS_c.
+
+    \b
+    Example:
+      lps-train classify runs/cls --data out/ --init runs/pre/checkpoints/best.pt
+    """
+    if head == "svm":
+        from lps.model.training.train_svm import train_svm
+
+        job = stage_job("classify", asked)
+        finish(job, train_svm(job, kernel or "rbf"))
+    elif kernel:
+        raise click.UsageError("--kernel is for --head svm")
+    else:
+        run_stage("classify", asked)
+
+
+@main.command()
+@stage_options
+@INIT()
+def distill(**asked: Any) -> None:
+    """Fine-tune a detector by selective self-distillation with its encoder frozen (section 3.4, LPS_ssd).
+
+    \b
+    Example:
+      lps-train distill runs/ssd --data out/ --init runs/cls/checkpoints/best.pt
+    """
+    run_stage("distill", asked)
+
+
+@main.command()
+@stage_options
+def encoder(**asked: Any) -> None:
+    """Stage 0 of LPS_e: learn the encoder alone from labels of single blocks ([net] encoder = "i3d").
+
+    \b
+    Example:
+      lps-train encoder runs/i3d --data out/ --config i3d.toml
+    """
+    run_stage("encoder", {**asked, "init": "random"})
+
+
+@main.command()
+@stage_options
+@click.option("--folds", type=click.IntRange(min=1), default=2, show_default=True, help="Parts held out; 1 for none.")
+def check(folds: int, **asked: Any) -> None:
+    """Check the machinery on a small data set: does the network fit its training videos?
+
+    Prints beside it what a thumbnail reaches, and both on groups of people held out. Use --preset small, and a data set
+    of some dozens of videos with both classes.
+
+    \b
+    Example:
+      lps-train check runs/check --data out/ --preset small
+    """
+    from lps.cli.train.progress import TrainProgress
+    from lps.model.evaluation.sanity_check import check as run_check
+    from lps.model.evaluation.sanity_check import lines
+
+    job = stage_job("classify", {**asked, "init": "random"})
+    with TrainProgress() as progress:
+        record = run_check(job, folds, progress.on_event)
+    click.echo("\n".join(lines(record)))
+
+
+def stage_job(stage: "StageName", asked: dict[str, Any]) -> "Job":
+    """Return the job that the command line describes."""
+    from lps.model.data.sources import Sources
+    from lps.model.training.presets import preset_for, read_settings
+    from lps.model.training.train import Job
+
+    if (asked["data"] is None) == (asked["shards"] is None):
+        raise click.UsageError("name either a data set (--data) or shards (--shards)")
+    wrong = "val_shards" if asked["data"] else "split_set"
+    if asked[wrong] is not None:
+        raise click.UsageError(
+            f"--{wrong.replace('_', '-')} does not go with {'--data' if asked['data'] else '--shards'}"
+        )
+    sources = Sources(
+        data=asked["data"],
+        split=asked["split"],
+        val_split=None if asked["val_split"] == "none" else asked["val_split"],
+        split_set=asked["split_set"],
+        shards=asked["shards"],
+        val_shards=asked["val_shards"],
+        allow_leaky=asked["allow_leaky"],
+    )
+    preset = preset_for(asked["preset"], stage, read_settings(asked["config"]))
+    return Job(stage=stage, out=asked["run"], sources=sources, preset=preset, init=asked["init"], seed=asked["seed"])
+
+
+def run_stage(stage: "StageName", asked: dict[str, Any]) -> None:
+    """Train a stage as asked on the command line."""
+    from lps.cli.train.progress import TrainProgress
+    from lps.model.training.train import train
+
+    job = stage_job(stage, asked)
+    first = int(os.environ.get("RANK", "0")) == 0
+    with TrainProgress(quiet=not first) as progress:
+        result = train(job, progress.on_event)
+    if first:
+        finish(job, result)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _leave()
+
+
+def _leave() -> NoReturn:
+    """End a process of torchrun at once: all is written, and torch has threads left that may abort an orderly exit.
+
+    `DistributedDataParallel` keeps the group of processes alive beyond its end, and with it the threads of gloo.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def finish(job: "Job", result: dict[str, Any]) -> None:
+    """Say how a stage ended."""
+    click.echo(summary(result))
+    click.echo(f"best checkpoint: {job.out / result['checkpoint']} (step {result['best_step']})")
+
+
+def summary(result: dict[str, Any]) -> str:
+    """Return one line on a finished stage."""
+    last = ", ".join(f"{k} {v:.4g}" for k, v in result["last"].items() if isinstance(v, float) and k in ("loss", "auc"))
+    bad = f", {result['n_bad_samples']} bad samples" if result["n_bad_samples"] else ""
+    leaky = ", on a LEAKY split set" if result["data"].get("leaky") else ""
+    done = f"{result['stage']}: {result['epochs']} epochs, {result['steps']} steps"
+    return f"{done}; validation: {last or 'none'}{bad}{leaky}"
+
+
+main.add_command(evaluate)
+main.add_command(score)
+main.add_command(experiment)
+main.add_command(figure)
+main.add_command(report)

@@ -1,0 +1,53 @@
+"""The frames that faces were cut from, out of the source videos: for the figure of alignment."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from lps.manifests.columns import read_columns
+from lps.manifests.errors import RefusedError, UnreadableError, VideoFault
+from lps.manifests.index import PLAN_JSON, read_json
+from lps.manifests.storage import Store, open_store
+from lps.model.paper.figures.align import Example, Original
+from lps.pipeline.config.params import Params, params_from_record
+from lps.pipeline.faces.align import crop_matrix, warp
+from lps.pipeline.video.decode import Frame, Scan, decode
+from lps.pipeline.video.probe import file_sha256, local_copy
+
+
+def with_originals(examples: Iterable[Example], data: str, source: str) -> list[Example]:
+    """Return the examples with the frames of their videos, and with the box's crop where they have none.
+
+    `data` is the data set, `source` the root of the videos that it was made from. Raises UnreadableError for a video
+    that is missing or does not decode, RefusedError for one that is not the file of that time.
+    """
+    store, videos = open_store(data), open_store(source)
+    params = params_from_record(read_json(store, PLAN_JSON)["params"])
+    rows = read_columns(store, "videos", ("video_id", "uri", "sha256")).to_pylist()
+    known = {row["video_id"]: (row["uri"], row["sha256"]) for row in rows}
+    found = []
+    for example in examples:
+        uri, sha256 = known[example.row["video_id"]]
+        frame = _frame(videos, uri, sha256, example.frame_index, params)
+        width, height = frame.aspect_xy
+        crop = example.unaligned
+        if crop is None:  # as `lps-prep run --no-align` makes it
+            out_px = int(example.row["out_size"])
+            crop = warp(frame.rgb(), crop_matrix(example.box_xyxy, frame.aspect_xy, out_px), out_px)
+        found.append(replace(example, unaligned=crop, original=Original(np.asarray(frame.rgb()), height / width)))
+    return found
+
+
+def _frame(videos: Store, uri: str, sha256: bytes | None, index: int, params: Params) -> Frame:
+    name = videos.join(uri)
+    try:
+        with local_copy(videos, uri) as path:
+            if sha256 is not None and path.is_file() and file_sha256(path) != sha256.hex():
+                raise RefusedError(f"{name} is not the file that the data set was made from; give its source folder")
+            for frame in decode(path, params.limits, Scan(), cut_score=params.localize.cut_score):
+                if frame.index == index:
+                    return frame
+    except VideoFault as e:
+        raise UnreadableError(f"cannot read {name}: {e}; --source is the folder that lps-prep run was given") from e
+    raise UnreadableError(f"{name} has no frame {index}; is it the video that the data set was made from?")

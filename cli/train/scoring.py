@@ -1,0 +1,274 @@
+"""Raw videos to scores: prepared as `lps-prep` prepares them, judged as `lps-train evaluate` judges, in this process.
+
+A track is one face, followed from clip to clip. Its score is the mean over its clips; the score of a video is that of
+its most suspicious track, because one forged face makes a video a fake.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lps.manifests.canonical import digest16
+from lps.manifests.codes import CODE_MEANING
+from lps.manifests.errors import UnreadableError
+from lps.manifests.records import Clip, Outcome
+from lps.model.data.clip_decoder import Batch
+from lps.model.data.frames import frame_span
+from lps.model.data.sample import decode
+from lps.model.evaluation.loading import LoadedDetector, load_detector
+from lps.model.evaluation.predict import PredictOptions, choose_device, predict
+from lps.model.evaluation.scores import THRESHOLD, UNKNOWN
+from lps.model.training.checkpoint import code_version, file_sha256
+from lps.pipeline.clips.process import process_video
+from lps.pipeline.config.params import ALL_CLIPS, Params, params_from_record
+from lps.pipeline.faces.detector import Localizer
+from lps.pipeline.faces.link import Box, link_faces
+from lps.pipeline.faces.localizers import load_localizer, weight_digests
+
+SCHEMA, SCHEMA_VERSION = "lps.score", "1.0"
+RULE = "track: mean of its clips; video: highest of its tracks"
+DIGITS = 6
+"""Of scores in records: beyond them, machines differ."""
+BATCH_CLIPS = 4
+"""Clips judged at a time; 4 of the full size need about 2 GB."""
+NO_ID = bytes(16)
+"""Raw videos are in no manifest."""
+GPU_IMAGES, CPU_IMAGES = 32, 1
+"""Images per pass of the localizer, as in a run of `lps-prep`."""
+
+FacePolicy = Literal["largest", "all"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredClip:
+    """One clip of one face, judged."""
+
+    track: int
+    first_frame: int
+    """Of those that the detector saw; they are consecutive."""
+    last_frame: int
+    start_s: float
+    """Time stamp of the first frame."""
+    end_s: float
+    """Time stamp of the last frame."""
+    box_xyxy: Box
+    """Of the face on the middle frame, source px."""
+    p_fake: float
+    face: bytes
+    """The middle aligned frame, an image file."""
+
+    def record(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        names = ("track", "first_frame", "last_frame", "start_s", "end_s")
+        box = [round(edge, 1) for edge in self.box_xyxy]
+        return {**{name: getattr(self, name) for name in names}, "box_xyxy": box, "p_fake": round(self.p_fake, DIGITS)}
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTrack:
+    """One face through the video."""
+
+    number: int
+    """In order of appearance, the larger face first."""
+    clips: tuple[ScoredClip, ...]
+    """In time order, at least one."""
+
+    @property
+    def p_fake(self) -> float:
+        """Mean over its clips."""
+        return float(np.mean([clip.p_fake for clip in self.clips]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoScore:
+    """What is to be said of one video."""
+
+    path: Path
+    sha256: str | None
+    """Of the file, in hex; None where it cannot be read."""
+    outcome: Outcome
+    tracks: tuple[ScoredTrack, ...] = ()
+
+    @property
+    def worst(self) -> ScoredTrack | None:
+        """The most suspicious track; None where there is none."""
+        return max(self.tracks, key=lambda track: track.p_fake, default=None)
+
+    @property
+    def p_fake(self) -> float | None:
+        """Score of the most suspicious track; None where no face could be followed."""
+        return self.worst.p_fake if self.worst else None
+
+    @property
+    def clips(self) -> list[ScoredClip]:
+        """All clips in time order."""
+        return sorted((clip for track in self.tracks for clip in track.clips), key=lambda c: (c.first_frame, c.track))
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the video, in words; empty for a sound one."""
+        code, detail = self.outcome.code, self.outcome.detail
+        if code is None:
+            return ""
+        return f"{code}: {CODE_MEANING[code]}" + (f" ({detail})" if detail else "")
+
+    def record(self, shown_path: str) -> dict[str, Any]:
+        """Return video, tracks and clips as plain JSON values."""
+        code, p_fake = self.outcome.code, self.p_fake
+        return {
+            "video": {
+                "file": shown_path,
+                "sha256": self.sha256,
+                "status": str(self.outcome.status),
+                "code": str(code) if code else None,
+                "meaning": CODE_MEANING[code] if code else None,
+                "detail": self.outcome.detail,
+                "n_frames": self.outcome.n_frames_decoded,
+                "p_fake": None if p_fake is None else round(p_fake, DIGITS),
+                "called": called(p_fake),
+            },
+            "tracks": [
+                {"track": track.number, "n_clips": len(track.clips), "p_fake": round(track.p_fake, DIGITS)}
+                for track in self.tracks
+            ],
+            "clips": [clip.record() for clip in self.clips],
+        }
+
+
+def called(p_fake: float | None) -> str | None:
+    """Return "fake" or "real"; None without a score."""
+    if p_fake is None:
+        return None
+    return "fake" if p_fake > THRESHOLD else "real"
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A detector and a localizer, loaded and ready."""
+
+    detector: LoadedDetector
+    localizer: Localizer
+    params: Params
+    how: PredictOptions
+    notes: tuple[str, ...]
+    """What makes scores less sure than they look."""
+    facts: Mapping[str, Any]
+    """What every record says of how it was made."""
+
+    def score(self, path: Path) -> VideoScore:
+        """Judge all clips of a video. Faults of the content come back as the outcome.
+
+        Raises LpsError for a score that is not finite.
+        """
+        try:
+            sha256 = file_sha256(path)
+        except UnreadableError:
+            sha256 = None  # the outcome says why
+        result = process_video(path, digest16("score", path.name), self.localizer.detect, self.params)
+        tracks: dict[int, list[ScoredClip]] = {}
+        scores = predict(self.detector.network, self._batches(result.clips, path.name), self.how).p_fake.tolist()
+        for number, clip, p_fake in zip(link_faces(result.clips), result.clips, scores, strict=True):
+            tracks.setdefault(number, []).append(self._scored(clip, number, p_fake))
+        found = tuple(ScoredTrack(number, tuple(tracks[number])) for number in sorted(tracks))
+        return VideoScore(path=path, sha256=sha256, outcome=result.outcome, tracks=found)
+
+    def _scored(self, clip: Clip, number: int, p_fake: float) -> ScoredClip:
+        first, stop = self._span(clip)
+        middle = (first + stop) // 2
+        return ScoredClip(
+            track=number,
+            first_frame=clip.frame_idx[first],
+            last_frame=clip.frame_idx[stop - 1],
+            start_s=clip.pts_seconds[first],
+            end_s=clip.pts_seconds[stop - 1],
+            box_xyxy=clip.box_xyxy[middle],
+            p_fake=p_fake,
+            face=clip.frames[middle],
+        )
+
+    def _span(self, clip: Clip) -> tuple[int, int]:
+        """Return the first frame that the detector sees and the one after the last, as the reader chooses them."""
+        return frame_span(clip.n_frames, self.detector.n_frames, "centre", 0.0)
+
+    def _frames(self, clip: Clip) -> NDArray[np.uint8]:
+        """Return what the reader gives of a clip, (n_frames, H, H, 3): short ones padded with their last frame."""
+        first, stop = self._span(clip)
+        side = self.detector.image_px
+        out = np.empty((self.detector.n_frames, side, side, 3), np.uint8)
+        decode(clip.frames[first:stop], first, self.params.out_px, out[: stop - first])
+        out[stop - first :] = out[stop - first - 1]
+        return out
+
+    def _batches(self, clips: Sequence[Clip], name: str) -> Iterator[Batch]:
+        for start in range(0, len(clips), BATCH_CLIPS):
+            part = clips[start : start + BATCH_CLIPS]
+            yield Batch(
+                step=start // BATCH_CLIPS,
+                frames=torch.from_numpy(np.stack([self._frames(clip) for clip in part])),
+                labels=torch.full((len(part),), UNKNOWN),
+                keys=tuple(f"{name} at {clip.pts_seconds[0]:.1f} s" for clip in part),
+                clip_ids=(NO_ID,) * len(part),
+                video_ids=(NO_ID,) * len(part),
+            )
+
+
+def open_scorer(
+    checkpoint: Path, *, localizer: str | None = None, weights_dir: Path | None = None, faces: FacePolicy = "all"
+) -> Scorer:
+    """Load the detector of a checkpoint and the localizer that its clips were made with, or another.
+
+    Raises RefusedError, UnreadableError or IntegrityError for a checkpoint or weights that cannot be used.
+    """
+    detector = load_detector(checkpoint)
+    params, notes = _preparation(detector, checkpoint, localizer)
+    params = replace(params, clips=ALL_CLIPS, localize=replace(params.localize, faces=faces))
+    device = choose_device("auto")
+    digests = weight_digests(params.localizer, weights_dir)
+    n_images = GPU_IMAGES if device.type == "cuda" else CPU_IMAGES
+    found = load_localizer(params.localizer, weights_dir=weights_dir, device=device.type, batch_size=n_images)
+    detector.network.to(device)
+    facts = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "rule": RULE,
+        "threshold": THRESHOLD,
+        "notes": notes,
+        "checkpoint": {
+            "sha256": detector.sha256,
+            "stage": detector.stage,
+            "image_px": detector.image_px,
+            "n_frames": detector.n_frames,
+        },
+        "preparation": params.record(),
+        "localizer_weights": digests,
+        "code": code_version(),
+    }
+    return Scorer(detector, found, params, PredictOptions(device=device, svm=detector.svm), tuple(notes), facts)
+
+
+def _preparation(detector: LoadedDetector, checkpoint: Path, localizer: str | None) -> tuple[Params, list[str]]:
+    """Return how the detector's own clips were made, with another localizer if one is given, and remarks on that."""
+    record = detector.data.get("prep")
+    if not record:
+        block_frames = detector.network.params.block_frames
+        params = params_from_record({"clip_frames": detector.n_frames, "block_frames": block_frames})
+        notes = ["the checkpoint does not say how its clips were prepared; the defaults of lps-prep are used"]
+        return (replace(params, localizer=localizer) if localizer else params), notes
+    try:
+        params = params_from_record(record)
+    except UnreadableError as e:
+        raise UnreadableError(
+            f"{checkpoint}: its clips were prepared in a way that this version does not know: {e}"
+        ) from e
+    if localizer is None or localizer == params.localizer:
+        return params, []
+    note = f"localizer was {params.localizer} in training and is {localizer} here; faces are cut a little differently"
+    return replace(params, localizer=localizer), [note]
+
+
+# ---- one face from clip to clip --------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Open a data set, run the checks, compare data sets, report."""

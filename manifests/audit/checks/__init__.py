@@ -1,0 +1,1 @@
+"""The checks: a module per question, each ending with its tuple `CHECKS`."""

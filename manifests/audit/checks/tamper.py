@@ -1,0 +1,375 @@
+"""Checks T1 to T4: nothing was changed since it was written.
+
+Without a seal only T4 speaks. It follows the digests that every data set holds: index.json names the bytes of each
+manifest and of the plan, the plan's digest is in every commit record, and the commit records hold the rows that the
+manifests were made from. That finds accidents and careless edits; who rewrites all of it is found by a seal alone.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lps.manifests.audit.core.database import fetch_number, fetch_rows, listing, local_manifest
+from lps.manifests.audit.core.policy import NOTHING_REQUIRED, Require
+from lps.manifests.audit.core.seal import (
+    Signature,
+    broken_links,
+    check_signature,
+    file_digest,
+    read_seals,
+    seal_state,
+    signature_path,
+    verify_seal,
+)
+from lps.manifests.audit.core.types import (
+    AuditContext,
+    CheckEntry,
+    CheckResult,
+    CheckSpec,
+    Level,
+    Offender,
+    Severity,
+    State,
+    judged,
+    unjudged,
+)
+from lps.manifests.canonical import canonical_json, jsonable, rows_digest, sha256_hex, unit_interval
+from lps.manifests.columns import PATHS, split_path
+from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.index import PLAN_JSON, PLAN_VIDEOS
+from lps.manifests.row_digest import batches_digest
+from lps.manifests.schemas import TABLES, Row
+from lps.manifests.storage import Store
+
+LIMITS: dict[str, float] = {"t4_quick_rows": 2000, "t4_quick_values": 20_000_000}
+DIGEST_ROWS = 8192
+NOT_SEALED = "not sealed"
+PLAN_SPLITS = "plan/splits.parquet"
+
+T1 = CheckSpec(
+    id="T1",
+    title="Files are as sealed",
+    rule="Every file but runs/, audits/ and seals/ is in the newest seal with its size and SHA-256, none is missing, "
+    "and the Merkle root is that of the files. Level quick compares shards by size, level full by every byte.",
+    remedy="Restore the named files from a copy. If the change was wanted, seal again: the chain keeps the old seal.",
+    severity=Severity.CRITICAL,
+    level=Level.QUICK,
+)
+T1_BYTES = CheckSpec(
+    id="T1", title=T1.title, rule=T1.rule, remedy=T1.remedy, severity=Severity.CRITICAL, level=Level.FULL
+)
+T2 = CheckSpec(
+    id="T2",
+    title="Chain of seals",
+    rule="Seals are numbered from 1 without gaps; each names the SHA-256 of the one before it, and its Merkle root is "
+    "that of the files it lists.",
+    remedy="A seal was replaced or removed: compare with copies of the seals that others hold.",
+    severity=Severity.CRITICAL,
+)
+T3 = CheckSpec(
+    id="T3",
+    title="Signature of the seal",
+    rule="The newest seal has a valid ssh signature (namespace lps-prep) of a key that the policy's allowed_signers "
+    "file lists. SKIP where there is none, FAIL if the policy requires one; UNKNOWN where nobody says whose key it is.",
+    remedy="Sign with `lps-audit seal OUT --key FILE`; name the file of trusted keys in the policy under [require].",
+    severity=Severity.CRITICAL,
+)
+T4 = CheckSpec(
+    id="T4",
+    title="Digests and rows agree from plan to manifest",
+    rule="Each manifest that index.json names has the bytes, rows and SHA-256 given there, and no other manifest "
+    "exists; its lps.rows_sha256 is that of its rows; the index's shard list is that of `shards`. Plan, plan tables "
+    "and parameters have the digests that index and plan name. Every commit record is of this plan, and its rows are "
+    "those of the manifests. At level quick, commit records are compared up to t4_quick_rows rows, in seeded order, "
+    "and row digests of tables of at most t4_quick_values values.",
+    remedy="Somebody edited a file after the run: restore it, or delete index.json and let `lps-prep run` write the "
+    "manifests again from the commit records.",
+    severity=Severity.CRITICAL,
+)
+T4_ALL = CheckSpec(
+    id="T4", title=T4.title, rule=T4.rule, remedy=T4.remedy, severity=Severity.CRITICAL, level=Level.FULL
+)
+
+
+def check_files(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED, every_byte: bool = False) -> CheckResult:
+    """T1: files against the newest seal."""
+    if listing(ctx.store) is None:
+        return unjudged(T1, State.UNKNOWN, "the store cannot list files")
+    try:
+        seals = read_seals(ctx.store)
+    except IntegrityError as e:
+        return judged(T1, [Offender(kind="file", key="seals", detail=str(e))], 1, "seals")
+    if not seals:
+        return _not_sealed(T1, require)
+    wrong = verify_seal(ctx.store, seals[-1], every_byte=every_byte)
+    offenders = [Offender(kind="file", key=path, detail=detail) for path, detail in wrong]
+    note = "" if every_byte else "shards by size only; level full reads their bytes"
+    return judged(T1, offenders, len(seals[-1].files), "files", note=f"seal {seals[-1].number}; {note}".rstrip("; "))
+
+
+def check_chain(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED) -> CheckResult:
+    """T2: each seal follows from the one before."""
+    try:
+        seals = read_seals(ctx.store)
+    except IntegrityError as e:
+        return judged(T2, [Offender(kind="file", key="seals", detail=str(e))], 1, "seals")
+    if not seals:
+        return _not_sealed(T2, require)
+    offenders = [Offender(kind="file", key=path, detail=detail) for path, detail in broken_links(seals)]
+    return judged(T2, offenders, len(seals), "seals")
+
+
+def _not_sealed(spec: CheckSpec, require: Require) -> CheckResult:
+    if require.seal or require.signature:
+        return judged(spec, [Offender(kind="file", key="seals", detail=NOT_SEALED)], 1, "seals", note="required")
+    return unjudged(spec, State.SKIP, NOT_SEALED)
+
+
+def check_signed(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED) -> CheckResult:
+    """T3: who vouches for the seal."""
+    try:
+        seals = read_seals(ctx.store)
+    except IntegrityError:
+        return unjudged(T3, State.UNKNOWN, "the seals are damaged, see T2")
+    signature = check_signature(ctx.store, seals[-1], require.allowed_signers) if seals else None
+    note = seal_state(seals, signature)
+    if signature is None:
+        if not require.signature:
+            return unjudged(T3, State.SKIP, note)
+        return judged(T3, [Offender(kind="file", key="seals", detail=note)], 1, "seals", note="required by the policy")
+    if not signature.valid:
+        offender = Offender(kind="file", key=signature_path(seals[-1]), detail=signature.note)
+        return judged(T3, [offender], 1, "seals", note=note)
+    return _vouched(signature, note, require)
+
+
+def _vouched(signature: Signature, note: str, require: Require) -> CheckResult:
+    if signature.signer:
+        return judged(T3, (), 1, "seals", note=note)
+    if require.signature:
+        return judged(T3, [Offender(kind="file", key="seals", detail=note)], 1, "seals", note=signature.note)
+    return unjudged(T3, State.UNKNOWN, f"{note}: {signature.note}; name allowed_signers in the policy")
+
+
+# ---- T4: digests ---------------------------------------------------------------------------------------------------
+
+
+def check_rows(ctx: AuditContext, *, every_row: bool = False) -> CheckResult:
+    """T4: index, manifests, plan and commit records tell one story."""
+    max_rows = None if every_row else int(ctx.limits["t4_quick_rows"])
+    committed = _Committed(ctx, max_rows)
+    offenders = [*_named_files(ctx), *_unnamed_manifests(ctx), *_plan_digests(ctx), *_shard_list(ctx)]
+    try:
+        offenders += committed.compare()
+        offenders += _row_digests(ctx, None if every_row else ctx.limits["t4_quick_values"])
+        n = sum(fetch_number(ctx, f"SELECT count(*) FROM {table}") for table in TABLES)
+    except (duckdb.Error, pa.ArrowException, OSError) as e:
+        if not offenders:
+            raise
+        # Bytes that are not those named explain why rows cannot be read; that finding must not be lost.
+        return judged(T4, offenders, len(offenders), "files", note=f"rows could not be compared: {type(e).__name__}")
+    note = (
+        "" if committed.complete else f"rows of {committed.n_shards} of {committed.n_planned} shards; level full: all"
+    )
+    return judged(T4, offenders, n, "rows", note=note)
+
+
+def _file(path: str, detail: str) -> Offender:
+    return Offender(kind="file", key=path, detail=detail)
+
+
+def _named_files(ctx: AuditContext) -> Iterator[Offender]:
+    """Hold every file that the index names against its entry."""
+    for path, entry in sorted(ctx.index["manifests"].items()):
+        local = local_manifest(ctx, path)
+        if local is None and not ctx.store.exists(path):
+            yield _file(path, "missing, though the index names it")
+            continue
+        sha256 = _digest(ctx, path)
+        if sha256 != entry["sha256"]:
+            yield _file(path, f"sha256 {sha256[:16]}..., the index says {entry['sha256'][:16]}...")
+        elif local is not None and pq.read_metadata(local).num_rows != entry.get("rows"):
+            yield _file(path, f"{pq.read_metadata(local).num_rows} rows, the index says {entry.get('rows')}")
+
+
+def _digest(ctx: AuditContext, path: str) -> str:
+    """Return the SHA-256 of a file; tables, which may be large, are not held whole."""
+    local = local_manifest(ctx, path)
+    if local is None:
+        return sha256_hex(ctx.store.read(path))
+    return file_digest(Store(str(local.parent)), local.name, local.stat().st_size)
+
+
+def _unnamed_manifests(ctx: AuditContext) -> Iterator[Offender]:
+    for path in listing(ctx.store) or ():
+        if path.startswith("manifests/") and path not in ctx.index["manifests"]:
+            yield _file(path, "the index does not name it")
+
+
+def _plan_digests(ctx: AuditContext) -> Iterator[Offender]:
+    if not ctx.plan:
+        yield _file(PLAN_JSON, "missing")
+        return
+    if sha256_hex(ctx.store.read(PLAN_JSON)) != ctx.index.get("plan_sha256"):
+        yield _file(PLAN_JSON, "not the plan that the index names")
+    for path, name in ((PLAN_VIDEOS, "videos_sha256"), (PLAN_SPLITS, "splits_sha256")):
+        if not ctx.store.exists(path):
+            yield _file(path, "missing")
+        elif _digest(ctx, path) != ctx.plan.get(name):
+            yield _file(path, "not the table that the plan names")
+    params = sha256_hex(canonical_json(ctx.plan.get("params")))
+    if not params == ctx.plan.get("params_sha256") == ctx.index.get("params_sha256"):
+        yield _file(PLAN_JSON, "params_sha256 is not the digest of the parameters")
+
+
+def _shard_list(ctx: AuditContext) -> Iterator[Offender]:
+    sql = "SELECT shard_id, uri, split, lower(hex(sha256)), bytes, n_samples FROM shards"
+    manifest = {row[0]: row for row in fetch_rows(ctx, sql)}
+    listed = {
+        shard["shard_id"]: (shard["shard_id"], shard["uri"], split, shard["sha256"], shard["bytes"], shard["n_samples"])
+        for split, shards in ctx.index.get("shards", {}).items()
+        for shard in shards
+    }
+    for shard_id in sorted(set(manifest) | set(listed)):
+        if manifest.get(shard_id) != listed.get(shard_id):
+            yield Offender(kind="shard", key=shard_id, detail="index.json and the manifest of shards differ")
+
+
+def _row_digests(ctx: AuditContext, max_values: float | None) -> Iterator[Offender]:
+    """Hold the digest that each table carries against its rows; None as limit: however large it is."""
+    for path in sorted({*PATHS.values(), split_path(ctx.split_set)}):
+        local = local_manifest(ctx, path)
+        assert local is not None  # opening the data set made sure
+        file = pq.ParquetFile(local)
+        marks = {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
+        if marks.get("lps.params_sha256", ctx.index["params_sha256"]) != ctx.index["params_sha256"]:
+            yield _file(path, "made with other parameters than the index says")
+        if max_values is not None and _n_values(file.metadata) > max_values:
+            continue
+        try:
+            found = batches_digest(file.iter_batches(DIGEST_ROWS))
+        except ValueError:
+            yield _file(path, "holds numbers that are not finite")
+            continue
+        if marks.get("lps.rows_sha256") != found:
+            yield _file(path, "lps.rows_sha256 is not the digest of its rows")
+
+
+def _n_values(metadata: pq.FileMetaData) -> int:
+    """Count the single values of a table, also inside lists."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    return sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
+
+
+# ---- T4: commit records --------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Committed:
+    """The rows of the commit records beside those of the manifests."""
+
+    ctx: AuditContext
+    max_rows: int | None
+    n_shards: int = 0
+    n_planned: int = 0
+    complete: bool = True
+    """Whether every planned shard was compared."""
+
+    def compare(self) -> Iterator[Offender]:
+        """Compare shard by shard, in seeded order so that the first are a fair sample; yields what differs."""
+        ctx = self.ctx
+        planned = [str(shard["shard_id"]) for shard in ctx.plan.get("shards", ())]
+        planned.sort(key=lambda shard_id: unit_interval("t4", str(ctx.index.get("plan_sha256")), shard_id))
+        self.n_planned = len(planned)
+        n_rows = 0
+        for shard_id in planned:
+            if self.max_rows is not None and n_rows >= self.max_rows:
+                self.complete = False
+                return
+            record = self._record(shard_id)
+            if isinstance(record, Offender):
+                self.complete = False
+                yield record
+                continue
+            n_rows += len(record["videos"]) + len(record["clips"])
+            self.n_shards += 1
+            yield from self._shard(shard_id, record)
+
+    def _record(self, shard_id: str) -> Row | Offender:
+        path = f"commits/{shard_id}.json"
+        try:
+            record = json.loads(self.ctx.store.read(path))
+            names = [record[name] for name in ("plan_sha256", "shard", "videos", "clips")]
+        except (UnreadableError, ValueError, KeyError, TypeError):
+            return _file(path, "no readable commit record")
+        if names[0] != self.ctx.index.get("plan_sha256"):
+            return _file(path, "belongs to another plan")
+        return dict(record)
+
+    def _shard(self, shard_id: str, record: Row) -> Iterator[Offender]:
+        ids = [row["video_id"] for row in record["videos"]]
+        videos = _dicts(self.ctx, "SELECT * FROM videos WHERE list_contains(?, lower(hex(video_id)))", [ids])
+        clips = _dicts(self.ctx, "SELECT * FROM clips WHERE shard_id = ?", [shard_id])
+        shards = _dicts(self.ctx, "SELECT * FROM shards WHERE shard_id = ?", [shard_id])
+        yield from _different("videos", record["videos"], videos)
+        yield from _different("clips", record["clips"], clips)
+        yield from _different("shards", [record["shard"]] if record["shard"] else [], shards)
+        for row in shards:
+            if row["clips_rows_sha256"] != rows_digest(record["clips"]):
+                yield Offender(
+                    kind="shard", key=shard_id, detail="clips_rows_sha256 is not that of the committed clips"
+                )
+
+
+def _dicts(ctx: AuditContext, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+    """Return rows as the commit records spell them."""
+    cursor = ctx.db.execute(sql, list(values))
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, map(jsonable, row), strict=True)) for row in cursor.fetchall()]
+
+
+def _different(table: str, committed: Sequence[Row], stored: Sequence[Row]) -> Iterator[Offender]:
+    """Yield what differs between committed and stored rows."""
+    key = {"videos": "video_id", "clips": "clip_id", "shards": "shard_id"}[table]
+    found: dict[str, list[Row]] = {}
+    for row in stored:
+        found.setdefault(row[key], []).append(row)
+    for row in committed:
+        here = found.pop(row[key], [])
+        if len(here) != 1:
+            detail = f"committed, but {len(here)} rows in {table}"
+        else:
+            columns = [name for name, value in row.items() if here[0][name] != value]
+            if not columns:
+                continue
+            name = columns[0]
+            detail = f"{name} is {_brief(here[0][name])}, committed as {_brief(row[name])}"
+        yield Offender(kind=table[:-1], key=row[key], detail=detail)
+    for name in found:
+        yield Offender(kind=table[:-1], key=name, detail=f"in {table}, but not in the commit record of its shard")
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def tamper_checks(require: Require) -> tuple[CheckEntry, ...]:
+    """Return T1 to T4 for what a policy requires."""
+    return (
+        CheckEntry(T1, partial(check_files, require=require)),
+        CheckEntry(T1_BYTES, partial(check_files, require=require, every_byte=True)),
+        CheckEntry(T2, partial(check_chain, require=require)),
+        CheckEntry(T3, partial(check_signed, require=require)),
+        CheckEntry(T4, check_rows),
+        CheckEntry(T4_ALL, partial(check_rows, every_row=True)),
+    )
+
+
+CHECKS = tamper_checks(NOTHING_REQUIRED)

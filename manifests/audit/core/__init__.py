@@ -1,0 +1,1 @@
+"""What checks are made of: records, the database, statistics, policy, seal."""

@@ -1,0 +1,1 @@
+"""The two results that most checks end with."""

@@ -1,0 +1,342 @@
+"""Seals: one record of every byte of a data set, chained to the record before it, signed where a key is given.
+
+A seal lists every file except runs/, audits/ and seals/ with its size and SHA-256, and the root of a Merkle tree over
+these entries (RFC 6962: leaves are hashed behind a 0 byte, nodes behind a 1 byte). With the root alone, one shard can
+be proven to belong to the data set without the others. An unsigned seal is evidence against accident only: whoever can
+rewrite the data set can rewrite its seals.
+"""
+
+import hashlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lps.manifests.canonical import canonical_json, sha256_hex
+from lps.manifests.codes import Code
+from lps.manifests.columns import read_columns
+from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
+from lps.manifests.index import read_index
+from lps.manifests.schemas import Row, check_version
+from lps.manifests.storage import Store, StoredFile
+
+SCHEMA = "lps.seal"
+SCHEMA_VERSION = "1.0"
+NAMESPACE = "lps-prep"
+"""Of ssh signatures: a signature made for another purpose does not count."""
+UNSEALED = ("runs/", "audits/", "seals/")
+TRANSIENT = (Code.E_OOM, Code.E_TIMEOUT, Code.E_WORKER_LOST)
+"""Codes that another run may cure; a seal would make them final."""
+CHUNK = 1 << 23
+
+Proof = tuple[tuple[str, str], ...]
+"""Sibling hashes from the leaf to the root, each with its side, `left` or `right`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedFile:
+    """One file as the seal names it."""
+
+    path: str
+    n_bytes: int
+    sha256: str
+    rows: int | None
+    """Rows of a manifest, None for other files."""
+
+    def record(self) -> Row:
+        """Return the entry as it stands in the seal."""
+        return {"path": self.path, "bytes": self.n_bytes, "sha256": self.sha256, "rows": self.rows}
+
+    def leaf(self) -> bytes:
+        """Return the hash of this entry in the tree."""
+        return hashlib.sha256(b"\0" + canonical_json(self.record())).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """One seal as it is stored."""
+
+    path: str
+    """Path of the seal below the data set."""
+    number: int
+    prev_seal_sha256: str | None
+    merkle_root: str
+    files: tuple[SealedFile, ...]
+    sha256: str
+    """Of the seal's own file."""
+
+
+def seal_path(number: int) -> str:
+    """Return the path of a seal by its number, counted from 1."""
+    return f"seals/{number:06d}.json"
+
+
+# ---- the tree ------------------------------------------------------------------------------------------------------
+
+
+def merkle_root(leaves: Sequence[bytes]) -> bytes:
+    """Return the root over hashed leaves, in their order."""
+    if not leaves:
+        return hashlib.sha256(b"").digest()
+    if len(leaves) == 1:
+        return leaves[0]
+    half = _left_part(len(leaves))
+    return _node(merkle_root(leaves[:half]), merkle_root(leaves[half:]))
+
+
+def inclusion_proof(files: Sequence[SealedFile], path: str) -> Proof:
+    """Return what proves with the root alone that a file is sealed. Raises UnreadableError for an unknown path."""
+    names = [file.path for file in files]
+    if path not in names:
+        raise UnreadableError(f"the seal has no file '{path}'")
+    return tuple(_siblings([file.leaf() for file in files], names.index(path)))
+
+
+def proof_holds(file: SealedFile, proof: Proof, root: str) -> bool:
+    """Return whether `proof` leads from this file's entry to `root`."""
+    node = file.leaf()
+    for side, sibling in proof:
+        other = bytes.fromhex(sibling)
+        node = _node(other, node) if side == "left" else _node(node, other)
+    return node.hex() == root
+
+
+def _left_part(n: int) -> int:
+    """Return the largest power of two below `n`."""
+    return 1 << (n - 1).bit_length() - 1
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+def _siblings(leaves: Sequence[bytes], at: int) -> list[tuple[str, str]]:
+    if len(leaves) == 1:
+        return []
+    half = _left_part(len(leaves))
+    if at < half:
+        return [*_siblings(leaves[:half], at), ("right", merkle_root(leaves[half:]).hex())]
+    return [*_siblings(leaves[half:], at - half), ("left", merkle_root(leaves[:half]).hex())]
+
+
+# ---- making and reading --------------------------------------------------------------------------------------------
+
+
+def sealable(store: Store) -> dict[str, StoredFile]:
+    """Return the files that a seal covers, by path."""
+    return {file.path: file for file in store.walk() if not file.path.startswith(UNSEALED)}
+
+
+def file_digest(store: Store, path: str, n_bytes: int) -> str:
+    """Return the SHA-256 of a file of the store without holding it whole."""
+    if store.is_local:
+        try:
+            with store.local_path(path).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as e:
+            raise UnreadableError(f"cannot read {store.join(path)}: {e.strerror or e}") from e
+    digest = hashlib.sha256()
+    for start in range(0, n_bytes, CHUNK):
+        digest.update(store.read_range(path, start, min(start + CHUNK, n_bytes)))
+    return digest.hexdigest()
+
+
+def seal_dataset(store: Store, *, allow_transient: bool = False) -> Seal:
+    """Seal what is there and return the seal; the newest one if nothing changed since.
+
+    Raises RefusedError while codes are left that another run may cure, IntegrityError where bytes differ from the
+    index or an older seal is broken, UnreadableError for what is no complete data set.
+    """
+    index = read_index(store)
+    left = _transient(store)
+    if left and not allow_transient:
+        raise RefusedError(
+            f"{sum(left.values())} videos ended with {', '.join(sorted(left))}, which another run may cure; "
+            "`lps-prep retry` them, or seal with --allow-transient"
+        )
+    seals = read_seals(store)
+    broken = broken_links(seals)
+    if broken:
+        raise IntegrityError(f"{store.url}: {broken[0][0]}: {broken[0][1]}; a new seal would hide that")
+    files = _entries(store, index)
+    root = merkle_root([file.leaf() for file in files]).hex()
+    if seals and seals[-1].merkle_root == root:
+        return seals[-1]
+    record = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "number": len(seals) + 1,
+        "prev_seal_sha256": seals[-1].sha256 if seals else None,
+        "merkle_root": root,
+        "files": [file.record() for file in files],
+    }
+    data = canonical_json(record)
+    store.publish(seal_path(len(seals) + 1), data)
+    return _parse(data, seal_path(len(seals) + 1))
+
+
+def _transient(store: Store) -> dict[str, int]:
+    codes = read_columns(store, "videos", ["error_code"]).column("error_code").to_pylist()
+    return {str(code): codes.count(code) for code in TRANSIENT if code in codes}
+
+
+def _entries(store: Store, index: dict[str, Any]) -> list[SealedFile]:
+    """Hash every file and hold it against what the index says of it."""
+    promised = {path: entry["sha256"] for path, entry in index["manifests"].items()}
+    promised |= {shard["uri"]: shard["sha256"] for shards in index.get("shards", {}).values() for shard in shards}
+    files = sealable(store)
+    missing = sorted(set(promised) - set(files))
+    if missing:
+        raise IntegrityError(f"{store.join(missing[0])} is missing, though the index names it; nothing was sealed")
+    entries = []
+    for path, file in sorted(files.items()):
+        sha256 = file_digest(store, path, file.n_bytes)
+        if promised.get(path, sha256) != sha256:
+            raise IntegrityError(f"{store.join(path)} has other bytes than the index says; nothing was sealed")
+        rows = index["manifests"].get(path, {}).get("rows")
+        entries.append(SealedFile(path=path, n_bytes=file.n_bytes, sha256=sha256, rows=rows))
+    return entries
+
+
+def read_seals(store: Store) -> list[Seal]:
+    """Return all seals in their order. Raises IntegrityError for one that is no seal, UnreadableError for a newer."""
+    paths = [file.path for file in store.walk("seals") if file.path.endswith(".json")]
+    return [_parse(store.read(path), path) for path in paths]
+
+
+def _parse(data: bytes, path: str) -> Seal:
+    try:
+        record = json.loads(data)
+        check_version(str(record["schema_version"]), what=f"seal '{path}'")
+        return Seal(
+            path=path,
+            number=int(record["number"]),
+            prev_seal_sha256=record["prev_seal_sha256"],
+            merkle_root=str(record["merkle_root"]),
+            files=tuple(_entry(file) for file in record["files"]),
+            sha256=sha256_hex(data),
+        )
+    except (ValueError, KeyError, TypeError) as e:
+        raise IntegrityError(f"{path} is not a seal: {e}") from e
+
+
+def _entry(record: Row) -> SealedFile:
+    return SealedFile(path=record["path"], n_bytes=record["bytes"], sha256=record["sha256"], rows=record["rows"])
+
+
+# ---- verifying -----------------------------------------------------------------------------------------------------
+
+
+def broken_links(seals: Sequence[Seal]) -> list[tuple[str, str]]:
+    """Return (path, what is wrong) for every seal that does not follow from the one before or contradicts itself."""
+    broken = []
+    previous: str | None = None
+    for place, seal in enumerate(seals, start=1):
+        if seal.number != place or seal.path != seal_path(place):
+            broken.append((seal.path, f"is seal {seal.number} at place {place}: one is missing or was added"))
+        if seal.prev_seal_sha256 != previous:
+            broken.append((seal.path, "does not name the seal before it"))
+        if merkle_root([file.leaf() for file in seal.files]).hex() != seal.merkle_root:
+            broken.append((seal.path, "its Merkle root is not that of its files"))
+        previous = seal.sha256
+    return broken
+
+
+def verify_seal(store: Store, seal: Seal, *, every_byte: bool) -> list[tuple[str, str]]:
+    """Return (path, what is wrong) for every file that is not as it was sealed.
+
+    Without `every_byte`, shards are compared by size only. Raises UnreadableError.
+    """
+    files, sealed = sealable(store), {file.path: file for file in seal.files}
+    wrong = [(path, "sealed, but gone") for path in sorted(set(sealed) - set(files))]
+    wrong += [(path, "not in the seal") for path in sorted(set(files) - set(sealed))]
+    for path in sorted(set(sealed) & set(files)):
+        if files[path].n_bytes != sealed[path].n_bytes:
+            wrong.append((path, f"{files[path].n_bytes} bytes, sealed with {sealed[path].n_bytes}"))
+        elif every_byte or not path.endswith(".tar"):
+            sha256 = file_digest(store, path, files[path].n_bytes)
+            if sha256 != sealed[path].sha256:
+                wrong.append((path, f"sha256 {sha256[:16]}..., sealed with {sealed[path].sha256[:16]}..."))
+    return sorted(wrong)
+
+
+# ---- signatures ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """What is known of a seal's signature."""
+
+    valid: bool
+    signer: str = ""
+    """Principal of the allowed-signers file; empty where nobody vouches for the key."""
+    note: str = ""
+
+
+def signature_path(seal: Seal) -> str:
+    """Return the path of a seal's signature."""
+    return f"{seal.path}.sig"
+
+
+def sign_seal(store: Store, seal: Seal, key: Path) -> str:
+    """Sign a seal with an ssh key and return the path of the signature. Raises RefusedError if ssh-keygen refuses."""
+    with tempfile.TemporaryDirectory(prefix="lps-seal-") as folder:
+        file = Path(folder) / "seal.json"
+        file.write_bytes(store.read(seal.path))
+        ended = _ssh_keygen("sign", "-f", str(key), "-n", NAMESPACE, str(file))
+        if ended.returncode:
+            raise RefusedError(f"cannot sign with {key}: {_last_line(ended.stderr)}")
+        store.publish(signature_path(seal), Path(f"{file}.sig").read_bytes())
+    return signature_path(seal)
+
+
+def check_signature(store: Store, seal: Seal, allowed_signers: Path | None) -> Signature | None:
+    """Return what the signature of a seal is worth; None where there is none.
+
+    Without a file of allowed signers it is only checked that some key signed these bytes.
+    """
+    if not store.exists(signature_path(seal)):
+        return None
+    with tempfile.TemporaryDirectory(prefix="lps-seal-") as folder:
+        sig = Path(folder) / "seal.sig"
+        sig.write_bytes(store.read(signature_path(seal)))
+        message = store.read(seal.path)
+        if allowed_signers is None:
+            ended = _ssh_keygen("check-novalidate", "-n", NAMESPACE, "-s", str(sig), message=message)
+            return Signature(valid=not ended.returncode, note=_last_line(ended.stdout or ended.stderr))
+        allowed = ("-f", str(allowed_signers), "-s", str(sig))
+        found = _ssh_keygen("find-principals", *allowed)
+        if found.returncode:
+            return Signature(valid=False, note=f"signed by a key that {allowed_signers.name} does not list")
+        signer = found.stdout.decode().splitlines()[0]
+        ended = _ssh_keygen("verify", *allowed, "-I", signer, "-n", NAMESPACE, message=message)
+        valid = not ended.returncode
+        return Signature(valid=valid, signer=signer if valid else "", note=_last_line(ended.stdout or ended.stderr))
+
+
+def _ssh_keygen(verb: str, *words: str, message: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(
+            ["ssh-keygen", "-Y", verb, *words], input=message or b"", capture_output=True, check=False
+        )
+    except OSError as e:
+        raise UnreadableError("signatures need the program ssh-keygen (OpenSSH), which is not installed") from e
+
+
+def _last_line(output: bytes) -> str:
+    lines = output.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "ssh-keygen says nothing"
+
+
+def seal_state(seals: Sequence[Seal], signature: Signature | None) -> str:
+    """Say in one phrase how far the data set is sealed."""
+    if not seals:
+        return "not sealed"
+    if signature is None:
+        return "sealed, not signed"
+    if not signature.valid:
+        return "sealed, signature not valid"
+    return f"sealed, signed by {signature.signer}" if signature.signer else "sealed, signed by a key nobody vouches for"

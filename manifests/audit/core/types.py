@@ -1,0 +1,141 @@
+"""What an audit is made of: a check's description, what it may look at, and what it answers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from lps.manifests.storage import Store
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+class State(StrEnum):
+    """Answer of a check. Only PASS means that the rule was checked and holds."""
+
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+    SKIP = "skip"
+    """Not asked for at this level, or does not apply; the note says why."""
+    UNKNOWN = "unknown"
+    """Cannot be known from what the data set publishes. A result, not an omission."""
+    ERROR = "error"
+    """The check itself could not run: the audit is incomplete."""
+    WAIVED = "waived"
+
+
+class Severity(StrEnum):
+    """What a FAIL of the check means for the exit code."""
+
+    CRITICAL = "critical"
+    ERROR = "error"
+    WARN = "warn"
+    INFO = "info"
+
+
+class Level(StrEnum):
+    """How much is read: manifests only, every byte of every tar, or sources decoded again."""
+
+    QUICK = "quick"
+    FULL = "full"
+    DEEP = "deep"
+
+
+LEVELS = (Level.QUICK, Level.FULL, Level.DEEP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSpec:
+    """A check's description; `--explain ID` prints it."""
+
+    id: str
+    title: str
+    rule: str
+    """The exact rule, thresholds by their names in the policy."""
+    remedy: str
+    """What to do when it fails."""
+    severity: Severity
+    level: Level = Level.QUICK
+    sql: str = ""
+    """DuckDB query over the views `videos`, `clips`, `shards`, `splits` listing offenders; empty where SQL cannot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offender:
+    """One thing that breaks a rule."""
+
+    kind: str
+    """`video`, `clip`, `shard`, `file`, `group`, `split` or `column`."""
+    key: str
+    """Its id or path, as the manifests spell it (ids in hex)."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What one check found."""
+
+    id: str
+    state: State
+    severity: Severity
+    measured: str = ""
+    limit: str = ""
+    n_checked: int = 0
+    offenders: tuple[Offender, ...] = ()
+    """All of them; reports show the first few."""
+    note: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Plain JSON values for charts: distributions, matrices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditContext:
+    """What a check may look at."""
+
+    store: Store
+    index: dict[str, Any]
+    """index.json."""
+    plan: dict[str, Any]
+    """plan/plan.json; empty where there is none."""
+    db: "duckdb.DuckDBPyConnection"
+    """Views `videos`, `clips`, `shards`, `splits` (of the audited split set) and `plan_videos` over the Parquet files;
+    dictionary columns read as VARCHAR, ids as BLOB."""
+    split_set: str
+    limits: dict[str, float]
+    """The policy's limits by name, defaults filled in."""
+    source: Store | None = None
+    """Root of the source videos, where the auditor has them."""
+
+
+Check = Callable[[AuditContext], CheckResult]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckEntry:
+    """A description with the function that checks it; each module of checks ends with a tuple `CHECKS` of these."""
+
+    spec: CheckSpec
+    run: Check
+
+
+def judged(
+    spec: CheckSpec, offenders: Sequence[Offender], n: int, what: str, *, note: str = "", limit: str = "0"
+) -> CheckResult:
+    """Return the result of a check that no offender may break; `what` names the `n` things looked at."""
+    return CheckResult(
+        id=spec.id,
+        state=State.FAIL if offenders else State.PASS,
+        severity=spec.severity,
+        measured=f"{len(offenders)} wrong of {n} {what}",
+        limit=limit,
+        n_checked=n,
+        offenders=tuple(offenders),
+        note=note,
+    )
+
+
+def unjudged(spec: CheckSpec, state: State, note: str) -> CheckResult:
+    """Return the result of a check that found nothing to judge: SKIP or UNKNOWN, and why."""
+    return CheckResult(id=spec.id, state=state, severity=spec.severity, note=note)

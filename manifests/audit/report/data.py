@@ -1,0 +1,329 @@
+"""What the audit's page shows of a data set, taken from its manifests: counts, distributions, clips and rejects.
+
+An audit is most needed where something is broken, so a manifest that cannot be read costs its part of the page, with a
+note, and never the page.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lps.manifests.codes import CODE_MEANING, Code
+from lps.manifests.columns import numbers, read_columns, read_rows, split_path
+from lps.manifests.errors import UnreadableError
+from lps.manifests.pages.charts import Floats
+from lps.manifests.pages.parts import ClipTile
+from lps.manifests.schemas import Row
+from lps.manifests.storage import Store
+
+LABELS = ("real", "fake", "unknown")
+PER_STRIP = 12
+"""Clips shown for one measure of quality."""
+PER_CODE = 6
+"""Videos shown for one code."""
+
+VIDEO_COLUMNS = (
+    *("video_id", "uri", "label", "method", "status", "error_code", "error_stage", "error_detail", "n_clips"),
+    *("n_frames_decoded", "width", "height", "fps_num", "fps_den", "duration_s", "bitrate_bps"),
+    *("codec", "container", "pix_fmt", "has_audio"),
+)
+CLIP_COLUMNS = (
+    *("video_id", "label", "box_side_med", "blur_var_med", "det_rate", "jitter_px", "luma_mean", "luma_std"),
+)
+TILE_COLUMNS = (
+    *("sample_key", "shard_id", "video_id", "label", "method", "split", "members", "pts_start_s"),
+    *("blur_var_med", "det_rate", "jitter_px"),
+)
+
+T = TypeVar("T")
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """One number of every video or clip, by class."""
+
+    title: str
+    unit: str
+    values: dict[str, Floats]
+    """`real` and `fake`; unknown labels are left out."""
+    log: bool = False
+    of: str = "clips"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How often each value occurs, by class."""
+
+    title: str
+    rows: tuple[tuple[str, tuple[int, int]], ...]
+    """Value, and how many real and fake videos have it; most frequent first."""
+    totals: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeCount:
+    """One code."""
+
+    code: str
+    meaning: str
+    by_label: tuple[int, int, int]
+    """Videos: real, fake, unknown."""
+    shown: tuple[Row, ...] = ()
+    """Rows of the manifest `videos`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strip:
+    """The clips at the low end of one measure of quality."""
+
+    title: str
+    unit: str
+    column: str
+    tiles: tuple[ClipTile, ...]
+    median: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All of it. Parts that could not be read are empty and have a note."""
+
+    matrix: tuple[Row, ...] = ()
+    """Rows with `split`, `label`, `method`, `videos`, `clips`, `groups`."""
+    measures: tuple[Measure, ...] = ()
+    tallies: tuple[Tally, ...] = ()
+    codes: tuple[CodeCount, ...] = ()
+    totals: tuple[int, int, int] = (0, 0, 0)
+    """Videos that were inputs, all but the skipped: real, fake, unknown."""
+    strips: tuple[Strip, ...] = ()
+    clip_of_video: dict[str, ClipTile] = field(default_factory=dict)
+    """Video id in hex -> its first clip, for the videos that were asked about."""
+    uris: dict[str, str] = field(default_factory=dict)
+    """Video id in hex -> path, for the videos that were asked about."""
+    notes: tuple[str, ...] = ()
+
+
+def read_facts(store: Store, split_set: str, video_ids: Sequence[str]) -> Facts:
+    """Read what the page shows. `video_ids` (hex) are videos that it names; their clips and paths come along."""
+    notes: list[str] = []
+
+    def part(read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except UnreadableError as e:
+            if str(e) not in notes:
+                notes.append(str(e))
+            return otherwise
+
+    videos = part(lambda: read_columns(store, "videos", VIDEO_COLUMNS), None)
+    clips = part(lambda: read_columns(store, "clips", CLIP_COLUMNS), None)
+    asked = [bytes.fromhex(video_id) for video_id in dict.fromkeys(video_ids)]
+    matrix: tuple[Row, ...] = ()
+    if videos is not None:
+        matrix = part(lambda: _matrix(store, videos, split_set), matrix)
+    strips: tuple[Strip, ...] = ()
+    first_clips: dict[str, ClipTile] = {}
+    if clips is not None:
+        strips, first_clips = part(lambda: _tiles(store, clips, videos, asked), (strips, first_clips))
+    return Facts(
+        matrix=matrix,
+        measures=(*_video_measures(videos), *_clip_measures(clips)),
+        tallies=_tallies(videos),
+        codes=_codes(videos),
+        totals=_totals(videos),
+        strips=strips,
+        clip_of_video=first_clips,
+        uris=uris_of(videos, asked),
+        notes=tuple(notes),
+    )
+
+
+# ---- counts --------------------------------------------------------------------------------------------------------
+
+
+def _matrix(store: Store, videos: pa.Table, split_set: str) -> tuple[Row, ...]:
+    """Count videos, clips and groups of each split, label and method."""
+    import duckdb
+
+    if not split_set:
+        return ()
+    splits = read_columns(store, "splits", ("video_id", "split", "group_id"), path=split_path(split_set))
+    query = """
+        SELECT coalesce(s.split, 'excluded') AS split, v.label AS label, coalesce(v.method, '') AS method,
+               count(*) AS videos, sum(v.n_clips)::BIGINT AS clips, count(DISTINCT s.group_id) AS groups
+        FROM splits s JOIN videos v USING (video_id) GROUP BY ALL ORDER BY ALL
+    """
+    with duckdb.connect() as db:
+        db.register("videos", videos.select(["video_id", "label", "method", "n_clips"]))
+        db.register("splits", splits)
+        found = db.execute(query).fetchall()
+    names = ("split", "label", "method", "videos", "clips", "groups")
+    return tuple({**dict(zip(names, row, strict=True)), "label": label_name(row[1])} for row in found)
+
+
+def _totals(videos: pa.Table | None) -> tuple[int, int, int]:
+    if videos is None:
+        return (0, 0, 0)
+    return _by_label(videos.filter(pc.not_equal(videos["status"], "skipped"))["label"])
+
+
+def _by_label(labels: pa.ChunkedArray) -> tuple[int, int, int]:
+    values = numbers(labels)
+    return int((values == 0).sum()), int((values == 1).sum()), int((~np.isin(values, (0, 1))).sum())
+
+
+def _codes(videos: pa.Table | None) -> tuple[CodeCount, ...]:
+    if videos is None:
+        return ()
+    coded = videos.filter(pc.is_valid(videos["error_code"]))
+    known = [str(code) for code in Code]
+    names = sorted(set(coded["error_code"].to_pylist()), key=lambda code: (code not in known, code))
+    return tuple(_code_count(coded.filter(pc.equal(coded["error_code"], name)), str(name)) for name in names)
+
+
+def _code_count(rows: pa.Table, code: str) -> CodeCount:
+    columns = ["video_id", "uri", "label", "status", "error_stage", "error_detail", "n_frames_decoded"]
+    order = pc.sort_indices(rows, sort_keys=[("uri", "ascending")])
+    n = len(order)
+    places = sorted({i * (n - 1) // max(1, PER_CODE - 1) for i in range(PER_CODE)}) if n > PER_CODE else range(n)
+    shown = rows.select(columns).take(order.take(pa.array(places, pa.int64()))).to_pylist()
+    meaning = CODE_MEANING[Code(code)] if code in tuple(Code) else "a code that this version does not know"
+    return CodeCount(code=code, meaning=meaning, by_label=_by_label(rows["label"]), shown=tuple(shown))
+
+
+def _tallies(videos: pa.Table | None) -> tuple[Tally, ...]:
+    if videos is None:
+        return ()
+    columns = {"codec": "Codec", "container": "Container", "pix_fmt": "Pixel format", "has_audio": "Sound track"}
+    tallies = (_tally(videos, column, title) for column, title in columns.items())
+    return tuple(tally for tally in tallies if tally.rows)
+
+
+def _tally(videos: pa.Table, column: str, title: str) -> Tally:
+    present = videos.filter(pc.is_valid(videos[column]))
+    counts = present.group_by([column, "label"]).aggregate([([], "count_all")]).to_pylist()
+    rows: dict[str, list[int]] = {}
+    for row in counts:
+        if row["label"] in (0, 1):
+            value = {True: "yes", False: "no"}.get(row[column], str(row[column]))
+            rows.setdefault(value, [0, 0])[row["label"]] += row["count_all"]
+    ordered = sorted(rows.items(), key=lambda item: (-sum(item[1]), item[0]))
+    totals = (sum(pair[0] for pair in rows.values()), sum(pair[1] for pair in rows.values()))
+    return Tally(title=title, rows=tuple((value, (a, b)) for value, (a, b) in ordered), totals=totals)
+
+
+# ---- distributions -------------------------------------------------------------------------------------------------
+
+
+def _video_measures(videos: pa.Table | None) -> tuple[Measure, ...]:
+    if videos is None:
+        return ()
+    label = numbers(videos["label"])
+    width, height = numbers(videos["width"]), numbers(videos["height"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fps = numbers(videos["fps_num"]) / numbers(videos["fps_den"])
+    columns = (
+        ("Resolution, short side", "px", np.minimum(width, height), False),
+        ("Frame rate", "frames/s", fps, False),
+        ("Duration", "s", numbers(videos["duration_s"]), False),
+        ("Frames decoded", "frames", numbers(videos["n_frames_decoded"]), False),
+        ("Bit rate", "kbit/s", numbers(videos["bitrate_bps"]) / 1000, True),
+    )
+    return tuple(_measure(label, title, unit, values, log, of="videos") for title, unit, values, log in columns)
+
+
+def _clip_measures(clips: pa.Table | None) -> tuple[Measure, ...]:
+    if clips is None:
+        return ()
+    label = numbers(clips["label"])
+    columns = (
+        ("Face size in the source", "px", "box_side_med", True),
+        ("Sharpness (variance of the Laplacian)", "", "blur_var_med", True),
+        ("Detection rate", "share of asked frames", "det_rate", False),
+        ("Landmark jitter", "output px", "jitter_px", True),
+        ("Brightness", "grey level", "luma_mean", False),
+        ("Contrast", "grey level", "luma_std", False),
+    )
+    return tuple(_measure(label, title, unit, numbers(clips[name]), log) for title, unit, name, log in columns)
+
+
+def _measure(label: Floats, title: str, unit: str, values: Floats, log: bool, of: str = "clips") -> Measure:
+    finite = np.isfinite(values)
+    by_class = {name: values[finite & (label == number)] for number, name in enumerate(("real", "fake"))}
+    return Measure(title=title, unit=unit, values=by_class, log=log, of=of)
+
+
+# ---- clips ---------------------------------------------------------------------------------------------------------
+
+
+def _tiles(
+    store: Store, clips: pa.Table, videos: pa.Table | None, asked: Sequence[bytes]
+) -> tuple[tuple[Strip, ...], dict[str, ClipTile]]:
+    """Read the clips with the lowest quality, and the first clip of each video that was asked about."""
+    worst = {
+        ("Least sharp", "variance of the Laplacian", "blur_var_med"): _lowest(numbers(clips["blur_var_med"])),
+        ("Least often detected", "share of asked frames", "det_rate"): _lowest(numbers(clips["det_rate"])),
+        ("Most jitter", "output px", "jitter_px"): _lowest(-numbers(clips["jitter_px"])),
+    }
+    first = _first_clips(clips["video_id"], asked)
+    places = sorted({int(i) for found in worst.values() for i in found} | set(first.values()))
+    rows = dict(zip(places, read_rows(store, "clips", TILE_COLUMNS, places), strict=True)) if places else {}
+    uris = uris_of(videos, [bytes(row["video_id"]) for row in rows.values()])
+    tile = {i: ClipTile(row=row, uri=uris.get(bytes(row["video_id"]).hex(), "")) for i, row in rows.items()}
+    strips = tuple(
+        Strip(
+            title=title,
+            unit=unit,
+            column=column,
+            tiles=tuple(tile[int(i)] for i in found),
+            median=_median(clips, column),
+        )
+        for (title, unit, column), found in worst.items()
+        if len(found) and _varies(clips, column)
+    )
+    return strips, {video_id.hex(): tile[i] for video_id, i in first.items()}
+
+
+def _lowest(values: Floats) -> Ints:
+    """Return the places of the lowest values, lowest first; equal values in the order of the table."""
+    places = np.flatnonzero(np.isfinite(values))
+    return places[np.argsort(values[places], kind="stable")[:PER_STRIP]].astype(np.int64)
+
+
+def _varies(clips: pa.Table, column: str) -> bool:
+    """Tell whether there is a lowest: among equal clips none is worth a look."""
+    found = pc.min_max(clips[column]).as_py()
+    return bool(found["min"] != found["max"]) or len(clips) == 1
+
+
+def _median(clips: pa.Table, column: str) -> float:
+    return float(np.nanmedian(numbers(clips[column])))
+
+
+def _first_clips(column: pa.ChunkedArray, asked: Sequence[bytes]) -> dict[bytes, int]:
+    if not asked:
+        return {}
+    places = np.flatnonzero(pc.is_in(column, value_set=pa.array(asked, column.type)).to_numpy())
+    found: dict[bytes, int] = {}
+    for place in places.tolist():
+        found.setdefault(bytes(column[place].as_py()), place)
+    return found
+
+
+def uris_of(videos: pa.Table | None, asked: Sequence[bytes]) -> dict[str, str]:
+    """Return the paths of some videos by id in hex, from columns `video_id` and `uri`."""
+    if videos is None or not asked:
+        return {}
+    named = videos.select(["video_id", "uri"])
+    rows = named.filter(pc.is_in(named["video_id"], value_set=pa.array(asked, named["video_id"].type))).to_pylist()
+    return {bytes(row["video_id"]).hex(): str(row["uri"]) for row in rows}
+
+
+def label_name(label: Any) -> str:
+    """Return `real`, `fake` or `unknown`."""
+    return LABELS[label] if label in (0, 1) else "unknown"

@@ -1,0 +1,365 @@
+"""The audit's result as one self-contained HTML page, for people and for paper."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lps.manifests.audit.core.types import State
+from lps.manifests.audit.report.data import CodeCount, Facts, Measure, Strip, label_name, read_facts
+from lps.manifests.audit.report.template import TEMPLATE
+from lps.manifests.audit.report.views import (
+    ChartView,
+    CheckView,
+    CodeView,
+    CountView,
+    GroupView,
+    LeakView,
+    MatrixView,
+    PageView,
+    PairView,
+    StripView,
+)
+from lps.manifests.pages.charts import CLASSES, axis_of, ecdf, histogram, ks_distance, number
+from lps.manifests.pages.html import fill, shortened, spelled
+from lps.manifests.pages.parts import ClipTile, LineView, Mark, TileView
+from lps.manifests.pages.pictures import read_pictures
+from lps.manifests.pages.style import STYLE
+from lps.manifests.schemas import Row
+from lps.manifests.splits.records import SPLITS
+from lps.manifests.storage import Store
+
+MAX_PAIRS = 30
+MAX_NUMBERS = 4000
+"""Characters of a check's own numbers that the page prints."""
+
+Report = Mapping[str, Any]
+Record = Mapping[str, Any]
+
+
+MARKS = {
+    State.FAIL: Mark("FAIL", "✕", "bad"),
+    State.ERROR: Mark("ERROR", "✕", "bad"),
+    State.WARN: Mark("WARN", "!", "warn"),
+    State.WAIVED: Mark("WAIVED", "~", "open"),
+    State.UNKNOWN: Mark("UNKNOWN", "?", "open"),
+    State.SKIP: Mark("SKIP", "–", "plain"),
+    State.PASS: Mark("PASS", "✓", "good"),
+}
+"""In the order in which they matter."""
+
+VERDICTS = {
+    "pass": (Mark("Pass", "✓", "good"), "Every check that ran holds."),
+    "warn": (Mark("Pass, with warnings", "!", "warn"), "No rule is broken, but some findings need a look."),
+    "fail": (Mark("Fail", "✕", "bad"), "At least one rule is broken."),
+    "integrity": (
+        Mark("Fail: integrity", "✕", "bad"),
+        "Bytes are not what the records say they are. Until that is explained, nothing else here can be relied on.",
+    ),
+    "incomplete": (
+        Mark("Incomplete", "?", "open"),
+        "At least one check could not run, so this audit proves neither the one nor the other.",
+    ),
+}
+CLASS_TITLES = {
+    "A": "Integrity",
+    "T": "Tamper evidence",
+    "L": "Leakage between splits",
+    "B": "Bias and shortcuts",
+    "C": "Correct clips",
+    "R": "Reproducibility",
+}
+LEAK_TITLES = {
+    "any": "any published key",
+    "identity": "a person",
+    "source": "a recording",
+    "target": "the target",
+    "donor": "the donor",
+    "donor_only": "the donor, but not the target",
+    "original": "its original",
+    "duplicate": "an equal file",
+}
+IDENTITY_NAMES = {
+    "name": "Data set",
+    "index_sha256": "SHA-256 of index.json",
+    "split_set": "Split set",
+    "params_sha256": "SHA-256 of the parameters",
+    "plan_sha256": "SHA-256 of the plan",
+    "seal": "Seal",
+    "seal_sha256": "SHA-256 of the seal",
+    "shards_split_set": "Split set of the shards",
+    "leaky": "Shards stamped leaky",
+    "n_videos": "Videos",
+    "n_clips": "Clips",
+    "n_shards": "Shards",
+}
+
+
+def render_html(report: dict[str, Any], store: Store, *, thumbnails: bool = True) -> str:
+    """Return the page of an audit.
+
+    Args:
+        report: the record of `lps-audit check --json`.
+        store: the audited data set; its manifests give what the record does not hold. What cannot be read is noted.
+        thumbnails: show frames; without them the page has captions alone.
+    """
+    return fill(TEMPLATE, STYLE, page=_page(report, store, thumbnails))
+
+
+def _page(report: Report, store: Store, thumbnails: bool) -> PageView:
+    checks = [_check(check) for check in report.get("checks", ())]
+    pairs = _pairs(report)
+    data: Record = report.get("data") or {}
+    split_set = str(data.get("split_set") or "")
+    facts = read_facts(store, split_set, [side["video_id"] for _, pair in pairs for side in pair["videos"]])
+    tiles = [*facts.clip_of_video.values(), *(tile for strip in facts.strips for tile in strip.tiles)]
+    pictures = read_pictures(store, tiles) if thumbnails else {}
+    blank = "no readable frame" if thumbnails else "not shown"
+    mark, said = _verdict(report, checks)
+    return PageView(
+        verdict=mark,
+        verdict_said=said,
+        name=_name(data),
+        split_set=split_set,
+        counts=tuple(CountView(m, n) for m in MARKS.values() if (n := sum(check.mark == m for check in checks))),
+        to_do=tuple(c for m in MARKS.values() for c in checks if c.mark == m and c.unfolded),
+        notes=facts.notes,
+        identity=_identity(report, data),
+        leaks=_leaks(report),
+        matrix=_matrix((report.get("counts") or {}).get("split_matrix") or facts.matrix),
+        groups=_groups(checks),
+        charts=tuple(_chart(measure) for measure in facts.measures if any(len(v) for v in measure.values.values())),
+        tallies=facts.tallies,
+        codes=tuple(_code(code) for code in facts.codes),
+        totals=facts.totals,
+        pairs=tuple(_pair(check, pair, facts, pictures, blank) for check, pair in pairs),
+        pairs_said=_pairs_said(report, len(pairs)),
+        strips=tuple(_strip(strip, pictures, blank) for strip in facts.strips),
+        made_by=f"Made by {report.get('tool', 'lps-audit')} {report.get('version', '')}".strip(),
+    )
+
+
+# ---- verdict and identity ------------------------------------------------------------------------------------------
+
+
+def _verdict(report: Report, checks: Sequence[CheckView]) -> tuple[Mark, str]:
+    name = str(report.get("verdict", ""))
+    mark, said = VERDICTS.get(name, (Mark(name or "No verdict", "?", "open"), ""))
+    level = f" at level {report['level']}" if report.get("level") else ""
+    code = f"; exit code {report['exit_code']}" if report.get("exit_code") is not None else ""
+    counted = f"{len(checks)} checks" if checks else "No check ran"
+    return mark, f"{said} {counted}{level}{code}.".strip()
+
+
+def _identity(report: Report, data: Record) -> tuple[tuple[str, str], ...]:
+    shown = {**data, "name": _name(data)}
+    rows = [(IDENTITY_NAMES.get(name, name.replace("_", " ")), spelled(value)) for name, value in shown.items()]
+    names = {
+        "audited_utc": "Audited, UTC",
+        "policy": "Policy",
+        "policy_sha256": "SHA-256 of the policy",
+        "level": "Level",
+    }
+    rows += [(title, spelled(report.get(name))) for name, title in names.items() if name in report]
+    return tuple(rows)
+
+
+def _name(data: Record) -> str:
+    return str(data.get("name") or "a data set")
+
+
+# ---- checks --------------------------------------------------------------------------------------------------------
+
+
+def _check(record: Record) -> CheckView:
+    state = str(record.get("state", ""))
+    mark = MARKS[State(state)] if state in tuple(State) else Mark(state.upper() or "?", "?", "open")
+    measured, limit, note = (str(record.get(name) or "") for name in ("measured", "limit", "note"))
+    found = f"{measured} (limit {limit})" if measured and limit else measured
+    data = {name: value for name, value in (record.get("data") or {}).items() if name != "pairs"}
+    spelled = "\n".join(f"{name}: {json.dumps(data[name], ensure_ascii=False, default=str)}" for name in sorted(data))
+    return CheckView(
+        id=str(record["id"]),
+        title=str(record.get("title") or ""),
+        mark=mark,
+        severity=str(record.get("severity") or "?"),
+        said=" · ".join(text for text in (found, note) if text),
+        measured=measured,
+        limit=limit,
+        n_checked=int(record.get("n_checked") or 0),
+        n_offenders=int(record.get("n_offenders") or 0),
+        sample=tuple(
+            {k: str(row.get(k) or "") for k in ("kind", "key", "detail")} for row in record.get("sample") or ()
+        ),
+        note=note,
+        rule=str(record.get("rule") or ""),
+        remedy=str(record.get("remedy") or ""),
+        numbers=spelled
+        if len(spelled) <= MAX_NUMBERS
+        else spelled[:MAX_NUMBERS] + "\n… the rest is in the JSON report",
+        sql=str(record.get("sql") or "").strip(),
+    )
+
+
+def _groups(checks: Sequence[CheckView]) -> tuple[GroupView, ...]:
+    """Sort checks into classes by the letter of their ids, in the order in which they come."""
+    groups: dict[str, list[CheckView]] = {}
+    for check in checks:
+        groups.setdefault(re.match(r"[A-Za-z]*", check.id)[0], []).append(check)  # type: ignore[index]
+    return tuple(
+        GroupView(letter=letter, title=CLASS_TITLES.get(letter, "Other checks"), checks=tuple(group))
+        for letter, group in groups.items()
+    )
+
+
+# ---- numbers -------------------------------------------------------------------------------------------------------
+
+
+def _matrix(rows: Sequence[Row]) -> MatrixView:
+    """Turn the long form into one line for each label and method, with the splits side by side."""
+    found = {(str(row["split"]), str(row["label"]), str(row.get("method") or "")): row for row in rows}
+    names = {split for split, _, _ in found}
+    splits = tuple([s for s in SPLITS if s in names] + sorted(names - set(SPLITS)))
+    kinds = sorted({key[1:] for key in found}, key=lambda kind: (kind[0] != "real", kind))
+    columns = ("videos", "clips", "groups")
+    lines = tuple(
+        LineView(
+            label=label, method=method, cells=tuple(_cells(found.get((s, label, method)), columns) for s in splits)
+        )
+        for label, method in kinds
+    )
+    sums = [
+        [sum(int(row.get(c) or 0) for key, row in found.items() if key[0] == s) for c in columns[:2]] for s in splits
+    ]
+    wholes = [max(1, sum(column)) for column in zip(*sums, strict=True)] if sums else []
+    totals = LineView(title="all", cells=tuple(tuple(f"{n:,}" for n in pair) for pair in sums))
+    shares = LineView(
+        title="share", cells=tuple(tuple(f"{n / w:.1%}" for n, w in zip(pair, wholes, strict=True)) for pair in sums)
+    )
+    return MatrixView(splits=splits, rows=lines, totals=(totals, shares))
+
+
+def _leaks(report: Report) -> LeakView:
+    """Show what L1 measured: kinds of keys by pairs of splits."""
+    check: Mapping[str, Any] = next((c for c in report.get("checks", ()) if c.get("id") == "L1"), {})
+    leaks = [leak for leak in (check.get("data") or {}).get("leakage") or () if leak.get("kind") in LEAK_TITLES]
+    pairs = list(dict.fromkeys((str(leak["seen"]), str(leak["held"])) for leak in leaks))
+    found = {(leak["kind"], str(leak["seen"]), str(leak["held"])): _leak_cell(leak) for leak in leaks}
+    rows = tuple(
+        LineView(title=title, cells=tuple(found.get((kind, *pair), ("–", "")) for pair in pairs))
+        for kind, title in LEAK_TITLES.items()
+        if any(leak["kind"] == kind and leak["state"] != "NONE" for leak in leaks)
+    )
+    return LeakView(pairs=tuple(f"{seen} → {held}" for seen, held in pairs), rows=rows)
+
+
+def _leak_cell(leak: Record) -> tuple[str, str]:
+    if leak.get("rate") is None:
+        return ("–", "") if leak["state"] == "NONE" else ("unknown", "")
+    known = "" if leak["state"] == "MEASURED" else f" of {leak['n_known']:,} known"
+    expected = leak.get("expected")
+    return f"{leak['rate']:.1%}{known}", "" if expected is None else f"{expected:.1%}"
+
+
+def _cells(row: Row | None, columns: Sequence[str]) -> tuple[str, ...]:
+    return tuple("–" if row is None or row.get(name) is None else f"{int(row[name]):,}" for name in columns)
+
+
+def _chart(measure: Measure) -> ChartView:
+    axis = axis_of(list(measure.values.values()), log=measure.log)
+    distance = ks_distance(*(measure.values[name] for name in CLASSES))
+    unit = f"{measure.unit}{', logarithmic' if axis.log else ''}".strip(", ")
+    said = "only one class was measured" if distance is None else f"KS distance {distance:.2f}"
+    return ChartView(
+        title=measure.title,
+        said=f"{said}{f' · {unit}' if unit else ''}",
+        of=measure.of,
+        histogram=histogram(measure.values, axis, measure.title, measure.unit),
+        ecdf=ecdf(measure.values, axis, measure.title, measure.unit),
+        rows=tuple(LineView(label=name, cells=_quantiles(measure.values[name])) for name in CLASSES),
+    )
+
+
+def _quantiles(values: "np.ndarray[Any, np.dtype[np.float64]]") -> tuple[str, ...]:
+    if not len(values):
+        return ("0", "–", "–", "–")
+    return (f"{len(values):,}", *(number(float(q)) for q in np.quantile(values, [0.05, 0.5, 0.95])))
+
+
+def _code(code: CodeCount) -> CodeView:
+    tiles = (
+        TileView(
+            label=label_name(row["label"]),
+            lines=tuple(str(row[name]) for name in ("error_stage", "error_detail") if row[name]),
+            uri=shortened(str(row["uri"])),
+        )
+        for row in code.shown
+    )
+    return CodeView(code=code.code, meaning=code.meaning, by_label=code.by_label, tiles=tuple(tiles))
+
+
+# ---- pictures ------------------------------------------------------------------------------------------------------
+
+
+def _pairs(report: Report) -> list[tuple[str, Row]]:
+    """Return the pairs of videos that checks name, each with the check's id."""
+    found = []
+    for check in report.get("checks", ()):
+        for pair in (check.get("data") or {}).get("pairs") or ():
+            sides = pair.get("videos") if isinstance(pair, Mapping) else None
+            if sides and len(sides) == 2 and all(_is_id(side.get("video_id")) for side in sides):
+                found.append((str(check["id"]), dict(pair)))
+    return found[:MAX_PAIRS]
+
+
+def _is_id(text: Any) -> bool:
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{32}", text) is not None
+
+
+def _pairs_said(report: Report, n_shown: int) -> str:
+    check = next((check for check in report.get("checks", ()) if check.get("id") == "L6"), None)
+    if n_shown:
+        return f"Videos of different splits whose frames look alike; {n_shown} pairs shown, the surest first."
+    if check is None:
+        return "Not looked for."
+    state = str(check.get("state"))
+    if state == State.PASS:
+        return "None found."
+    return f"{state.upper()}: {check.get('note') or check.get('measured') or 'no pairs are recorded'}"
+
+
+def _pair(check: str, pair: Row, facts: Facts, pictures: Mapping[str, str], blank: str) -> PairView:
+    sides = [_side(side, facts, pictures, blank) for side in pair["videos"]]
+    distances = ", ".join(spelled(d) for d in pair.get("distances") or ())
+    said = [
+        "confirmed" if pair.get("confirmed") else "one frame alone",
+        *([f"distances {distances} of 256 bits"] if distances else []),
+    ]
+    return PairView(check=check, said=" · ".join(said), left=sides[0], right=sides[1])
+
+
+def _side(side: Record, facts: Facts, pictures: Mapping[str, str], blank: str) -> TileView:
+    video_id = str(side["video_id"])
+    uri = facts.uris.get(video_id) or str(side.get("uri") or video_id)
+    tile, split = facts.clip_of_video.get(video_id), str(side.get("split") or "")
+    if tile is None:
+        return TileView(label="unknown", lines=(split,), uri=shortened(uri), blank="no clip")
+    return _tile(tile, (split,), pictures, blank)
+
+
+def _strip(strip: Strip, pictures: Mapping[str, str], blank: str) -> StripView:
+    tiles = tuple(
+        _tile(tile, (f"{number(float(tile.row[strip.column]))} · {tile.row['split']}",), pictures, blank)
+        for tile in strip.tiles
+    )
+    return StripView(title=strip.title, said=f"{strip.unit}; median of all clips {number(strip.median)}", tiles=tiles)
+
+
+def _tile(tile: ClipTile, lines: tuple[str, ...], pictures: Mapping[str, str], blank: str) -> TileView:
+    image = pictures.get(str(tile.row["sample_key"]), "")
+    label = label_name(tile.row["label"])
+    method = (str(tile.row["method"]),) if tile.row["method"] else ()
+    uri = shortened(tile.uri or bytes(tile.row["video_id"]).hex())
+    return TileView(label=label, lines=(*method, *lines), uri=uri, image=image, blank="" if image else blank)

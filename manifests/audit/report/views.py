@@ -1,0 +1,137 @@
+"""What the audit's page prints, part by part: plain records between the report and its template."""
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from lps.manifests.audit.report.data import Tally
+from lps.manifests.pages.parts import LineView, Mark, TileView
+from lps.manifests.schemas import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckView:
+    """One check on the page."""
+
+    id: str
+    title: str
+    mark: Mark
+    severity: str
+    said: str
+    """Its finding in one line."""
+    measured: str
+    limit: str
+    n_checked: int
+    n_offenders: int
+    sample: tuple[Row, ...]
+    note: str
+    rule: str
+    remedy: str
+    numbers: str
+    sql: str
+
+    @property
+    def unfolded(self) -> bool:
+        """True for what somebody has to read."""
+        return self.mark.tone in ("bad", "warn")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupView:
+    """The checks of one class."""
+
+    letter: str
+    title: str
+    checks: tuple[CheckView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CountView:
+    """How many checks ended in one state."""
+
+    mark: Mark
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixView:
+    """Videos, clips and groups by split, label and method."""
+
+    splits: tuple[str, ...] = ()
+    rows: tuple[LineView, ...] = ()
+    totals: tuple[LineView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakView:
+    """What held-out videos share with those of another split, by kind."""
+
+    pairs: tuple[str, ...] = ()
+    rows: tuple[LineView, ...] = ()
+    """Cells: pairs of the share and what stands beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChartView:
+    """One measure by class."""
+
+    title: str
+    said: str
+    of: str
+    histogram: Markup
+    ecdf: Markup
+    rows: tuple[LineView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairView:
+    """Two videos that look alike."""
+
+    check: str
+    said: str
+    left: TileView
+    right: TileView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StripView:
+    """Clips in a row."""
+
+    title: str
+    said: str
+    tiles: tuple[TileView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeView:
+    """One code with some of its videos."""
+
+    code: str
+    meaning: str
+    by_label: tuple[int, int, int]
+    tiles: tuple[TileView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageView:
+    """All that the template prints."""
+
+    verdict: Mark
+    verdict_said: str
+    name: str
+    split_set: str
+    counts: tuple[CountView, ...]
+    to_do: tuple[CheckView, ...]
+    notes: tuple[str, ...]
+    identity: tuple[tuple[str, str], ...]
+    matrix: MatrixView
+    leaks: LeakView
+    groups: tuple[GroupView, ...]
+    charts: tuple[ChartView, ...]
+    tallies: tuple[Tally, ...]
+    codes: tuple[CodeView, ...]
+    totals: tuple[int, int, int]
+    pairs: tuple[PairView, ...]
+    pairs_said: str
+    strips: tuple[StripView, ...]
+    made_by: str

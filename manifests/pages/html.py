@@ -1,0 +1,55 @@
+"""What the HTML pages share: how a template is filled, and how values are spelled in it.
+
+Whatever a page shows comes from records that others may have written, so all of it is escaped unless it was made here.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from lps.manifests.pages.charts import bar
+
+MAX_URI = 90
+
+
+def fill(template: str, style: str, **values: Any) -> str:
+    """Return a page from its template and style sheet, both from this package; all values are escaped.
+
+    Values that are `Markup` are not: only charts and what is made here may be.
+    """
+    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.globals["bar"] = bar
+    env.filters["breakable"] = _breakable
+    env.filters["coded"] = _coded
+    page = env.from_string(template).render(style=Markup(style), **values)
+    # JSON can hold halves of characters, which no file can.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def spelled(value: Any) -> str:
+    """Spell a JSON value for a table's cell."""
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{str(name).replace('_', ' ')}: {spelled(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(spelled(item) for item in value) or "none"
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def shortened(uri: str) -> str:
+    """Keep the end of a long path: it tells videos apart."""
+    return uri if len(uri) <= MAX_URI else "…" + uri[1 - MAX_URI :]
+
+
+def _breakable(text: str) -> Markup:
+    """Let a path break after its folders, and names after their underscores."""
+    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(text))))
+
+
+def _coded(text: str) -> Markup:
+    """Set what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

@@ -1,0 +1,1 @@
+"""Split rules: from identity keys to groups, from groups to splits."""

@@ -1,0 +1,372 @@
+"""What the held-out splits share with those that are trained on.
+
+Nothing here trusts the group columns of a split: overlaps and groups are recomputed from the keys of the videos, as
+arrays, so that millions of videos can be measured. What a data set does not publish is UNKNOWN, never zero.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lps.manifests.splits.components import (
+    CONTENT_PREFIX,
+    EMPTY_SHA256,
+    VIDEO_PREFIX,
+    Aliases,
+    Ints,
+    SplitInput,
+    alias_roots,
+    group_videos,
+)
+from lps.manifests.splits.key_edges import KEY_COLUMNS, KeyEdges, listed, whole
+from lps.manifests.splits.records import SPLITS, SplitRow
+
+KINDS = ("identity", "target", "donor", "donor_only", "source", "original", "duplicate", "any")
+"""Kinds of overlap. `any` counts every published key; `donor_only` the fakes whose donor is known and target is not."""
+OF_FAKES = frozenset({"donor", "donor_only", "original"})
+"""Kinds that a real video cannot have."""
+PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
+MAX_SHUFFLES = 20
+SHUFFLED_VIDEOS = 100_000
+"""Shuffle at least this many videos for the baseline, in one large or several small shuffles."""
+
+Bools = NDArray[np.bool_]
+K = TypeVar("K", str, bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leak:
+    """One kind of overlap between two splits. Counts are videos of the split `held`."""
+
+    kind: str
+    seen: str
+    """The split whose content is taken as known, usually train."""
+    held: str
+    n_videos: int
+    """Videos that can have this kind of key: only fakes have donors and originals."""
+    n_known: int
+    """Those whose keys of this kind are published."""
+    n_leaked: int
+    """Those that share at least one such key with `seen`, in whatever role it has there."""
+    n_leaked_all: int
+    """Those that share all of them."""
+    expected: float | None
+    """The rate, were the same videos split at random one by one; gives the measured rate a scale."""
+
+    @property
+    def rate(self) -> float | None:
+        """Share of the videos with known keys that leak; None where nothing is known."""
+        return self.n_leaked / self.n_known if self.n_known else None
+
+    @property
+    def rate_all(self) -> float | None:
+        """Share of the videos with known keys of which everything is in the other split."""
+        return self.n_leaked_all / self.n_known if self.n_known else None
+
+    @property
+    def state(self) -> str:
+        """Return `MEASURED`, `PARTLY UNKNOWN`, `UNKNOWN` (no keys) or `NONE` (no video could have them)."""
+        if self.n_videos == 0:
+            return "NONE"
+        if self.n_known == 0:
+            return "UNKNOWN"
+        return "MEASURED" if self.n_known == self.n_videos else "PARTLY UNKNOWN"
+
+    def record(self) -> dict[str, Any]:
+        """Return the measure as plain JSON values."""
+        return {**asdict(self), "rate": self.rate, "rate_all": self.rate_all, "state": self.state}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crossing:
+    """A key or a group that lies in more than one split."""
+
+    name: str
+    videos: tuple[tuple[str, int], ...]
+    """Split and number of its videos there, in the order train, val, test."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Overlap:
+    """Which keys each video brings along (`carried`), and which of them count for one kind (`asked`)."""
+
+    asked_video: Ints
+    asked_key: Ints
+    carried_video: Ints
+    carried_key: Ints
+    n_keys: int
+
+    def known(self, n_videos: int) -> Bools:
+        """Mark the videos that have keys of this kind."""
+        known = np.zeros(n_videos, dtype=np.bool_)
+        known[self.asked_video] = True
+        return known
+
+    def hits(self, codes: Ints, seen: int) -> tuple[Bools, Bools]:
+        """Mark the videos with any, and with all, of their keys in the split `seen`."""
+        in_seen = np.zeros(self.n_keys, dtype=np.bool_)
+        in_seen[self.carried_key[codes[self.carried_video] == seen]] = True
+        hit = in_seen[self.asked_key]
+        some = np.zeros(len(codes), dtype=np.bool_)
+        some[self.asked_video[hit]] = True
+        every = self.known(len(codes))
+        every[self.asked_video[~hit]] = False
+        return some, every
+
+
+# ---- single records ------------------------------------------------------------------------------------------------
+
+
+def measure_leakage(
+    inputs: Sequence[SplitInput],
+    rows: Sequence[SplitRow],
+    *,
+    aliases: Aliases = (),
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+    seed: int = 0,
+) -> list[Leak]:
+    """Measure as `measure_table` does. Excluded videos count nowhere."""
+    return measure_table(_table(inputs), split_codes(inputs, rows), aliases=aliases, pairs=pairs, seed=seed)
+
+
+def split_codes(inputs: Sequence[SplitInput], rows: Sequence[SplitRow]) -> Ints:
+    """Return the number of the split of each video in `SPLITS`, -1 for those excluded or without a row."""
+    code = {name: i for i, name in enumerate(SPLITS)}
+    of_video = {row.video_id: code[row.split] for row in rows if row.split is not None}
+    return np.array([of_video.get(video.video_id, -1) for video in inputs], dtype=np.int64)
+
+
+def crossing_groups(inputs: Sequence[SplitInput], rows: Sequence[SplitRow], aliases: Aliases = ()) -> list[Crossing]:
+    """List the groups that lie in more than one split, from the keys of the videos that are in some split."""
+    codes = split_codes(inputs, rows)
+    included = [video for video, code in zip(inputs, codes.tolist(), strict=True) if code >= 0]
+    groups = group_videos(included, aliases)
+    return [
+        Crossing(name=groups.anchors[group], videos=videos)
+        for group, videos in sorted(
+            _crossing(groups.of_video, codes[codes >= 0]), key=lambda found: groups.anchors[found[0]]
+        )
+    ]
+
+
+def crossing_keys(
+    inputs: Sequence[SplitInput], rows: Sequence[SplitRow], kind: str = "any", aliases: Aliases = ()
+) -> list[Crossing]:
+    """List the published keys of one kind that videos of more than one split have, in whatever role."""
+    published = _Published.of(_table(inputs), alias_roots(aliases))
+    asked = np.unique(published.key[published.where[kind]])
+    held = np.isin(published.key, asked)
+    pairs = np.unique(np.stack([published.owner[held], published.key[held]]), axis=1)
+    code = split_codes(inputs, rows)[pairs[0]]
+    found = _crossing(pairs[1][code >= 0], code[code >= 0])
+    names = published.names.take(pa.array([key for key, _ in found], pa.int64())).to_pylist()
+    return sorted(
+        (Crossing(name=name, videos=videos) for name, (_, videos) in zip(names, found, strict=True)),
+        key=lambda crossing: crossing.name,
+    )
+
+
+def _table(inputs: Sequence[SplitInput]) -> pa.Table:
+    lists = {name: [list(getattr(video, name)) for video in inputs] for name in (*KEY_COLUMNS, "keys")}
+    columns = {name: pa.array(values, pa.list_(pa.string())) for name, values in lists.items()}
+    for name, width in (("video_id", 16), ("original_video_id", 16), ("sha256", 32)):
+        columns[name] = pa.array([getattr(video, name) for video in inputs], pa.binary(width))
+    columns["label"] = pa.array([video.label for video in inputs], pa.int8())
+    return pa.table(columns)
+
+
+# ---- whole tables --------------------------------------------------------------------------------------------------
+
+
+def measure_table(
+    videos: pa.Table,
+    codes: Ints,
+    *,
+    aliases: Aliases = (),
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+    seed: int = 0,
+) -> list[Leak]:
+    """Measure every kind of overlap for pairs (seen, held) of splits.
+
+    Args:
+        videos: `label` and the columns of `key_edges.EDGE_COLUMNS`; a column `keys` may add keys of no kind.
+        codes: number of the split of each video in `SPLITS`, -1 for videos that count nowhere.
+        aliases: pairs of keys that mean the same.
+        pairs: splits to compare.
+        seed: of the shuffles of the same split sizes over the same videos, which give the baseline.
+    """
+    n = videos.num_rows
+    overlaps = _overlaps(videos, aliases)
+    can_have = pc.fill_null(videos["label"], 1).to_numpy() != 0
+    shuffles = _shuffles(codes, seed)
+    leaks: list[Leak] = []
+    for seen, held in pairs:
+        for kind in KINDS:
+            able = can_have if kind in OF_FAKES else np.ones(n, dtype=np.bool_)
+            known = overlaps["donor" if kind == "donor_only" else kind].known(n) & able
+            some, every = _hits(overlaps, kind, codes, seen)
+            here = codes == SPLITS.index(held)
+            rates = []
+            for shuffled in shuffles:
+                counted = known & (shuffled == SPLITS.index(held))
+                if counted.any():
+                    rates.append(float(_hits(overlaps, kind, shuffled, seen)[0][counted].mean()))
+            leaks.append(
+                Leak(
+                    kind=kind,
+                    seen=seen,
+                    held=held,
+                    n_videos=int((here & able).sum()),
+                    n_known=int((here & known).sum()),
+                    n_leaked=int((here & known & some).sum()),
+                    n_leaked_all=int((here & known & every).sum()),
+                    expected=sum(rates) / len(rates) if rates else None,
+                )
+            )
+    return leaks
+
+
+def crossing_table_groups(videos: pa.Table, codes: Ints, aliases: Aliases = ()) -> list[Crossing]:
+    """List the groups of whole tables that lie in more than one split; every video must be in one."""
+    edges = KeyEdges.of(videos, aliases)
+    video_label, key_label = edges.labels()
+    found = _crossing(video_label, codes)
+    anchors = edges.anchors(key_label)[np.array([label for label, _ in found], dtype=np.int64)]
+    names = edges.names.take(pa.array(anchors)).to_pylist()
+    return sorted(
+        (Crossing(name=name, videos=videos) for name, (_, videos) in zip(names, found, strict=True)),
+        key=lambda crossing: crossing.name,
+    )
+
+
+def _crossing(numbers: Ints, codes: Ints) -> list[tuple[int, tuple[tuple[str, int], ...]]]:
+    """Return the numbers that occur in more than one split, each with its count by split."""
+    pairs, counts = np.unique(numbers * len(SPLITS) + codes, return_counts=True)
+    number, code = np.divmod(pairs, len(SPLITS))
+    several = np.zeros(len(number), dtype=np.bool_)
+    several[1:] = number[1:] == number[:-1]
+    several[:-1] |= several[1:]
+    found: dict[int, list[tuple[str, int]]] = {}
+    for i in np.flatnonzero(several).tolist():
+        found.setdefault(int(number[i]), []).append((SPLITS[int(code[i])], int(counts[i])))
+    return [(number, tuple(videos)) for number, videos in found.items()]
+
+
+def _shuffles(codes: Ints, seed: int) -> list[Ints]:
+    included = np.flatnonzero(codes >= 0)
+    n = min(MAX_SHUFFLES, 1 + SHUFFLED_VIDEOS // max(1, len(included)))
+    rng = np.random.default_rng(seed)
+    shuffles = []
+    for _ in range(n):
+        shuffled = codes.copy()
+        shuffled[included] = rng.permutation(codes[included])
+        shuffles.append(shuffled)
+    return shuffles
+
+
+def _hits(overlaps: Mapping[str, _Overlap], kind: str, codes: Ints, seen: str) -> tuple[Bools, Bools]:
+    if kind != "donor_only":
+        return overlaps[kind].hits(codes, SPLITS.index(seen))
+    some, every = overlaps["donor"].hits(codes, SPLITS.index(seen))
+    target, _ = overlaps["target"].hits(codes, SPLITS.index(seen))
+    return some & ~target, every & ~target
+
+
+# ---- keys of each kind ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Published:
+    """All published keys of all videos."""
+
+    owner: Ints
+    key: Ints
+    """Number of the key; keys that aliases declare equal have one number."""
+    where: dict[str, slice]
+    """Place of the keys of each kind."""
+    names: pa.Array
+
+    @classmethod
+    def of(cls, videos: pa.Table, roots: Mapping[str, str]) -> "_Published":
+        columns = [*KEY_COLUMNS, *(["keys"] if "keys" in videos.column_names else [])]
+        parts = [listed(videos[column]) for column in columns]
+        ends = np.cumsum([len(owners) for owners, _ in parts]).tolist()
+        where = {
+            column.removesuffix("_keys"): slice(end - len(owners), end)
+            for column, end, (owners, _) in zip(columns, ends, parts, strict=True)
+        }
+        encoded = pa.concat_arrays([keys for _, keys in parts]).dictionary_encode()
+        return cls(
+            owner=np.concatenate([owners for owners, _ in parts]),
+            key=_merged(encoded, roots),
+            where={**where, "any": slice(None)},
+            names=encoded.dictionary,
+        )
+
+
+def _overlaps(videos: pa.Table, aliases: Aliases) -> dict[str, _Overlap]:
+    """Number the keys of each kind. A video gives people and places away in whatever role it has them."""
+    roots = alias_roots(aliases)
+    published = _Published.of(videos, roots)
+    found = {
+        kind: _Overlap(
+            asked_video=published.owner[where],
+            asked_key=published.key[where],
+            carried_video=published.owner,
+            carried_key=published.key,
+            n_keys=len(published.names),
+        )
+        for kind, where in published.where.items()
+    }
+    ids, originals = whole(videos["video_id"]), whole(videos["original_video_id"])
+    named = originals.is_valid()
+    keys = pa.concat_arrays([originals.filter(named), ids.cast(originals.type)]).dictionary_encode()
+    numbers = _merged(keys, _of_bytes(roots, VIDEO_PREFIX))
+    fakes = np.flatnonzero(named.to_numpy(zero_copy_only=False))
+    found["original"] = _Overlap(
+        asked_video=fakes,
+        asked_key=numbers[: len(fakes)],
+        carried_video=np.arange(len(ids)),
+        carried_key=numbers[len(fakes) :],
+        n_keys=len(keys.dictionary),
+    )
+    digests = whole(videos["sha256"])
+    read = pc.fill_null(pc.not_equal(digests, pa.scalar(EMPTY_SHA256, digests.type)), False)  # noqa: FBT003
+    keys = digests.filter(read).dictionary_encode()
+    numbers = _merged(keys, _of_bytes(roots, CONTENT_PREFIX))
+    owners = np.flatnonzero(read.to_numpy(zero_copy_only=False))
+    found["duplicate"] = _Overlap(
+        asked_video=owners,
+        asked_key=numbers,
+        carried_video=owners,
+        carried_key=numbers,
+        n_keys=len(keys.dictionary),
+    )
+    return found
+
+
+def _of_bytes(roots: Mapping[str, str], prefix: str) -> dict[bytes, str]:
+    """Return the aliases of keys that spell bytes in hex."""
+    named = {key.removeprefix(prefix): root for key, root in roots.items() if key.startswith(prefix)}
+    return {bytes.fromhex(key): root for key, root in named.items() if re.fullmatch("(?:[0-9a-f]{2})+", key)}
+
+
+def _merged(keys: pa.DictionaryArray, roots: Mapping[K, str]) -> Ints:
+    """Return the number of each key, the same one for keys that have one root: that of the smallest."""
+    numbers = np.asarray(keys.indices, np.int64)
+    if not roots:
+        return numbers
+    wanted = sorted(roots)
+    found = pc.index_in(pa.array(wanted, keys.dictionary.type), value_set=keys.dictionary).to_pylist()
+    first: dict[str, int] = {}
+    number = np.arange(len(keys.dictionary))
+    for key, place in zip(wanted, found, strict=True):
+        if place is not None:
+            number[place] = first.setdefault(roots[key], place)
+    return np.asarray(number[numbers], np.int64)

@@ -1,0 +1,1 @@
+"""From shards to batches: plan of an epoch, cache, decoding, readers."""

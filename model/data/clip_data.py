@@ -1,0 +1,325 @@
+"""What is to be read: the samples of one split of a data set, or of a list of shards; as columns, for millions."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lps.manifests.canonical import sha256_hex
+from lps.manifests.columns import PATHS, read_columns, split_path
+from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
+from lps.manifests.index import INDEX_JSON, read_index, read_json, split_sets
+from lps.manifests.schemas import read_table
+from lps.manifests.storage import Store, open_store
+from lps.model.data.epoch_plan import Ints
+from lps.model.data.sample import MAX_SAMPLE_BYTES, UNKNOWN_LABEL, BadSample, Sample
+from lps.model.data.shards import Shard
+
+_ID = pa.binary(16)
+SAMPLES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("clip_id", _ID),
+        ("video_id", _ID),
+        ("original_video_id", _ID),  # of a fake: the real video it was made from, null if unknown
+        ("label", pa.int8()),  # 0 real, 1 fake, null unknown
+        ("dataset", pa.string()),
+        ("method", pa.string()),
+        ("shard", pa.int32()),  # number in the list of shards
+        ("offset", pa.int64()),  # bytes
+        ("n_bytes", pa.int64()),
+        ("n_frames", pa.int16()),
+        ("side_px", pa.int16()),
+        ("track_id", pa.int16()),
+        ("start_s", pa.float64()),  # time stamp of the first frame
+    ]
+)
+"""Columns of the table of samples, sorted by shard and offset."""
+
+CLIP_COLUMNS = {
+    "sample_key": "key",
+    "clip_id": "clip_id",
+    "video_id": "video_id",
+    "label": "label",
+    "dataset": "dataset",
+    "method": "method",
+    "shard_id": "shard_id",
+    "tar_offset": "offset",
+    "tar_nbytes": "n_bytes",
+    "n_frames": "n_frames",
+    "out_size": "side_px",
+    "track_id": "track_id",
+    "pts_start_s": "start_s",
+}
+"""Columns of the manifest `clips`, and what they are called here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataIdentity:
+    """What was read, for checkpoints and results."""
+
+    index_sha256: str = ""
+    """Hex, of index.json, which holds the digests of all else; empty for plain shards."""
+    split_set: str = ""
+    split: str = ""
+    leaky: bool | None = None
+    """The split set's stamp; None for plain shards, which carry none."""
+    datasets: tuple[str, ...] = ()
+    """Names of the data sets that the samples come from, sorted."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a record of plain values."""
+        return {**asdict(self), "datasets": list(self.datasets)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """Samples that are there and not used, by reason."""
+
+    n_short: int = 0
+    """Fewer frames than training needs."""
+    n_unlabelled: int = 0
+    n_other_clips: int = 0
+    """More clips of their video than asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipData:
+    """The samples to be read, and the shards that they are in."""
+
+    samples: pa.Table
+    """Columns of `SAMPLES`, sorted by shard and offset."""
+    shards: tuple[Shard, ...]
+    identity: DataIdentity
+    faults: tuple[BadSample, ...] = ()
+    """Found while indexing plain shards; not among the samples."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    def __len__(self) -> int:
+        return int(self.samples.num_rows)
+
+    @property
+    def labels(self) -> Ints:
+        """0 real, 1 fake, -1 unknown, for every sample."""
+        return self.column("label", missing=UNKNOWN_LABEL)
+
+    def column(self, name: str, *, missing: int = 0) -> Ints:
+        """Return a column of whole numbers, nulls as `missing`."""
+        values = self.samples[name].fill_null(missing).to_numpy(zero_copy_only=False)
+        return np.asarray(values, np.int64)
+
+    def records(self, numbers: Ints) -> tuple[Sample, ...]:
+        """Return some samples as records, in the order asked for."""
+        names = ("key", "clip_id", "video_id", "label", "n_frames", "side_px", "shard", "offset", "n_bytes")
+        rows = self.samples.select(names).take(pa.array(numbers)).to_pylist()
+        return tuple(_record(row) for row in rows)
+
+    def digest(self) -> str:
+        """Return the SHA-256, in hex, of which samples these are: their shards' order, keys and labels."""
+        digest = hashlib.sha256()
+        for batch in self.samples.select(["shard", "key", "label"]).to_batches(max_chunksize=65536):
+            shard, key, label = (column.to_pylist() for column in batch.columns)
+            digest.update("\n".join(f"{s}\t{k}\t{v}" for s, k, v in zip(shard, key, label, strict=True)).encode())
+            digest.update(b"\n")
+        return digest.hexdigest()
+
+    def select(self, mask: NDArray[np.bool_], left_out: LeftOut) -> "ClipData":
+        """Return the samples where `mask` is true."""
+        return replace(self, samples=self.samples.filter(pa.array(mask)), left_out=left_out)
+
+
+def _record(row: Mapping[str, Any]) -> Sample:
+    return Sample(
+        key=row["key"],
+        clip_id=row["clip_id"],
+        video_id=row["video_id"],
+        label=UNKNOWN_LABEL if row["label"] is None else row["label"],
+        n_frames=row["n_frames"],
+        side_px=row["side_px"],
+        shard=row["shard"],
+        offset_bytes=row["offset"],
+        n_bytes=row["n_bytes"],
+    )
+
+
+# ---- a data set ----------------------------------------------------------------------------------------------------
+
+
+def open_data(
+    location: str, split: str, *, split_set: str | None = None, allow_leaky: bool = False, verify: bool = False
+) -> ClipData:
+    """Return the samples of a split, from the index and the manifests of a data set at a path or URL.
+
+    `split_set` defaults to the one that the shards were made for; any other is a join by video, so that a split's
+    samples may lie in shards of all names. With `verify` the manifests must have the digests that the index gives.
+
+    Raises RefusedError for a split set with the stamp `leaky` unless `allow_leaky`, UnreadableError for what cannot be
+    read, an unknown split set or a split without samples, IntegrityError for manifests that contradict each other.
+    """
+    store = open_store(location)
+    index = read_index(store)
+    name = split_set or str(index["split_set"])
+    leaky = _leaky(store, index, name)
+    if leaky and not allow_leaky:
+        raise RefusedError(
+            f"split set '{name}' of {store.url} is stamped leaky: one person is on both sides of it, and results on it "
+            "say little; use another split set (`lps-prep split`), or allow the leak explicitly"
+        )
+    manifests = _Manifests(store, index["manifests"], verify)
+    table = _samples(manifests, _chosen_videos(manifests, name, split))
+    shard_rows = manifests.columns("shards", ("shard_id", "uri", "bytes", "sha256")).sort_by("shard_id")
+    shards = tuple(
+        Shard(uri=store.join(row["uri"]), n_bytes=row["bytes"], sha256=row["sha256"].hex())
+        for row in shard_rows.to_pylist()
+    )
+    place = pc.index_in(table["shard_id"], value_set=shard_rows["shard_id"].combine_chunks())
+    if place.null_count:
+        raise IntegrityError(f"{store.url}: a row of clips names a shard that the manifest of shards lacks")
+    table = table.append_column("shard", place).select(SAMPLES.names).cast(SAMPLES)
+    table = table.sort_by([("shard", "ascending"), ("offset", "ascending")])
+    _check_places(table, shards, store)
+    identity = DataIdentity(
+        index_sha256=sha256_hex(store.read(INDEX_JSON)),
+        split_set=name,
+        split=split,
+        leaky=leaky,
+        datasets=tuple(sorted(pc.unique(table["dataset"]).to_pylist())),
+    )
+    return ClipData(samples=table, shards=shards, identity=identity)
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifests:
+    store: Store
+    listing: Mapping[str, Any]
+    verify: bool
+
+    def columns(self, name: str, columns: Sequence[str], path: str = "") -> pa.Table:
+        """Return columns of a manifest. Only a plain web server, or a check, makes it read the file as a whole."""
+        path = path or PATHS[name]
+        if not self.verify and not self.store.url.startswith(("http://", "https://")):
+            return read_columns(self.store, name, columns, path=path)
+        data = self.store.read(path)
+        if self.verify and sha256_hex(data) != self.listing.get(path, {}).get("sha256"):
+            raise IntegrityError(f"{self.store.join(path)} is not the file that the index was sealed with")
+        return read_table(name, data, columns=columns)
+
+
+def _leaky(store: Store, index: Mapping[str, Any], split_set: str) -> bool:
+    path = split_path(split_set)
+    if path not in index["manifests"]:
+        known = ", ".join(split_sets(index)) or "none"
+        raise UnreadableError(f"{store.url} has no split set '{split_set}'; it has: {known}")
+    stamp = read_json(store, path.removesuffix(".parquet") + ".json").get("leaky")
+    return bool(stamp) or (split_set == index["split_set"] and bool(index.get("leaky")))
+
+
+def _chosen_videos(manifests: _Manifests, split_set: str, split: str) -> pa.Array:
+    rows = manifests.columns("splits", ("video_id", "split"), split_path(split_set))
+    chosen = rows.filter(pc.equal(rows["split"], split))
+    if not chosen.num_rows:
+        known = ", ".join(sorted(s for s in pc.unique(rows["split"]).to_pylist() if s)) or "none"
+        raise UnreadableError(
+            f"{manifests.store.url}: split set '{split_set}' has no videos in '{split}'; its splits: {known}"
+        )
+    return chosen["video_id"].combine_chunks()
+
+
+def _samples(manifests: _Manifests, video_ids: pa.Array) -> pa.Table:
+    clips = manifests.columns("clips", tuple(CLIP_COLUMNS)).rename_columns(list(CLIP_COLUMNS.values()))
+    clips = clips.filter(pc.is_in(clips["video_id"], value_set=video_ids))
+    if not clips.num_rows:
+        raise UnreadableError(f"{manifests.store.url}: the videos of this split have no clips; `lps-audit show` counts")
+    if pc.count_distinct(clips["key"]).as_py() < clips.num_rows:
+        raise IntegrityError(f"{manifests.store.url}: a sample key occurs twice in the manifest of clips")
+    videos = manifests.columns("videos", ("video_id", "original_video_id"))
+    row = pc.index_in(clips["video_id"], value_set=videos["video_id"].combine_chunks())
+    return clips.append_column("original_video_id", videos["original_video_id"].take(row))
+
+
+def _check_places(table: pa.Table, shards: Sequence[Shard], store: Store) -> None:
+    """Refuse places outside of their shard, so that no reader follows them."""
+    ends = np.array([shard.n_bytes for shard in shards], np.int64)
+    offset, n_bytes, shard = (np.asarray(table[name].to_numpy()) for name in ("offset", "n_bytes", "shard"))
+    wrong = (offset < 0) | (n_bytes <= 0) | (n_bytes > MAX_SAMPLE_BYTES) | (offset + n_bytes > ends[shard])
+    if wrong.any():
+        key = table["key"][int(np.flatnonzero(wrong)[0])].as_py()
+        raise IntegrityError(f"{store.url}: the manifest of clips places sample {key} outside of its shard")
+
+
+# ---- choosing among samples ----------------------------------------------------------------------------------------
+
+
+def with_labels(data: ClipData) -> ClipData:
+    """Leave out samples whose label is unknown."""
+    keep = data.labels != UNKNOWN_LABEL
+    return data.select(keep, replace(data.left_out, n_unlabelled=data.left_out.n_unlabelled + int((~keep).sum())))
+
+
+def long_enough(data: ClipData, n_frames: int) -> ClipData:
+    """Leave out samples of fewer frames."""
+    keep = data.column("n_frames") >= n_frames
+    return data.select(keep, replace(data.left_out, n_short=data.left_out.n_short + int((~keep).sum())))
+
+
+def spread_clips(data: ClipData, n_clips: int) -> ClipData:
+    """Keep at most `n_clips` clips of each video, spread evenly over its clips in order of face track and time.
+
+    1 keeps the middle one, 3 those in the middles of three equal parts. Raises ValueError below 1.
+    """
+    if n_clips < 1:
+        raise ValueError(f"at least one clip of each video is needed, got {n_clips = }")
+    video = _codes(data.samples["video_id"])
+    start = np.asarray(data.samples["start_s"].to_numpy())
+    order = np.lexsort((start, data.column("track_id"), video))
+    first = np.flatnonzero(np.diff(video[order], prepend=-1))
+    size = np.diff(np.append(first, len(order)))
+    chosen = first[:, None] + (2 * np.arange(n_clips) + 1) * size[:, None] // (2 * n_clips)
+    keep = np.zeros(len(data), bool)
+    keep[order[np.unique(np.where(size[:, None] <= n_clips, _all_of(first, size, n_clips), chosen))]] = True
+    left_out = replace(data.left_out, n_other_clips=data.left_out.n_other_clips + int((~keep).sum()))
+    return data.select(keep, left_out)
+
+
+def _all_of(first: Ints, size: Ints, width: int) -> Ints:
+    """Return (groups, width) places that cover groups of at most `width`."""
+    return first[:, None] + np.minimum(np.arange(width), size[:, None] - 1)
+
+
+def pair_up(data: ClipData) -> Ints:
+    """Return (n, 2): for every fake whose original is among the samples, the original's clip nearest in time, and it.
+
+    Raises RefusedError for plain shards, which do not say what a fake was made from.
+    """
+    if not data.identity.index_sha256:
+        raise RefusedError("shards alone do not say which real video a fake was made from; name the data set instead")
+    n = len(data)
+    ids = pa.chunked_array([*data.samples["video_id"].chunks, *data.samples["original_video_id"].chunks], _ID)
+    codes = _codes(ids)
+    video, original = codes[:n], codes[n:]
+    start = np.asarray(data.samples["start_s"].to_numpy())
+    reals, fakes = np.flatnonzero(data.labels == 0), np.flatnonzero((data.labels == 1) & (original >= 0))
+    fakes = fakes[np.isin(original[fakes], video[reals])]
+    if not len(fakes):
+        return np.empty((0, 2), np.int64)
+    span = float(start.max() - start.min()) + 1.0
+    line = video[reals] * 2 * span + (start[reals] - start.min())  # videos apart, clips of one in order of time
+    by_line = np.argsort(line, kind="stable")
+    wanted = original[fakes] * 2 * span + (start[fakes] - start.min())
+    after = np.clip(np.searchsorted(line[by_line], wanted), 0, len(reals) - 1)
+    before = np.maximum(after - 1, 0)
+    far = np.abs(line[by_line][[before, after]] - wanted)
+    far[video[reals][by_line][[before, after]] != original[fakes]] = np.inf
+    nearest = by_line[np.where(far[0] <= far[1], before, after)]
+    return np.stack([reals[nearest], fakes], axis=1)
+
+
+def _codes(ids: pa.ChunkedArray) -> Ints:
+    """Number ids from 0; nulls are -1."""
+    codes = ids.combine_chunks().dictionary_encode().indices.fill_null(-1)
+    return np.asarray(codes.to_numpy(zero_copy_only=False), np.int64)

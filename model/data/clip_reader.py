@@ -1,0 +1,310 @@
+"""The reader: from the plan of an epoch to batches of decoded clips, in the plan's order, through worker processes.
+
+    data = open_data("OUT", "train")
+    with ClipReader(data, ReadOptions(n_frames=60), PlanOptions(batch_size=16)) as reader:
+        for batch in reader.epoch(0):
+            blocks = frames_to_blocks(batch.frames.to(device), 5)
+
+Remote shards are fetched by this process, ahead of their use; workers only ever read local files. What a batch holds
+depends on the plan alone, not on the number of workers or on where an epoch was taken up again.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
+from lps.model.data.clip_data import ClipData, long_enough, pair_up, with_labels
+from lps.model.data.clip_decoder import Batch, ClipDecoder, ReadOptions, Request, Wanted
+from lps.model.data.download import verify_local
+from lps.model.data.epoch_plan import (
+    EpochPlan,
+    Ints,
+    Place,
+    PlanOptions,
+    balanced_order,
+    natural_order,
+    pair_order,
+    plan_epoch,
+)
+from lps.model.data.prefetch import FetchAhead
+from lps.model.data.sample import BadSample
+from lps.model.data.shard_cache import ShardCache, user_cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkOptions:
+    """How the work is done; none of it changes a batch."""
+
+    n_workers: int = 0
+    """Decoding processes; 0 decodes in this one."""
+    batches_ahead: int = 2
+    """Per worker; each takes its room in shared memory."""
+    pin_memory: bool = False
+    """Hand batches over in page-locked memory, for copies to a GPU that overlap; ignored without one."""
+    max_bad_share: float = 0.01
+    """Of an epoch's samples on this rank: where more than that cannot be used, the reader stops."""
+
+    def __post_init__(self) -> None:
+        if self.n_workers < 0 or self.batches_ahead < 1 or not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"not possible: {self}")
+
+
+class ClipReader:
+    """Reads one rank's part of the data, epoch after epoch.
+
+    * Training: samples of fewer frames than asked for are left out. A bad sample is missing from its batch; where all
+      of a batch are bad, the next good sample of the plan takes their place, so that no batch is empty and all ranks
+      stay in step.
+    * Evaluation (`ReadOptions(train=False)`): short clips are padded. A batch of bad samples only is passed over.
+
+    What is missing is in `bad_samples`. More than `max_bad_share` of an epoch end it with an IntegrityError.
+
+    `bad_samples` and the other attributes may be read at any time; `data` is what is left after leaving out.
+    """
+
+    def __init__(
+        self,
+        data: ClipData,
+        read: ReadOptions,
+        plan: PlanOptions,
+        work: WorkOptions | None = None,
+        place: Place | None = None,
+        cache: ShardCache | None = None,
+    ) -> None:
+        """Prepare to read. Raises RefusedError where nothing is left to read, or samples cannot be put together."""
+        self.read_options = read
+        self.plan_options = plan
+        self.work_options = work or WorkOptions()
+        self.place = place or Place()
+        self.data = _usable(data, read)
+        self.bad_samples: list[BadSample] = list(data.faults)
+        self._judge(len(data.faults), len(self.data) + len(data.faults))
+        self._shard_of = self.data.column("shard")
+        self._pairs = pair_up(self.data) if plan.sampling == "pairs" else np.empty((0, 2), np.int64)
+        self._samples_sha256 = self.data.digest()
+        self._decoder = ClipDecoder(read, _image_px(self.data, read))
+        self._ahead = FetchAhead(data.shards, cache or user_cache())
+        self._requests = _Requests()
+        self._loader = _loader(self._decoder, self._requests, self.work_options)
+        self.n_steps = self.plan(0).n_steps
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers and let go of the cached shards."""
+        running = self._loader._iterator  # torch has no other way to end workers at a given moment
+        if isinstance(running, _MultiProcessingDataLoaderIter):
+            running._shutdown_workers()
+        self._loader._iterator = None
+        self._ahead.close()
+
+    @property
+    def image_px(self) -> int:
+        """Side of the frames in a batch."""
+        return self._decoder.image_px
+
+    @property
+    def n_unpaired(self) -> int:
+        """Fakes and reals that are in no pair, and so not read with sampling `pairs`."""
+        return len(self.data) - len(np.unique(self._pairs)) if self.plan_options.sampling == "pairs" else 0
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Return this rank's plan of an epoch: all epochs have `n_steps` steps."""
+        options = self.plan_options
+        if options.sampling == "balanced":
+            order = balanced_order(self._shard_of, self.data.labels, options, epoch)
+        elif options.sampling == "pairs":
+            order = pair_order(self._shard_of, self._pairs, options, epoch)
+        else:
+            order = natural_order(self._shard_of, options, epoch)
+        return plan_epoch(order, options, self.place)
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from a step on.
+
+        One epoch at a time: asking for another ends the first. Raises UnreadableError, IntegrityError (damaged shards,
+        too many bad samples) and RefusedError (no room in the cache).
+        """
+        plan = self.plan(epoch)
+        steps = np.repeat(np.arange(plan.n_steps), np.diff(plan.bounds) * plan.order.samples.shape[1])
+        shards = self._shard_of[plan.order.samples[plan.bounds[0] : plan.bounds[-1]].ravel()]
+        self._ahead.begin(shards[steps >= start_step], steps[steps >= start_step])
+        self._requests.source = self._requests_of(plan, epoch, start_step)
+        outcomes = iter(self._loader)
+        n_bad = 0
+        for step in range(start_step, plan.n_steps):
+            batch = self._received(outcomes)
+            self._ahead.done(step)
+            if batch.bad:
+                n_bad += len(batch.bad)
+                self.bad_samples += [bad for bad in batch.bad if bad not in self.bad_samples]
+                self._judge(n_bad, plan.n_reads)
+            if not len(batch) and self.read_options.train:
+                batch = self._substitute(plan, epoch, batch)
+            if len(batch):
+                yield batch
+        self._ahead.release()
+
+    def state(self, epoch: int, step: int) -> dict[str, Any]:
+        """Return what a checkpoint needs, in plain values, for going on with step `step` of `epoch`."""
+        if step >= self.n_steps:
+            epoch, step = epoch + 1, 0
+        return {"epoch": epoch, "step": step, "plan": self._facts()}
+
+    def resume(self, state: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the epoch and the step to go on with.
+
+        Raises RefusedError in the middle of an epoch whose plan was another one: its batches would differ, some samples
+        would come twice and others never. At the start of an epoch everything may have changed.
+        """
+        epoch, step, facts = int(state["epoch"]), int(state["step"]), self._facts()
+        changed = sorted(name for name, value in facts.items() if state["plan"].get(name) != value)
+        if step and changed:
+            name = changed[0]
+            raise RefusedError(
+                f"cannot go on within epoch {epoch}: {name} was {state['plan'].get(name)!r} and is {facts[name]!r}; "
+                "set it back, or start from a checkpoint between two epochs"
+            )
+        return epoch, step
+
+    def _facts(self) -> dict[str, Any]:
+        options = {**asdict(self.plan_options), **asdict(self.read_options)}
+        return {**options, "world_size": self.place.world_size, "samples_sha256": self._samples_sha256}
+
+    def _requests_of(self, plan: EpochPlan, epoch: int, start_step: int) -> Iterator[Request]:
+        for step in range(start_step, plan.n_steps):
+            rows = plan.rows(step)
+            yield self._wanted(plan, epoch, step, np.arange(rows.start, rows.stop))
+
+    def _wanted(self, plan: EpochPlan, epoch: int, step: int, rows: Ints) -> Request:
+        order = plan.order
+        samples = self.data.records(order.samples[rows].ravel())
+        partners = self.data.samples["key"].take(order.drawn_as[rows].ravel()).to_pylist()
+        copies = order.copies[rows].ravel().tolist()
+        wanted = tuple(
+            Wanted(sample, self._ahead.local(sample.shard), f"{partner}#{copy}" if copy else partner)
+            for sample, partner, copy in zip(samples, partners, copies, strict=True)
+        )
+        return Request(self.plan_options.seed, epoch, step, wanted)
+
+    def _received(self, outcomes: Iterator[Batch | LpsError]) -> Batch:
+        try:
+            outcome = next(outcomes)
+        except RuntimeError as e:
+            if "DataLoader worker" not in str(e):
+                raise
+            raise UnreadableError(
+                "a process that decodes clips died, mostly for want of memory or of shared memory (/dev/shm): "
+                "use fewer workers, or fewer batches ahead"
+            ) from e
+        if isinstance(outcome, LpsError):
+            raise outcome
+        return outcome
+
+    def _substitute(self, plan: EpochPlan, epoch: int, empty: Batch) -> Batch:
+        """Return a batch of the first good row after an empty one, in the plan's order and round its end."""
+        first, stop = int(plan.bounds[0]), int(plan.bounds[-1])
+        after = int(plan.bounds[empty.step + 1])
+        for row in [*range(after, stop), *range(first, after)]:
+            batch = self._decoder.read(self._wanted(plan, epoch, empty.step, np.array([row])))
+            if len(batch):
+                return replace(batch, bad=empty.bad)
+        raise IntegrityError(f"no sample of epoch {epoch} can be used; the first: {empty.bad[0]}")
+
+    def _judge(self, n_bad: int, n_samples: int) -> None:
+        share = self.work_options.max_bad_share
+        if n_bad > share * n_samples:
+            raise IntegrityError(
+                f"{n_bad} of {n_samples} samples cannot be used, more than the {share:.2%} allowed; the first: "
+                f"{self.bad_samples[0]}"
+            )
+
+
+def verify_shards(data: ClipData, place: Place | None = None) -> int:
+    """Compare the local shards that hold samples with their SHA-256, each rank some of them. Returns how many.
+
+    Remote shards are always compared when they are fetched. Raises IntegrityError naming the shard, UnreadableError.
+    """
+    where = place or Place()
+    used = np.unique(data.column("shard"))
+    mine = [data.shards[number] for number in used[where.rank :: where.world_size]]
+    known = [shard for shard in mine if shard.is_local and shard.sha256]
+    for shard in known:
+        verify_local(shard)
+    return len(known)
+
+
+@dataclass(slots=True)
+class _Requests:
+    """What the loader is to ask of its workers; another source for each epoch, while the workers stay."""
+
+    source: Iterator[Request] = iter(())
+
+    def __iter__(self) -> Iterator[Request]:
+        return self.source
+
+
+def _usable(data: ClipData, read: ReadOptions) -> ClipData:
+    chosen = with_labels(data) if read.labelled else data
+    if read.train:
+        chosen = long_enough(chosen, read.n_frames)
+    if not len(chosen):
+        left = chosen.left_out
+        raise RefusedError(
+            f"nothing to read: of {len(data)} samples, {left.n_unlabelled} have no label and {left.n_short} fewer than "
+            f"{read.n_frames} frames"
+        )
+    return replace(chosen, samples=chosen.samples.combine_chunks())  # picking rows from many chunks is slow
+
+
+def _image_px(data: ClipData, read: ReadOptions) -> int:
+    sides = sorted(set(data.column("side_px").tolist()))
+    if read.image_px is None and len(sides) > 1:
+        raise RefusedError(
+            f"clips of {' and '.join(map(str, sides))} px cannot be read together; choose one image size"
+        )
+    return read.image_px or sides[0]
+
+
+def _loader(decoder: ClipDecoder, requests: _Requests, work: WorkOptions) -> "DataLoader[Batch | LpsError]":
+    """Return torch's loader, as transport: it hands a request to a worker, and what comes back on in order."""
+    pin = work.pin_memory and torch.cuda.is_available()
+    own_numbers = torch.Generator()  # without it, every epoch would take one from the generator of the training
+    if not work.n_workers:
+        return DataLoader(decoder, None, sampler=requests, collate_fn=_same, pin_memory=pin, generator=own_numbers)
+    context = get_context("forkserver")  # a fork would copy locks held by other threads, of CUDA and of downloads
+    context.set_forkserver_preload(["lps.model.data.clip_decoder"])
+    return DataLoader(
+        decoder,
+        None,
+        sampler=requests,
+        num_workers=work.n_workers,
+        collate_fn=_same,
+        pin_memory=pin,
+        generator=own_numbers,
+        multiprocessing_context=context,
+        prefetch_factor=work.batches_ahead,
+        persistent_workers=True,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(_number: int) -> None:
+    cv2.setNumThreads(1)  # there are as many processes as cores
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged image is told by its sample
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -1,0 +1,182 @@
+"""Feature maps on disk: where the encoder is frozen, each clip goes through it once, and an epoch takes seconds.
+
+`maps.f16` holds the maps of all samples, one after another, (clips, N, C, h, w) in float16 and in this machine's byte
+order; `maps.json`, written last, says whose they are. Half precision has a step of 1/1000 of a value, and the maps
+reach some tens.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
+from lps.manifests.errors import LpsError, RefusedError, UnreadableError
+from lps.model.data.clip_reader import ClipReader
+from lps.model.data.epoch_plan import EpochPlan, Place, PlanOptions, balanced_order, natural_order, plan_epoch
+from lps.model.data.sample import BadSample
+
+JSON, ARRAY = "maps.json", "maps.f16"
+
+Encode = Callable[[Tensor], Tensor]
+"""Frames (B, N T, H, W, 3) uint8 on the CPU -> feature maps (B, N, C, h, w)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapBatch:
+    """As `clips.Batch`, with feature maps for frames."""
+
+    step: int
+    frames: Tensor
+    """float16 (B, N, C, h, w)."""
+    labels: Tensor
+    keys: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """The maps of a split."""
+
+    array: NDArray[np.float16]
+    labels: NDArray[np.int64]
+    keys: tuple[str, ...]
+    identity: str
+    bad: tuple[BadSample, ...] = ()
+    """Samples that have none, and why."""
+
+
+def maps_of(
+    open_reader: Callable[[], ClipReader], encode: Encode, owner: Mapping[str, Any], folder: Path
+) -> tuple[Maps, bool]:
+    """Return the maps of all samples that the reader reads, and whether they had to be made.
+
+    `owner` names all that the maps depend on: samples, encoder, frames, sizes; maps of another owner lie elsewhere.
+    Raises UnreadableError where there is no room, and as the reader does.
+    """
+    identity = sha256_hex(canonical_json(owner))
+    place = folder / identity[:16]
+    found = _load(place, identity)
+    if found is not None:
+        return found, False
+    try:
+        _fill(open_reader, encode, place, {"identity": identity, "owner": owner})
+    except OSError as e:
+        raise UnreadableError(
+            f"cannot write feature maps to {place}: {e.strerror or e}; make room and run the same command again"
+        ) from e
+    made = _load(place, identity)
+    if made is None:
+        raise UnreadableError(f"feature maps that were just written to {place} are not there; look at the disk")
+    return made, True
+
+
+def _load(place: Path, identity: str) -> Maps | None:
+    """Return what is there, None for nothing whole."""
+    try:
+        facts = json.loads((place / JSON).read_bytes())
+        shape = tuple(facts["shape"])
+        if facts["identity"] != identity or (place / ARRAY).stat().st_size != 2 * int(np.prod(shape)):
+            return None
+        array: NDArray[np.float16] = np.memmap(place / ARRAY, np.float16, "r", shape=shape)
+        bad = tuple(BadSample(**each) for each in facts["bad"])
+        return Maps(array, np.array(facts["labels"], np.int64), tuple(facts["keys"]), identity, bad)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _fill(open_reader: Callable[[], ClipReader], encode: Encode, place: Path, facts: Mapping[str, Any]) -> None:
+    """Write the maps, then the record. By plain writes: a full disk kills a process that writes to a mapped file."""
+    place.mkdir(parents=True, exist_ok=True)
+    keys: list[str] = []
+    labels: list[int] = []
+    shape: tuple[int, ...] = ()
+    temporary = place / f".{ARRAY}-{os.getpid()}"
+    try:
+        with open_reader() as reader, temporary.open("wb") as file:
+            for batch in reader.epoch(0):
+                z = encode(batch.frames).half().cpu().contiguous().numpy()
+                if not np.isfinite(z).all():
+                    raise LpsError(
+                        f"feature maps of {', '.join(batch.keys)} are not finite in half precision; look at the "
+                        "checkpoint of --init, or set run.cache_maps = false"
+                    )
+                file.write(z.tobytes())
+                shape = z.shape[1:]
+                keys += batch.keys
+                labels += batch.labels.tolist()
+            file.flush()
+            os.fsync(file.fileno())
+            bad = [asdict(each) for each in reader.bad_samples]
+        if not keys:
+            raise LpsError("no sample could be read, so there is no feature map")
+        temporary.replace(place / ARRAY)
+    finally:
+        temporary.unlink(missing_ok=True)
+    record = place / f".{JSON}-{os.getpid()}"
+    record.write_bytes(pretty_json({**facts, "shape": [len(keys), *shape], "keys": keys, "labels": labels, "bad": bad}))
+    record.replace(place / JSON)
+
+
+class MapReader:
+    """Reads maps in the way that `ClipReader` reads clips: same plan, same state."""
+
+    def __init__(self, maps: Maps, options: PlanOptions, place: Place | None = None) -> None:
+        self.maps = maps
+        self.options = options
+        self.place = place or Place()
+        self.n_steps = self.plan(0).n_steps
+
+    @property
+    def bad_samples(self) -> list[BadSample]:
+        """Samples without maps."""
+        return list(self.maps.bad)
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Return this rank's plan of an epoch."""
+        one_shard = np.zeros(len(self.maps.keys), np.int64)
+        if self.options.sampling == "balanced":
+            order = balanced_order(one_shard, self.maps.labels, self.options, epoch)
+        else:
+            order = natural_order(one_shard, self.options, epoch)
+        return plan_epoch(order, self.options, self.place)
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[MapBatch]:
+        """Yield the batches of an epoch from a step on."""
+        plan = self.plan(epoch)
+        for step in range(start_step, plan.n_steps):
+            chosen = plan.samples(step)
+            maps = torch.from_numpy(np.stack([self.maps.array[k] for k in chosen]))
+            labels = torch.from_numpy(self.maps.labels[chosen])
+            yield MapBatch(step, maps, labels, tuple(self.maps.keys[k] for k in chosen))
+
+    def state(self, epoch: int, step: int) -> dict[str, Any]:
+        """As `ClipReader.state`."""
+        return {"epoch": epoch, "step": step, "plan": self._facts()}
+
+    def resume(self, state: Mapping[str, Any]) -> tuple[int, int]:
+        """As `ClipReader.resume`. Raises RefusedError."""
+        facts = self._facts()
+        changed = sorted(name for name, value in facts.items() if state["plan"].get(name) != value)
+        if state["step"] and changed:
+            name = changed[0]
+            raise RefusedError(
+                f"cannot go on within epoch {state['epoch']}: {name} was {state['plan'].get(name)!r} and is "
+                f"{facts[name]!r}; set it back"
+            )
+        return int(state["epoch"]), int(state["step"])
+
+    def _facts(self) -> dict[str, Any]:
+        return {**asdict(self.options), "world_size": self.place.world_size, "maps": self.maps.identity}
+
+    def close(self) -> None:
+        """Nothing to do; as ClipReader."""

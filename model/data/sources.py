@@ -1,0 +1,96 @@
+"""Which samples a run reads: a split of a data set, a fold of it, or plain shards."""
+
+import hashlib
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lps.manifests.columns import read_columns, split_path
+from lps.manifests.index import read_json
+from lps.manifests.storage import open_store
+from lps.model.data.clip_data import ClipData, open_data
+from lps.model.data.shard_cache import user_cache
+from lps.model.data.shard_index import open_shards
+
+PLAN_JSON = "plan/plan.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Which samples to train on and to validate with."""
+
+    data: str | None = None
+    """Folder or URL of a data set."""
+    split: str = "train"
+    val_split: str | None = "val"
+    """None trains without validation."""
+    split_set: str | None = None
+    """Default: the one that the shards were made for."""
+    shards: str | None = None
+    """Instead of `data`: a pattern of shards, without manifests."""
+    val_shards: str | None = None
+    allow_leaky: bool = False
+    fold: tuple[int, int] | None = None
+    """(k, n) for cross-validation: of the n parts into which the groups of `split` fall, part k is held out from
+    training and validated with. Nobody is in two groups."""
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.shards is None):
+            raise ValueError("name either a data set (--data) or shards (--shards)")
+
+    def record(self) -> dict[str, Any]:
+        """Return what decides which samples are read."""
+        return asdict(self)
+
+
+def open_split(sources: Sources, split: str, *, held_out: bool = False) -> ClipData:
+    """Return the samples of a split, or of its part that is `held_out`. Raises as `open_data` and `open_shards` do."""
+    if sources.data is not None:
+        data = open_data(sources.data, split, split_set=sources.split_set, allow_leaky=sources.allow_leaky)
+        if sources.fold is None:
+            return data
+        k, n = sources.fold
+        return data.select((groups_of(sources, data) % n == k) == held_out, data.left_out)
+    assert sources.shards is not None  # Sources has one or the other
+    return open_shards(sources.shards, user_cache())
+
+
+def groups_of(sources: Sources, data: ClipData) -> NDArray[np.int64]:
+    """Return the number of every sample's group: samples that share people or recordings have one number.
+
+    Groups are those of the split set, numbered in order of their size and id, so that parts `number % n` are even.
+    """
+    assert sources.data is not None  # plain shards know no groups
+    rows = read_columns(
+        open_store(sources.data), "splits", ("video_id", "group_id"), path=split_path(data.identity.split_set)
+    )
+    place = pc.index_in(data.samples["video_id"], value_set=rows["video_id"].combine_chunks())
+    group = rows["group_id"].take(place).to_pylist()
+    counts = Counter(group)
+    number = {g: k for k, g in enumerate(sorted(counts, key=lambda g: (-counts[g], g)))}
+    return np.array([number[g] for g in group], np.int64)
+
+
+def data_identity(sources: Sources, data: ClipData) -> dict[str, Any]:
+    """Return what checkpoints and results say about the data, with how its clips were prepared where that is known."""
+    identity = data.identity.as_json()
+    if sources.data is None:
+        return {**identity, "shards": sources.shards}
+    store = open_store(sources.data)
+    prep = read_json(store, PLAN_JSON).get("params") if store.exists(PLAN_JSON) else None
+    return {**identity, "prep": prep}
+
+
+def samples_sha256(data: ClipData) -> str:
+    """Return the SHA-256, in hex, of what is read: the samples, their places, and the shards as far as known."""
+    digest = hashlib.sha256(data.digest().encode())
+    for name in ("offset", "n_bytes"):
+        digest.update(data.column(name).astype("<i8").tobytes())
+    for number in np.unique(data.column("shard")):
+        shard = data.shards[number]
+        digest.update(f"{shard.sha256}\t{shard.mark}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,309 @@
+"""Judge a detector on one or more data sets, resumably:
+
+OUT/scores.parquet   one row per clip
+OUT/metrics.json     figures with intervals, and what they are of; written last
+OUT/parts/           scores of the data sets that are done, while others are not
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
+from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.storage import Store, open_store
+from lps.model.data.clip_data import ClipData, spread_clips
+from lps.model.data.clip_decoder import ReadOptions
+from lps.model.data.clip_reader import ClipReader, WorkOptions
+from lps.model.data.epoch_plan import evaluation_plan
+from lps.model.data.sources import Sources, data_identity, open_split
+from lps.model.evaluation.loading import LoadedDetector
+from lps.model.evaluation.metrics import Bootstrap, measure
+from lps.model.evaluation.predict import DeviceName, PredictOptions, choose_device, predict
+from lps.model.evaluation.scores import SCORES_VERSION, THRESHOLD, Cases, Scores, joined, read_scores, scores_bytes
+from lps.model.training.checkpoint import code_version
+
+METRICS_ID = "lps.metrics"
+METRICS_VERSION = "1.0"
+METRICS_JSON, SCORES_PARQUET, PARTS = "metrics.json", "scores.parquet", "parts"
+MATRIX = ("auc", "recall", "precision")
+"""Figures of the cross-data-set matrix (the paper's Table 2)."""
+MAX_NAMED = 100
+"""Bad samples that are named; all are counted."""
+UNNAMED = "unnamed"
+PREP_FIELDS = ("localizer", "align", "template_scale", "out_px", "codec", "jpeg_quality", "clip_frames")
+"""Parameters of the preparation that change what a detector sees."""
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+"""`on_event(kind, facts)`: `data` (a data set begins), `clips` (some are done), `note`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOptions:
+    """What is judged, and how the work is done."""
+
+    n_clips: int | None = 3
+    """Clips per video, spread evenly over it: 3 are the paper's 180 frames; None takes all."""
+    bf16: bool = False
+    bootstrap: Bootstrap = field(default_factory=Bootstrap)
+    batch_size: int = 16
+    n_workers: int = 2
+    device: DeviceName = "auto"
+    max_bad_share: float = 0.01
+
+    def record(self) -> dict[str, Any]:
+        """Return what decides the result."""
+        return {
+            "clips": "all" if self.n_clips is None else self.n_clips,
+            "precision": "bf16" if self.bf16 else "fp32",
+            "threshold": THRESHOLD,
+            "bootstrap": asdict(self.bootstrap),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One data set to be judged."""
+
+    number: int
+    data: ClipData
+    facts: dict[str, Any]
+    """Its identity, as it is recorded."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return str(self.facts["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One data set judged."""
+
+    scores: Scores
+    bad: tuple[str, ...]
+    """A line on every sample that could not be used."""
+
+
+def evaluate(
+    loaded: LoadedDetector, sources: Sequence[Sources], out: Path, options: EvaluateOptions, on_event: OnEvent
+) -> dict[str, Any]:
+    """Judge the detector on every source, write the files and return the content of metrics.json.
+
+    Started again after an interruption it goes on with the first data set that is not done. Raises RefusedError where
+    `out` holds another evaluation, and as the readers and `predict` do.
+    """
+    entries = [_entry(number, source, loaded, options) for number, source in enumerate(sources)]
+    request = {
+        "checkpoint": loaded.sha256,
+        "data": [{"name": entry.name, "sha256": sha256_hex(canonical_json(entry.facts))} for entry in entries],
+        **options.record(),
+    }
+    store = open_store(str(out))
+    done = _finished(store, request)
+    if done is not None:
+        on_event("note", {"text": f"{out} holds this evaluation already; delete it to judge again"})
+        return done
+    parts = [_scored(loaded, entry, store, options, on_event) for entry in entries]
+    record = _record(loaded, request, entries, parts)
+    store.publish(SCORES_PARQUET, scores_bytes(joined([part.scores for part in parts]).in_order(), _marks(loaded)))
+    store.publish(METRICS_JSON, pretty_json(record))
+    for entry in entries:
+        store.delete(_part_path(loaded, entry, options))
+    if store.is_local:
+        with suppress(OSError):  # parts of other evaluations may lie there
+            store.local_path(PARTS).rmdir()
+    return record
+
+
+# ---- what is judged ------------------------------------------------------------------------------------------------
+
+
+def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: EvaluateOptions) -> _Entry:
+    data = open_split(sources, sources.split)
+    if options.n_clips is not None:
+        data = spread_clips(data, options.n_clips)
+    identity = data_identity(sources, data)
+    prep = identity.pop("prep", None)
+    name = "+".join(identity["datasets"]) or f"data {number}"
+    facts = {
+        **identity,
+        "name": f"{name}/{identity['split']}" if identity["split"] else name,
+        "n_shards": len(data.shards),
+        "samples_sha256": data.digest(),
+        "prep_sha256": sha256_hex(canonical_json(prep)) if prep else None,
+        "notes": _notes(identity, prep, loaded),
+    }
+    for key in ("index_sha256", "split", "split_set"):
+        facts[key] = facts[key] or None
+    if sources.shards:
+        facts["shards"] = [shard.shown for shard in (data.shards[0], data.shards[-1])]  # without what may be secret
+    return _Entry(number, data, facts)
+
+
+def _notes(identity: dict[str, Any], prep: dict[str, Any] | None, loaded: LoadedDetector) -> list[str]:
+    """Say what makes the figures weaker than they look."""
+    notes, learnt = [], loaded.data
+    if identity["leaky"]:
+        notes.append("the split set is stamped leaky: one person is on both sides of it")
+    if identity["index_sha256"] and identity["index_sha256"] == learnt.get("index_sha256"):
+        if identity["split_set"] != learnt.get("split_set"):
+            notes.append("another split set than the detector learnt on: it may have learnt from these videos")
+        elif identity["split"] == learnt.get("split"):
+            notes.append("the detector learnt from these videos")
+        elif identity["split"] == loaded.config.get("data", {}).get("val_split"):
+            notes.append("the checkpoint was chosen by its figures on this split")
+    theirs = learnt.get("prep")
+    if prep and theirs:
+        changed = [name for name in PREP_FIELDS if prep.get(name) != theirs.get(name)]
+        notes += [f"{name} was {theirs.get(name)!r} in training and is {prep.get(name)!r} here" for name in changed]
+    return notes
+
+
+def _finished(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the finished result of the same request. Raises RefusedError for one of another."""
+    if not store.exists(METRICS_JSON):
+        return None
+    try:
+        record: dict[str, Any] = json.loads(store.read(METRICS_JSON))
+        found = dict(record["request"])
+    except (ValueError, KeyError, TypeError) as e:
+        raise UnreadableError(f"{store.join(METRICS_JSON)} is not a result of lps-train; use another folder") from e
+    wanted = json.loads(canonical_json(request))
+    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    if differing:
+        name = differing[0]
+        raise RefusedError(
+            f"{store.url} holds another evaluation: {name} was {_short(found.get(name))} and is "
+            f"{_short(wanted[name])}; use another folder"
+        )
+    return record if store.exists(SCORES_PARQUET) else None
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 90 else text[:87] + "..."
+
+
+# ---- scores --------------------------------------------------------------------------------------------------------
+
+
+def _part_path(loaded: LoadedDetector, entry: _Entry, options: EvaluateOptions) -> str:
+    decided = {**options.record(), "bootstrap": None, "checkpoint": loaded.sha256, "version": SCORES_VERSION}
+    return f"{PARTS}/{sha256_hex(canonical_json({**entry.facts, **decided}))[:32]}.parquet"
+
+
+def _marks(loaded: LoadedDetector) -> dict[str, str]:
+    code = code_version()
+    return {
+        "lps.checkpoint_sha256": loaded.sha256,
+        "lps.code_version": str(code["lps-prep"]),
+        "lps.code_commit": str(code.get("commit", "")),
+    }
+
+
+def _scored(loaded: LoadedDetector, entry: _Entry, store: Store, options: EvaluateOptions, on_event: OnEvent) -> _Part:
+    """Judge a data set, or take the part of it that was kept."""
+    path = _part_path(loaded, entry, options)
+    for note in entry.facts["notes"]:
+        on_event("note", {"text": f"{entry.name}: {note}"})
+    if store.exists(path):
+        scores, marks = read_scores(store.read(path), store.join(path))
+        on_event("note", {"text": f"{entry.name}: {len(scores)} clips were judged before"})
+        return _Part(scores.numbered(entry.number), tuple(json.loads(marks["lps.bad_samples"])))
+    on_event("data", {"name": entry.name, "n_clips": len(entry.data)})
+    part = score_data(loaded, entry.data, options, lambda n: on_event("clips", {"n": n}))
+    scores = part.scores.numbered(entry.number).in_order()
+    store.publish(path, scores_bytes(scores, {**_marks(loaded), "lps.bad_samples": json.dumps(part.bad)}))
+    return _Part(scores, part.bad)
+
+
+def score_data(
+    loaded: LoadedDetector,
+    data: ClipData,
+    options: EvaluateOptions,
+    on_batch: Callable[[int], None] = lambda n_clips: None,
+) -> _Part:
+    """Judge all samples of `data`, unlabelled ones too. Raises as the reader and `predict` do."""
+    device = choose_device(options.device)
+    read = ReadOptions(n_frames=loaded.n_frames, train=False, image_px=loaded.image_px, labelled=False)
+    work = WorkOptions(
+        n_workers=options.n_workers, pin_memory=device.type == "cuda", max_bad_share=options.max_bad_share
+    )
+    how = PredictOptions(device=device, bf16=options.bf16, svm=loaded.svm)
+    with ClipReader(data, read, evaluation_plan(options.batch_size), work) as reader:
+        scores = predict(loaded.network.to(device), reader.epoch(0), how, on_batch)
+        bad = tuple(str(sample) for sample in reader.bad_samples)
+    return _Part(scores.described(data.samples), bad)
+
+
+# ---- figures -------------------------------------------------------------------------------------------------------
+
+
+def _record(
+    loaded: LoadedDetector, request: dict[str, Any], entries: Sequence[_Entry], parts: Sequence[_Part]
+) -> dict[str, Any]:
+    bootstrap = Bootstrap(**request["bootstrap"])
+    results = [figures(part.scores.cases(), bootstrap) for part in parts]
+    return {
+        "schema": METRICS_ID,
+        "schema_version": METRICS_VERSION,
+        "request": request,
+        "seed": bootstrap.seed,
+        "code": code_version(),
+        "checkpoint": {
+            "sha256": loaded.sha256,
+            "stage": loaded.stage,
+            "seed": loaded.config.get("seed"),
+            "image_px": loaded.image_px,
+            "n_frames": loaded.n_frames,
+            "learnt_from": {name: value for name, value in loaded.data.items() if name not in ("prep", "shards")},
+        },
+        "data": [_data_record(entry, part, found) for entry, part, found in zip(entries, parts, results, strict=True)],
+        "matrix": {
+            "rows": [f"{loaded.stage} {loaded.sha256[:12]}"],
+            "columns": [entry.name for entry in entries],
+            **{name: [[found["all"]["video"][name]["value"] for found in results]] for name in MATRIX},
+        },
+    }
+
+
+def _data_record(entry: _Entry, part: _Part, found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **entry.facts,
+        "n_clips": len(part.scores),
+        "n_unlabelled_clips": int((part.scores.labels < 0).sum()),
+        "n_clips_left_out": entry.data.left_out.n_other_clips,
+        "n_bad_samples": len(part.bad),
+        "bad_samples": list(part.bad[:MAX_NAMED]),
+        "results": found,
+    }
+
+
+def figures(cases: Cases, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Return the figures by video and by clip: of all, of each method against all reals, and of each data set in it."""
+    fakes = cases.labels == 1
+    methods = np.array([name or UNNAMED for name in cases.method], object)
+    datasets = np.array([name or UNNAMED for name in cases.dataset], object)
+    groups: dict[str, dict[str, NDArray[np.bool_]]] = {
+        "methods": {name: ~fakes | (methods == name) for name in sorted(set(methods[fakes].tolist()))},
+        "datasets": {name: datasets == name for name in sorted(set(datasets.tolist()))},
+    }
+    everything = _levels(cases, bootstrap)
+    found = {
+        kind: {
+            name: everything if mask.all() else _levels(cases.select(mask), bootstrap) for name, mask in masks.items()
+        }
+        for kind, masks in groups.items()
+    }
+    return {"all": everything, **found}
+
+
+def _levels(clips: Cases, bootstrap: Bootstrap) -> dict[str, Any]:
+    return {"video": measure(clips.by_video(), bootstrap).record(), "clip": measure(clips, bootstrap).record()}

@@ -1,0 +1,63 @@
+"""Load the detector of a checkpoint, ready to score."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lps.manifests.errors import IntegrityError, RefusedError
+
+if TYPE_CHECKING:
+    from lps.model.networks.detector import Detector
+    from lps.model.networks.svm import Svm
+from lps.model.training.checkpoint import file_sha256, first_line, preset_of, read_checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedDetector:
+    """A detector ready to judge, and where it comes from."""
+
+    network: "Detector"
+    """In evaluation mode, on the CPU."""
+    image_px: int
+    n_frames: int
+    """Frames of a clip that it sees."""
+    sha256: str
+    """Of the checkpoint file, in hex."""
+    stage: str
+    config: dict[str, Any]
+    data: dict[str, Any]
+    """Identity of the data that it learnt from; `prep` has the parameters of preparation where they are known."""
+    svm: "Svm | None" = None
+    """LPS_c: judges the contexts in place of the network's own head."""
+
+
+def load_detector(path: Path) -> LoadedDetector:
+    """Load the detector of a checkpoint of `classify` or `distill`.
+
+    Raises RefusedError for another stage, and as `read_checkpoint` does.
+    """
+    from lps.model.networks.detector import Detector
+    from lps.model.networks.svm import svm_from_state
+
+    found = read_checkpoint(path)
+    if found.stage not in ("classify", "distill"):
+        raise RefusedError(
+            f"{path} is of stage '{found.stage}', which has no detector; give one of classify or distill"
+        )
+    preset = preset_of(found, path)
+    try:
+        network = Detector(preset.net, preset.head)
+        network.load_state_dict(found.network)
+        svm = svm_from_state(found.extra) if found.extra else None
+    except (RuntimeError, ValueError, KeyError) as e:
+        raise IntegrityError(f"{path} does not hold the network that it says: {first_line(e)}") from e
+    return LoadedDetector(
+        network=network.eval(),
+        image_px=preset.image_px,
+        n_frames=preset.n_frames,
+        sha256=file_sha256(path),
+        stage=found.stage,
+        config=found.config,
+        data=found.data,
+        svm=svm,
+    )

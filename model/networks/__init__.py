@@ -1,0 +1,1 @@
+"""The networks and losses of Latent Pattern Sensing."""

@@ -1,0 +1,113 @@
+"""Encoder and aggregator together: what pretraining learns and the detector starts from."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from lps.model.networks.convgru import ConvGRU, scan, to_rows
+from lps.model.networks.i3d import I3D
+from lps.model.networks.resnet2d3d import Act, PixelEncoder, ResNet2d3d
+
+if TYPE_CHECKING:
+    pass
+
+NO_ENCODER_HIDDEN = 256
+"""Width of the aggregator where there is no encoder to take it from: that of the full network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetParams:
+    """Shape of encoder and aggregator."""
+
+    encoder: Literal["resnet18", "resnet34", "i3d", "none"] = "resnet18"
+    """`i3d` is LPS_e (Table 4), `none` the ablation of Figure 8."""
+    width: int = 64
+    """Channels of the first stage; the feature map has four times as many."""
+    proj_dim: int | None = 256
+    """A15, I3D only: channels after the projection. The paper says "same setting"; None keeps Mixed_5c's 1024."""
+    pixel_side: int = 56
+    """Without encoder only: side in px that frames are resized to."""
+    recompute: bool = False
+    """ResNets only: recompute the activations of the large stages in the backward pass."""
+    aggregator: Literal["gru", "none"] = "gru"
+    """`none` is the ablation of Figure 8: a context is the feature map itself."""
+    hidden: int | None = None
+    """Channels of a context; None takes those of the feature map, as the paper does (256)."""
+    bidirectional: bool = True
+    """A4. Algorithm 1 shows the forward direction only; the classifier's 512 inputs need both."""
+    gru_dropout: float = 0.1
+    """Of the state, carried on. Not in the paper; MemDPC's."""
+    n_blocks: int = 12
+    """A2: `end` in the paper's sums is this number of blocks, not a number of frames."""
+    block_frames: int = 5
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.n_blocks, self.block_frames) < 1:
+            raise ValueError(f"sizes must be above zero: {self.width = }, {self.n_blocks = }, {self.block_frames = }")
+        if (self.hidden is not None and self.hidden < 1) or (self.proj_dim is not None and self.proj_dim < 1):
+            raise ValueError(f"channels must be above zero: {self.hidden = }, {self.proj_dim = }")
+        if self.pixel_side < PixelEncoder.PATCH or self.pixel_side % PixelEncoder.PATCH:
+            raise ValueError(f"{self.pixel_side = } is not a multiple of {PixelEncoder.PATCH}")
+        if not 0 <= self.gru_dropout < 1:
+            raise ValueError(f"{self.gru_dropout = } is not in [0, 1)")
+
+
+def build_encoder(params: NetParams) -> ResNet2d3d | I3D | PixelEncoder:
+    """Return the encoder, initialised."""
+    if params.encoder == "none":
+        return PixelEncoder(params.block_frames, params.pixel_side)
+    if params.encoder == "i3d":
+        return I3D(params.proj_dim)
+    return ResNet2d3d(int(params.encoder.removeprefix("resnet")), params.width, recompute=params.recompute)
+
+
+class ContextNet(nn.Module):
+    """Encoder and aggregators under their reference names: `backbone`, `agg_f` and `agg_b`."""
+
+    def __init__(self, params: NetParams, gain: float) -> None:
+        super().__init__()
+        self.params = params
+        self.backbone = build_encoder(params)
+        self.n_feature = self.backbone.out_channels
+        self.n_context = self.n_feature
+        if params.aggregator == "gru":
+            default = NO_ENCODER_HIDDEN if params.encoder == "none" else self.n_feature
+            self.n_context = params.hidden or default
+            self.agg_f = ConvGRU(self.n_feature, self.n_context, params.gru_dropout, gain)
+            if params.bidirectional:
+                self.agg_b = ConvGRU(self.n_feature, self.n_context, params.gru_dropout, gain)
+
+    @property
+    def n_directions(self) -> int:
+        """Forwards, and backwards where the network has it."""
+        return 2 if self.params.bidirectional else 1
+
+    @property
+    def grus(self) -> list[ConvGRU]:
+        """The aggregators, forwards first."""
+        return [self.agg_f, self.agg_b] if self.params.bidirectional else [self.agg_f]
+
+    def encode(self, clips: Tensor, act: Act = "pool_relu") -> Tensor:
+        """(B, N, 3, T, H, W) normalised frames -> z (B, N, C, h, w), float32 or wider whatever autocast says."""
+        b, n = clips.shape[:2]
+        z: Tensor = self.backbone(clips.flatten(0, 1), act)
+        return (z if z.dtype == torch.float64 else z.float()).reshape(b, n, *z.shape[1:])
+
+    def directed(self, z: Tensor) -> Tensor:
+        """(B, N, C, h, w) -> (D, N, B h w, C): z as rows, and for the second direction in reversed order."""
+        rows = to_rows(z)
+        return torch.stack([rows, rows.flip(0)]) if self.params.bidirectional else rows[None]
+
+    def contexts(self, z_rows: Tensor, h0: Tensor | None = None) -> Tensor:
+        """Aggregate (D, N, R, C) into the contexts after each block, (D, N, R, hidden); float32 under autocast."""
+        x = F.relu(z_rows)
+        if self.params.aggregator == "none":
+            return x
+        with torch.autocast(x.device.type, enabled=False):
+            return scan(self.grus, x, h0)
+
+
+State = dict[str, Tensor]

@@ -1,0 +1,94 @@
+"""Table 5: detectors of one encoder, measured on the feature maps that they learnt from, so that none is encoded again.
+
+Both losses are given, because the paper prints one without saying which: that of Eq. 6, which is not comparable between
+lambdas, and the cross entropy in it, which is.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from lps.model.data.epoch_plan import Place
+from lps.model.evaluation.metrics import Bootstrap, Metric, measure
+from lps.model.evaluation.scores import Cases, Floats
+from lps.model.networks.losses import DistillParams, soft_terms
+from lps.model.training.build import build_stage
+from lps.model.training.checkpoint import read_checkpoint
+from lps.model.training.feed import open_feed
+from lps.model.training.processes import device_of
+from lps.model.training.stages import DistillStage
+from lps.model.training.train import Job
+
+Ints = NDArray[np.int64]
+
+
+@torch.inference_mode()
+def measure_distilled(job: Job, checkpoint: Path, split: str) -> dict[str, Metric]:
+    """Return `loss`, `cross_entropy` and `auc` of a finished distillation on a split, with intervals over videos.
+
+    `job` is the one that made `checkpoint`. Clips are those of validation: `train.eval_clips` of each video. Raises as
+    `train` does.
+    """
+    device = device_of(job.preset)
+    stage = build_stage("distill", job.preset, job.init)
+    assert isinstance(stage, DistillStage)  # mypy
+    stage.network.load_state_dict(read_checkpoint(checkpoint).network)
+    stage = stage.to(device).eval()
+    sources = replace(job.sources, val_split=split)
+    students, teachers, labels, videos = [], [], [], []
+    with open_feed("distill", sources, job.preset, job.seed, Place(), job.out) as feed:
+        feed.open(stage, device)
+        for batch in feed.validation or ():
+            z = stage.maps(batch.frames.to(device))
+            students.append(stage.network.classify(z).cpu())
+            teachers.append(stage.teacher.classify(z).cpu())
+            labels.append(batch.labels)
+            videos += [feed.video_of[key] for key in batch.keys]
+    found = torch.cat(students), torch.cat(teachers), torch.cat(labels)
+    video = np.unique(np.array(videos), return_inverse=True)[1].astype(np.int64)
+    return _metrics(*found, video, job.preset.distill)
+
+
+def _metrics(student: Tensor, teacher: Tensor, labels: Tensor, video: Ints, params: DistillParams) -> dict[str, Metric]:
+    """(n, 2), (n, 2), (n,), (n,): logits, labels and the number of the video of every clip."""
+    nobody = np.full(len(video), None, object)
+    cases = Cases(
+        labels=labels.numpy(), p_fake=student.double().softmax(1)[:, 1].numpy(), video=video, method=nobody,
+        dataset=nobody,
+    )  # fmt: skip
+    hard = F.cross_entropy(student.float(), labels, reduction="none")
+    soft, selected = soft_terms(student, teacher, labels, params)
+    terms = torch.stack([hard, soft, selected, torch.ones(len(video))], 1).double().numpy()
+    sums: Floats = np.stack([np.bincount(video, weights=column).astype(np.float64) for column in terms.T], 1)
+    return {
+        "loss": over_videos(partial(_loss, params), sums),
+        "cross_entropy": over_videos(lambda total: total[..., 0] / total[..., 3], sums),
+        "auc": measure(cases.by_video()).metrics["auc"],
+    }
+
+
+def _loss(params: DistillParams, total: Floats) -> Floats:
+    """Eq. 6 from sums over clips (..., 4): cross entropy, divergence, clips that the teacher gets right, clips."""
+    hard, soft, selected, clips = np.moveaxis(total, -1, 0)
+    count = np.maximum(selected, 1) if params.normaliser == "selected" else clips
+    return np.asarray(params.weight * hard / clips + (1 - params.weight) * soft / count, np.float64)
+
+
+def over_videos(figure: Callable[[Floats], Floats], sums: Floats, bootstrap: Bootstrap | None = None) -> Metric:
+    """Return a figure with its interval from the sums of each video (videos, k); videos are drawn whole.
+
+    `figure` takes totals over videos (..., k) and returns a figure for each.
+    """
+    plan = bootstrap or Bootstrap()
+    rng, n = np.random.default_rng(plan.seed), len(sums)
+    drawn = [figure(np.bincount(rng.integers(0, n, n), minlength=n) @ sums) for _ in range(plan.n_draws)]
+    tail = (1 - plan.level) / 2
+    low, high = np.quantile(drawn, (tail, 1 - tail))
+    return Metric(value=float(figure(sums.sum(0))), low=float(low), high=float(high), n_draws=len(drawn))

@@ -1,0 +1,190 @@
+"""The bench that experiments share: trained networks by data set and variant, made once and then reused.
+
+OUT/runs/<data set>/<variant>/{encoder,pretrain,classify,random,svm,distill…}   one folder a run, as `lps-train` makes
+OUT/runs/<data set>/lps/maps                                                     feature maps that distillations share
+OUT/evals/<model>/<data set>-<split>                                             one folder an evaluation
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lps.manifests.canonical import canonical_json, sha256_hex
+from lps.manifests.errors import RefusedError
+from lps.model.data.sources import Sources, data_identity, open_split
+from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
+from lps.model.evaluation.loading import load_detector
+from lps.model.training.build import RANDOM
+from lps.model.training.presets import STAGES, Preset, StageName, preset_for
+from lps.model.training.run_folder import deciding
+from lps.model.training.train import Job, train
+
+SPLITS = ("train", "val", "test")
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "lps": {},
+    "i3d": {"net": {"encoder": "i3d"}},
+    "no-encoder": {"net": {"encoder": "none"}},
+    "no-aggregator": {"net": {"aggregator": "none"}},
+    "no-memory": {"pretrain": {"n_slots": 0}},
+}
+"""What a variant changes of the preset; the ablations are those of Figure 8."""
+
+SMOKE: dict[str, Any] = {
+    "image_px": 32,
+    "net": {"width": 4, "n_blocks": 4, "proj_dim": 16, "pixel_side": 16},
+    "pretrain": {"n_slots": 16},
+    "train": {"epochs": 1, "batch_size": 4},
+    "run": {"workers": 0, "threads": 1, "device": "cpu"},
+}
+"""Settings of `--smoke`: shows that an experiment runs, and nothing else."""
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """One prepared data set and the name that it goes by."""
+
+    name: str
+    location: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):  # it becomes the name of a folder
+            raise RefusedError(f"'{self.name}' cannot name a data set; use letters, digits, dots and dashes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """Where experiments work, and with what."""
+
+    out: Path
+    data: tuple[DataSet, ...]
+    preset: str = "paper"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    split_set: str | None = None
+    allow_leaky: bool = False
+    smoke: bool = False
+    on_event: OnEvent = lambda kind, facts: None
+
+    def configuration(self, stage: StageName, *changes: Mapping[str, Any]) -> Preset:
+        """Return the preset of a stage with the settings and then further changes."""
+        settings: dict[str, Any] = {}
+        for layer in (self.settings, SMOKE if self.smoke else {}, *changes):
+            settings = merged(settings, layer)
+        return preset_for(self.preset, stage, settings)
+
+    def sources(self, data: DataSet, split: str = "train") -> Sources:
+        """Return a split of a data set."""
+        return Sources(
+            data=data.location, split=split, split_set=self.split_set, allow_leaky=self.allow_leaky,
+            val_split="val" if split == "train" else None,
+        )  # fmt: skip
+
+    def config_sha256(self) -> str:
+        """Return the SHA-256, in hex, of all settings that decide results."""
+        stages = {stage: deciding({"preset": self.configuration(stage).record()}) for stage in STAGES}
+        return sha256_hex(canonical_json(stages))
+
+    def identity(self, data: DataSet) -> dict[str, Any]:
+        """Return what results say about a data set: its index, split set and stamp, preparation, and samples."""
+        opened = {split: open_split(self.sources(data, split), split) for split in SPLITS}
+        found = data_identity(self.sources(data), opened["train"])
+        facts = {
+            **{name: found[name] for name in ("index_sha256", "split_set", "leaky", "datasets")},
+            "prep_sha256": sha256_hex(canonical_json(found["prep"])) if found["prep"] else None,
+            "samples_sha256": {split: each.digest() for split, each in opened.items()},
+        }
+        return {**facts, "sha256": sha256_hex(canonical_json(facts))}
+
+    def job(self, data: DataSet, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> Job:
+        """Return the training of a stage in runs/<data set>/<name>."""
+        return Job(
+            stage=stage, out=self.out / "runs" / data.name / name, sources=self.sources(data),
+            preset=self.configuration(stage, *changes), init=init, seed=self.seed,
+        )  # fmt: skip
+
+    def trained(self, job: Job) -> Path:
+        """Train a stage, or find it trained; returns its best checkpoint."""
+        result = train(job, self._told(job))
+        return job.out / str(result["checkpoint"])
+
+    def _told(self, job: Job) -> OnEvent:
+        """Return a receiver of a run's events that first says which run it is; of finished ones it says nothing."""
+        named: list[str] = []
+
+        def on_event(kind: str, facts: dict[str, Any]) -> None:
+            if not named and not facts.get("already"):
+                named.append(job.out.relative_to(self.out).as_posix())
+                self.on_event("note", {"text": named[0]})
+            self.on_event(kind, facts)
+
+        return on_event
+
+    def run(self, data: DataSet, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> Path:
+        """Return the best checkpoint of a stage, trained if it is not there."""
+        return self.trained(self.job(data, name, stage, init, *changes))
+
+    def pretrained(self, data: DataSet, variant: str = "lps") -> Path:
+        """Return the pretraining checkpoint of a variant; I3D goes through stage 0 first."""
+        changes = VARIANTS[variant]
+        init = str(self.run(data, f"{variant}/encoder", "encoder", RANDOM, changes)) if variant == "i3d" else RANDOM
+        return self.run(data, f"{variant}/pretrain", "pretrain", init, changes)
+
+    def detector(self, data: DataSet, variant: str = "lps") -> Path:
+        """Return the detector of a variant, LPS by default."""
+        init = str(self.pretrained(data, variant))
+        return self.run(data, f"{variant}/classify", "classify", init, VARIANTS[variant])
+
+    def random_detector(self, data: DataSet) -> Path:
+        """Return LPS_ri: the same network, not pretrained."""
+        return self.run(data, "lps/random", "classify", RANDOM)
+
+    def distilled(self, data: DataSet) -> Path:
+        """Return LPS_ssd."""
+        return self.run(data, "lps/distill", "distill", str(self.detector(data)), self._shared_maps(data))
+
+    def sweep_job(self, data: DataSet, weight: float, temperature: float) -> Job:
+        """Return the distillation with another lambda and T. All of them share one cache of feature maps."""
+        change = {"distill": {"weight": weight, "temperature": temperature}}
+        name = f"lps/sweep/lambda-{weight:g}-T-{temperature:g}"
+        return self.job(data, name, "distill", str(self.detector(data)), self._shared_maps(data), change)
+
+    def _shared_maps(self, data: DataSet) -> dict[str, Any]:
+        chosen = self.configuration("distill").run.maps_folder
+        return {"run": {"maps_folder": chosen or str(self.out / "runs" / data.name / "lps" / "maps")}}
+
+    def svm(self, data: DataSet) -> Path:
+        """Return LPS_c: a support vector machine on the contexts of LPS."""
+        from lps.model.training.train_svm import train_svm
+
+        job = self.job(data, "lps/svm", "classify", str(self.detector(data)))
+        return job.out / str(train_svm(job)["checkpoint"])
+
+    def judged(self, checkpoint: Path, data: DataSet) -> dict[str, Any]:
+        """Evaluate on the test split of a data set, or find it done; returns what metrics.json says."""
+        run = checkpoint.parents[1].relative_to(self.out / "runs").as_posix().replace("/", "-")
+        how = self.configuration("classify").run
+        options = EvaluateOptions(
+            n_workers=how.workers, device=how.device, bf16=how.precision == "bf16", max_bad_share=how.max_bad_share
+        )
+        out = self.out / "evals" / run / f"{data.name}-test"
+
+        def on_event(kind: str, facts: dict[str, Any]) -> None:
+            if kind == "data":
+                kind, facts = "note", {"text": f"judging {run} on {data.name}: {facts['n_clips']} clips"}
+            self.on_event(kind, facts)
+
+        return evaluate(load_detector(checkpoint), [self.sources(data, "test")], out, options, on_event)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings with some replaced."""
+    result = dict(base)
+    for name, value in changes.items():
+        inner = result.get(name)
+        result[name] = merged(inner, value) if isinstance(value, Mapping) and isinstance(inner, Mapping) else value
+    return result

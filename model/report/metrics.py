@@ -1,0 +1,204 @@
+"""Figures of evaluations for the trainer's page: tables with intervals, ROC curves, distributions of scores."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from lps.manifests.pages.charts import Axis, histogram
+from lps.model.evaluation.metrics import LEVEL, TITLES, point_values
+from lps.model.evaluation.scores import Cases
+from lps.model.report.curves import colour, interval, roc_chart, roc_points
+from lps.model.report.errors import of_entry
+from lps.model.report.runs import Evaluation, Record, count, finite, mapping
+from lps.model.report.views import CellView, DataView, FigureRow, NameView
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One evaluation on one data set."""
+
+    evaluation: Evaluation
+    number: int
+    """Entry of the evaluation's data."""
+    title: str
+    leaky: bool
+    """A split set that is stamped leaky was judged or learnt from."""
+
+    @property
+    def entry(self) -> Record:
+        """The record of it."""
+        return self.evaluation.data[self.number]
+
+    @property
+    def video(self) -> Record:
+        """Its figures over all videos."""
+        return mapping(mapping(mapping(self.entry.get("results")).get("all")).get("video"))
+
+    @property
+    def n_videos(self) -> tuple[int, int]:
+        """Real and fake videos that were measured."""
+        return count(self.video.get("n_real")), count(self.video.get("n_fake"))
+
+    @property
+    def who(self) -> NameView:
+        """The evaluation's name."""
+        return NameView(name=self.evaluation.name, style=colour(self.evaluation.number))
+
+    def cases(self) -> Cases | None:
+        """Return its labelled scores by video; None without a table. Raises IntegrityError for contradicting labels."""
+        if self.evaluation.scores is None:
+            return None
+        return of_entry(self.evaluation.scores, self.number).cases().by_video()
+
+
+def judged(evaluations: Sequence[Evaluation], leaky_sha256: Collection[str]) -> list[Judged]:
+    """Return every evaluation on every data set; a name that one evaluation has twice gets a number.
+
+    `leaky_sha256` are digests of checkpoints that are known to rest on a leaky split set.
+    """
+    found = []
+    for evaluation in evaluations:
+        seen: dict[str, int] = {}
+        taught = evaluation.learnt_from.get("leaky") is True or str(evaluation.checkpoint.get("sha256")) in leaky_sha256
+        for number, entry in enumerate(evaluation.data):
+            name = str(entry.get("name") or f"data {number}")
+            seen[name] = seen.get(name, 0) + 1
+            title = name if seen[name] == 1 else f"{name} ({seen[name]})"
+            found.append(Judged(evaluation, number, title, taught or entry.get("leaky") is True))
+    return found
+
+
+def by_title(found: Sequence[Judged]) -> dict[str, list[Judged]]:
+    """Gather what was judged on data of the same name."""
+    groups: dict[str, list[Judged]] = {}
+    for each in found:
+        groups.setdefault(each.title, []).append(each)
+    return groups
+
+
+def unlike(found: Sequence[Judged]) -> list[str]:
+    """Say which data sets have the same name, but not the same samples: figures on them cannot be compared."""
+    lines = []
+    for title, group in by_title(found).items():
+        digests = {str(each.entry.get("samples_sha256")) for each in group}
+        if len(digests) > 1:
+            lines.append(f"not all evaluations on {title} judged the same clips; their figures are not comparable")
+    return lines
+
+
+def contradictions(found: Sequence[Judged]) -> Iterator[tuple[str, str]]:
+    """Yield the names of evaluations whose scores give another AUC than their record, and what is wrong."""
+    for each in found:
+        cases, said = each.cases(), auc_of(each)[0]
+        if cases is None or said is None:
+            continue
+        computed = point_values(cases.labels, cases.p_fake)["auc"]
+        if isinstance(computed, str) or abs(computed - said) > 1e-6:
+            again = computed if isinstance(computed, str) else f"{computed:.3f}"
+            yield (
+                each.evaluation.name,
+                (
+                    f"{each.title}: scores.parquet and metrics.json do not belong together: AUC {again} by the one, "
+                    f"{said:.3f} by the other"
+                ),
+            )
+
+
+def level_of(evaluations: Sequence[Evaluation]) -> str:
+    """Return the level of the intervals as a percentage."""
+    requests = (mapping(mapping(evaluation.record.get("request")).get("bootstrap")) for evaluation in evaluations)
+    levels = {level for request in requests if (level := finite(request.get("level"))) is not None}
+    return " / ".join(f"{level:.0%}" for level in sorted(levels or {LEVEL})).replace("%", " %")
+
+
+def data_views(found: Sequence[Judged]) -> tuple[DataView, ...]:
+    """Return figures and charts by data set."""
+    return tuple(_data_view(title, group) for title, group in by_title(found).items())
+
+
+def _data_view(title: str, group: Sequence[Judged]) -> DataView:
+    results = [(each, mapping(each.entry.get("results"))) for each in group]
+    videos = [_row(each, "all", mapping(mapping(found.get("all")).get("video"))) for each, found in results]
+    clips = [_row(each, "all", mapping(mapping(found.get("all")).get("clip"))) for each, found in results]
+    rocs, histograms = [], []
+    for each in group:
+        cases = each.cases()
+        if cases is None or not len(cases):
+            continue
+        points = roc_points(cases)
+        if points is not None:
+            rocs.append((each, points))
+        samples = {"real": cases.p_fake[cases.labels == 0], "fake": cases.p_fake[cases.labels == 1]}
+        said = f"p_fake of {each.evaluation.name}"
+        histograms.append((each.who, histogram(samples, Axis(low=0.0, high=1.0), said, "p_fake")))
+    said = "; ".join(f"{each.evaluation.name} AUC {auc_text(each)}" for each, _ in rocs)
+    return DataView(
+        title=title,
+        videos=tuple(videos),
+        groups=tuple(_groups(results)),
+        clips=tuple(clips),
+        reasons=tuple(dict.fromkeys(reason for each in group for reason in _reasons(each))),
+        roc=roc_chart(f"ROC over videos of {title}: {said}", [(e.evaluation.number, *p) for e, p in rocs])
+        if rocs
+        else "",
+        histograms=tuple(histograms),
+    )
+
+
+def _groups(results: Sequence[tuple[Judged, Record]]) -> Iterator[FigureRow]:
+    """Yield a row for each method and data set, where there are several."""
+    for kind, word in (("methods", "method"), ("datasets", "data set")):
+        names = list(dict.fromkeys(str(name) for _, found in results for name in mapping(found.get(kind))))
+        if len(names) < 2:
+            continue
+        for name in names:
+            for each, found in results:
+                figures = mapping(mapping(mapping(found.get(kind)).get(name)).get("video"))
+                if figures:
+                    yield _row(each, f"{word} {name}", figures)
+
+
+def _row(each: Judged, group: str, figures: Record) -> FigureRow:
+    return FigureRow(
+        who=each.who,
+        group=group,
+        n=f"{count(figures.get('n_real')):,} + {count(figures.get('n_fake')):,}",
+        cells=tuple(_cell(mapping(figures.get(name)), drawn=name == "auc") for name in TITLES),
+    )
+
+
+def _cell(metric: Record, *, drawn: bool) -> CellView:
+    value, low, high = (finite(metric.get(name)) for name in ("value", "low", "high"))
+    if value is None:
+        return CellView("–")
+    span = "" if low is None or high is None else f"{low:.3f}–{high:.3f}"
+    return CellView(f"{value:.3f}", span, interval(value, low, high) if drawn else "")
+
+
+def _reasons(each: Judged) -> Iterator[str]:
+    for name in TITLES:
+        metric: Mapping[str, Any] = mapping(each.video.get(name))
+        if finite(metric.get("value")) is None:
+            yield f"{each.evaluation.name}: {metric.get('reason') or 'not measured'}"
+
+
+def auc_of(each: Judged) -> tuple[float | None, float | None, float | None]:
+    """Return the AUC over videos and its interval."""
+    metric = mapping(each.video.get("auc"))
+    return finite(metric.get("value")), finite(metric.get("low")), finite(metric.get("high"))
+
+
+def auc_text(each: Judged) -> str:
+    """Spell the AUC over videos with its interval."""
+    value, low, high = auc_of(each)
+    if value is None:
+        return f"none: {mapping(each.video.get('auc')).get('reason') or 'not measured'}"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}–{high:.3f}]"
+
+
+def auc_bar(each: Judged) -> Markup | str:
+    """Draw the AUC over videos with its interval."""
+    value, low, high = auc_of(each)
+    return "" if value is None else interval(value, low, high)

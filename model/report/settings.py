@@ -1,0 +1,151 @@
+"""Settings and data of runs side by side for the trainer's page, and what differs between them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lps.manifests.pages import html as report_html
+from lps.manifests.pages.parts import Mark
+from lps.model.data.shards import Shard
+from lps.model.evaluation.evaluate import PREP_FIELDS
+from lps.model.report.curves import colour
+from lps.model.report.metrics import Judged
+from lps.model.report.runs import Record, TrainingRun, mapping
+from lps.model.report.views import NameView, SettingRow, StampView
+from lps.model.training.params import RESULT_FIELDS
+from lps.model.training.presets import PAPER
+
+LEAKY = Mark("LEAKY SPLIT", "✕", "bad")
+SAFE = Mark("not leaky", "✓", "good")
+UNSTAMPED = Mark("no stamp", "?", "open")
+PLACES = {"data.data": 2, "data.shards": 2, "data.val_shards": 2, "init": 3, "run.maps_folder": 2}
+"""Settings that are paths or URLs, and how many of their last parts the page shows: it may be given to others."""
+ABSENT = "–"
+MAX_CELL = 300
+"""Characters of a value that the page shows; ours are shorter."""
+
+
+def spelled(value: Any) -> str:
+    """Spell a JSON value for a table's cell, with an end."""
+    text = report_html.spelled(value)
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
+
+
+def stamp(leaky: Any) -> Mark:
+    """Return the mark of a split set's stamp."""
+    return UNSTAMPED if not isinstance(leaky, bool) else LEAKY if leaky else SAFE
+
+
+def name_view(run: TrainingRun) -> NameView:
+    """Return a run's name in its colour."""
+    return NameView(name=run.name, style=colour(run.number))
+
+
+# ---- settings --------------------------------------------------------------------------------------------------------
+
+
+def setting_rows(runs: Sequence[TrainingRun]) -> tuple[SettingRow, ...]:
+    """Return every setting with a cell for each run, the paper's recipe beside them."""
+    columns = [_settings(run.config) for run in runs]
+    cited = {name: spelled(value) for name, value in _flat(PAPER.record()).items()}
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    rows = []
+    for name in sorted(names, key=lambda name: ("." in name and not name.startswith("data."), "." in name)):
+        cells = tuple(column.get(name, ABSENT) for column in columns)
+        rows.append(SettingRow(name=name, cited=cited.get(name, ""), cells=cells, differs=len(set(cells)) > 1))
+    return tuple(rows)
+
+
+def telling(rows: Sequence[SettingRow]) -> tuple[SettingRow, ...]:
+    """Return the settings that differ between runs or from the paper's recipe, without those that decide no result."""
+    return tuple(
+        row
+        for row in rows
+        if (row.differs or (row.cited and set(row.cells) != {row.cited}))
+        and not (row.name.startswith("run.") and row.name.removeprefix("run.") not in RESULT_FIELDS)
+    )
+
+
+def _settings(config: Record) -> dict[str, str]:
+    """Flatten a configuration into names as in a settings file, and values as words."""
+    whole = {**{name: value for name, value in config.items() if name != "preset"}, **mapping(config.get("preset"))}
+    return {
+        name: shown_place(value, PLACES[name]) if name in PLACES and isinstance(value, str) else spelled(value)
+        for name, value in _flat(whole).items()
+    }
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": found for inner, found in value.items()}
+        else:
+            flat[str(name)] = value
+    return flat
+
+
+def shown_place(location: str, n_parts: int) -> str:
+    """Return the end of a path or URL, without what may be secret."""
+    try:
+        plain = Shard(uri=location).shown
+    except ValueError:
+        return "a malformed URL"
+    parts = [part for part in plain.split("/") if part]
+    return "/".join(parts) if len(parts) <= n_parts and "://" not in plain else f"…/{'/'.join(parts[-n_parts:])}"
+
+
+# ---- data ------------------------------------------------------------------------------------------------------------
+
+
+def identities(
+    runs: Sequence[TrainingRun], found: Sequence[Judged]
+) -> tuple[tuple[StampView, ...], tuple[SettingRow, ...]]:
+    """Return the stamps of all data, and rows with a cell for each."""
+    columns = [(StampView(who=name_view(run), what="learns from", mark=stamp(run.leaky)), _of_run(run)) for run in runs]
+    for each in found:
+        mark = stamp(each.entry.get("leaky"))
+        columns.append((StampView(who=each.who, what=f"judges on {each.title}", mark=mark), _of_entry(each)))
+    names = list(dict.fromkeys(name for _, column in columns for name in column))
+    rows = []
+    for name in names:
+        cells = tuple(column.get(name, ABSENT) for _, column in columns)
+        rows.append(SettingRow(name=name, cited="", cells=cells, differs=len(set(cells) - {ABSENT, "none"}) > 1))
+    return tuple(view for view, _ in columns), tuple(rows)
+
+
+def _of_run(run: TrainingRun) -> dict[str, str]:
+    wanted = mapping(run.config.get("data"))
+    prep = mapping(run.data.get("prep"))
+    return {
+        **_common(run.data),
+        "Validated on": spelled(wanted.get("val_split")),
+        "SHA-256 of validation samples": spelled(run.data.get("val_samples_sha256")),
+        "Prepared with": spelled({name: prep[name] for name in PREP_FIELDS if name in prep}) or "none",
+    }
+
+
+def _of_entry(each: Judged) -> dict[str, str]:
+    entry, checkpoint = each.entry, each.evaluation.checkpoint
+    learnt = each.evaluation.learnt_from
+    code = mapping(each.evaluation.record.get("code"))
+    return {
+        **_common(entry),
+        "SHA-256 of the preparation": spelled(entry.get("prep_sha256")),
+        "Clips": spelled(entry.get("n_clips")),
+        "Clips of one video": spelled(mapping(each.evaluation.record.get("request")).get("clips")),
+        "SHA-256 of the checkpoint": spelled(checkpoint.get("sha256")),
+        "Detector learnt from": f"{spelled(learnt.get('datasets'))}, split {spelled(learnt.get('split'))}",
+        "SHA-256 of the index it learnt from": spelled(learnt.get("index_sha256")),
+        "Stamp of what it learnt from": stamp(learnt.get("leaky")).word,
+        "Code": f"{spelled(code.get('lps-prep'))}, commit {spelled(code.get('commit'))}",
+    }
+
+
+def _common(identity: Record) -> dict[str, str]:
+    return {
+        "Data sets": spelled(identity.get("datasets")),
+        "SHA-256 of index.json": spelled(identity.get("index_sha256")),
+        "Split set": spelled(identity.get("split_set")),
+        "Split": spelled(identity.get("split")),
+        "SHA-256 of samples": spelled(identity.get("samples_sha256")),
+    }

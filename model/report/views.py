@@ -1,0 +1,158 @@
+"""What the trainer's page prints, part by part: plain records between what was read and the template."""
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from lps.manifests.pages.parts import Mark
+from lps.model.report.errors import ErrorsView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameView:
+    """A run or an evaluation, as it is called on the page."""
+
+    name: str
+    style: str
+    """Its colour and dashes in charts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryView:
+    """One line of the summary: a run, or an evaluation on one data set."""
+
+    who: NameView
+    kind: str
+    marks: tuple[Mark, ...]
+    how_far: str
+    figure: str
+    bar: Markup | str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CellView:
+    """One figure with its interval, or why there is none."""
+
+    value: str
+    span: str = ""
+    bar: Markup | str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureRow:
+    """The figures of one detector on one group of videos or clips."""
+
+    who: NameView
+    group: str
+    n: str
+    cells: tuple[CellView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataView:
+    """What was measured on one data set."""
+
+    title: str
+    videos: tuple[FigureRow, ...]
+    groups: tuple[FigureRow, ...]
+    """By method and by data set, where there are several."""
+    clips: tuple[FigureRow, ...]
+    reasons: tuple[str, ...]
+    """Why figures are missing."""
+    roc: Markup | str
+    histograms: tuple[tuple[NameView, Markup], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveRow:
+    """One run in the table below a chart."""
+
+    who: NameView
+    train: str
+    validation: str
+    best: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveView:
+    """One value over the steps."""
+
+    title: str
+    said: str
+    chart: Markup
+    rows: tuple[CurveRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageView:
+    """The curves of the runs of one stage."""
+
+    stage: str
+    names: tuple[NameView, ...]
+    charts: tuple[CurveView, ...]
+    folded: tuple[CurveView, ...]
+    """Further values, which few will ask for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingRow:
+    """One setting, side by side."""
+
+    name: str
+    cited: str
+    """As the paper has it; empty where it says nothing."""
+    cells: tuple[str, ...]
+    differs: bool
+    """Between runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StampView:
+    """What a run or an evaluation is about, and the stamp of its split set: a column of the identities."""
+
+    who: NameView
+    what: str
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureView:
+    """A figure that lies in a folder."""
+
+    who: NameView
+    title: str
+    image: str
+    """A data URI."""
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageView:
+    """All that the template prints."""
+
+    verdict: Mark
+    verdict_said: tuple[str, ...]
+    leaky: tuple[str, ...]
+    """Names of what rests on a leaky split set."""
+    title: str
+    summary: tuple[SummaryView, ...]
+    notes: tuple[tuple[str, str], ...]
+    """Name, and what to know of it."""
+    level: str
+    """Of intervals."""
+    data: tuple[DataView, ...]
+    heads: tuple[str, ...]
+    """Of the tables of figures."""
+    n_evaluations: int
+    errors: tuple[ErrorsView, ...]
+    strip_px: tuple[int, int]
+    stages: tuple[StageView, ...]
+    runs: tuple[NameView, ...]
+    settings: tuple[SettingRow, ...]
+    """What differs between runs, or from the paper's recipe."""
+    all_settings: tuple[SettingRow, ...]
+    stamps: tuple[StampView, ...]
+    identity: tuple[SettingRow, ...]
+    """With a cell for each stamp."""
+    pictures: tuple[PictureView, ...]
+    made_by: str

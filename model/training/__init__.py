@@ -1,0 +1,1 @@
+"""Presets, checkpoints, stages and the training loop."""

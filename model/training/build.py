@@ -1,0 +1,132 @@
+"""From the words of a job to its parts: the readers of its data, and the stage with its first weights."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lps.manifests.errors import RefusedError
+from lps.model.networks.context_net import State
+from lps.model.networks.detector import Detector
+from lps.model.networks.predictive_net import PredictiveNet
+from lps.model.training.checkpoint import Checkpoint, preset_of, read_checkpoint
+from lps.model.training.presets import Preset, StageName
+from lps.model.training.stages import (
+    BlockClassifier,
+    ClassifyStage,
+    DistillOptions,
+    DistillStage,
+    EncoderStage,
+    PretrainStage,
+    Stage,
+)
+
+RANDOM = "random"
+
+# ---- data ------------------------------------------------------------------------------------------------------------
+
+
+# ---- networks --------------------------------------------------------------------------------------------------------
+
+
+def build_stage(stage: StageName, preset: Preset, init: str) -> Stage:
+    """Return the stage with its first weights: random ones, or those of the stage before.
+
+    Raises RefusedError where `init` does not fit, UnreadableError or IntegrityError where it cannot be read.
+    """
+    start = None if init == RANDOM else read_checkpoint(Path(init))
+    if start is None and stage == "distill":
+        raise RefusedError("distillation needs a trained detector: give its checkpoint with --init")
+    if start is not None:
+        _require_stage(start, stage, init)
+        _require_same(start, preset, "net", {"gru_dropout", "recompute"}, init)
+    try:
+        return _built(stage, preset, start, init)
+    except ValueError as e:  # what the networks refuse
+        raise RefusedError(f"this configuration has no network: {e}") from e
+
+
+def _built(stage: StageName, preset: Preset, start: Checkpoint | None, init: str) -> Stage:
+    frames = preset.net.block_frames
+    inner = preset.run.channels_last or preset.net.encoder.startswith("resnet")  # which wants them so anyway
+    if stage == "encoder":
+        return EncoderStage(BlockClassifier(preset.net), frames, channels_last=inner)
+    if stage == "pretrain":
+        net = PredictiveNet(preset.net, preset.pretrain)
+        if start is not None:
+            take_over(net, start, ("",) if start.stage == "pretrain" else ("backbone.",), init)
+        return PretrainStage(net, frames, channels_last=inner)
+    if stage == "classify":
+        detector = Detector(preset.net, preset.head)
+        if start is not None:
+            take_over(detector, start, ("backbone.",) if start.stage == "encoder" else ("backbone.", "agg_"), init)
+        return ClassifyStage(detector, frames, channels_last=inner)
+    assert start is not None  # build_stage asks for it
+    _require_same(start, preset, "head", {"dropout"}, init)
+    student, teacher = Detector(preset.net, preset.head), Detector(preset.net, preset.head)
+    for network in (student, teacher):
+        take_over(network, start, ("",), init)
+    return DistillStage(student, teacher, DistillOptions(preset.distill, preset.agg_part), frames, channels_last=inner)
+
+
+COMES_AFTER: dict[StageName, tuple[str, ...]] = {
+    "encoder": (),
+    "pretrain": ("encoder", "pretrain"),
+    "classify": ("encoder", "pretrain", "classify", "distill"),
+    "distill": ("classify", "distill"),
+}
+"""Stages whose checkpoints a stage can start from. A detector always learns its head anew, but for distillation."""
+
+
+def _require_stage(start: Checkpoint, stage: StageName, init: str) -> None:
+    if start.stage not in COMES_AFTER[stage]:
+        raise RefusedError(
+            f"{init} is of stage '{start.stage}'; {stage} starts from {' or '.join(COMES_AFTER[stage]) or 'nothing'}"
+        )
+    if stage == "distill" and start.extra:
+        raise RefusedError(f"{init} judges by a support vector machine; distillation needs a trained linear head")
+
+
+def _require_same(start: Checkpoint, preset: Preset, table: str, free: set[str], init: str) -> None:
+    """Compare a table of the configuration with the checkpoint's. Raises RefusedError that names what differs."""
+    theirs = preset_of(start, Path(init)).record()[table]
+    ours = preset.record()[table]
+    for name in sorted(ours):
+        if name not in free and ours[name] != theirs[name]:
+            raise RefusedError(
+                f"{init} has {table}.{name} = {theirs[name]!r}, this configuration {ours[name]!r}; use the same preset "
+                "and settings"
+            )
+
+
+def take_over(network: nn.Module, start: Checkpoint, prefixes: tuple[str, ...], path: str) -> None:
+    """Load the parts of a checkpoint whose names begin with one of `prefixes`; they must all be there and fit.
+
+    Raises RefusedError.
+    """
+    own = network.state_dict()
+    wanted = {name for name in own if name.startswith(prefixes)}
+    found: State = {name: value for name, value in start.network.items() if name in wanted}
+    missing = sorted(wanted - set(found))
+    if missing:
+        raise RefusedError(
+            f"{path} (stage '{start.stage}') has no '{missing[0]}'; give the checkpoint of another stage"
+        )
+    wrong = sorted(name for name, value in found.items() if value.shape != own[name].shape)
+    if wrong:
+        name = wrong[0]
+        raise RefusedError(
+            f"{path}: '{name}' is {tuple(found[name].shape)}, this network needs {tuple(own[name].shape)}"
+        )
+    network.load_state_dict(found, strict=False)
+
+
+def state_sha256(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's parameters and buffers, in hex."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else
+                      str(value.item()).encode())  # fmt: skip
+    return digest.hexdigest()

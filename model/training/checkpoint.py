@@ -1,0 +1,160 @@
+"""Checkpoints: tensors, plain values, nothing that runs code when it is read; written whole or not at all."""
+
+import hashlib
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lps.manifests import provenance
+from lps.manifests.errors import IntegrityError, LpsError, UnreadableError
+from lps.model.networks.context_net import State
+
+if TYPE_CHECKING:
+    from lps.model.training.presets import Preset
+
+FORMAT = 1
+"""Of the file; a reader refuses a newer one."""
+WRITING = ".writing-"
+"""Begins the name of a file that is not whole yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What a run is made of at one step."""
+
+    stage: str
+    """`encoder`, `pretrain`, `classify` or `distill`."""
+    config: dict[str, Any]
+    """The resolved configuration."""
+    data: dict[str, Any]
+    """Identity of the data: index sha256, split set, stamp, and how its clips were prepared."""
+    network: State
+    """Under reference names. The moving average of the weights where the run keeps one."""
+    progress: dict[str, Any]
+    """Step, epoch, position and best so far, as plain values."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Optimiser, schedule, random numbers, raw weights: only in checkpoints that a run can go on from."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Of the last validation."""
+    code: dict[str, Any] = field(default_factory=dict)
+    """Versions and commit; filled in when it is written."""
+    extra: State = field(default_factory=dict)
+    """Further tensors, such as those of a support vector machine."""
+
+
+def code_version() -> dict[str, Any]:
+    """Return version, commit and environment of this program, and the version of torch."""
+    return {**provenance.code_version(), "torch": str(torch.__version__)}
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a file that is there completely or not at all. Raises UnreadableError where it cannot be written."""
+    values = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
+    values["code"] = checkpoint.code or code_version()
+    temporary = path.with_name(f"{WRITING}{path.name}-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, **values}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as e:  # torch reports a full disk as RuntimeError
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        cause = e if isinstance(e, OSError) else e.__context__ if isinstance(e.__context__, OSError) else e
+        raise UnreadableError(
+            f"cannot write {path}: {first_line(cause)}; make room and run the same command again, it goes on from the "
+            "last checkpoint"
+        ) from e
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of this package to the CPU.
+
+    Raises UnreadableError if it is not there, of a newer program or not a checkpoint, IntegrityError if it is damaged.
+    Nothing in the file is run.
+    """
+    foreign = f"{path} is not a checkpoint of lps-train; published weights load by lps.model.load_reference"
+    try:
+        wrong = _damage(path)
+        if wrong is None:
+            raise UnreadableError(foreign)
+        if wrong:
+            raise IntegrityError(f"{path} is cut off or damaged: {wrong}; copy it again")
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as e:
+        raise UnreadableError(f"cannot read checkpoint {path}: {e.strerror or e}") from e
+    except LpsError:
+        raise
+    except pickle.UnpicklingError as e:  # whole, but with more in it than tensors and plain values
+        raise UnreadableError(foreign) from e
+    except Exception as e:  # noqa: BLE001  a file made up to look like one can bring out anything
+        raise IntegrityError(f"{path} is damaged: {first_line(e)}; copy it again") from e
+    names = {f.name for f in fields(Checkpoint)}
+    if not isinstance(values, Mapping) or not isinstance(values.get("format"), int):
+        raise UnreadableError(foreign)
+    if values["format"] > FORMAT:
+        raise UnreadableError(
+            f"{path} has format {values['format']}, this version reads up to {FORMAT}; update lps-prep"
+        )
+    missing = names - set(values)
+    if missing:
+        raise IntegrityError(f"{path} lacks {', '.join(sorted(missing))}")
+    return Checkpoint(**{name: values[name] for name in names})
+
+
+def _damage(path: Path) -> str | None:
+    """Return what is wrong with a file in torch's form, a zip, as its checksums tell: torch does not look at them.
+
+    Empty where nothing is, None for a file of another form. Raises OSError.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return None
+        try:
+            with zipfile.ZipFile(file) as members:
+                wrong = members.testzip()
+        except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, struct.error) as e:
+            return first_line(e)
+        return "" if wrong is None else f"the checksum of '{wrong}' is wrong"
+
+
+def preset_of(checkpoint: Checkpoint, path: Path) -> "Preset":
+    """Return the configuration of a checkpoint. Raises UnreadableError where it has settings unknown here."""
+    from lps.model.training.presets import preset_from_record
+
+    try:
+        return preset_from_record(checkpoint.config["preset"])
+    except (KeyError, TypeError, AttributeError, UnreadableError) as e:
+        raise UnreadableError(f"{path} has settings that this version does not know: {first_line(e)}") from e
+
+
+def first_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex. Raises UnreadableError."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as e:
+        raise UnreadableError(f"cannot read {path}: {e.strerror or e}") from e
+
+
+# ---- the folder of a run ---------------------------------------------------------------------------------------------
+
+
+# ---- detectors -------------------------------------------------------------------------------------------------------

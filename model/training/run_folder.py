@@ -1,0 +1,121 @@
+"""The folder of a run: held by one process at a time, and by one configuration for good."""
+
+import fcntl
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lps.manifests.canonical import pretty_json
+from lps.manifests.errors import RefusedError, UnreadableError
+from lps.model.data.epoch_plan import Place
+from lps.model.training.checkpoint import read_checkpoint
+from lps.model.training.params import RESULT_FIELDS
+
+if TYPE_CHECKING:
+    pass
+from lps.model.training.checkpoint import WRITING
+
+CONFIG, RESULT, BEST, LOCK = "config.json", "result.json", "best.pt", ".lock"
+
+
+@contextmanager
+def alone_in(folder: Path, place: Place) -> Iterator[None]:
+    """Hold a folder, so that no second run writes into it. Raises RefusedError, and UnreadableError if it cannot be."""
+    if place.rank:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("ab")
+    except OSError as e:
+        raise UnreadableError(f"cannot write to {folder}: {e.strerror or e}") from e
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process ends
+        except BlockingIOError as e:
+            raise RefusedError(f"another process is training in {folder}; wait for it, or use another folder") from e
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def require_same(folder: Path, record: dict[str, Any]) -> None:
+    """Compare a configuration with that of the run in the folder, if any. Raises RefusedError that names what differs.
+
+    And UnreadableError or IntegrityError where it cannot be told.
+    """
+    path = folder / CONFIG
+    last = step_checkpoints(folder / "checkpoints")[-1:]
+    if path.exists():
+        theirs = read_json(path)
+    elif last:
+        theirs = read_checkpoint(last[0]).config
+    else:
+        return
+    old, new = (deciding(json.loads(json.dumps(each))) for each in (theirs, record))
+    differing = [
+        f"{name} was {old.get(name)!r} and is {value!r}" for name, value in new.items() if old.get(name) != value
+    ]
+    if differing:
+        raise RefusedError(
+            f"{folder} holds a run with another configuration: {'; '.join(differing[:3])}; use another folder"
+        )
+
+
+def deciding(record: dict[str, Any]) -> dict[str, Any]:
+    """Flatten a configuration and leave out what changes nothing in the result."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        for key, inner in value.items() if isinstance(value, dict) else ((None, value),):
+            if isinstance(inner, dict):
+                ignored = key == "run"
+                flat |= {f"{key}.{k}": v for k, v in inner.items() if not ignored or k in RESULT_FIELDS}
+            else:
+                flat[f"{name}.{key}" if key else name] = inner
+    return flat
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a record of a run. Raises UnreadableError."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as e:
+        raise UnreadableError(f"cannot read {path}: {e}; restore it, or use another folder") from e
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record that is there completely or not at all. Raises UnreadableError."""
+    temporary = path.with_name(f".{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(pretty_json(record))
+        temporary.replace(path)
+    except OSError as e:
+        raise UnreadableError(
+            f"cannot write {path}: {e.strerror or e}; make room and run the same command again, it goes on from the "
+            "last checkpoint"
+        ) from e
+
+
+NAME = re.compile(r"step-(\d{8})\.pt")
+
+
+def step_path(folder: Path, step: int) -> Path:
+    """Return the path of the checkpoint of a step."""
+    return folder / f"step-{step:08d}.pt"
+
+
+def step_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of steps in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name))
+
+
+def prune(folder: Path, n_kept: int) -> None:
+    """Delete all but the last `n_kept` checkpoints of steps, and what a killed writer left behind."""
+    for path in [*step_checkpoints(folder)[:-n_kept], *folder.glob(f"{WRITING}*")]:
+        path.unlink(missing_ok=True)

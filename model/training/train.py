@@ -1,0 +1,358 @@
+"""Train one stage: data, network, optimiser, then epochs until done. Started again, it goes on where it was.
+
+RUN/config.json              what was asked for, resolved
+RUN/log.jsonl, tensorboard/  every step and every validation
+RUN/checkpoints/             the last steps, to go on from, and best.pt
+RUN/maps/                    distillation: feature maps of the frozen encoder
+RUN/result.json              last: the run is finished
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lps.manifests.errors import IntegrityError, RefusedError
+from lps.model.data.epoch_plan import Place
+from lps.model.data.sample import BadSample
+from lps.model.data.sources import Sources
+from lps.model.training.build import RANDOM, build_stage
+from lps.model.training.checkpoint import Checkpoint, file_sha256, read_checkpoint, write_checkpoint
+from lps.model.training.engine import Learner, Progress, plain, train_one_epoch
+from lps.model.training.feed import Feed, open_feed
+from lps.model.training.presets import Preset, StageName
+from lps.model.training.processes import everywhere, process_group
+from lps.model.training.run_folder import (
+    BEST,
+    CONFIG,
+    RESULT,
+    alone_in,
+    prune,
+    read_json,
+    require_same,
+    step_checkpoints,
+    step_path,
+    write_json,
+)
+from lps.model.training.run_log import RunLog
+from lps.model.training.validate import share_buffers, validate
+
+PLATEAU_FACTOR = 0.1
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+"""`on_event(kind, facts)`: `note`, `begin`, `step`, `validating`, `validation`, `checkpoint`, `end`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One stage to train."""
+
+    stage: StageName
+    out: Path
+    sources: Sources
+    preset: Preset
+    init: str
+    """Path of the checkpoint to start from, or `random`."""
+    seed: int = 0
+
+    def record(self) -> dict[str, Any]:
+        """Return what decides the result, as plain values."""
+        return {
+            "stage": self.stage,
+            "init": self.init,
+            "seed": self.seed,
+            "data": self.sources.record(),
+            "preset": self.preset.record(),
+        }
+
+
+@dataclass(slots=True)
+class _Run:
+    """A job under way."""
+
+    job: Job
+    record: dict[str, Any]
+    """The job's, with the digest of the checkpoint that it starts from."""
+    learner: Learner
+    feed: Feed
+    progress: Progress
+    log: RunLog | None
+    on_event: OnEvent
+    plateau: ReduceLROnPlateau | None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.job.out / "checkpoints"
+
+
+def train(job: Job, on_event: OnEvent) -> dict[str, Any]:
+    """Train a stage to its end and return its result record.
+
+    Raises RefusedError (another configuration in this folder, unusable data), UnreadableError, IntegrityError, and
+    LpsError where a loss is not finite.
+    """
+    done = finished(job)
+    if done is not None:
+        on_event("end", {**done, "already": True})
+        return done
+    record = job.record() | {"init_sha256": "" if job.init == RANDOM else file_sha256(Path(job.init))}
+    require_same(job.out, record)
+    if job.preset.run.threads:
+        torch.set_num_threads(job.preset.run.threads)
+    with process_group(job.preset) as (place, device), alone_in(job.out, place):
+        torch.manual_seed(job.seed)  # initial weights are the same on all ranks
+        with open_feed(job.stage, job.sources, job.preset, job.seed, place, job.out) as feed:
+            run = _prepare(job, record, feed, place, device, on_event)
+            with run.log or nullcontext():
+                return _epochs(run)
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """Return the result of a run that is finished, None for any other. Raises RefusedError for another job's."""
+    path = job.out / RESULT
+    if not path.exists():
+        return None
+    require_same(job.out, job.record())
+    return read_json(path)
+
+
+# ---- before the first step -------------------------------------------------------------------------------------------
+
+
+def _prepare(
+    job: Job, record: dict[str, Any], feed: Feed, place: Place, device: torch.device, on_event: OnEvent
+) -> _Run:
+    preset, params = job.preset, job.preset.train
+    resuming = bool(step_checkpoints(job.out / "checkpoints"))
+    _tell(feed, on_event)
+    stage = build_stage(job.stage, preset, job.init).to(device)
+    batches = feed.open(stage, device)
+    _tell(feed, on_event)
+    network = stage.network
+    if preset.run.channels_last:
+        network.backbone.to(memory_format=torch.channels_last_3d)
+    trainable = [p for p in stage.parameters() if p.requires_grad]
+    learner = Learner(
+        model=_wrapped(stage, preset, place, device),
+        network=network,
+        optimizer=Adam(trainable, lr=params.lr, weight_decay=params.weight_decay, fused=device.type == "cuda"),
+        params=params,
+        device=device,
+        bf16=preset.run.precision == "bf16",
+        place=place,
+        seed=job.seed,
+        total_steps=params.epochs * batches.n_steps,
+    )
+    if params.ema_decay is not None:
+        learner.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))  # type: ignore[no-untyped-call]
+    plateau = None
+    if params.schedule == "plateau":
+        patience = -(-params.patience_epochs // preset.run.validate_epochs)
+        plateau = ReduceLROnPlateau(learner.optimizer, factor=PLATEAU_FACTOR, patience=patience, min_lr=params.min_lr)
+    run = _Run(job, record, learner, feed, Progress(), None, on_event, plateau)
+    if resuming:
+        _go_on(run)
+    if place.rank == 0:
+        write_json(job.out / CONFIG, record)
+        run.log = RunLog(job.out, run.progress.step)
+    on_event(
+        "begin",
+        {"stage": job.stage, "step": run.progress.step, "n_steps": learner.total_steps, "device": str(device),
+         "n_clips": feed.n_train, "n_parameters": sum(p.numel() for p in trainable), "resumed": resuming},
+    )  # fmt: skip
+    return run
+
+
+def _tell(feed: Feed, on_event: OnEvent) -> None:
+    for note in feed.notes:
+        on_event("note", {"text": note})
+    feed.notes.clear()
+
+
+def _wrapped(stage: nn.Module, preset: Preset, place: Place, device: torch.device) -> nn.Module:
+    if preset.run.compile:
+        stage.network.backbone.compile()  # type: ignore[union-attr]
+    if place.world_size == 1:
+        return stage
+    from torch.nn.parallel import DistributedDataParallel
+
+    return DistributedDataParallel(stage, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+# ---- going on --------------------------------------------------------------------------------------------------------
+
+
+def _go_on(run: _Run) -> None:
+    """Take up the state of the last checkpoint."""
+    path = step_checkpoints(run.folder)[-1]
+    try:
+        checkpoint = read_checkpoint(path)
+    except IntegrityError as e:
+        raise IntegrityError(f"{e}, or delete it to go on from the one before") from e
+    changed = [name for name, value in run.feed.identity.items() if checkpoint.data.get(name) != value]
+    if "samples_sha256" in changed or "val_samples_sha256" in changed:
+        raise RefusedError(
+            f"the samples are not those that this run began with ({', '.join(changed)} changed); use another folder, "
+            f"and --init {path} if it should learn on from here"
+        )
+    training = checkpoint.training
+    try:
+        run.learner.network.load_state_dict(training["network"])
+        run.learner.optimizer.load_state_dict(training["optimizer"])
+        if run.learner.average is not None:
+            run.learner.average.load_state_dict(training["average"])
+        if run.plateau is not None:
+            run.plateau.load_state_dict(training["plateau"])
+    except (KeyError, RuntimeError, ValueError) as e:
+        raise RefusedError(
+            f"{path} does not fit this configuration: {str(e).splitlines()[0]}; use another folder"
+        ) from e
+    run.progress = Progress(**checkpoint.progress)
+    run.metrics = dict(checkpoint.metrics)
+    run.feed.found_bad = [BadSample(*each) for each in training["bad"]]
+    run.feed.check_resume(training["feed"], run.progress)
+
+
+def _save(run: _Run, *, best: bool = False) -> None:
+    """Write a checkpoint to go on from, and a copy without that as the best. All processes call this."""
+    bad = _all_bad(run)
+    if run.learner.place.rank:
+        return
+    assert run.log is not None  # rank 0 has one
+    run.log.flush()
+    average = run.learner.average
+    network = run.learner.network.state_dict()
+    kept = average.module.state_dict() if average is not None else network
+    checkpoint = Checkpoint(
+        stage=run.job.stage,
+        config=run.record,
+        data=run.feed.identity,
+        network=kept,
+        progress=asdict(run.progress),
+        metrics=run.metrics,
+    )
+    training = {
+        "network": network,
+        "optimizer": run.learner.optimizer.state_dict(),
+        "average": average.state_dict() if average is not None else {},
+        "plateau": run.plateau.state_dict() if run.plateau is not None else {},
+        "feed": run.feed.state(run.progress),
+        "bad": [(each.key, each.shard, each.reason) for each in bad],
+    }
+    if best:
+        write_checkpoint(run.folder / BEST, checkpoint)
+    write_checkpoint(step_path(run.folder, run.progress.step), replace(checkpoint, training=training))
+    prune(run.folder, run.job.preset.run.keep_checkpoints)
+    run.on_event("checkpoint", {"step": run.progress.step, "best": best})
+
+
+def _all_bad(run: _Run) -> list[BadSample]:
+    """Return the bad samples that any process found; all processes call this."""
+    return sorted({*everywhere(run.feed.bad_samples)}, key=lambda bad: (bad.shard, bad.key, bad.reason))
+
+
+# ---- the epochs ------------------------------------------------------------------------------------------------------
+
+
+def _epochs(run: _Run) -> dict[str, Any]:
+    params, options, progress = run.job.preset.train, run.job.preset.run, run.progress
+    saved = progress.step
+    while progress.epoch < params.epochs and not _stale(run):
+        for step in train_one_epoch(run.learner, run.feed.batches, progress, options.log_steps, _reporter(run)):
+            if step - saved >= options.checkpoint_steps and progress.position < run.feed.batches.n_steps:
+                _save(run)
+                saved = step
+        progress.epoch, progress.position = progress.epoch + 1, 0
+        if progress.epoch % options.validate_epochs == 0 or progress.epoch == params.epochs:
+            _save(run, best=_validate(run))
+            saved = progress.step
+    return _finish(run)
+
+
+def _stale(run: _Run) -> bool:
+    limit = run.job.preset.train.stop_epochs
+    return limit is not None and run.progress.stale_epochs >= limit
+
+
+def _reporter(run: _Run) -> Callable[[int, dict[str, float]], None]:
+    def report(step: int, values: dict[str, float]) -> None:
+        facts = {"epoch": run.progress.epoch, **plain(values)}
+        if run.log is not None:
+            run.log.write("step", step, facts)
+        run.on_event("step", {"step": step, **facts})
+
+    return report
+
+
+def _validate(run: _Run) -> bool:
+    """Validate, move the schedule on, and return whether this is the best so far."""
+    progress, learner = run.progress, run.learner
+    stage = _stage_of(learner)
+    val = run.feed.validation
+    found: dict[str, Any] = {}
+    if val is not None:
+        run.on_event("validating", {"epoch": progress.epoch, "step": progress.step})
+        share_buffers(learner.network if learner.average is None else learner.average)
+        with _averaged(learner), torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.bf16):
+            found = validate(stage, val, run.feed.video_of, learner.device)
+    auc = found.get("auc")
+    # Higher is better for both.
+    score = auc if auc is not None else -found["loss"] if "loss" in found else None
+    best = score is None or progress.best is None or score > progress.best
+    progress.stale_epochs = 0 if best else progress.stale_epochs + run.job.preset.run.validate_epochs
+    if best:
+        progress.best, progress.best_step = score, progress.step
+    if run.plateau is not None and "loss" in found:
+        run.plateau.step(found["loss"])
+    run.metrics = plain({"epoch": progress.epoch, "lr": learner.lr, **found})
+    if run.log is not None:
+        run.log.write("validation", progress.step, run.metrics)
+    run.on_event("validation", {"step": progress.step, "best": best, **run.metrics})
+    return best
+
+
+def _stage_of(learner: Learner) -> Any:
+    return getattr(learner.model, "module", learner.model)
+
+
+@contextmanager
+def _averaged(learner: Learner) -> Iterator[None]:
+    """Put the averaged weights into the network for as long as the context lasts."""
+    if learner.average is None:
+        yield
+        return
+    own = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    learner.network.load_state_dict(learner.average.module.state_dict())
+    try:
+        yield
+    finally:
+        learner.network.load_state_dict(own)
+
+
+def _finish(run: _Run) -> dict[str, Any]:
+    bad = _all_bad(run)
+    result = {
+        "stage": run.job.stage,
+        "steps": run.progress.step,
+        "epochs": run.progress.epoch,
+        "best_step": run.progress.best_step,
+        "best": run.progress.best,
+        "last": run.metrics,
+        "data": run.feed.identity,
+        "n_bad_samples": len(bad),
+        "bad_samples": [str(each) for each in bad[:100]],
+        "checkpoint": f"checkpoints/{BEST}",
+        "last_checkpoint": f"checkpoints/{step_path(Path(), run.progress.step).name}",
+    }
+    if run.learner.place.rank == 0:
+        write_json(run.job.out / RESULT, result)
+    run.on_event("end", {**result, "already": False})
+    return result

@@ -1,0 +1,85 @@
+"""Validation after an epoch: the loss, and for detectors the AUC over videos."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lps.manifests.errors import LpsError
+from lps.model.training.engine import AnyBatch
+from lps.model.training.processes import everywhere
+from lps.model.training.stages import Stage
+
+Scores = list[tuple[str, int, float]]
+"""Video, label and score of every clip."""
+
+
+@torch.no_grad()
+def validate(
+    stage: Stage, batches: Iterable[AnyBatch], video_of: Mapping[str, str], device: torch.device
+) -> dict[str, Any]:
+    """Return the mean loss and values over the clips of a split and, for detectors, `auc` over videos.
+
+    `video_of` gives each sample key's video; a video's score is the mean over its clips. `auc` is None where only one
+    class is there. With several processes each validates its part, and all get the same result. Raises LpsError in all
+    of them, naming the samples, where a loss is not finite.
+    """
+    stage.eval()
+    sums: dict[str, float] = {}
+    scores: Scores = []
+    lost: list[str] = []
+    n = 0
+    for batch in batches:
+        outcome = stage(batch.frames.to(device), batch.labels.to(device))
+        values = {name: float(value) for name, value in {"loss": outcome.loss, **outcome.values}.items()}
+        if not math.isfinite(values["loss"]):
+            lost += batch.keys
+            break
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value * len(batch.keys)
+        n += len(batch.keys)
+        if outcome.logits is not None:
+            scores += _scores(outcome.logits, batch, video_of)
+    lost = everywhere(lost)
+    if lost:
+        raise LpsError(
+            f"the loss of validation is not finite on the samples {', '.join(lost)}; look at them, or lower the "
+            "learning rate; the last checkpoint is from before this validation"
+        )
+    parts = everywhere([(sums, scores, n)])
+    total = sum(part[2] for part in parts)
+    names = sorted({name for part in parts for name in part[0]})
+    result: dict[str, Any] = {name: sum(part[0].get(name, 0.0) for part in parts) / max(total, 1) for name in names}
+    pooled = [score for part in parts for score in part[1]]
+    if pooled:
+        result["auc"] = video_auc(pooled)
+    return {**result, "n_clips": total}
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give all processes the batch-norm statistics of the first, which are those that are saved."""
+    if dist.is_initialized():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def _scores(logits: Tensor, batch: AnyBatch, video_of: Mapping[str, str]) -> Scores:
+    fake = logits.float().softmax(1)[:, 1].tolist()
+    labels = batch.labels.tolist()
+    return [(video_of[key], label, p) for key, label, p in zip(batch.keys, labels, fake, strict=True)]
+
+
+def video_auc(scores: Iterable[tuple[str, int, float]]) -> float | None:
+    """Return the AUC over videos of (video, label, score) per clip; None with only one class."""
+    from sklearn.metrics import roc_auc_score
+
+    videos: dict[str, tuple[int, list[float]]] = {}
+    for video, label, score in sorted(scores):
+        videos.setdefault(video, (label, []))[1].append(score)
+    labels = [label for label, _ in videos.values()]
+    if len(set(labels)) < 2:
+        return None
+    return float(roc_auc_score(labels, [sum(s) / len(s) for _, s in videos.values()]))

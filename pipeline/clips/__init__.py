@@ -1,0 +1,1 @@
+"""One video to its clips: process and encode."""

@@ -1,0 +1,238 @@
+"""One video in, its row and its clips out. The only place that turns a fault of one video into a row."""
+
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from lps.manifests.canonical import digest16
+from lps.manifests.codes import Code, Stage, Status
+from lps.manifests.errors import VideoFault
+from lps.manifests.records import Clip, Header, Outcome, VideoResult
+from lps.pipeline.clips.encode import clip_quality, encode_image, frames_digest, perceptual_hash
+from lps.pipeline.config.params import ALL_CLIPS, Params
+from lps.pipeline.faces.align import align_matrix, crop_matrix, template, warp_frame
+from lps.pipeline.faces.track import Ask, Lost, Tally, Track, find_tracks
+from lps.pipeline.video.decode import Frame, Scan, count_packets, decode, read_header
+
+FAULT_ORDER = (
+    Code.E_NO_FACE,
+    Code.E_FACE_TOO_SMALL,
+    Code.E_MULTI_FACE_AMBIGUOUS,
+    Code.E_TRACK_GAP,
+    Code.E_LOW_DET_RATE,
+    Code.E_LANDMARK,
+    Code.E_ALIGN,
+)
+"""Of several faults the one that came furthest names the video."""
+
+
+def process_video(path: Path, video_id: bytes, ask: Ask, params: Params) -> VideoResult:
+    """Decode `path`, follow its faces and return its clips. Faults of the content come back as the outcome."""
+    work = _Work(path, video_id, ask, params)
+    try:
+        work.run()
+    except VideoFault as fault:
+        work.fatal = fault.with_traceback(None)  # which would keep frames alive
+    return work.result()
+
+
+@dataclass(slots=True)
+class _Work:
+    """State of one video while it is processed."""
+
+    path: Path
+    video_id: bytes
+    ask: Ask
+    params: Params
+    header: Header = field(default_factory=Header)
+    scan: Scan = field(default_factory=Scan)
+    tally: Tally = field(default_factory=Tally)
+    clips: list[Clip] = field(default_factory=list)
+    hashes: list[tuple[bytes, int]] = field(default_factory=list)
+    faults: list[VideoFault] = field(default_factory=list)
+    fatal: VideoFault | None = None
+    longest_run: int = 0
+    passed_over: list[list[int]] = field(default_factory=list)
+    """First frame, and frame after the last, of each stretch that the first pass had no use for."""
+
+    def run(self) -> None:
+        self.header = read_header(self.path, self.params.limits)
+        promised = count_packets(self.path, self.params.limits)
+        starts = start_frames(self.video_id, promised, self.params)
+        owed = self._first_pass(starts, {round(promised * share) for share in (0.1, 0.5, 0.9)})
+        self.header = replace(self.header, rotation=self.scan.rotation)
+        owed += sum(start >= self.scan.n_frames for start in starts)  # fewer frames decode than the container promised
+        if owed > 0 and self.passed_over:
+            self._second_pass(owed)
+
+    def _first_pass(self, starts: Container[int], hash_at: Container[int]) -> int:
+        """Decode the whole video and make the clips that begin at `starts` or after. Return how many are still owed."""
+        params = self.params
+        everything = params.clips == ALL_CLIPS
+        owed = length = 0
+        run: list[Frame] = []
+        for frame in self._frames(self.scan):
+            if frame.index in hash_at:
+                self.hashes.append(perceptual_hash(frame.small(params.localize.detect_side_px)))
+            length = 1 if frame.breaks else length + 1
+            self.longest_run = max(self.longest_run, length)
+            owed += frame.index in starts
+            wanted = owed > 0 or everything
+            if not wanted:
+                self._pass_over(frame.index)
+            run = self._extend(run, frame, wanted=wanted)
+            if len(run) == params.clip_frames:
+                made, run = self._try(run)
+                owed -= made
+        return owed
+
+    def _pass_over(self, index: int) -> None:
+        if self.passed_over and self.passed_over[-1][1] == index:
+            self.passed_over[-1][1] = index + 1
+        else:
+            self.passed_over.append([index, index + 1])
+
+    def _second_pass(self, owed: int) -> None:
+        """Look for the clips still owed in every run that begins at a frame the first pass went over."""
+        reach = self.params.clip_frames - 1
+        run: list[Frame] = []
+        for frame in self._frames(Scan()):
+            if owed == 0 or frame.index >= self.passed_over[-1][1] + reach:
+                return
+            taken = any(clip.frame_idx[0] <= frame.index <= clip.frame_idx[-1] for clip in self.clips)
+            wanted = not taken and any(first <= frame.index < end + reach for first, end in self.passed_over)
+            run = self._extend(run, frame, wanted=wanted)
+            if len(run) == self.params.clip_frames:
+                made, run = self._try(run)
+                owed -= made
+
+    def _frames(self, scan: Scan) -> Iterator[Frame]:
+        return decode(self.path, self.params.limits, scan, cut_score=self.params.localize.cut_score)
+
+    @staticmethod
+    def _extend(run: list[Frame], frame: Frame, *, wanted: bool) -> list[Frame]:
+        """Return the run with `frame` added; a frame that breaks starts a new one."""
+        if not wanted:
+            return []
+        return [frame] if frame.breaks else [*run, frame]
+
+    def _try(self, run: list[Frame]) -> tuple[bool, list[Frame]]:
+        """Make the clips of a full run. Return whether it gave any, and the frames to go on with."""
+        try:
+            tracks = find_tracks(run, self.ask, self.params, self.tally)
+            clips = [self._clip(run, track, number) for number, track in enumerate(tracks)]
+        except Lost as lost:
+            self.faults.append(lost.fault)
+            return False, run[lost.resume_at :]
+        except VideoFault as fault:
+            self.faults.append(fault.with_traceback(None))  # which would keep the run's frames alive
+            return False, []
+        self.clips += clips
+        return True, []
+
+    def _clip(self, run: Sequence[Frame], track: Track, number: int) -> Clip:
+        params = self.params
+        target = template(params.out_px, params.template_scale)
+        matrices, faces, placed = [], [], []
+        for frame, points, box in zip(run, track.points, track.boxes, strict=True):
+            if params.align:
+                matrix = align_matrix(points, frame.aspect_xy, target)
+            else:
+                matrix = crop_matrix(box, frame.aspect_xy, params.out_px)
+            matrices.append(matrix)
+            faces.append(warp_frame(frame, matrix, params.out_px))
+            placed.append(points @ matrix[:, :2].T.astype(np.float64) + matrix[:, 2])
+        sides = (track.boxes[:, 2:] - track.boxes[:, :2]).max(axis=1)
+        eyes = track.points[:, 1] - track.points[:, 0]
+        phash, _ = perceptual_hash(faces[len(faces) // 2])
+        quality = clip_quality(faces, np.stack(placed))
+        quality |= {"box_side_med": float(np.median(sides)), "iod_med": float(np.median(np.hypot(*eyes.T)))}
+        return Clip(
+            track_id=number,
+            n_tracks_in_video=track.n_faces,
+            face_label_certain=track.n_faces == 1,
+            frame_idx=tuple(frame.index for frame in run),
+            pts_ticks=tuple(frame.pts_ticks for frame in run),
+            pts_seconds=tuple(round(frame.pts_seconds, 6) for frame in run),
+            start_rule="all" if params.clips == ALL_CLIPS else "seeded",
+            start_seed=start_seed(self.video_id, params),
+            box_xyxy=tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in track.boxes),
+            box_source=tuple(int(s) for s in track.source),
+            det_score=tuple(float(s) for s in track.scores),
+            lmk5=tuple(tuple(map(float, points.ravel())) for points in track.points),
+            align_M=tuple(tuple(map(float, matrix.ravel())) for matrix in matrices),
+            det_rate=track.n_found / track.n_asked,
+            quality={name: round(value, 4) for name, value in quality.items()},
+            phash=phash,
+            frames_sha256=frames_digest(faces),
+            frames=tuple(encode_image(face, params) for face in faces),
+        )
+
+    # ---- the row ---------------------------------------------------------------------------------------------------
+
+    def result(self) -> VideoResult:
+        fault = self._fault()
+        faulty = Status.PARTIAL if self.clips else Status.FAILED
+        status = Status.OK if fault is None else faulty
+        heights = [box[3] - box[1] for clip in self.clips for box in clip.box_xyxy]
+        scores = [score for clip in self.clips for score in clip.det_score]
+        outcome = Outcome(
+            status=status,
+            code=fault.code if fault else None,
+            stage=fault.stage if fault else None,
+            detail=fault.detail if fault else "",
+            header=self.header,
+            n_frames_decoded=self.scan.n_frames or None,
+            is_vfr=self.scan.is_vfr,
+            pts_nominal=self.scan.pts_nominal,
+            n_frames_sampled=len(self.tally.asked),
+            n_frames_with_face=len(self.tally.with_face),
+            n_tracks=len({clip.track_id for clip in self.clips}),
+            det_score_mean=round(float(np.mean(scores)), 4) if scores else None,
+            face_px_median=round(float(np.median(heights)), 2) if heights else None,
+            phash=tuple(digest for digest, _ in self.hashes),
+            phash_quality=tuple(quality for _, quality in self.hashes),
+        )
+        return VideoResult(video_id=self.video_id, outcome=outcome, clips=tuple(self.clips))
+
+    def _fault(self) -> VideoFault | None:
+        """Name what is wrong with the video: damage first, then what kept it from giving a clip."""
+        if self.fatal is not None:
+            return self.fatal
+        scan, needed = self.scan, self.params.clip_frames
+        if scan.n_errors:
+            code = Code.E_TRUNCATED if scan.ended_by_error else Code.E_DECODE
+            return VideoFault(code, Stage.DECODE, f"{scan.n_errors} damaged places, {scan.n_frames} frames decode")
+        if self.clips:
+            return None
+        if scan.n_frames == 0:
+            return VideoFault(Code.E_DECODE, Stage.DECODE, "no frame decodes")
+        if scan.n_frames < needed:
+            return VideoFault(Code.E_TOO_SHORT, Stage.DECODE, f"{scan.n_frames} frames, a clip needs {needed}")
+        if self.longest_run < needed:
+            return VideoFault(
+                Code.E_NO_CONTIGUOUS_RUN, Stage.DECODE, f"longest run {self.longest_run} frames, a clip needs {needed}"
+            )
+        if not self.faults:
+            return VideoFault(Code.E_INTERNAL, Stage.DETECT, "no run was tried")
+        return max(self.faults, key=lambda f: FAULT_ORDER.index(f.code) if f.code in FAULT_ORDER else -1)
+
+
+def start_seed(video_id: bytes, params: Params) -> int:
+    """Return the 64-bit number that decides where this video's clips begin: of its id and the seed, nothing else."""
+    return int.from_bytes(digest16("start", str(params.seed), video_id.hex())[:8], "big")
+
+
+def start_frames(video_id: bytes, n_frames: int, params: Params) -> frozenset[int]:
+    """Return the frames from which clips are looked for: one in each of `clips` equal parts, seeded within it."""
+    n_clips = params.clips
+    if n_clips == ALL_CLIPS:
+        return frozenset({0})
+    seed = start_seed(video_id, params)
+    part = n_frames // n_clips
+    if part < params.clip_frames:  # too short to hold them apart: one after the other from the first frame
+        return frozenset(k * params.clip_frames for k in range(max(1, min(n_clips, n_frames // params.clip_frames))))
+    slack = part - params.clip_frames + 1
+    return frozenset(k * part + seed % slack for k in range(n_clips))

@@ -1,0 +1,1 @@
+"""Parameters of a data set, and the TOML file that sets them."""

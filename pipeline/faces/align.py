@@ -1,0 +1,106 @@
+"""Five points to a 2x3 matrix to a 224x224 face.
+
+Template: the five-point ArcFace template (Deng et al., 2019, 112 x 112 px), doubled to 224 px and scaled about the
+centre of the output by `Params.template_scale`. The transform is the least-squares similarity (no reflection or shear),
+solved in square pixels and written for source pixels, so that it also undoes a pixel aspect other than 1.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lps.manifests.codes import Code, Stage
+from lps.manifests.errors import VideoFault
+from lps.pipeline.faces.detector import FloatArray
+from lps.pipeline.video.decode import Frame
+
+ARCFACE_112 = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+
+TEMPLATE_NAME = "arcface5"
+INTERPOLATION = "linear"
+BORDER = "reflect"
+BOX_MARGIN = 1.3
+"""Without alignment the crop is the box's square times this, the usual margin of the field."""
+
+
+def template(out_px: int, scale: float) -> FloatArray:
+    """Return the five template points, (5, 2), in output px."""
+    points = ARCFACE_112 * (out_px / 112.0)
+    centre = out_px / 2.0
+    return (points - centre) * scale + centre
+
+
+def similarity(points: FloatArray, target: FloatArray) -> FloatArray:
+    """Return the 2x3 least-squares similarity that takes `points` (n, 2) to `target` (n, 2).
+
+    As complex numbers the map is z -> a z + b, which is linear in a and b. Raises VideoFault E_LANDMARK when the points
+    coincide or are not finite.
+    """
+    if not np.isfinite(points).all():
+        raise VideoFault(Code.E_LANDMARK, Stage.ALIGN, "landmarks are not finite")
+    z, w = points @ np.array([1, 1j]), target @ np.array([1, 1j])
+    zc, wc = z - z.mean(), w - w.mean()
+    spread = float((np.abs(zc) ** 2).sum())
+    if spread < 1e-3:
+        raise VideoFault(Code.E_LANDMARK, Stage.ALIGN, "landmarks coincide")
+    a = (np.conj(zc) * wc).sum() / spread
+    b = w.mean() - a * z.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def output_scale(matrix: FloatArray) -> float:
+    """Return how many output px one square source px becomes."""
+    return float(np.hypot(matrix[0, 0], matrix[1, 0]))
+
+
+def align_matrix(points: FloatArray, aspect_xy: tuple[float, float], target: FloatArray) -> NDArray[np.float32]:
+    """Return the 2x3 float32 matrix from source px to output px for five points (5, 2) in source px."""
+    aspect = np.array(aspect_xy)
+    square = similarity(points * aspect, target)
+    return np.asarray(square * np.array([aspect[0], aspect[1], 1.0]), np.float32)
+
+
+def crop_matrix(box_xyxy: FloatArray, aspect_xy: tuple[float, float], out_px: int) -> NDArray[np.float32]:
+    """Return the 2x3 float32 matrix that crops the box (source px) to a square with BOX_MARGIN, without turning."""
+    aspect = np.array(aspect_xy)
+    low, high = box_xyxy[:2] * aspect, box_xyxy[2:] * aspect
+    side = float((high - low).max()) * BOX_MARGIN
+    if not np.isfinite(side) or side < 1.0:
+        raise VideoFault(Code.E_ALIGN, Stage.ALIGN, "empty box")
+    scale = out_px / side
+    x, y = out_px / 2.0 - scale * (low + high) / 2.0
+    return np.array([[scale * aspect[0], 0.0, x], [0.0, scale * aspect[1], y]], np.float32)
+
+
+def warp(rgb: NDArray[np.uint8], matrix: NDArray[np.float32], out_px: int) -> NDArray[np.uint8]:
+    """Return the (out_px, out_px, 3) face: bilinear, borders reflected."""
+    size = (out_px, out_px)
+    face = cv2.warpAffine(rgb, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(face, np.uint8)
+
+
+def warp_frame(frame: Frame, matrix: NDArray[np.float32], out_px: int) -> NDArray[np.uint8]:
+    """Return `warp(frame.rgb(), matrix, out_px)`, converting only the part of the frame that the face needs."""
+    inverse = cv2.invertAffineTransform(matrix.astype(np.float64))
+    corners = np.array([[0, 0], [out_px, 0], [0, out_px], [out_px, out_px]]) @ inverse[:, :2].T + inverse[:, 2]
+    # a pixel more for the neighbours that bilinear sampling takes, and one for rounding
+    low, high = np.floor(corners.min(0)).astype(int) - 2, np.ceil(corners.max(0)).astype(int) + 2
+    width, height = frame.size
+    x0, x1 = _span(low[0], high[0], width)
+    y0, y1 = _span(low[1], high[1], height)
+    # in its place on an unwritten frame: a moved matrix would round elsewhere
+    canvas = np.empty((height, width, 3), np.uint8)
+    canvas[y0:y1, x0:x1] = frame.region(x0, y0, x1, y1)
+    return warp(canvas, matrix, out_px)
+
+
+def _span(low: int, high: int, size: int) -> tuple[int, int]:
+    """Return the pixels of an axis that `low` to `high` shows once its ends are reflected at 0 and `size`."""
+    if low <= -size or high >= 2 * size:
+        return 0, size  # reflected more than once
+    return (
+        max(0, min(low, 2 * size - high) if high > size else low),
+        min(size, max(high, -low) if low < 0 else high),
+    )

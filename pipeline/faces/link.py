@@ -1,0 +1,48 @@
+"""Which clips of a video show the same face: boxes that overlap from clip to clip are one track."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+from lps.manifests.records import Clip
+from lps.pipeline.faces.track import MIN_IOU
+
+Box = tuple[float, float, float, float]
+
+
+def link_faces(clips: Sequence[Clip]) -> list[int]:
+    """Return the number of the track of every clip; `clips` are in time order, those of one stretch together.
+
+    Nobody is recognised: a face is the one whose box it overlaps when it comes (back) into sight. Where only one face
+    is in the picture before and after, it is the same one, wherever it is, so that such a video is one track.
+    """
+    tracks: list[int] = []
+    last: dict[int, Box] = {}
+    alone: int | None = None
+    for _, stretch in groupby(clips, key=lambda clip: clip.frame_idx[0]):
+        faces = list(stretch)
+        found = _overlapping([face.box_xyxy[0] for face in faces], last)
+        single = faces[0].n_tracks_in_video == 1
+        if single and alone is not None:
+            found = {0: alone}
+        for k, face in enumerate(faces):
+            number = found.get(k, len(last))
+            last[number] = face.box_xyxy[-1]
+            tracks.append(number)
+        alone = tracks[-1] if single else None
+    return tracks
+
+
+def _overlapping(boxes: Sequence[Box], last: Mapping[int, Box]) -> dict[int, int]:
+    """Match boxes to those of tracks, the best overlap first."""
+    overlaps = [(_iou(box, old), k, number) for k, box in enumerate(boxes) for number, old in last.items()]
+    found: dict[int, int] = {}
+    for overlap, k, number in sorted(overlaps, key=lambda each: (-each[0], *each[1:])):
+        if overlap >= MIN_IOU and k not in found and number not in found.values():
+            found[k] = number
+    return found
+
+
+def _iou(a: Box, b: Box) -> float:
+    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    total = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - shared
+    return shared / total if total > 0 else 0.0

@@ -1,0 +1,1 @@
+"""The job on Ray: plan, process, commit, finalize, resume."""

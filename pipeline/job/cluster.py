@@ -1,0 +1,164 @@
+"""Join a Ray cluster, or start a private one that nobody else can join."""
+
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lps.manifests.errors import LpsError, UnreadableError
+from lps.pipeline.faces.localizers import LocalizerSpec
+
+GPU_BATCH = 32
+"""Images per pass on a GPU."""
+CPU_BATCH = 1
+"""On a CPU larger batches are no faster per image, and padding them is wasted work."""
+READY_SECONDS = 600.0
+CONNECT_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What there is to work with."""
+
+    n_workers: int
+    """Videos processed at a time."""
+    n_gpus: int
+
+    @property
+    def device(self) -> str:
+        """`cuda` if the cluster has GPUs, else `cpu`."""
+        return "cuda" if self.n_gpus else "cpu"
+
+    @property
+    def batch_size(self) -> int:
+        """Images per pass of a localizer."""
+        return GPU_BATCH if self.n_gpus else CPU_BATCH
+
+
+@contextmanager
+def ray_cluster(address: str | None, n_workers: int | None) -> Iterator[Cluster]:
+    """Connect to `address`, or start a private local cluster of `n_workers` CPUs (default: all cores).
+
+    Raises UnreadableError where the address does not answer.
+    """
+    import ray
+
+    if address:
+        _require_listener(address)
+    # Decided here and never by whatever cluster happens to run on this machine (RAY_ADDRESS, /tmp/ray).
+    os.environ.pop("RAY_ADDRESS", None)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # The engine reads every job's error; a video's second reference repeats it, and Ray would print it with traceback.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own notices about its defaults
+        try:
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                ray.init(address="local", num_cpus=n_workers or os.cpu_count() or 1, include_dashboard=False, **quiet)
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as e:
+            reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+            raise UnreadableError(f"no Ray cluster at '{address or 'local'}': {reason}") from e
+    try:
+        resources = ray.cluster_resources()
+        cpus = int(resources.get("CPU", 1))
+        yield Cluster(n_workers=n_workers or max(1, cpus), n_gpus=int(resources.get("GPU", 0)))
+    finally:
+        ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raise UnreadableError if nothing listens at `host:port`: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as e:
+            raise UnreadableError(f"no Ray cluster at '{address}': {getattr(e, 'strerror', None) or e}") from e
+
+
+def start_ledger() -> Any:
+    """Start the ledger on the driver's own node, where it lives as long as the driver."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from lps.pipeline.job.tasks import Ledger
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Ledger).remote()
+
+
+def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, n_detectors: int | None) -> list[Any]:
+    """Return what finds the faces: actors that have loaded their weights, or on CPUs the workers themselves.
+
+    An actor serves many workers, so that a GPU sees full batches: one a GPU. On CPUs a worker would only wait for it
+    and copy images to it, so each loads the localizer for itself, unless `n_detectors` actors are asked for. The
+    results are the same. Raises UnreadableError or IntegrityError for the weights, UnreadableError when actors do not
+    come up.
+    """
+    import ray
+    from ray import exceptions as rx
+
+    from lps.pipeline.job.tasks import Detector
+
+    spec = LocalizerSpec(localizer, weights_dir, cluster.device, cluster.batch_size)
+    n = n_detectors or cluster.n_gpus
+    if not n:
+        return [spec]
+    # num_cpus=0: a detector that took a node's only core would keep the workers that feed it from starting
+    remote = ray.remote(
+        num_cpus=0,
+        num_gpus=min(1.0, cluster.n_gpus / n) if cluster.n_gpus else 0,
+        max_restarts=-1,
+        max_task_retries=0,
+        scheduling_strategy="SPREAD",
+    )(Detector)
+    actors = [remote.remote(spec.load, cluster.batch_size) for _ in range(n)]
+    try:
+        ray.get([actor.ready.remote() for actor in actors], timeout=READY_SECONDS)
+    except rx.RayTaskError as e:
+        raise _not_started(localizer, e.cause) from e
+    except rx.RayError as e:
+        reason = _reason(e)
+        raise UnreadableError(f"localizer '{localizer}' does not start: {reason}") from e
+    return actors
+
+
+def load_workers(spec: LocalizerSpec, n_workers: int) -> None:
+    """Let `n_workers` workers load the localizer before they are given videos.
+
+    What keeps it from loading is then said once and charged to no video: raises UnreadableError or IntegrityError. A
+    worker that is lost meanwhile is no matter; another one loads what it needs when it is needed.
+    """
+    import ray
+    from ray import exceptions as rx
+
+    from lps.pipeline.job.tasks import run_load
+
+    load = ray.remote(num_cpus=1, max_retries=0)(run_load)
+    refs = [load.remote(spec) for _ in range(n_workers)]
+    ready, _ = ray.wait(refs, num_returns=len(refs), timeout=READY_SECONDS)
+    for ref in ready:
+        try:
+            ray.get(ref)
+        except rx.RayTaskError as e:
+            raise _not_started(spec.name, e.cause) from e
+        except rx.RayError:
+            continue
+
+
+def _not_started(localizer: str, cause: BaseException) -> LpsError:
+    return cause if isinstance(cause, LpsError) else UnreadableError(f"localizer '{localizer}' does not start: {cause}")
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

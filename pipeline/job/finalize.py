@@ -1,0 +1,156 @@
+"""All commits present: write the manifests, then the index, last. Everything is derived from plan and commits."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from lps.manifests.canonical import pretty_json, sha256_hex
+from lps.manifests.codes import QUARANTINE_CODES, Status
+from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.rows import row_from_json
+from lps.manifests.schemas import SCHEMA_VERSION, Row, table_bytes
+from lps.manifests.storage import Store
+from lps.pipeline.job.plan import Plan
+from lps.pipeline.job.shards import commit_uri
+
+INDEX_JSON = "index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a data set holds, counted from its commits."""
+
+    by_split: dict[tuple[str, str], tuple[int, int]]
+    """(split, label) -> (videos with clips, clips)."""
+    by_code: dict[tuple[str, str], int]
+    """(code, label) -> videos."""
+    n_videos: int
+    n_ok: int
+    n_quarantined: int
+    n_selected: int
+    """Videos that were inputs: all but the skipped."""
+
+    @property
+    def quarantined_share(self) -> float:
+        """Quarantined videos over inputs, 0 to 1."""
+        return self.n_quarantined / self.n_selected if self.n_selected else 0.0
+
+
+def label_name(label: int | None) -> str:
+    """Return `real`, `fake` or `unknown`."""
+    return {0: "real", 1: "fake"}.get(-1 if label is None else label, "unknown")
+
+
+def read_commit(out: Store, shard_id: str, plan_sha256: str) -> Row:
+    """Return one commit record. Raises IntegrityError when it belongs to another plan or is not readable."""
+    uri = commit_uri(shard_id)
+    try:
+        record = json.loads(out.read(uri))
+        found, *_ = [record[name] for name in ("plan_sha256", "shard", "videos", "clips")]
+    except (ValueError, KeyError, TypeError) as e:
+        raise IntegrityError(f"{out.join(uri)} is not a commit record: {e}; delete it and run again") from e
+    if found != plan_sha256:
+        raise IntegrityError(f"{out.join(uri)} belongs to another plan; use a new output")
+    return dict(record)
+
+
+def committed_shards(out: Store) -> set[str]:
+    """Return the ids of all shards with a commit record."""
+    names = [file.path.rsplit("/", 1)[-1] for file in out.walk("commits")]
+    return {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
+
+
+def finalize(plan: Plan, out: Store) -> Summary:
+    """Write manifests and index of a finished run. Raises UnreadableError if a shard is not committed yet."""
+    shard_ids = [job.shard_id for job in plan.shard_jobs()]
+    missing = sorted(set(shard_ids) - committed_shards(out))
+    if missing:
+        raise UnreadableError(f"{len(missing)} shards are not committed (first: {missing[0]}); run again to resume")
+    videos = [video.known_row() for video in plan.videos if video.shard_id is None]
+    clips: list[Row] = []
+    shards: list[Row] = []
+    for shard_id in shard_ids:
+        commit = read_commit(out, shard_id, plan.sha256)
+        videos += [row_from_json("videos", row) for row in commit["videos"]]
+        clips += [row_from_json("clips", row) for row in commit["clips"]]
+        if commit["shard"] is not None:
+            shards.append(row_from_json("shards", commit["shard"]))
+    videos.sort(key=lambda row: bytes(row["video_id"]))
+    clips.sort(key=lambda row: (str(row["shard_id"]), int(row["tar_offset"])))
+    shards.sort(key=lambda row: str(row["shard_id"]))
+    _publish_manifests(plan, out, videos=videos, clips=clips, shards=shards)
+    return summarise(videos)
+
+
+def _publish_manifests(plan: Plan, out: Store, *, videos: list[Row], clips: list[Row], shards: list[Row]) -> None:
+    spec = plan.spec
+    marks = {"lps.params_sha256": spec.params.sha256(), "lps.code_version": spec.versions.get("lps-prep", "")}
+    split_uri = f"manifests/splits/{spec.split_set}.parquet"
+    files = {
+        "manifests/videos.parquet": ("videos", videos),
+        "manifests/clips.parquet": ("clips", clips),
+        "manifests/shards.parquet": ("shards", shards),
+        split_uri: ("splits", [asdict(row) for row in plan.split_rows]),
+    }
+    listing = {}
+    for uri, (table, rows) in files.items():
+        data = table_bytes(table, rows, marks)
+        out.publish(uri, data)
+        listing[uri] = {"sha256": sha256_hex(data), "bytes": len(data), "rows": len(rows)}
+    rule = pretty_json(json.loads(plan.json_bytes)["split"])
+    rule_uri = f"manifests/splits/{spec.split_set}.json"
+    out.publish(rule_uri, rule)
+    listing[rule_uri] = {"sha256": sha256_hex(rule), "bytes": len(rule), "rows": None}
+    out.publish(INDEX_JSON, pretty_json(_index(plan, listing, shards)))
+
+
+def _index(plan: Plan, listing: Row, shards: Sequence[Row]) -> Row:
+    by_split: dict[str, list[Row]] = {}
+    for row in shards:
+        brief = {
+            "shard_id": row["shard_id"],
+            "uri": row["uri"],
+            "sha256": row["sha256"].hex(),
+            "bytes": row["bytes"],
+            "n_samples": row["n_samples"],
+        }
+        by_split.setdefault(str(row["split"]), []).append(brief)
+    return {
+        "schema": "lps.dataset",
+        "schema_version": SCHEMA_VERSION,
+        "params_sha256": plan.spec.params.sha256(),
+        "plan_sha256": plan.sha256,
+        "split_set": plan.spec.split_set,
+        "leaky": bool(json.loads(plan.json_bytes)["split"].get("leaky", False)),
+        "manifests": listing,
+        "shards": by_split,
+    }
+
+
+def summarise(videos: Iterable[Row]) -> Summary:
+    """Count the rows of the manifest `videos`."""
+    by_split: Counter[tuple[str, str]] = Counter()
+    clips: Counter[tuple[str, str]] = Counter()
+    by_code: Counter[tuple[str, str]] = Counter()
+    n_videos = n_ok = n_quarantined = n_selected = 0
+    quarantine = {str(code) for code in QUARANTINE_CODES}
+    for row in videos:
+        label = label_name(row["label"])
+        n_videos += 1
+        n_selected += row["status"] != Status.SKIPPED
+        n_ok += row["status"] in (Status.OK, Status.PARTIAL)
+        n_quarantined += row["error_code"] in quarantine
+        if row["n_clips"]:
+            by_split[str(row["split"]), label] += 1
+            clips[str(row["split"]), label] += int(row["n_clips"])
+        if row["error_code"]:
+            by_code[str(row["error_code"]), label] += 1
+    return Summary(
+        {key: (by_split[key], clips[key]) for key in sorted(by_split)},
+        dict(sorted(by_code.items())),
+        n_videos,
+        n_ok,
+        n_quarantined,
+        n_selected,
+    )

@@ -1,0 +1,225 @@
+"""Write one shard: a normalised USTAR file whose bytes depend on its samples alone, then its commit record."""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lps.manifests.canonical import canonical_json, pretty_json, rows_digest
+from lps.manifests.errors import IntegrityError
+from lps.manifests.records import Clip, SourceVideo, VideoResult
+from lps.manifests.rows import clip_facts, clip_id, row_to_json, video_row
+from lps.manifests.schemas import Row
+from lps.manifests.storage import Store
+from lps.pipeline.config.params import Params
+from lps.pipeline.faces.align import BORDER, INTERPOLATION, TEMPLATE_NAME
+
+WRITER_VERSION = "1"
+COMMIT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardVideo:
+    """What a shard must know of one of its videos besides the processing result."""
+
+    source: SourceVideo
+    n_bytes: int
+    sha256: bytes
+    original_video_id: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardJob:
+    """One shard of the plan."""
+
+    shard_id: str
+    split: str
+    plan_sha256: str
+    videos: tuple[ShardVideo, ...]
+    """In plan order."""
+
+    @property
+    def uri(self) -> str:
+        """Path of the tar relative to the data set root."""
+        return f"shards/{self.split}/{self.shard_id}.tar"
+
+    @property
+    def commit_uri(self) -> str:
+        """Path of the commit record."""
+        return commit_uri(self.shard_id)
+
+
+def commit_uri(shard_id: str) -> str:
+    """Return the path of a shard's commit record; a tar without one does not exist."""
+    return f"commits/{shard_id}.json"
+
+
+def sample_key(video_id: bytes, clip: Clip) -> str:
+    """Return the sample's key: no dots, and nothing in it that tells the label or the method."""
+    return f"{video_id.hex()}-{clip.track_id:02d}-{clip.frame_idx[0]:06d}"
+
+
+def write_shard(job: ShardJob, results: Sequence[VideoResult], params: Params, out: Store, scratch: Path) -> Row:
+    """Build the shard in `scratch`, publish it, then write and return its commit record.
+
+    A shard without samples gives a record and no tar. Raises IntegrityError if the shard was committed before with
+    other bytes, UnreadableError if the output cannot be written.
+    """
+    samples = sorted(
+        (
+            (sample_key(r.video_id, clip), video, clip)
+            for video, r in zip(job.videos, results, strict=True)
+            for clip in r.clips
+        ),
+        key=lambda sample: sample[0],
+    )
+    params_sha256 = params.sha256()
+    tar_path = scratch / f"{job.shard_id}.tar"
+    try:
+        clip_rows = _write_tar(tar_path, job, samples, params, params_sha256)
+        record = {
+            "commit_version": COMMIT_VERSION,
+            "plan_sha256": job.plan_sha256,
+            "shard": row_to_json(_shard_row(job, tar_path, clip_rows)) if samples else None,
+            "shard_id": job.shard_id,
+            "videos": [row_to_json(row) for row in _video_rows(job, results)],
+            "clips": [row_to_json(row) for row in clip_rows],
+        }
+        data = canonical_json(record)
+        if out.exists(job.commit_uri):
+            if out.read(job.commit_uri) != data:
+                raise IntegrityError(
+                    f"shard {job.shard_id} was committed before with other bytes: the same plan gave two results; "
+                    "compare library versions and hardware, then use a new output"
+                )
+            return record
+        if samples:
+            out.publish_file(tar_path, job.uri)
+        out.publish(job.commit_uri, data)
+        return record
+    finally:
+        tar_path.unlink(missing_ok=True)
+
+
+def _video_rows(job: ShardJob, results: Sequence[VideoResult]) -> list[Row]:
+    return [
+        video_row(
+            video.source,
+            result.outcome,
+            n_bytes=video.n_bytes,
+            sha256=video.sha256,
+            split=job.split,
+            n_clips=len(result.clips),
+            original_video_id=video.original_video_id,
+        )
+        for video, result in zip(job.videos, results, strict=True)
+    ]
+
+
+def _write_tar(
+    path: Path, job: ShardJob, samples: Sequence[tuple[str, ShardVideo, Clip]], params: Params, params_sha256: str
+) -> list[Row]:
+    """Write all samples and return their manifest rows."""
+    rows = []
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, video, clip in samples:
+            start = tar.offset
+            members = [
+                _add(tar, f"{key}.{ext}", data)
+                for ext, data in _members(job, video.source, clip, params, params_sha256)
+            ]
+            rows.append(
+                {
+                    **clip_facts(video.source, clip, split=job.split, params_sha256=params_sha256),
+                    "shard_id": job.shard_id,
+                    "sample_key": key,
+                    "tar_offset": start,
+                    "tar_nbytes": tar.offset - start,
+                    "members": members,
+                    "block_len": params.block_frames,
+                    "align_template": f"{TEMPLATE_NAME}-{params.out_px}x{params.template_scale:g}"
+                    if params.align
+                    else "box",
+                    "interp": INTERPOLATION,
+                    "border": BORDER,
+                    "out_size": params.out_px,
+                    "image_codec": params.codec,
+                    "jpeg_q": params.jpeg_quality if params.codec == "jpg" else None,
+                }
+            )
+    return rows
+
+
+def _members(
+    job: ShardJob, source: SourceVideo, clip: Clip, params: Params, params_sha256: str
+) -> list[tuple[str, bytes]]:
+    """Return (extension, bytes) of one sample, sorted by extension."""
+    facts: dict[str, Any] = {
+        "clip_id": clip_id(source.video_id, clip, params_sha256).hex(),
+        "video_id": source.video_id.hex(),
+        "dataset": source.dataset,
+        "method": source.method,
+        "label": source.label,
+        "track_id": clip.track_id,
+        "frame_idx": list(clip.frame_idx),
+        "pts_s": list(clip.pts_seconds),
+        "align_M": [list(matrix) for matrix in clip.align_M],
+        "box_source": list(clip.box_source),
+        "fps": job_fps(clip),
+    }
+    members = [(f"{i:02d}.{params.codec}", image) for i, image in enumerate(clip.frames)]
+    if source.label is not None:
+        members.append(("cls", str(source.label).encode()))
+    members.append(("json", pretty_json(facts)))
+    return sorted(members)
+
+
+def job_fps(clip: Clip) -> float | None:
+    """Return the clip's mean frame rate from its time stamps, frames per second."""
+    seconds = clip.pts_seconds[-1] - clip.pts_seconds[0]
+    return round((clip.n_frames - 1) / seconds, 4) if seconds > 0 else None
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> Row:
+    """Append one member without any trace of machine, user or time."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = len(data), 0o644, 0
+    info.uid = info.gid = 0
+    info.uname = info.gname = ""
+    start = tar.offset
+    tar.addfile(info, io.BytesIO(data))
+    return {
+        "ext": name.split(".", 1)[1],
+        "offset": start + tarfile.BLOCKSIZE,
+        "nbytes": len(data),
+        "sha256": hashlib.sha256(data).digest(),
+    }
+
+
+def _shard_row(job: ShardJob, path: Path, clips: Sequence[Row]) -> Row:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0)
+        md5 = hashlib.file_digest(file, "md5").digest()  # what WebDataset's shard index wants; not for trust
+    labels = [row["label"] for row in clips]
+    return {
+        "shard_id": job.shard_id,
+        "uri": job.uri,
+        "split": job.split,
+        "bytes": path.stat().st_size,
+        "sha256": sha256,
+        "md5": md5,
+        "n_samples": len(clips),
+        "n_members": sum(len(row["members"]) for row in clips),
+        "exts": sorted({member["ext"] for row in clips for member in row["members"]}),
+        "n_real": labels.count(0),
+        "n_fake": labels.count(1),
+        "first_key": clips[0]["sample_key"],
+        "last_key": clips[-1]["sample_key"],
+        "clips_rows_sha256": bytes.fromhex(rows_digest(clips)),
+        "writer_version": WRITER_VERSION,
+        "status": "sealed",
+    }

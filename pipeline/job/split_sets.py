@@ -1,0 +1,59 @@
+"""Add another split set over the shards of a complete data set."""
+
+from dataclasses import replace
+
+import pyarrow.compute as pc
+
+from lps.manifests.canonical import pretty_json, sha256_hex
+from lps.manifests.columns import read_columns, rule_path, split_path
+from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.index import read_index, read_rule
+from lps.manifests.schemas import parquet_bytes, read_table
+from lps.manifests.splits.assign import SplitParams, SplitRow
+from lps.manifests.splits.components import INPUT_COLUMNS
+from lps.manifests.splits.records import recorded_aliases
+from lps.manifests.splits.table import split_table
+from lps.manifests.storage import Store, open_store
+from lps.pipeline.job.finalize import INDEX_JSON
+
+
+def add_split_set(location: str, name: str, params: SplitParams, base: str | None) -> dict[str, int]:
+    """Write another split set over the shards of a complete data set. Returns counts by split.
+
+    Aliases that the base was made with hold here too: people whom it keeps together must not be parted by new videos.
+    The index is rewritten with the new file, last. Raises RefusedError for a name in use, UnreadableError for an
+    incomplete data set or an unknown base.
+    """
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise RefusedError(f"a split set's name is made of letters, digits, '-' and '_', got '{name}'")
+    out = open_store(location)
+    index = read_index(out)
+    uri = split_path(name)
+    if uri in index["manifests"]:
+        raise RefusedError(f"split set '{name}' exists; split sets are never rewritten, choose another name")
+    videos = read_columns(out, "videos", (*INPUT_COLUMNS, "status"))
+    videos = videos.filter(pc.not_equal(videos["status"], "skipped"))
+    pinned = None
+    if base is not None:
+        pinned = _split_rows(out, base)
+        known = recorded_aliases(read_rule(out, base))
+        params = replace(params, aliases=tuple(dict.fromkeys((*known, *params.aliases))))
+    table, rule = split_table(videos, params, pinned)
+    marks = {"lps.params_sha256": str(index["params_sha256"])}
+    files = {
+        uri: (parquet_bytes("splits", table, marks), table.num_rows),
+        rule_path(name): (pretty_json(rule), None),
+    }
+    for path, (data, n_rows) in files.items():
+        out.publish(path, data)
+        index["manifests"][path] = {"sha256": sha256_hex(data), "bytes": len(data), "rows": n_rows}
+    out.publish(INDEX_JSON, pretty_json(index))
+    return {str(key): int(n) for key, n in rule["counts"].items()}
+
+
+def _split_rows(out: Store, name: str) -> list[SplitRow]:
+    uri = split_path(name)
+    if not out.exists(uri):
+        raise UnreadableError(f"{out.url} has no split set '{name}'")
+    rows = read_table("splits", out.read(uri)).to_pylist()
+    return [SplitRow(**{**row, "group_keys": tuple(row["group_keys"])}) for row in rows]

@@ -1,0 +1,128 @@
+"""Look at a data set that may still be in the making, reopen failures, and add split sets."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lps.manifests.canonical import sha256_hex
+from lps.manifests.codes import QUARANTINE_CODES, Code
+from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.schemas import Row, check_version
+from lps.manifests.storage import Store, open_store
+from lps.pipeline.job.finalize import INDEX_JSON, Summary, committed_shards, read_commit, summarise
+from lps.pipeline.job.plan import PLAN_JSON, PLAN_VIDEOS, plan_rows
+from lps.pipeline.job.shards import commit_uri
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """How far a data set is."""
+
+    complete: bool
+    n_shards: int
+    n_shards_done: int
+    n_videos: int
+    n_videos_done: int
+    summary: Summary
+
+    def record(self) -> dict[str, Any]:
+        """Return the status as plain JSON values."""
+        return {
+            "complete": self.complete,
+            "shards": {"total": self.n_shards, "done": self.n_shards_done},
+            "videos": {
+                "total": self.n_videos,
+                "done": self.n_videos_done,
+                "with_clips": self.summary.n_ok,
+                "quarantined": self.summary.n_quarantined,
+            },
+            "clips": [
+                {"split": split, "label": label, "videos": videos, "clips": clips}
+                for (split, label), (videos, clips) in self.summary.by_split.items()
+            ],
+            "codes": [{"code": code, "label": label, "videos": n} for (code, label), n in self.summary.by_code.items()],
+        }
+
+
+def read_plan(out: Store) -> tuple[Row, str]:
+    """Return plan.json and its digest. Raises UnreadableError where there is none, or one of a newer version."""
+    if not out.exists(PLAN_JSON):
+        raise UnreadableError(f"{out.url} is not a data set of this program: it has no {PLAN_JSON}")
+    data = out.read(PLAN_JSON)
+    try:
+        plan = json.loads(data)
+        check_version(str(plan["schema_version"]), what=out.join(PLAN_JSON))
+    except (ValueError, KeyError, TypeError) as e:
+        raise UnreadableError(f"{out.join(PLAN_JSON)} is damaged: {e}") from e
+    return plan, sha256_hex(data)
+
+
+def read_status(location: str) -> JobStatus:
+    """Count what is committed below `location`. Raises UnreadableError or IntegrityError."""
+    out = open_store(location)
+    plan, digest = read_plan(out)
+    rows = plan_rows(out.read(PLAN_VIDEOS))
+    planned = {str(shard["shard_id"]) for shard in plan["shards"]}
+    done = sorted(committed_shards(out) & planned)
+    videos = [_known(row) for row in rows if row["shard_id"] is None]
+    for shard_id in done:
+        videos += read_commit(out, shard_id, digest)["videos"]
+    return JobStatus(out.exists(INDEX_JSON), len(planned), len(done), len(rows), len(videos), summarise(videos))
+
+
+def _known(row: Row) -> Row:
+    skipped = str(row["code"]).startswith("S_")
+    return {
+        "label": row["label"],
+        "split": row["split"],
+        "status": "skipped" if skipped else "failed",
+        "error_code": row["code"],
+        "n_clips": 0,
+    }
+
+
+def reopen(location: str, codes: Sequence[str]) -> tuple[int, int]:
+    """Withdraw the commits of all shards that hold a video with one of `codes`. Returns (videos, shards) reopened.
+
+    Withdrawn records are kept below runs/withdrawn/. The index goes first: until the next run is through, the data set
+    is not complete. Raises RefusedError for unknown codes and where nothing has them.
+    """
+    unknown = sorted(set(codes) - {str(code) for code in Code})
+    if unknown:
+        raise RefusedError(
+            f"unknown code '{unknown[0]}'; known ones: {', '.join(code for code in Code if code[0] == 'E')}"
+        )
+    out = open_store(location)
+    plan, digest = read_plan(out)
+    chosen: dict[str, int] = {}
+    for shard_id in sorted(committed_shards(out)):
+        n = sum(row["error_code"] in codes for row in read_commit(out, shard_id, digest)["videos"])
+        if n:
+            chosen[shard_id] = n
+    probed = _drop_probes(out, codes)
+    if not chosen and not probed:
+        raise RefusedError(f"no committed video of {location} has code {' or '.join(codes)}")
+    out.delete(INDEX_JSON)
+    for shard_id in chosen:
+        record = out.read(commit_uri(shard_id))
+        out.publish(f"runs/withdrawn/{shard_id}-{sha256_hex(record)[:12]}.json", record)
+        out.delete(commit_uri(shard_id))
+    return sum(chosen.values()) + probed, len(chosen)
+
+
+def _drop_probes(out: Store, codes: Sequence[str]) -> int:
+    """Count the videos that were quarantined while their headers were read.
+
+    They are in no shard: the plan knows their code, and a plan does not change. Nothing can be reopened for them.
+    """
+    quarantined = {str(code) for code in QUARANTINE_CODES} & set(codes)
+    if not quarantined:
+        return 0
+    n = sum(row["code"] in quarantined for row in plan_rows(out.read(PLAN_VIDEOS)))
+    if n:
+        raise RefusedError(
+            f"{n} videos were quarantined while their headers were read, so the plan itself holds their code; "
+            "plan them again in a new output"
+        )
+    return 0

@@ -1,0 +1,194 @@
+"""What runs on the cluster: probe one file, process one video, write one shard, and the actors that serve them.
+
+Task functions take the function that does the work as an argument, so that the engine's policy can be tested with any
+behaviour of a video. They never retry by themselves: retries are the driver's decision.
+"""
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.records import VideoResult
+from lps.manifests.schemas import Row
+from lps.manifests.storage import Store
+from lps.pipeline.config.params import Params
+from lps.pipeline.faces.detector import CHUNK, Faces, Localizer
+from lps.pipeline.faces.localizers import LocalizerSpec, own_localizer
+from lps.pipeline.faces.track import Ask
+from lps.pipeline.job.shards import ShardJob, ShardVideo, write_shard
+from lps.pipeline.video.probe import Probe, file_sha256, local_copy, probe_file
+
+ProcessFunction = Callable[[Store, ShardVideo, Ask, Params], VideoResult]
+
+
+def process_source(source: Store, video: ShardVideo, ask: Ask, params: Params) -> VideoResult:
+    """Process one video of a store. Raises RefusedError if its bytes are not those of the plan."""
+    from lps.pipeline.clips.process import process_video
+
+    with local_copy(source, video.source.uri) as path:
+        try:
+            changed = file_sha256(path) != video.sha256.hex()
+        except FileNotFoundError:
+            changed = True
+        if changed:
+            raise RefusedError(
+                f"source changed since the plan was made: {video.source.uri}; restore it or use a new output"
+            )
+        return process_video(path, video.source.video_id, ask, params)
+
+
+def run_probe(ledger: Any, job: str, source: Store, uri: str, limits: Any, memory_bytes: int) -> Probe:
+    """Probe one file."""
+    ledger.started.remote(job)
+    limit_memory(memory_bytes)
+    return probe_file(source, uri, limits)
+
+
+def run_load(spec: LocalizerSpec) -> None:
+    """Load what every video needs into this worker."""
+    import scipy.signal  # noqa: F401  takes most of a second
+
+    import lps.pipeline.clips.process  # noqa: F401
+
+    own_localizer(spec)
+
+
+def run_process(
+    ledger: Any,
+    job: str,
+    detector: Any,
+    work: tuple[ProcessFunction, Store, ShardVideo, Params],
+    memory_bytes: int,
+) -> tuple[Row, VideoResult]:
+    """Process one video and return its brief for the driver and its result for the shard.
+
+    `detector` is an actor, or the spec of a localizer that this process is to load for itself.
+    """
+    ledger.started.remote(job)
+    process, source, video, params = work
+    own = own_localizer(detector) if isinstance(detector, LocalizerSpec) else None
+    limit_memory(memory_bytes)
+
+    def ask(images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
+        if own is not None:
+            return own.detect(images, dense=dense)
+        parts = [detector.detect.remote(images[k : k + CHUNK], dense) for k in range(0, len(images), CHUNK)]
+        return [faces for part in ray.get(parts) for faces in part]
+
+    started = time.perf_counter()
+    result = process(source, video, ask, params)
+    brief = {
+        "status": str(result.outcome.status),
+        "code": str(result.outcome.code) if result.outcome.code else None,
+        "n_clips": len(result.clips),
+        "n_frames": result.outcome.n_frames_decoded or 0,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    return brief, result
+
+
+def run_commit(
+    ledger: Any, label: str, work: tuple[ShardJob, Params, Store], scratch: str | None, *results: VideoResult
+) -> Row:
+    """Write one shard and return the brief of its commit record. Raises as `write_shard`, also for the scratch disk."""
+    import tempfile
+
+    ledger.started.remote(label)
+    job, params, out = work
+    try:
+        with tempfile.TemporaryDirectory(prefix="lps-shard-", dir=scratch) as folder:
+            record = write_shard(job, results, params, out, Path(folder))
+    except OSError as e:
+        where = scratch or tempfile.gettempdir()
+        raise UnreadableError(f"cannot build {job.shard_id} in the scratch folder {where}: {e.strerror or e}") from e
+    return {"shard_id": job.shard_id, "n_samples": len(record["clips"])}
+
+
+def limit_memory(n_bytes: int) -> None:
+    """Let this process allocate at most `n_bytes` more than it has now; beyond that allocation fails cleanly.
+
+    RLIMIT_DATA counts private writable memory, so Ray's shared object store stays outside of it.
+    """
+    import resource
+
+    with Path("/proc/self/status").open() as status:
+        now = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (now + n_bytes if hard < 0 else min(now + n_bytes, hard), hard))
+
+
+class Ledger:
+    """Knows when each job began on its worker: queueing must not count against a deadline."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+
+    def started(self, job: str) -> None:
+        """Note that `job` begins now."""
+        self._started[job] = time.monotonic()
+
+    def ages(self, jobs: Sequence[str]) -> dict[str, float]:
+        """Return the seconds since each of `jobs` began, and forget all others."""
+        now = time.monotonic()
+        self._started = {job: t for job, t in self._started.items() if job in set(jobs)}
+        return {job: now - t for job, t in self._started.items()}
+
+
+class Detector:
+    """A localizer in a process of its own. Requests that wait together share batches; results do not depend on that."""
+
+    def __init__(self, load: Callable[[], Localizer], batch_size: int) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self._localizer = load()
+        self._batch_size = batch_size
+        self._waiting: deque[tuple[NDArray[np.uint8], bool, asyncio.Future[list[Faces]]]] = deque()
+        self._pump: asyncio.Task[None] | None = None
+
+    async def ready(self) -> int:
+        """Return the process id once the weights are loaded."""
+        return os.getpid()
+
+    async def detect(self, images: NDArray[np.uint8], dense: bool) -> list[Faces]:  # noqa: FBT001  a Ray call
+        """Find the faces of (B, H, W, 3) RGB images."""
+        future: asyncio.Future[list[Faces]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((images, dense, future))
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.create_task(self._serve())
+        return await future
+
+    async def _serve(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft()]
+            shape, dense = batch[0][0].shape[1:], batch[0][1]
+            n_images = len(batch[0][0])
+            for request in list(self._waiting):
+                alike = request[0].shape[1:] == shape and request[1] == dense
+                if alike and n_images + len(request[0]) <= self._batch_size:
+                    self._waiting.remove(request)
+                    batch.append(request)
+                    n_images += len(request[0])
+            await self._answer(batch)
+
+    async def _answer(self, batch: list[tuple[NDArray[np.uint8], bool, "asyncio.Future[list[Faces]]"]]) -> None:
+        images = np.concatenate([request[0] for request in batch])
+        try:
+            faces = await asyncio.to_thread(self._localizer.detect, images, dense=batch[0][1])
+        except Exception as e:  # noqa: BLE001  every waiting caller must hear of it, or it waits for ever
+            for _, _, future in batch:
+                future.set_exception(e)
+            return
+        start = 0
+        for request, _, future in batch:
+            future.set_result(faces[start : start + len(request)])
+            start += len(request)

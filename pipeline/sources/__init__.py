@@ -1,0 +1,1 @@
+"""Adapters: from a release's layout to source videos."""

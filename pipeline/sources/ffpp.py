@@ -1,0 +1,171 @@
+"""FaceForensics++ and the DeepFakeDetection set (`dfd`) that is published in the same tree.
+
+    original_sequences/{youtube,actors}/{raw|c0,c23,c40}/videos/*.mp4
+    manipulated_sequences/<method>/{raw|c0,c23,c40}/videos/*.mp4
+
+A fake is named `<target>_<donor>`: the target gives body and background, the donor the face or its expression. Copies
+of one video at several compressions have equal keys, so no split tears them apart. `raw` and `c0` mean the same.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lps.manifests.codes import Code
+from lps.manifests.errors import UnreadableError
+from lps.manifests.records import SourceVideo
+from lps.pipeline.sources.ffpp_lists import Lists, read_lists
+from lps.pipeline.sources.types import (
+    SourceFile,
+    SourceListing,
+    SourceOptions,
+    flag_duplicates,
+    foreign,
+    is_hidden,
+    make_listing,
+    orphans,
+    size_code,
+    unresolved_note,
+)
+
+_REAL = "original_sequences"
+_FAKE = "manipulated_sequences"
+_PATH = re.compile(
+    r"(?P<place>(?:original|manipulated)_sequences/[^/]+)/(?P<quality>raw|c0|c23|c40)/videos/(?P<stem>[^/]+)\.mp4"
+)
+_FFPP_REAL = re.compile(r"(?P<target>[0-9]{3})")
+_FFPP_FAKE = re.compile(r"(?P<target>[0-9]{3})_(?P<donor>[0-9]{3})")
+_DFD_REAL = re.compile(r"(?P<target>[0-9]{2})__(?P<scene>.+)")
+_DFD_FAKE = re.compile(r"(?P<target>[0-9]{2})_(?P<donor>[0-9]{2})__(?P<scene>.+)__[A-Z0-9]{8}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """One folder of the published tree."""
+
+    dataset: str
+    grammar: re.Pattern[str]
+    n_published: int
+    method: str | None = None
+
+    @property
+    def label(self) -> int:
+        return 0 if self.method is None else 1
+
+
+_METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
+_YOUTUBE = f"{_REAL}/youtube"
+_ACTORS = f"{_REAL}/actors"
+_PLACES: dict[str, _Place] = {
+    _YOUTUBE: _Place(dataset="ffpp", grammar=_FFPP_REAL, n_published=1000),
+    _ACTORS: _Place(dataset="dfd", grammar=_DFD_REAL, n_published=363),
+    **{f"{_FAKE}/{m}": _Place(dataset="ffpp", grammar=_FFPP_FAKE, n_published=1000, method=m) for m in _METHODS},
+    f"{_FAKE}/DeepFakeDetection": _Place(
+        dataset="dfd", grammar=_DFD_FAKE, n_published=3068, method="DeepFakeDetection"
+    ),
+}
+
+Reals = dict[tuple[str, str, str], str]
+"""Path of a real video by data set, compression and stem."""
+
+
+def list_ffpp(files: Sequence[SourceFile], options: SourceOptions) -> SourceListing:
+    """List a FaceForensics++ tree; it may be partial. Published lists are optional, and come with notes."""
+    if not any(file.path.startswith((f"{_REAL}/", f"{_FAKE}/")) for file in files):
+        raise UnreadableError(f"not FaceForensics++: the source has neither {_REAL}/ nor {_FAKE}/")
+    lists = read_lists(files, options)
+    reals = _index_reals(files)
+    videos = flag_duplicates((_video(file, lists, reals) for file in files), _name)
+    notes = [*lists.notes, *_count_notes(videos), *unresolved_note("ffpp", orphans(videos))]
+    return make_listing("ffpp", videos, notes)
+
+
+def _index_reals(files: Sequence[SourceFile]) -> Reals:
+    reals: Reals = {}
+    for file in files:
+        match = _PATH.fullmatch(file.path)
+        place = _PLACES.get(match["place"]) if match else None
+        if match and place and place.label == 0:
+            reals.setdefault((place.dataset, _compression(match["quality"]), match["stem"]), file.path)
+    return reals
+
+
+def _compression(quality: str) -> str:
+    return "c0" if quality == "raw" else quality
+
+
+def _video(file: SourceFile, lists: Lists, reals: Reals) -> SourceVideo:
+    parts = file.path.split("/")
+    if is_hidden(file.path):
+        return foreign("ffpp", file.path, "hidden file")
+    if parts[0] == _FAKE and "masks" in parts[:-1]:
+        return replace(foreign("ffpp", file.path, "mask"), code=Code.S_MASK)
+    match = _PATH.fullmatch(file.path)
+    if match is None:
+        return foreign("ffpp", file.path, "outside the published layout")
+    place = _PLACES.get(match["place"])
+    if place is None:
+        return foreign("ffpp", file.path, "not a published folder")
+    video = SourceVideo(
+        uri=file.path,
+        dataset=place.dataset,
+        label=place.label,
+        label_source="folder",
+        method=place.method,
+        compression=_compression(match["quality"]),
+        code=size_code(file),
+    )
+    name = place.grammar.fullmatch(match["stem"])
+    if name is None:
+        return replace(video, code=Code.E_NAME_GRAMMAR, detail=f"expected {place.grammar.pattern}")
+    return _with_provenance(video, name.groupdict(), lists, reals)
+
+
+def _with_provenance(video: SourceVideo, name: dict[str, str], lists: Lists, reals: Reals) -> SourceVideo:
+    target, donor = name["target"], name.get("donor")
+    shown = [target] if donor is None else [target, donor]
+    if video.label == 1:
+        stem = f"{target}__{name['scene']}" if "scene" in name else target
+        video = replace(video, original_uri=reals.get((video.dataset, video.compression or "", stem)))
+    if video.dataset == "dfd":
+        keys = tuple(f"dfd/actor/{actor}" for actor in shown)
+        video = replace(video, identity_keys=tuple(sorted(set(keys))), identity_confidence="published")
+    else:
+        keys = tuple(f"ffpp/seq/{sequence}" for sequence in shown)
+        recordings = sorted({f"yt/{lists.youtube_of[s]}" for s in shown if s in lists.youtube_of})
+        splits = {lists.split_of.get(sequence) for sequence in shown}
+        split = splits.pop() if len(splits) == 1 else None
+        video = replace(video, source_keys=tuple(recordings), official_split=split)
+    return replace(video, target_keys=keys[:1], donor_keys=keys[1:])
+
+
+def _is_named(video: SourceVideo) -> bool:
+    """Tell whether a row is a video of the published layout with a valid name."""
+    return bool(video.target_keys)
+
+
+def _place_of(video: SourceVideo) -> str:
+    return "/".join(video.uri.split("/")[:2])
+
+
+def _name(video: SourceVideo) -> tuple[str, str | None, str]:
+    """Return what must be unique; `raw` and `c0` copies of a video collide here."""
+    return _place_of(video), video.compression, video.uri.rpartition("/")[2]
+
+
+def _count_notes(videos: Sequence[SourceVideo]) -> list[str]:
+    """Compare what is there with what is published, for each folder and compression that has any video."""
+    found = Counter((_place_of(v), v.compression or "") for v in videos if _is_named(v) and v.code != Code.E_DUP_NAME)
+    # A fake needs its reals: their absence is worth a line, that of another method is not.
+    expected = {*found, *((_real_place(place), compression) for place, compression in found)}
+    counts = [(place, compression, found[place, compression]) for place, compression in expected]
+    return [
+        f"ffpp: {n} of {_PLACES[place].n_published} {place.split('/')[1]} videos found at {compression}"
+        for place, compression, n in sorted(counts)
+        if n != _PLACES[place].n_published
+    ]
+
+
+def _real_place(place: str) -> str:
+    return _ACTORS if _PLACES[place].dataset == "dfd" else _YOUTUBE

@@ -1,0 +1,113 @@
+"""Any folder of videos: `real/**` and `fake/**`.
+
+* `fake/<method>/...` names the method; a fake directly below `fake/` has method `fake`.
+* A fake belongs to the real video of the same place and name: below `fake/`, else below its method's folder, else of
+  the same file name anywhere. Suffixes do not count, so `fake/swap/a.mp4` belongs to `real/a.mov`.
+* Where several reals fit equally well, the fake has no `original_uri` but the keys of all of them: groups stay safe.
+* All other files are foreign: they get a row, and are skipped.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from lps.manifests.errors import UnreadableError
+from lps.manifests.records import SourceVideo
+from lps.pipeline.sources.types import (
+    DEFAULT_METHOD,
+    SourceFile,
+    SourceListing,
+    SourceOptions,
+    foreign,
+    is_video,
+    make_listing,
+    size_code,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reals:
+    """Paths of the real videos, by place below `real/` and by bare name, both without suffix."""
+
+    by_place: dict[str, list[str]]
+    by_stem: dict[str, list[str]]
+
+
+def list_folder(files: Sequence[SourceFile], _options: SourceOptions) -> SourceListing:
+    """List a tree of `real/` and `fake/` (in any case); without either, raise UnreadableError."""
+    if not any(_side(file.path) for file in files):
+        raise UnreadableError("the source has neither a real/ nor a fake/ folder: put the videos below these two")
+    reals = _index_reals(files)
+    videos = [_video(file, reals) for file in files]
+    ambiguous = sum(len(video.target_keys) > 1 for video in videos)
+    notes = [f"folder: {ambiguous} fakes have more than one real of their name: no original set"] if ambiguous else []
+    for label, side in enumerate(("real", "fake")):
+        if not any(video.label == label for video in videos):
+            notes.append(f"folder: no {side} videos")
+    return make_listing("folder", videos, notes)
+
+
+def _side(path: str) -> str | None:
+    """Return `real` or `fake` for files below these folders."""
+    top, slash, _ = path.partition("/")
+    return top.lower() if slash and top.lower() in ("real", "fake") else None
+
+
+def _place(path: str, depth: int) -> str:
+    """Return `path` without its first `depth` folders and without suffix."""
+    return str(PurePosixPath(*PurePosixPath(path).parts[depth:]).with_suffix(""))
+
+
+def _index_reals(files: Sequence[SourceFile]) -> _Reals:
+    reals = _Reals(defaultdict(list), defaultdict(list))
+    for file in files:
+        if _side(file.path) == "real" and is_video(file.path):
+            reals.by_place[_place(file.path, 1)].append(file.path)
+            reals.by_stem[PurePosixPath(file.path).stem].append(file.path)
+    return reals
+
+
+def _video(file: SourceFile, reals: _Reals) -> SourceVideo:
+    side = _side(file.path)
+    if side is None:
+        return foreign("folder", file.path, "outside real/ and fake/")
+    if not is_video(file.path):
+        return foreign("folder", file.path, "not a video")
+    return _real(file) if side == "real" else _fake(file, reals)
+
+
+def _real(file: SourceFile) -> SourceVideo:
+    return SourceVideo(
+        uri=file.path,
+        dataset="folder",
+        label=0,
+        label_source="folder",
+        target_keys=(f"folder/{_place(file.path, 1)}",),
+        code=size_code(file),
+    )
+
+
+def _fake(file: SourceFile, reals: _Reals) -> SourceVideo:
+    parts = PurePosixPath(file.path).parts
+    has_method = len(parts) > 2
+    below_method = _place(file.path, 2 if has_method else 1)
+    candidates = (
+        reals.by_place.get(_place(file.path, 1))
+        or reals.by_place.get(below_method)
+        or reals.by_stem.get(PurePosixPath(file.path).stem)
+        or []
+    )
+    exact = [path for path in candidates if PurePosixPath(path).name == parts[-1]]
+    best = exact if len(exact) == 1 else candidates
+    places = {_place(path, 1) for path in best} or {below_method}
+    return SourceVideo(
+        uri=file.path,
+        dataset="folder",
+        label=1,
+        label_source="folder",
+        method=parts[1] if has_method else DEFAULT_METHOD,
+        original_uri=best[0] if len(best) == 1 else None,
+        target_keys=tuple(sorted(f"folder/{place}" for place in places)),
+        code=size_code(file),
+    )

@@ -1,0 +1,223 @@
+"""A table of videos, CSV or Parquet: at least `uri,label`; the uris are relative to the table's folder.
+
+| column | value |
+|---|---|
+| `uri` | path of the video; it may not leave the table's folder |
+| `label` | `0` or `real`, `1` or `fake` in any case; empty is unknown |
+| `method`, `compression` | free text |
+| `dataset` | name of the data set, `table` by default |
+| `split` | `train`, `val` or `test`, as published |
+| `original` | uri of the real video that a fake was made from |
+| `identity`, `source` | persons and recordings that may not be torn apart; several are separated by `;` |
+
+An identity or source with a slash is a global key and is taken as it is (`celebdf2/id/id16`, `yt/--b1Ua-kWJE`): that
+ties the video to other data sets. Without one it belongs to the row's own (`<dataset>/id/...`, `<dataset>/src/...`).
+
+The table is the list of inputs: files that it does not name are none.
+"""
+
+import io
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from lps.manifests.codes import Code
+from lps.manifests.errors import UnreadableError
+from lps.manifests.records import SourceVideo
+from lps.pipeline.sources.types import (
+    DEFAULT_METHOD,
+    SourceFile,
+    SourceListing,
+    SourceOptions,
+    is_video,
+    make_listing,
+    read_source,
+    size_code,
+    unresolved_note,
+)
+
+COLUMNS = ("uri", "label", "method", "dataset", "identity", "source", "original", "split", "compression")
+_REQUIRED = ("uri", "label")
+
+# Tables that pass through floating point, as labels with gaps do in pandas, write 1 as 1.0.
+_LABELS = {"": None, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "real": 0, "fake": 1}
+_SPLITS = {"": None, "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+Choice = TypeVar("Choice")
+
+_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """One line of the table as text; an absent or null value is empty."""
+
+    where: str
+    """`line 7` of a CSV file, `row 7` of a Parquet file: for messages."""
+    values: Mapping[str, str]
+
+    def __getitem__(self, column: str) -> str:
+        return self.values.get(column, "")
+
+
+def list_table(files: Sequence[SourceFile], options: SourceOptions) -> SourceListing:
+    """List the videos that the table `options.table_path` names, present or not."""
+    path = options.table_path
+    folder = path.rpartition("/")[0]
+    sizes = {file.path: file for file in files}
+    videos: dict[str, SourceVideo] = {}
+    repeats: list[SourceVideo] = []
+    for row in _read_rows(path, read_source(options, path)):
+        video = _video(f"{path}, {row.where}", folder, row, sizes)
+        first = videos.setdefault(video.uri, video)
+        if first is not video:
+            repeats.append(_repeat(video, row.where))
+            videos[video.uri] = _contradicted(first, video, row.where)
+    unlisted = sum(is_video(file.path) and file.path not in videos for file in files)
+    notes = [f"table: {unlisted} videos beside the table are not in it, and not inputs"] if unlisted else []
+    listed = [*videos.values(), *repeats]
+    resolved = [_with_original(video, videos) for video in listed]
+    n_named = sum(video.original_uri is not None for video in listed)
+    n_resolved = sum(video.original_uri is not None for video in resolved)
+    return make_listing("table", resolved, [*notes, *unresolved_note("table", n_named - n_resolved)])
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+def _read_rows(path: str, data: bytes) -> Iterator[_Row]:
+    is_parquet = path.lower().endswith((".parquet", ".pq"))
+    try:
+        table = _read_parquet(data) if is_parquet else _read_csv(data)
+        names = table.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UnreadableError(f"{path}: not a readable table ({str(error).partition(chr(10))[0]})") from error
+    repeated = [name for name, n in Counter(names).items() if n > 1 and name in COLUMNS]
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing or repeated:
+        raise UnreadableError(f"{path}: needs the columns uri,label, each column once; found {','.join(names)}")
+    known = [name for name in COLUMNS if name in names]
+    places = _rows_of(table.num_rows) if is_parquet else _lines_of(data)
+    columns = [table[name].to_pylist() for name in known]
+    # A line break inside quotes makes more lines than rows: later line numbers are then too small, no row is lost.
+    for where, row in zip(places, zip(*columns, strict=True), strict=False):
+        yield _Row(where=where, values={name: _text(value) for name, value in zip(known, row, strict=True)})
+
+
+def _read_csv(data: bytes) -> pa.Table:
+    # Every known column is text: type inference would turn an identity "007" into 7.
+    types = {name: pa.string() for name in COLUMNS}
+    return pa.csv.read_csv(io.BytesIO(data), convert_options=pa.csv.ConvertOptions(column_types=types))
+
+
+def _read_parquet(data: bytes) -> pa.Table:
+    return pa.parquet.read_table(io.BytesIO(data))
+
+
+def _rows_of(n: int) -> Iterator[str]:
+    return (f"row {number}" for number in range(1, n + 1))
+
+
+def _lines_of(data: bytes) -> Iterator[str]:
+    """Name the lines that hold rows: the reader skips the header and empty lines."""
+    numbers = [number for number, line in enumerate(data.splitlines(), start=1) if line]
+    return (f"line {number}" for number in numbers[1:])
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, list):
+        return ";".join(_text(item) for item in value)
+    if isinstance(value, bool):
+        return str(int(value))
+    return str(value).strip()
+
+
+# ---- rows ----------------------------------------------------------------------------------------------------------
+
+
+def _video(where: str, folder: str, row: _Row, files: Mapping[str, SourceFile]) -> SourceVideo:
+    uri = _below(where, folder, row["uri"])
+    if uri is None:
+        raise UnreadableError(f"{where}: no uri")
+    label = _choice(where, "label", row["label"], _LABELS)
+    dataset = row["dataset"] or "table"
+    if _DATASET.fullmatch(dataset) is None:
+        raise UnreadableError(f"{where}: dataset {dataset!r} may hold letters, digits, '.', '_' and '-' only")
+    original = _below(where, folder, row["original"])
+    identities = _keys(f"{dataset}/id", row["identity"])
+    target = original or (uri if label == 0 else None)
+    return SourceVideo(
+        uri=uri,
+        dataset=dataset,
+        label=label,
+        label_source="csv",
+        method=_method(label, row["method"]),
+        compression=row["compression"] or None,
+        official_split=_choice(where, "split", row["split"], _SPLITS),
+        original_uri=original if label != 0 else None,
+        target_keys=(f"table/{target}",) if target else (),
+        source_keys=_keys(f"{dataset}/src", row["source"]),
+        identity_keys=identities,
+        identity_confidence="published" if identities else "none",
+        code=size_code(files[uri]) if uri in files else Code.E_MISSING_FILE,
+        detail="" if uri in files else "named by the table",
+    )
+
+
+def _below(where: str, folder: str, path: str) -> str | None:
+    """Return a path of the table relative to the source root; None if it is empty."""
+    if not path:
+        return None
+    parts = path.split("/")
+    is_absolute = not parts[0] or parts[0].endswith(":") or path.startswith("\\")
+    if is_absolute or ".." in parts or "\0" in path:
+        raise UnreadableError(f"{where}: {path!r} leaves the table's folder; give paths relative to it")
+    inner = [part for part in parts if part not in ("", ".")]
+    return "/".join([folder, *inner] if folder else inner) if inner else None
+
+
+def _choice(where: str, column: str, value: str, choices: Mapping[str, Choice]) -> Choice:
+    if value.lower() not in choices:
+        allowed = ", ".join(sorted(choice for choice in choices if choice and "." not in choice))
+        raise UnreadableError(f"{where}: {column} {value!r} is none of {allowed} or empty")
+    return choices[value.lower()]
+
+
+def _method(label: int | None, method: str) -> str | None:
+    if label == 0:
+        return None
+    return method or (DEFAULT_METHOD if label == 1 else None)
+
+
+def _keys(prefix: str, text: str) -> tuple[str, ...]:
+    values = {value.strip() for value in text.split(";")} - {""}
+    return tuple(sorted(value if "/" in value else f"{prefix}/{value}" for value in values))
+
+
+def _repeat(video: SourceVideo, where: str) -> SourceVideo:
+    """Return the row of a repeated line; its uri says which line, because two rows may not have one name."""
+    mark = where.replace(" ", "-")
+    return replace(video, uri=f"{video.uri}#{mark}", code=Code.E_DUP_NAME, detail=f"uri repeated in {where}")
+
+
+def _contradicted(first: SourceVideo, later: SourceVideo, where: str) -> SourceVideo:
+    """Refuse a video that the table lists as real and as fake: either label may be the wrong one."""
+    if first.code is not None or None in (first.label, later.label) or first.label == later.label:
+        return first
+    return replace(first, code=Code.E_LABEL_CONFLICT, detail=f"{where} gives another label")
+
+
+def _with_original(video: SourceVideo, videos: Mapping[str, SourceVideo]) -> SourceVideo:
+    """Drop an original that the table does not list, or lists as a fake."""
+    original = videos.get(video.original_uri or "")
+    if original is not None and original.label != 1 and original.uri != video.uri:
+        return video
+    return replace(video, original_uri=None)

@@ -1,0 +1,1 @@
+"""Beside the job: recheck, preview, sample videos."""

@@ -1,0 +1,1 @@
+"""Probe and decode a video file."""

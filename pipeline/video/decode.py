@@ -1,0 +1,392 @@
+"""Decode one video with its true timing: PyAV, one thread, presentation order, rotation and pixel aspect kept apart."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from lps.manifests.codes import Code, Stage
+from lps.manifests.errors import VideoFault
+from lps.manifests.records import Header
+from lps.pipeline.config.params import Limits
+
+cv2.setNumThreads(1)  # one task owns one core
+
+THUMB = (32, 18)
+"""Size of the luma thumbnails that scene cuts are judged by."""
+
+HOLE = 2.5
+"""A step between time stamps above this many usual ones is a hole, even where the decoder reports no damage."""
+MAX_PIXEL_ASPECT = 8.0
+"""Pixels that claim to be longer than this are taken as square."""
+
+NOT_VIDEOS = frozenset({"concat", "dash", "hls", "imf", "sdp", "tty"})
+"""Formats of libav that are lists of other files, whose bytes nobody recorded, or text drawn as on a terminal."""
+
+# What the media layer raises for reasons of content. FFmpegError also covers ENOMEM, which must reach the caller.
+MEDIA_ERRORS = (FFmpegError, ValueError, OverflowError, IndexError, EOFError, OSError)
+
+
+PLANAR_8BIT = ("yuv420p", "yuvj420p")
+CELL = 32
+_TO_RGB = VideoReformatter()
+_SHRINK = VideoReformatter()
+"""They keep their tables from frame to frame; the frames' own would be built anew for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded frame. Pixels stay in the decoder's own format until they are asked for."""
+
+    index: int
+    """Counts the frames that decode, from 0, in presentation order."""
+    pts_ticks: int
+    pts_seconds: float
+    rotation: int
+    """Clockwise degrees that display needs: 0, 90, 180, 270."""
+    pixel_aspect: float
+    """Width of a stored pixel over its height, before rotation."""
+    breaks: bool
+    """True where this frame does not continue the one before: first frame, scene cut, hole, damage or new size."""
+    native: VideoFrame
+
+    @property
+    def aspect_xy(self) -> tuple[float, float]:
+        """Factors that turn source px (after rotation) into square px."""
+        return (1.0, self.pixel_aspect) if self.rotation in (90, 270) else (self.pixel_aspect, 1.0)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in source px: after rotation, pixels as stored."""
+        w, h = self.native.width, self.native.height
+        return (h, w) if self.rotation in (90, 270) else (w, h)
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """Return the full frame, (H, W, 3) RGB, rotated for display."""
+        return _upright(_rgb(self.native), self.rotation)
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
+        """Return `rgb()[y0:y1, x0:x1]`, the same values, converting little more than that where the format allows."""
+        if self.native.format.name not in PLANAR_8BIT:
+            return self.rgb()[y0:y1, x0:x1]
+        width, height = self.native.width, self.native.height
+        left, top, right, bottom = {
+            0: (x0, y0, x1, y1),
+            90: (y0, height - x1, y1, height - x0),
+            180: (width - x1, height - y1, width - x0, height - y0),
+            270: (width - y1, x0, width - y0, x1),
+        }[self.rotation]
+        # On whole cells the conversion takes the same path as on the full frame, and chroma is not split.
+        x, y = left // CELL * CELL, top // CELL * CELL
+        part = _cut(self.native, (x, y, min(-(-right // CELL) * CELL, width), min(-(-bottom // CELL) * CELL, height)))
+        return _upright(_rgb(part)[top - y : bottom - y, left - x : right - x], self.rotation)
+
+    def small(self, longest_px: int) -> NDArray[np.uint8]:
+        """Return the frame with square pixels and its longest side at `longest_px` (never enlarged), (h, w, 3) RGB."""
+        width, height = self.native.width * self.pixel_aspect, float(self.native.height)
+        scale = min(1.0, longest_px / max(width, height))
+        w, h = max(2, round(width * scale)), max(2, round(height * scale))
+        image = _SHRINK.reformat(self.native, width=w, height=h, format="rgb24", interpolation="AREA").to_ndarray()
+        return _upright(np.asarray(image, np.uint8), self.rotation)
+
+
+def _rgb(native: VideoFrame) -> NDArray[np.uint8]:
+    return np.asarray(_TO_RGB.reformat(native, format="rgb24").to_ndarray(), np.uint8)
+
+
+def _cut(native: VideoFrame, box: tuple[int, int, int, int]) -> VideoFrame:
+    """Return a copy of a rectangle of a frame in one of PLANAR_8BIT; left and top are even."""
+    x0, y0, x1, y1 = box
+    part = VideoFrame(x1 - x0, y1 - y0, native.format.name)
+    for k, (source, target) in enumerate(zip(native.planes, part.planes, strict=True)):
+        step = 1 if k == 0 else 2
+        pixels, copy = (
+            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]  # a buffer
+            for plane in (source, target)
+        )
+        height, width = -(-(y1 - y0) // step), -(-(x1 - x0) // step)
+        copy[:height, :width] = pixels[y0 // step :, x0 // step :][:height, :width]
+    part.colorspace, part.color_range = native.colorspace, native.color_range
+    return part
+
+
+def _upright(image: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.rot90(image, k=-rotation // 90)) if rotation else image
+
+
+@dataclass(slots=True)
+class Scan:
+    """What one pass over the stream has seen so far."""
+
+    n_frames: int = 0
+    n_errors: int = 0
+    ended_by_error: bool = False
+    pts_nominal: bool = False
+    """The stream carries no time stamps; they were counted from the frame rate."""
+    rotation: int = 0
+    min_step_ticks: int | None = None
+    max_step_ticks: int | None = None
+    last_pts: int | None = None
+    spoiled: bool = False
+    """Something was lost, and no key frame has been shown since."""
+    spoiled_pts: int | None = None
+    thumb: NDArray[np.float32] | None = field(default=None, repr=False)
+    cut_scores: list[float] = field(default_factory=list, repr=False)
+
+    def note_damage(self, pts: int | None) -> None:
+        """Count a lost packet or frame of that time stamp."""
+        self.n_errors += 1
+        self.ended_by_error = self.spoiled = True
+        self.spoiled_pts = pts
+
+    @property
+    def is_vfr(self) -> bool | None:
+        """True if the steps between time stamps differ by more than one tick of rounding."""
+        if self.min_step_ticks is None or self.max_step_ticks is None:
+            return None
+        return self.max_step_ticks - self.min_step_ticks > max(1, round(0.02 * self.min_step_ticks))
+
+
+def open_video(path: Path, limits: Limits) -> tuple[av.container.InputContainer, VideoStream]:
+    """Open `path` and choose its main video stream. The caller closes the container.
+
+    Raises VideoFault: E_MISSING_FILE, E_EMPTY_FILE, E_LIMIT, E_PROBE, E_NO_VIDEO_STREAM.
+    """
+    try:
+        n_bytes = path.stat().st_size
+    except OSError as e:
+        raise VideoFault(Code.E_MISSING_FILE, Stage.PROBE, type(e).__name__) from e
+    if n_bytes == 0:
+        raise VideoFault(Code.E_EMPTY_FILE, Stage.PROBE)
+    if n_bytes > limits.max_bytes:
+        raise VideoFault(Code.E_LIMIT, Stage.PROBE, f"{n_bytes} bytes, limit {limits.max_bytes}")
+    try:
+        # "file:" keeps names with a colon from being read as a protocol
+        container = av.open(f"file:{path}", metadata_errors="replace")
+    except MEDIA_ERRORS as e:
+        if isinstance(e, MemoryError):
+            raise
+        raise VideoFault(Code.E_PROBE, Stage.PROBE, _short(e)) from e
+    try:
+        if container.format.name in NOT_VIDEOS:
+            raise VideoFault(Code.E_PROBE, Stage.PROBE, f"{container.format.name} is no video format")
+        stream = _main_stream(container)
+        _check_limits(stream, container, limits)
+    except VideoFault:
+        container.close()
+        raise
+    stream.codec_context.thread_count = 1
+    stream.thread_type = "NONE"
+    return container, stream
+
+
+def _main_stream(container: av.container.InputContainer) -> VideoStream:
+    # The first real stream, as `decode(video=0)` of other tools sees it: frame indices must mean the same to them.
+    for stream in container.streams.video:
+        if stream.codec_context is not None and not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    raise VideoFault(Code.E_NO_VIDEO_STREAM, Stage.PROBE)
+
+
+def _check_limits(stream: VideoStream, container: av.container.InputContainer, limits: Limits) -> None:
+    w, h = stream.codec_context.width, stream.codec_context.height
+    if max(w, h) > limits.max_side_px or w * h > limits.max_area_px:
+        raise VideoFault(Code.E_LIMIT, Stage.PROBE, f"frame of {w}x{h} px")
+    seconds = _duration_seconds(stream, container)
+    if seconds is not None and seconds > limits.max_seconds:
+        raise VideoFault(Code.E_LIMIT, Stage.PROBE, f"{seconds:.0f} s, limit {limits.max_seconds:.0f} s")
+
+
+def _duration_seconds(stream: VideoStream, container: av.container.InputContainer) -> float | None:
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration is not None else None
+
+
+def read_header(path: Path, limits: Limits) -> Header:
+    """Return what the container claims. Raises VideoFault as `open_video` does."""
+    container, stream = open_video(path, limits)
+    with container:
+        rate, base, context = stream.average_rate, stream.time_base, stream.codec_context
+        aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1)
+        seconds = _duration_seconds(stream, container)
+        return Header(
+            container=container.format.name.split(",")[0],
+            codec=context.codec.canonical_name,
+            pix_fmt=context.pix_fmt,
+            width=context.width or None,
+            height=context.height or None,
+            sar_num=aspect.numerator,
+            sar_den=aspect.denominator,
+            fps_num=rate.numerator if rate else None,
+            fps_den=rate.denominator if rate else None,
+            time_base_num=base.numerator if base else None,
+            time_base_den=base.denominator if base else None,
+            n_frames_container=stream.frames if 0 < stream.frames < 2**31 else None,  # a claim, and stored as int32
+            duration_s=round(seconds, 6) if seconds is not None else None,
+            bitrate_bps=container.bit_rate or None,
+            has_audio=len(container.streams.audio) > 0,
+            n_video_streams=len(container.streams.video),
+        )
+
+
+def count_packets(path: Path, limits: Limits) -> int:
+    """Return how many frames the container promises, by walking its packets without decoding. Cheap, not exact."""
+    container, stream = open_video(path, limits)
+    n = 0
+    with container:
+        try:
+            for packet in container.demux(stream):
+                n += bool(packet.size) and not packet.is_discard
+                if n > limits.max_frames:
+                    raise VideoFault(Code.E_LIMIT, Stage.PROBE, f"more than {limits.max_frames} frames")
+        except MEDIA_ERRORS:
+            return n  # the decoding pass judges the fault
+    return n
+
+
+def decode(path: Path, limits: Limits, scan: Scan, *, cut_score: float) -> Iterator[Frame]:
+    """Yield the frames of `path` in presentation order, one at a time, and keep `scan` up to date.
+
+    A damaged packet is counted and skipped. The frames after it show what was predicted from what is not there, so all
+    of them `break`, up to and including the next key frame. Raises VideoFault as `open_video` does, and E_LIMIT when
+    more frames, or larger ones, decode than allowed.
+    """
+    container, stream = open_video(path, limits)
+    with container:
+        base = stream.time_base or Fraction(1, 1000)
+        tick_step = _nominal_step(stream, base)
+        aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+        aspect = aspect if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else 1.0
+        untimed = container.format.name == "avi"  # stores no order of display: what libav makes up goes to and fro
+        size = (0, 0)
+        for native in _natives(container, stream, scan):
+            _check_frame(native, scan, limits)
+            pts = None if untimed else native.pts
+            if pts is None:
+                scan.pts_nominal = True
+                pts = 0 if scan.last_pts is None else scan.last_pts + tick_step
+            resized = (native.width, native.height) != size
+            size = (native.width, native.height)
+            breaks = _note(scan, native, pts, tick_step=tick_step, cut_score=cut_score) or resized
+            yield Frame(scan.n_frames - 1, pts, float(pts * base), scan.rotation, aspect, breaks, native)
+
+
+def _check_frame(native: VideoFrame, scan: Scan, limits: Limits) -> None:
+    w, h = native.width, native.height
+    if w * h > limits.max_area_px or max(w, h) > limits.max_side_px or scan.n_frames >= limits.max_frames:
+        raise VideoFault(Code.E_LIMIT, Stage.DECODE, f"frame {scan.n_frames}, {w}x{h} px")
+
+
+def _natives(container: av.container.InputContainer, stream: VideoStream, scan: Scan) -> Iterator[VideoFrame]:
+    """Yield the frames that decode whole; what the decoder reports as damaged is noted in `scan`."""
+    packets = container.demux(stream)
+    while True:
+        packet = None
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            frames = packet.decode()
+        except MEDIA_ERRORS as e:
+            if isinstance(e, MemoryError):
+                raise  # the task's memory limit, not the content
+            scan.note_damage(packet.pts if packet is not None else None)
+            # a demuxer that fails at the same place for ever would never end
+            if isinstance(e, (EOFError, OSError)) and not isinstance(e, av.error.InvalidDataError):
+                return
+            if scan.n_errors > 1000:
+                return
+            continue
+        for frame in frames:
+            assert isinstance(frame, VideoFrame)  # mypy
+            if frame.is_corrupt:
+                scan.note_damage(frame.pts)
+                continue
+            if packet.size:  # without, the decoder only hands out what it had held back
+                scan.ended_by_error = False
+            yield frame
+
+
+def _nominal_step(stream: VideoStream, base: Fraction) -> int:
+    rate = stream.average_rate or stream.base_rate or Fraction(25)
+    return max(1, round(1 / (rate * base)))
+
+
+def _note(scan: Scan, native: VideoFrame, pts: int, *, tick_step: int, cut_score: float) -> bool:
+    """Add one frame to `scan`; return True if it does not continue the frame before."""
+    breaks = scan.last_pts is None or scan.spoiled
+    if scan.last_pts is not None:
+        step = pts - scan.last_pts
+        usual = max(tick_step, step if scan.min_step_ticks is None else scan.min_step_ticks)
+        breaks = breaks or not 0 < step <= usual * HOLE
+        scan.min_step_ticks = step if scan.min_step_ticks is None else min(scan.min_step_ticks, step)
+        scan.max_step_ticks = step if scan.max_step_ticks is None else max(scan.max_step_ticks, step)
+    # a key frame with an earlier time stamp had only been held back when the damage was met
+    if native.key_frame and (scan.spoiled_pts is None or scan.pts_nominal or pts > scan.spoiled_pts):
+        scan.spoiled = False
+    if scan.n_frames == 0:
+        scan.rotation = rotation_of(native)
+    thumb = thumbnail(native)
+    if scan.thumb is not None:
+        score = cut_score_between(scan.thumb, thumb)
+        scan.cut_scores.append(score)
+        breaks = breaks or score > cut_score
+    scan.thumb, scan.last_pts, scan.n_frames = thumb, pts, scan.n_frames + 1
+    return breaks
+
+
+def rotation_of(native: VideoFrame) -> int:
+    """Return the clockwise degrees, in quarter turns, that the frame's display matrix asks for.
+
+    Where the matrix also mirrors the picture, the mirror is left out: faces stay upright and as they were filmed.
+    """
+    side_data: Any = native.side_data  # its stub knows of motion vectors only
+    matrix = side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 0
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(np.float64)  # x becomes (a, b) and y (c, d)
+    if a * d - b * c < 0:
+        a = -a
+    return round(float(np.degrees(np.arctan2(b, a))) / 90) * 90 % 360
+
+
+def thumbnail(native: VideoFrame) -> NDArray[np.float32]:
+    """Return a small luma image, (18, 32) float32, cheaply: from the luma plane where there is one of 8 bits."""
+    if native.format.name in {"yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuvj444p", "nv12", "gray"}:
+        plane = native.planes[0]
+        luma = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        # every few pixels are enough: the average over a cell is what counts
+        luma = luma[:: max(1, luma.shape[0] // 144), :: max(1, luma.shape[1] // 256)]
+        luma = np.ascontiguousarray(luma)
+    else:
+        luma = np.asarray(native.reformat(width=256, height=144, format="gray").to_ndarray(), np.uint8)
+    return np.asarray(cv2.resize(luma, THUMB, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def cut_score_between(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Score 0 (same picture) to 1 (unrelated picture) for two thumbnails.
+
+    The change of structure (1 - correlation) counts only as far as the pictures also differ in brightness values,
+    so that noise on a black screen and a lamp that is switched on both stay below a cut.
+    """
+    da, db = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((da * da).sum() * (db * db).sum()))
+    correlation = float((da * db).sum()) / norm if norm > 1e-6 else 0.0  # a black frame continues nothing
+    amount = float(np.abs(da - db).mean())
+    return round(min(1.0, max(0.0, 1.0 - correlation)) * min(1.0, amount / 12.0), 4)
+
+
+def _short(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or type(error).__name__
+    return f"{type(error).__name__}: {text}"[:120]

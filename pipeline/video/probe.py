@@ -1,0 +1,80 @@
+"""First look at one source file: digest and header, without decoding."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lps.manifests.codes import Code, Stage
+from lps.manifests.errors import VideoFault
+from lps.manifests.records import Header
+from lps.manifests.storage import Store
+from lps.pipeline.config.params import Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What the plan must know of a file."""
+
+    n_bytes: int
+    sha256: str
+    header: Header = field(default_factory=Header)
+    n_frames_promised: int = 0
+    """Frames by the container's packets; decoding may give fewer."""
+    code: Code | None = None
+    stage: Stage | None = None
+    detail: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """Return the probe as plain JSON values."""
+        return asdict(self)
+
+
+def probe_from_record(record: dict[str, Any]) -> Probe:
+    """Rebuild a probe from its JSON form."""
+    values = dict(record)
+    values["header"] = Header(**values["header"])
+    values["code"] = Code(values["code"]) if values["code"] else None
+    values["stage"] = Stage(values["stage"]) if values["stage"] else None
+    return Probe(**values)
+
+
+@contextmanager
+def local_copy(source: Store, uri: str) -> Iterator[Path]:
+    """Give the file as a local path: itself where the store is local, else a copy that is removed afterwards."""
+    if source.is_local:
+        yield source.local_path(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="lps-source-") as folder:
+        path = Path(folder) / f"video{PurePosixPath(uri).suffix}"
+        source.fetch(uri, path)
+        yield path
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def probe_file(source: Store, uri: str, limits: Limits) -> Probe:
+    """Hash a source file and read its header. Faults of the content become the probe's code.
+
+    Raises UnreadableError where the store does not give the file.
+    """
+    from lps.pipeline.video.decode import count_packets, read_header
+
+    with local_copy(source, uri) as path:
+        n_bytes, sha256 = path.stat().st_size, file_sha256(path)
+        try:
+            return Probe(
+                n_bytes=n_bytes,
+                sha256=sha256,
+                header=read_header(path, limits),
+                n_frames_promised=count_packets(path, limits),
+            )
+        except VideoFault as fault:
+            return Probe(n_bytes=n_bytes, sha256=sha256, code=fault.code, stage=fault.stage, detail=fault.detail)
