@@ -11,7 +11,7 @@ import pytest
 
 from lps.cli.docs.reference import PROGRAMS, reference, walk
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMMANDS = [(path, context.command) for name, program in PROGRAMS.items() for path, context in walk(name, program)]
 
 

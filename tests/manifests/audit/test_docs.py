@@ -14,7 +14,7 @@ from lps.manifests.splits.assign import SplitParams
 from lps.manifests.splits.components import alias_roots
 from lps.pipeline.job.split_sets import add_split_set
 
-PAGE = Path(__file__).parents[2] / "docs/audit.md"
+PAGE = Path(__file__).parents[3] / "docs/audit.md"
 ALIASES = (("ffpp/seq/004", "person/x"), ("person/x", "ffpp/seq/000"), ("b", "c"))
 
 

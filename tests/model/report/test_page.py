@@ -22,7 +22,7 @@ from lps.model.report.errors import STRIP_PX
 from lps.model.report.page import render_report
 from lps.model.report.settings import shown_place
 from lps.model.training.checkpoint import Checkpoint, file_sha256, write_checkpoint
-from tests.model.report_folders import IDENTITY, log_lines, made_scores, write_evaluation, write_run
+from tests.model.report.report_folders import IDENTITY, log_lines, made_scores, write_evaluation, write_run
 from tests.pages import (
     CHROMIUM,
     Page,

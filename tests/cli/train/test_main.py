@@ -14,7 +14,7 @@ from lps.cli.train.main import main, summary
 from lps.cli.train.progress import TrainProgress
 from lps.model.training.presets import PAPER, preset_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def run(*args: object) -> Result:

@@ -11,7 +11,7 @@ from lps.pipeline.config.params import Limits, LocalizeParams, Params
 from lps.pipeline.config.settings import RUN_TYPES, SPLIT_TYPES, Settings, read_settings
 from lps.pipeline.job.request import RunOptions
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "prep.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "prep.md"
 
 FULL = """
 clip_frames = 30

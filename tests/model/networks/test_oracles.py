@@ -31,7 +31,7 @@ from lps.model.networks.resnet2d3d import Act, ResNet2d3d
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 SHARED = Path(os.environ.get("LPS_SHARED_DIR", REPOSITORY.parent / "shared"))
 FOLDER = Path(os.environ.get("LPS_ORACLE_DIR", SHARED / "oracle"))
 FILES = sorted(FOLDER.glob("*.pt"))
