@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lps.manifests.canonical import canonical_json, digest16
 from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions
-from lps.model.data.epoch_plan import Place, PlanOptions
+from lps.model.data.epoch_plan import PlanOptions, Rank
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shard_index import open_shards
 from lps.model.data.sources import Sources
@@ -230,7 +230,7 @@ def measure_waiting(bench: Bench) -> list[Row]:
     """Return the share of an epoch's time in which a step waits for its batch, the first one aside."""
     job = training_job(bench, "waiting")
     device = device_of(job.preset)
-    with open_feed(job.stage, job.sources, job.preset, 0, Place(), job.out) as feed:
+    with open_feed(job.stage, job.sources, job.preset, 0, Rank(), job.out) as feed:
         stage = build_stage(job.stage, job.preset, job.init).to(device).train()
         batches = feed.open(stage, device)
         optimizer = torch.optim.Adam(stage.parameters(), lr=1e-3)

@@ -27,8 +27,8 @@ from lps.model.data.download import verify_local
 from lps.model.data.epoch_plan import (
     EpochPlan,
     Ints,
-    Place,
     PlanOptions,
+    Rank,
     balanced_order,
     natural_order,
     pair_order,
@@ -76,14 +76,14 @@ class ClipReader:
         read: ReadOptions,
         plan: PlanOptions,
         work: WorkOptions | None = None,
-        place: Place | None = None,
+        rank: Rank | None = None,
         cache: ShardCache | None = None,
     ) -> None:
         """Prepare to read. Raises RefusedError where nothing is left to read, or samples cannot be put together."""
         self.read_options = read
         self.plan_options = plan
         self.work_options = work or WorkOptions()
-        self.place = place or Place()
+        self.rank = rank or Rank()
         self.data = _usable(data, read)
         self.bad_samples: list[BadSample] = list(data.faults)
         self._judge(len(data.faults), len(self.data) + len(data.faults))
@@ -129,7 +129,7 @@ class ClipReader:
             order = pair_order(self._shard_of, self._pairs, options, epoch)
         else:
             order = natural_order(self._shard_of, options, epoch)
-        return plan_epoch(order, options, self.place)
+        return plan_epoch(order, options, self.rank)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from a step on.
@@ -181,7 +181,7 @@ class ClipReader:
 
     def _facts(self) -> dict[str, Any]:
         options = {**asdict(self.plan_options), **asdict(self.read_options)}
-        return {**options, "world_size": self.place.world_size, "samples_sha256": self._samples_sha256}
+        return {**options, "world_size": self.rank.world_size, "samples_sha256": self._samples_sha256}
 
     def _requests_of(self, plan: EpochPlan, epoch: int, start_step: int) -> Iterator[Request]:
         for step in range(start_step, plan.n_steps):
@@ -232,14 +232,14 @@ class ClipReader:
             )
 
 
-def verify_shards(data: ClipData, place: Place | None = None) -> int:
+def verify_shards(data: ClipData, rank: Rank | None = None) -> int:
     """Compare the local shards that hold samples with their SHA-256, each rank some of them. Returns how many.
 
     Remote shards are always compared when they are fetched. Raises IntegrityError naming the shard, UnreadableError.
     """
-    where = place or Place()
+    where = rank or Rank()
     used = np.unique(data.column("shard"))
-    mine = [data.shards[number] for number in used[where.rank :: where.world_size]]
+    mine = [data.shards[number] for number in used[where.index :: where.world_size]]
     known = [shard for shard in mine if shard.is_local and shard.sha256]
     for shard in known:
         verify_local(shard)

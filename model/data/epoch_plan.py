@@ -56,15 +56,15 @@ def evaluation_plan(batch_size: int) -> PlanOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Rank:
     """Which of how many processes this is."""
 
-    rank: int = 0
+    index: int = 0
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.world_size:
-            raise ValueError(f"no rank {self.rank} among {self.world_size}")
+        if not 0 <= self.index < self.world_size:
+            raise ValueError(f"no rank {self.index} among {self.world_size}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,22 +109,22 @@ class EpochPlan:
         return self.order.samples[self.rows(step)].ravel()
 
 
-def plan_epoch(order: Order, options: PlanOptions, place: Place) -> EpochPlan:
+def plan_epoch(order: Order, options: PlanOptions, rank: Rank) -> EpochPlan:
     """Return the steps of one rank. Raises RefusedError where there are too few samples for every rank to have one."""
     batch_rows = max(1, options.batch_size // order.samples.shape[1])
     if options.equal_steps or options.drop_last:
-        return EpochPlan(order, equal_bounds(len(order), batch_rows, place, drop_last=options.drop_last))
-    return EpochPlan(order, plain_bounds(len(order), batch_rows, place))
+        return EpochPlan(order, equal_bounds(len(order), batch_rows, rank, drop_last=options.drop_last))
+    return EpochPlan(order, plain_bounds(len(order), batch_rows, rank))
 
 
-def equal_bounds(n_rows: int, batch_rows: int, place: Place, *, drop_last: bool) -> Ints:
+def equal_bounds(n_rows: int, batch_rows: int, rank: Rank, *, drop_last: bool) -> Ints:
     """Cut `n_rows` so that all ranks take equally many steps, none empty, none larger than `batch_rows`.
 
     Whole batches first; the rest is divided evenly, so that last batches differ by at most one row between ranks. Where
     the rest is too small for that, each rank's last whole batch is spread over two steps. Only batches of one row
     cannot be spread: then some ranks have a last batch of two.
     """
-    rank, world = place.rank, place.world_size
+    k, world = rank.index, rank.world_size
     n_full, rest = divmod(n_rows, batch_rows * world)
     if drop_last:
         rest = 0
@@ -133,8 +133,8 @@ def equal_bounds(n_rows: int, batch_rows: int, place: Place, *, drop_last: bool)
             f"{n_rows} samples or pairs are too few for {world} ranks with batches of {batch_rows}"
             f"{' and no smaller ones' if drop_last else ''}: use fewer ranks or smaller batches"
         )
-    share = rest // world + (rank < rest % world)
-    start = rank * (n_full * batch_rows + rest // world) + min(rank, rest % world)
+    share = rest // world + (k < rest % world)
+    start = k * (n_full * batch_rows + rest // world) + min(k, rest % world)
     sizes = [batch_rows] * n_full
     if rest >= world:
         sizes.append(share)
@@ -146,9 +146,9 @@ def equal_bounds(n_rows: int, batch_rows: int, place: Place, *, drop_last: bool)
     return start + np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-def plain_bounds(n_rows: int, batch_rows: int, place: Place) -> Ints:
+def plain_bounds(n_rows: int, batch_rows: int, rank: Rank) -> Ints:
     """Cut `n_rows` evenly, each rank's share into batches; ranks may take different numbers of steps, even none."""
-    start, stop = (n_rows * k // place.world_size for k in (place.rank, place.rank + 1))
+    start, stop = (n_rows * k // rank.world_size for k in (rank.index, rank.index + 1))
     return np.append(np.arange(start, stop, batch_rows), stop).astype(np.int64)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError
 from lps.model.data.clip_reader import ClipReader
-from lps.model.data.epoch_plan import EpochPlan, Place, PlanOptions, balanced_order, natural_order, plan_epoch
+from lps.model.data.epoch_plan import EpochPlan, PlanOptions, Rank, balanced_order, natural_order, plan_epoch
 from lps.model.data.sample import BadSample
 
 JSON, ARRAY = "maps.json", "maps.f16"
@@ -130,10 +130,10 @@ def _fill(open_reader: Callable[[], ClipReader], encode: Encode, place: Path, fa
 class MapReader:
     """Reads maps in the way that `ClipReader` reads clips: same plan, same state."""
 
-    def __init__(self, maps: Maps, options: PlanOptions, place: Place | None = None) -> None:
+    def __init__(self, maps: Maps, options: PlanOptions, rank: Rank | None = None) -> None:
         self.maps = maps
         self.options = options
-        self.place = place or Place()
+        self.rank = rank or Rank()
         self.n_steps = self.plan(0).n_steps
 
     @property
@@ -148,7 +148,7 @@ class MapReader:
             order = balanced_order(one_shard, self.maps.labels, self.options, epoch)
         else:
             order = natural_order(one_shard, self.options, epoch)
-        return plan_epoch(order, self.options, self.place)
+        return plan_epoch(order, self.options, self.rank)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[MapBatch]:
         """Yield the batches of an epoch from a step on."""
@@ -176,7 +176,7 @@ class MapReader:
         return int(state["epoch"]), int(state["step"])
 
     def _facts(self) -> dict[str, Any]:
-        return {**asdict(self.options), "world_size": self.place.world_size, "maps": self.maps.identity}
+        return {**asdict(self.options), "world_size": self.rank.world_size, "maps": self.maps.identity}
 
     def close(self) -> None:
         """Nothing to do; as ClipReader."""

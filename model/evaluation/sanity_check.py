@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.canonical import pretty_json
 from lps.model.data.clip_data import ClipData
-from lps.model.data.epoch_plan import Place
+from lps.model.data.epoch_plan import Rank
 from lps.model.data.sources import groups_of, open_split
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import read_checkpoint
@@ -141,7 +141,7 @@ def _scores_of(job: Job, *, held_out: bool, on_event: OnEvent) -> VideoScores:
     stage.network.load_state_dict(checkpoint.network)
     device = torch.device("cuda" if torch.cuda.is_available() and preset.run.device != "cpu" else "cpu")
     stage.to(device).eval()
-    with open_feed("classify", job.sources, preset, job.seed, Place(), job.out) as feed:
+    with open_feed("classify", job.sources, preset, job.seed, Rank(), job.out) as feed:
         data = feed.val if held_out else open_split(job.sources, job.sources.split)
         assert data is not None  # folds hold something out
         return _by_video(job, data, _network_scores(stage, feed, data, device))
@@ -197,7 +197,7 @@ class _Thumbnails:
 def _thumbnails(job: Job) -> _Thumbnails:
     preset = replace(job.preset, train=replace(job.preset.train, augment="none"))
     pixels, keys = [], []
-    with open_feed("classify", job.sources, preset, job.seed, Place(), job.out) as feed:
+    with open_feed("classify", job.sources, preset, job.seed, Rank(), job.out) as feed:
         data = feed.train
         reader = feed.still(data)
         for batch in reader.epoch(0):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from lps.model.data.epoch_plan import Place
+from lps.model.data.epoch_plan import Rank
 from lps.model.evaluation.metrics import Bootstrap, Metric, measure
 from lps.model.evaluation.scores import Cases, Floats
 from lps.model.networks.losses import DistillParams, soft_terms
@@ -43,7 +43,7 @@ def measure_distilled(job: Job, checkpoint: Path, split: str) -> dict[str, Metri
     stage = stage.to(device).eval()
     sources = replace(job.sources, val_split=split)
     students, teachers, labels, videos = [], [], [], []
-    with open_feed("distill", sources, job.preset, job.seed, Place(), job.out) as feed:
+    with open_feed("distill", sources, job.preset, job.seed, Rank(), job.out) as feed:
         feed.open(stage, device)
         for batch in feed.validation or ():
             z = stage.maps(batch.frames.to(device))

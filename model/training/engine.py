@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from lps.manifests.canonical import unit_interval
 from lps.manifests.errors import LpsError
-from lps.model.data.epoch_plan import Place
+from lps.model.data.epoch_plan import Rank
 from lps.model.training.params import TrainParams
 from lps.model.training.processes import everywhere
 
@@ -80,7 +80,7 @@ class Learner:
     params: TrainParams
     device: torch.device
     bf16: bool = False
-    place: Place = field(default_factory=Place)
+    rank: Rank = field(default_factory=Rank)
     seed: int = 0
     total_steps: int = 1
     average: AveragedModel | None = None
@@ -90,7 +90,7 @@ class Learner:
         if self.params.schedule == "cosine":
             set_lr(self.optimizer, cosine_lr(self.params, step, self.total_steps))
         # Dropout's random numbers follow from the step, so that nothing of their state has to be kept.
-        torch.manual_seed(step_seed(self.seed, step, self.place.rank))
+        torch.manual_seed(step_seed(self.seed, step, self.rank.index))
         inputs = batch.frames.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):

@@ -12,7 +12,7 @@ from lps.manifests.errors import RefusedError, UnreadableError
 from lps.model.data.clip_data import ClipData, long_enough, spread_clips, with_labels
 from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions, verify_shards
-from lps.model.data.epoch_plan import Place, PlanOptions
+from lps.model.data.epoch_plan import PlanOptions, Rank
 from lps.model.data.feature_maps import MapReader, maps_of
 from lps.model.data.sample import BadSample
 from lps.model.data.shard_cache import user_cache
@@ -32,7 +32,7 @@ class Feed:
     stage: StageName
     preset: Preset
     seed: int
-    place: Place
+    rank: Rank
     train: ClipData
     val: ClipData | None
     identity: dict[str, Any]
@@ -78,7 +78,7 @@ class Feed:
         if preset.run.verify_shards:
             for data in (self.train, self.val):
                 if data is not None:
-                    verify_shards(data, self.place)
+                    verify_shards(data, self.rank)
         if isinstance(stage, DistillStage) and preset.run.cache_maps:
             if preset.train.augment != "none" or preset.train.sampling == "pairs":
                 raise RefusedError(
@@ -95,10 +95,10 @@ class Feed:
 
     def still(self, data: ClipData) -> ClipReader:
         """Return a reader of the samples in their order, unchanged, for this process alone."""
-        self._still.append(self._reader(data, training=False, place=Place()))
+        self._still.append(self._reader(data, training=False, rank=Rank()))
         return self._still[-1]
 
-    def _reader(self, data: ClipData, *, training: bool, place: Place | None = None) -> ClipReader:
+    def _reader(self, data: ClipData, *, training: bool, rank: Rank | None = None) -> ClipReader:
         preset, params = self.preset, self.preset.train
         read = ReadOptions(
             n_frames=preset.n_frames,
@@ -112,10 +112,10 @@ class Feed:
             pin_memory=torch.cuda.is_available(),
             max_bad_share=preset.run.max_bad_share,
         )
-        return ClipReader(data, read, self._plan(training=training), work, place or self.place)
+        return ClipReader(data, read, self._plan(training=training), work, rank or self.rank)
 
     def _plan(self, *, training: bool) -> PlanOptions:
-        params, world = self.preset.train, self.place.world_size
+        params, world = self.preset.train, self.rank.world_size
         size, rest = divmod(params.batch_size, world)
         if rest or (params.sampling == "pairs" and size % 2):
             what = "" if rest else " without dividing pairs"
@@ -141,13 +141,13 @@ class Feed:
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 return stage.maps(frames.to(device))
 
-        if self.place.rank:
+        if self.rank.index:
             everywhere(())  # the first process fills the cache for all of a machine
         maps, made = maps_of(lambda: self.still(data), encode, owner, self.folder)
-        if not self.place.rank:
+        if not self.rank.index:
             everywhere(())
         self.notes.append(f"feature maps of {len(maps.keys)} clips were {'made' if made else 'there already'}")
-        return MapReader(maps, self._plan(training=training), self.place)
+        return MapReader(maps, self._plan(training=training), self.rank)
 
     def state(self, progress: Progress) -> dict[str, Any]:
         """Return what a checkpoint needs of the readers."""
@@ -167,7 +167,7 @@ class Feed:
 
 
 @contextmanager
-def open_feed(stage: StageName, sources: Sources, preset: Preset, seed: int, place: Place, out: Path) -> Iterator[Feed]:
+def open_feed(stage: StageName, sources: Sources, preset: Preset, seed: int, rank: Rank, out: Path) -> Iterator[Feed]:
     """Open the data of a run. Raises RefusedError for a split that cannot teach this stage."""
     train = _learnable(open_split(sources, sources.split), stage, sources, preset)
     notes: list[str] = []
@@ -183,7 +183,7 @@ def open_feed(stage: StageName, sources: Sources, preset: Preset, seed: int, pla
     if stage == "distill" and preset.run.cache_maps:
         notes.append("every clip goes through the frozen encoder once; after that an epoch is short")
     maps_folder = preset.run.maps_folder
-    feed = Feed(stage, preset, seed, place, train, val, identity, Path(maps_folder) if maps_folder else out / "maps",
+    feed = Feed(stage, preset, seed, rank, train, val, identity, Path(maps_folder) if maps_folder else out / "maps",
                 notes, video_of)  # fmt: skip
     try:
         yield feed

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from lps.manifests.errors import LpsError, RefusedError
-from lps.model.data.epoch_plan import Place
+from lps.model.data.epoch_plan import Rank
 from lps.model.training.presets import Preset
 
 PROCESS_GROUP_TIMEOUT = timedelta(hours=6)
@@ -18,13 +18,13 @@ PROCESS_GROUP_TIMEOUT = timedelta(hours=6)
 
 
 @contextmanager
-def process_group(preset: Preset) -> Iterator[tuple[Place, torch.device]]:
+def process_group(preset: Preset) -> Iterator[tuple[Rank, torch.device]]:
     """Join the processes that torchrun started, if it did."""
     device = device_of(preset)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         with clear_errors():
-            yield Place(), device
+            yield Rank(), device
         return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -32,7 +32,7 @@ def process_group(preset: Preset) -> Iterator[tuple[Place, torch.device]]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PROCESS_GROUP_TIMEOUT)
     try:
         with clear_errors():
-            yield Place(dist.get_rank(), world), device
+            yield Rank(dist.get_rank(), world), device
     finally:
         dist.destroy_process_group()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.model.data.epoch_plan import Place
+from lps.model.data.epoch_plan import Rank
 from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.params import RESULT_FIELDS
 
@@ -22,9 +22,9 @@ CONFIG, RESULT, BEST, LOCK = "config.json", "result.json", "best.pt", ".lock"
 
 
 @contextmanager
-def alone_in(folder: Path, place: Place) -> Iterator[None]:
+def alone_in(folder: Path, rank: Rank) -> Iterator[None]:
     """Hold a folder, so that no second run writes into it. Raises RefusedError, and UnreadableError if it cannot be."""
-    if place.rank:
+    if rank.index:
         yield
         return
     try:

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lps.manifests.errors import IntegrityError, RefusedError
-from lps.model.data.epoch_plan import Place
+from lps.model.data.epoch_plan import Rank
 from lps.model.data.sample import BadSample
 from lps.model.data.sources import Sources
 from lps.model.training.build import RANDOM, build_stage
@@ -107,10 +107,10 @@ def train(job: Job, on_event: OnEvent) -> dict[str, Any]:
     require_same(job.out, record)
     if job.preset.run.threads:
         torch.set_num_threads(job.preset.run.threads)
-    with process_group(job.preset) as (place, device), alone_in(job.out, place):
+    with process_group(job.preset) as (rank, device), alone_in(job.out, rank):
         torch.manual_seed(job.seed)  # initial weights are the same on all ranks
-        with open_feed(job.stage, job.sources, job.preset, job.seed, place, job.out) as feed:
-            run = _prepare(job, record, feed, place, device, on_event)
+        with open_feed(job.stage, job.sources, job.preset, job.seed, rank, job.out) as feed:
+            run = _prepare(job, record, feed, rank, device, on_event)
             with run.log or nullcontext():
                 return _epochs(run)
 
@@ -127,9 +127,7 @@ def finished(job: Job) -> dict[str, Any] | None:
 # ---- before the first step -------------------------------------------------------------------------------------------
 
 
-def _prepare(
-    job: Job, record: dict[str, Any], feed: Feed, place: Place, device: torch.device, on_event: OnEvent
-) -> _Run:
+def _prepare(job: Job, record: dict[str, Any], feed: Feed, rank: Rank, device: torch.device, on_event: OnEvent) -> _Run:
     preset, params = job.preset, job.preset.train
     resuming = bool(step_checkpoints(job.out / "checkpoints"))
     _tell(feed, on_event)
@@ -141,13 +139,13 @@ def _prepare(
         network.backbone.to(memory_format=torch.channels_last_3d)
     trainable = [p for p in stage.parameters() if p.requires_grad]
     learner = Learner(
-        model=_wrapped(stage, preset, place, device),
+        model=_wrapped(stage, preset, rank, device),
         network=network,
         optimizer=Adam(trainable, lr=params.lr, weight_decay=params.weight_decay, fused=device.type == "cuda"),
         params=params,
         device=device,
         bf16=preset.run.precision == "bf16",
-        place=place,
+        rank=rank,
         seed=job.seed,
         total_steps=params.epochs * batches.n_steps,
     )
@@ -160,7 +158,7 @@ def _prepare(
     run = _Run(job, record, learner, feed, Progress(), None, on_event, plateau)
     if resuming:
         _go_on(run)
-    if place.rank == 0:
+    if rank.index == 0:
         write_json(job.out / CONFIG, record)
         run.log = RunLog(job.out, run.progress.step)
     on_event(
@@ -177,10 +175,10 @@ def _tell(feed: Feed, on_event: OnEvent) -> None:
     feed.notes.clear()
 
 
-def _wrapped(stage: nn.Module, preset: Preset, place: Place, device: torch.device) -> nn.Module:
+def _wrapped(stage: nn.Module, preset: Preset, rank: Rank, device: torch.device) -> nn.Module:
     if preset.run.compile:
         stage.network.backbone.compile()  # type: ignore[union-attr]
-    if place.world_size == 1:
+    if rank.world_size == 1:
         return stage
     from torch.nn.parallel import DistributedDataParallel
 
@@ -224,7 +222,7 @@ def _go_on(run: _Run) -> None:
 def _save(run: _Run, *, best: bool = False) -> None:
     """Write a checkpoint to go on from, and a copy without that as the best. All processes call this."""
     bad = _all_bad(run)
-    if run.learner.place.rank:
+    if run.learner.rank.index:
         return
     assert run.log is not None  # rank 0 has one
     run.log.flush()
@@ -352,7 +350,7 @@ def _finish(run: _Run) -> dict[str, Any]:
         "checkpoint": f"checkpoints/{BEST}",
         "last_checkpoint": f"checkpoints/{step_path(Path(), run.progress.step).name}",
     }
-    if run.learner.place.rank == 0:
+    if run.learner.rank.index == 0:
         write_json(run.job.out / RESULT, result)
     run.on_event("end", {**result, "already": False})
     return result

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.errors import LpsError, RefusedError
 from lps.model.data.clip_data import ClipData
-from lps.model.data.epoch_plan import Place
+from lps.model.data.epoch_plan import Rank
 from lps.model.networks.svm import Floats, Kernel, Svm, fit_svm
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import Checkpoint, write_checkpoint
@@ -43,12 +43,12 @@ def train_svm(job: "Job", kernel: Kernel = "rbf") -> dict[str, Any]:
     device = device_of(job.preset)
     if job.preset.run.threads:
         torch.set_num_threads(job.preset.run.threads)
-    place = Place()
-    with alone_in(job.out, place):
+    rank = Rank()
+    with alone_in(job.out, rank):
         torch.manual_seed(job.seed)
         stage = build_stage("classify", job.preset, job.init).to(device).eval()
         assert isinstance(stage, ClassifyStage)  # mypy
-        with open_feed("classify", job.sources, job.preset, job.seed, place, job.out) as feed:
+        with open_feed("classify", job.sources, job.preset, job.seed, rank, job.out) as feed:
             write_json(job.out / CONFIG, record)
             contexts, labels, _ = _contexts(stage, feed, feed.train, device)
             svm = fit_svm(contexts, labels, kernel)

@@ -13,7 +13,7 @@ from lps.manifests.errors import RefusedError
 from lps.model.data.clip_data import ClipData, open_data, spread_clips
 from lps.model.data.clip_decoder import Batch, ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions
-from lps.model.data.epoch_plan import Place, PlanOptions
+from lps.model.data.epoch_plan import PlanOptions, Rank
 from lps.model.data.sample import LocalShard, Sample
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shard_index import open_shards
@@ -33,11 +33,11 @@ def read_all(
     *,
     read: ReadOptions = READ,
     work: WorkOptions | None = None,
-    place: Place | None = None,
+    rank: Rank | None = None,
     epochs: tuple[int, ...] = (0,),
 ) -> list[Batch]:
     """Return all batches of some epochs of local shards."""
-    with ClipReader(data, read, plan, work, place) as reader:
+    with ClipReader(data, read, plan, work, rank) as reader:
         return [batch for epoch in epochs for batch in reader.epoch(epoch)]
 
 
@@ -86,7 +86,7 @@ def test_frames_are_those_that_pillow_decodes(make: "Maker", spec: "type[Spec]",
 def test_every_sample_is_read_once_over_all_ranks(make: "Maker", many: "Many", world: int, sizes: tuple[int]) -> None:
     data = open_data(str(make.data_set(many(*sizes))), "train")
     plan = PlanOptions(batch_size=4, window_samples=8)
-    ranks = [read_all(data, plan, place=Place(rank, world)) for rank in range(world)]
+    ranks = [read_all(data, plan, rank=Rank(rank, world)) for rank in range(world)]
     found = sorted(key for batches in ranks for batch in batches for key in batch.keys)
     assert found == sorted(data.samples["key"].to_pylist())
     assert len({len(batches) for batches in ranks}) == 1

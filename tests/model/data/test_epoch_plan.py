@@ -12,8 +12,8 @@ from lps.model.data.epoch_plan import (
     EpochPlan,
     Ints,
     Order,
-    Place,
     PlanOptions,
+    Rank,
     balanced_order,
     evaluation_plan,
     natural_order,
@@ -29,7 +29,7 @@ def shards_of(*sizes: int) -> Ints:
 
 def plans(order: Order, options: PlanOptions, world: int) -> list[EpochPlan]:
     """Return the plans of all ranks."""
-    return [plan_epoch(order, options, Place(rank, world)) for rank in range(world)]
+    return [plan_epoch(order, options, Rank(rank, world)) for rank in range(world)]
 
 
 def reads(ranks: list[EpochPlan]) -> list[list[list[int]]]:
@@ -166,7 +166,7 @@ def test_a_rest_smaller_than_the_ranks_is_spread_over_two_steps() -> None:
 def test_a_million_samples_can_be_planned() -> None:
     shards = np.arange(1_000_000) // 230
     options = PlanOptions()
-    plan = plan_epoch(natural_order(shards, options, 0), options, Place(3, 8))
+    plan = plan_epoch(natural_order(shards, options, 0), options, Rank(3, 8))
     assert plan.n_steps == 7813
     assert plan.n_reads == 125_000
 

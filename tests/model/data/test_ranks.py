@@ -19,10 +19,10 @@ RANK = """
 import json, sys
 import torch
 import torch.distributed as dist
-from lps.model.clips import ReadOptions
-from lps.model.data import open_data
-from lps.model.plan import Place, PlanOptions
-from lps.model.reader import ClipReader, WorkOptions
+from lps.model.data.clip_decoder import ReadOptions
+from lps.model.data.clip_data import open_data
+from lps.model.data.epoch_plan import Rank, PlanOptions
+from lps.model.data.clip_reader import ClipReader, WorkOptions
 
 if __name__ == "__main__":
     out, rank, meeting, options = sys.argv[1:]
@@ -32,7 +32,7 @@ if __name__ == "__main__":
     work = WorkOptions(n_workers=1, max_bad_share=1.0)
     net = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 1))
     steps = []
-    with ClipReader(open_data(out, "train"), read, plan, work, Place(int(rank), 2)) as reader:
+    with ClipReader(open_data(out, "train"), read, plan, work, Rank(int(rank), 2)) as reader:
         for epoch in range(2):
             for batch in reader.epoch(epoch):
                 net(batch.frames.float().mean(dim=(1, 2, 3))).sum().backward()  # waits for the other rank

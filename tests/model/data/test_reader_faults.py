@@ -13,7 +13,7 @@ from lps.manifests.errors import IntegrityError, LpsError, UnreadableError
 from lps.model.data.clip_data import ClipData, open_data
 from lps.model.data.clip_decoder import Batch, ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions, verify_shards
-from lps.model.data.epoch_plan import Place, PlanOptions
+from lps.model.data.epoch_plan import PlanOptions, Rank
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shard_index import open_shards
 
@@ -206,7 +206,7 @@ def test_ranks_take_equally_many_steps_whatever_is_bad(make: "Maker", many: "Man
     data = open_data(str(make.data_set(shards, spoil=spoil)), "train")
     steps = []
     for rank in range(2):
-        with ClipReader(data, READ, PlanOptions(batch_size=2), TOLERANT, Place(rank, 2)) as reader:
+        with ClipReader(data, READ, PlanOptions(batch_size=2), TOLERANT, Rank(rank, 2)) as reader:
             batches = list(reader.epoch(0))
             assert all(len(batch) for batch in batches)
             steps.append(len(batches))
@@ -240,7 +240,7 @@ def test_other_bytes_of_the_same_size_are_found_by_verification(make: "Maker", m
     out = make.data_set(many(2, 3))
     data = open_data(str(out), "train", verify=True)
     assert verify_shards(data) == 2
-    assert verify_shards(data, Place(1, 2)) == 1
+    assert verify_shards(data, Rank(1, 2)) == 1
     path = first_shard(out)
     content = bytearray(path.read_bytes())
     content[700] ^= 1

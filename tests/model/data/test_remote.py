@@ -223,8 +223,8 @@ def test_many_processes_fetch_a_shard_once(make: "Maker", many: "Many", web: "We
     data = served(make, many, web, 4)
     code = f"""
 from pathlib import Path
-from lps.model.cache import ShardCache
-from lps.model.shards import Shard
+from lps.model.data.shard_cache import ShardCache
+from lps.model.data.shards import Shard
 held = ShardCache(Path({str(tmp_path / "shared")!r})).hold(
     Shard(uri={data.shards[0].uri!r}, n_bytes={data.shards[0].n_bytes}, sha256={data.shards[0].sha256!r})
 )
@@ -302,12 +302,12 @@ READ_BUCKET = """
 import sys
 from pathlib import Path
 from lps.manifests.errors import LpsError
-from lps.model.cache import ShardCache
-from lps.model.clips import ReadOptions
-from lps.model.data import open_data
-from lps.model.plan import PlanOptions
-from lps.model.reader import ClipReader, WorkOptions
-from lps.model.scan import open_shards
+from lps.model.data.shard_cache import ShardCache
+from lps.model.data.clip_decoder import ReadOptions
+from lps.model.data.clip_data import open_data
+from lps.model.data.epoch_plan import PlanOptions
+from lps.model.data.clip_reader import ClipReader, WorkOptions
+from lps.model.data.shard_index import open_shards
 
 if __name__ == "__main__":
     what, where, folder = sys.argv[1:]

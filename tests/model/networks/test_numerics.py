@@ -222,8 +222,8 @@ RANK = """
 import sys
 import torch
 import torch.distributed as dist
-from lps.model.network import NetParams
-from lps.model.pretrainer import PredictiveNet, PretrainParams, pretrain_loss
+from lps.model.networks.context_net import NetParams
+from lps.model.networks.predictive_net import PredictiveNet, PretrainParams, pretrain_loss
 
 torch.set_num_threads(1)
 meeting, rank, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from lps.cli.train.main import main
-from lps.model.data.epoch_plan import Place
+from lps.model.data.epoch_plan import Rank
 from lps.model.data.frames import frames_to_blocks
 from lps.model.data.sources import Sources
 from lps.model.evaluation.loading import load_detector
@@ -206,7 +206,7 @@ def test_maps_give_the_logits_of_the_frames(
     preset = preset_for("paper", "distill", read_settings(settings("batch_size = 2")))
     stage = build_stage("distill", preset, str(stages["classify"] / "checkpoints/best.pt"))
     assert isinstance(stage, DistillStage)
-    with open_feed("distill", Sources(data=str(tiny_data)), preset, 0, Place(), tmp_path) as feed:
+    with open_feed("distill", Sources(data=str(tiny_data)), preset, 0, Rank(), tmp_path) as feed:
         feed.open(stage, torch.device("cpu"))
         assert feed.val is not None
         assert feed.validation is not None
@@ -257,7 +257,7 @@ def test_svm_head_judges_the_contexts_of_a_frozen_network(
     assert all(torch.equal(network[n], start[n]) for n in network if n.startswith(("backbone.", "agg_")))
     preset = preset_for("paper", "classify", read_settings(settings()))
     by_split = {}
-    with open_feed("classify", Sources(data=str(tiny_data)), preset, 0, Place(), tmp_path) as feed:
+    with open_feed("classify", Sources(data=str(tiny_data)), preset, 0, Rank(), tmp_path) as feed:
         assert feed.val is not None
         for split, data in (("train", feed.train), ("val", feed.val)):
             with torch.no_grad():
