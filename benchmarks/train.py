@@ -44,7 +44,7 @@ from lps.model.training.engine import Learner
 from lps.model.training.feed import open_feed
 from lps.model.training.presets import preset_for
 from lps.model.training.processes import device_of
-from lps.model.training.train import Job, train
+from lps.model.training.train import TrainJob, train
 from lps.pipeline.clips.encode import encode_image
 from lps.pipeline.config.params import Params
 from lps.pipeline.tools.demo_faces import PORTRAITS, load_portrait
@@ -215,7 +215,7 @@ class Enough(Exception):
     """Ends a run that has been measured."""
 
 
-def training_job(bench: Bench, name: str) -> Job:
+def training_job(bench: Bench, name: str) -> TrainJob:
     """Return a pretraining run: the network of `paper` on a GPU, that of `small` on a CPU."""
     settings = {
         "run": {"workers": bench.n_workers, "log_steps": 1, "checkpoint_steps": 2},
@@ -223,7 +223,7 @@ def training_job(bench: Bench, name: str) -> Job:
     }
     preset = preset_for("paper" if torch.cuda.is_available() else "small", "pretrain", settings)
     sources = Sources(shards=bench.pattern)
-    return Job(stage="pretrain", out=bench.folder / name, sources=sources, preset=preset, init="random")
+    return TrainJob(stage="pretrain", out=bench.folder / name, sources=sources, preset=preset, init="random")
 
 
 def measure_waiting(bench: Bench) -> list[Row]:

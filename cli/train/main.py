@@ -19,7 +19,7 @@ from lps.cli.train.score import score
 if TYPE_CHECKING:
     from lps.model.networks.svm import Kernel
     from lps.model.training.presets import StageName
-    from lps.model.training.train import Job
+    from lps.model.training.train import TrainJob
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -157,11 +157,11 @@ def check(folds: int, **asked: Any) -> None:
     click.echo("\n".join(lines(record)))
 
 
-def stage_job(stage: "StageName", asked: dict[str, Any]) -> "Job":
+def stage_job(stage: "StageName", asked: dict[str, Any]) -> "TrainJob":
     """Return the job that the command line describes."""
     from lps.model.data.sources import Sources
     from lps.model.training.presets import preset_for, read_settings
-    from lps.model.training.train import Job
+    from lps.model.training.train import TrainJob
 
     if (asked["data"] is None) == (asked["shards"] is None):
         raise click.UsageError("name either a data set (--data) or shards (--shards)")
@@ -180,7 +180,9 @@ def stage_job(stage: "StageName", asked: dict[str, Any]) -> "Job":
         allow_leaky=asked["allow_leaky"],
     )
     preset = preset_for(asked["preset"], stage, read_settings(asked["config"]))
-    return Job(stage=stage, out=asked["run"], sources=sources, preset=preset, init=asked["init"], seed=asked["seed"])
+    return TrainJob(
+        stage=stage, out=asked["run"], sources=sources, preset=preset, init=asked["init"], seed=asked["seed"]
+    )
 
 
 def run_stage(stage: "StageName", asked: dict[str, Any]) -> None:
@@ -208,7 +210,7 @@ def _leave() -> NoReturn:
     os._exit(0)
 
 
-def finish(job: "Job", result: dict[str, Any]) -> None:
+def finish(job: "TrainJob", result: dict[str, Any]) -> None:
     """Say how a stage ended."""
     click.echo(summary(result))
     click.echo(f"best checkpoint: {job.out / result['checkpoint']} (step {result['best_step']})")

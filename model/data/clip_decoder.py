@@ -49,7 +49,7 @@ class ReadOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SampleRequest:
     """One sample to be read."""
 
     sample: Sample
@@ -59,13 +59,13 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class BatchRequest:
     """One batch to be made."""
 
     seed: int
     epoch: int
     step: int
-    wanted: tuple[Wanted, ...]
+    wanted: tuple[SampleRequest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +102,13 @@ class ClipDecoder(Dataset["Batch | LpsError"]):
         self.options = options
         self.image_px = image_px
 
-    def __getitem__(self, request: Request) -> Batch | LpsError:
+    def __getitem__(self, request: BatchRequest) -> Batch | LpsError:
         try:
             return self.read(request)
         except LpsError as e:
             return e
 
-    def read(self, request: Request) -> Batch:
+    def read(self, request: BatchRequest) -> Batch:
         """Return the batch of a request without its bad samples. Raises UnreadableError or IntegrityError."""
         frames = _shared_bytes(len(request.wanted), self.options.n_frames, self.image_px, self.image_px, 3)
         good: list[Sample] = []
@@ -130,7 +130,7 @@ class ClipDecoder(Dataset["Batch | LpsError"]):
             bad=tuple(bad),
         )
 
-    def _clip(self, wanted: Wanted, draws: Draws, out: Frames) -> None:
+    def _clip(self, wanted: SampleRequest, draws: Draws, out: Frames) -> None:
         sample = wanted.sample
         images = check_members(unpack(read_range(wanted.shard, sample), sample), sample)
         start: Start = "seeded" if self.options.train else "centre"

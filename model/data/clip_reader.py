@@ -22,7 +22,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
 from lps.model.data.clip_data import ClipData, long_enough, pair_up, with_labels
-from lps.model.data.clip_decoder import Batch, ClipDecoder, ReadOptions, Request, Wanted
+from lps.model.data.clip_decoder import Batch, BatchRequest, ClipDecoder, ReadOptions, SampleRequest
 from lps.model.data.download import verify_local
 from lps.model.data.epoch_plan import (
     EpochPlan,
@@ -34,7 +34,7 @@ from lps.model.data.epoch_plan import (
     pair_order,
     plan_epoch,
 )
-from lps.model.data.prefetch import FetchAhead
+from lps.model.data.prefetch import ShardPrefetcher
 from lps.model.data.sample import BadSample
 from lps.model.data.shard_cache import ShardCache, user_cache
 
@@ -91,7 +91,7 @@ class ClipReader:
         self._pairs = pair_up(self.data) if plan.sampling == "pairs" else np.empty((0, 2), np.int64)
         self._samples_sha256 = self.data.digest()
         self._decoder = ClipDecoder(read, _image_px(self.data, read))
-        self._ahead = FetchAhead(data.shards, cache or user_cache())
+        self._ahead = ShardPrefetcher(data.shards, cache or user_cache())
         self._requests = _Requests()
         self._loader = _loader(self._decoder, self._requests, self.work_options)
         self.n_steps = self.plan(0).n_steps
@@ -183,21 +183,21 @@ class ClipReader:
         options = {**asdict(self.plan_options), **asdict(self.read_options)}
         return {**options, "world_size": self.rank.world_size, "samples_sha256": self._samples_sha256}
 
-    def _requests_of(self, plan: EpochPlan, epoch: int, start_step: int) -> Iterator[Request]:
+    def _requests_of(self, plan: EpochPlan, epoch: int, start_step: int) -> Iterator[BatchRequest]:
         for step in range(start_step, plan.n_steps):
             rows = plan.rows(step)
-            yield self._wanted(plan, epoch, step, np.arange(rows.start, rows.stop))
+            yield self._batch_request(plan, epoch, step, np.arange(rows.start, rows.stop))
 
-    def _wanted(self, plan: EpochPlan, epoch: int, step: int, rows: Ints) -> Request:
+    def _batch_request(self, plan: EpochPlan, epoch: int, step: int, rows: Ints) -> BatchRequest:
         order = plan.order
         samples = self.data.records(order.samples[rows].ravel())
         partners = self.data.samples["key"].take(order.drawn_as[rows].ravel()).to_pylist()
         copies = order.copies[rows].ravel().tolist()
         wanted = tuple(
-            Wanted(sample, self._ahead.local(sample.shard), f"{partner}#{copy}" if copy else partner)
+            SampleRequest(sample, self._ahead.local(sample.shard), f"{partner}#{copy}" if copy else partner)
             for sample, partner, copy in zip(samples, partners, copies, strict=True)
         )
-        return Request(self.plan_options.seed, epoch, step, wanted)
+        return BatchRequest(self.plan_options.seed, epoch, step, wanted)
 
     def _received(self, outcomes: Iterator[Batch | LpsError]) -> Batch:
         try:
@@ -218,7 +218,7 @@ class ClipReader:
         first, stop = int(plan.bounds[0]), int(plan.bounds[-1])
         after = int(plan.bounds[empty.step + 1])
         for row in [*range(after, stop), *range(first, after)]:
-            batch = self._decoder.read(self._wanted(plan, epoch, empty.step, np.array([row])))
+            batch = self._decoder.read(self._batch_request(plan, epoch, empty.step, np.array([row])))
             if len(batch):
                 return replace(batch, bad=empty.bad)
         raise IntegrityError(f"no sample of epoch {epoch} can be used; the first: {empty.bad[0]}")
@@ -250,9 +250,9 @@ def verify_shards(data: ClipData, rank: Rank | None = None) -> int:
 class _Requests:
     """What the loader is to ask of its workers; another source for each epoch, while the workers stay."""
 
-    source: Iterator[Request] = iter(())
+    source: Iterator[BatchRequest] = iter(())
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[BatchRequest]:
         return self.source
 
 

@@ -18,7 +18,7 @@ N_AHEAD = 4
 """Shards that are fetched, or being fetched, before they are asked for."""
 
 
-class FetchAhead:
+class ShardPrefetcher:
     """Keeps those shards local that the steps at hand need, and the next few."""
 
     def __init__(self, shards: Sequence[Shard], cache: ShardCache) -> None:

@@ -21,7 +21,7 @@ from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.feed import Feed, open_feed
 from lps.model.training.presets import preset_from_record
 from lps.model.training.stages import ClassifyStage
-from lps.model.training.train import Job, OnEvent, train
+from lps.model.training.train import OnEvent, TrainJob, train
 
 THUMBNAIL_PX = 8
 EVAL_CLIPS = 3
@@ -60,7 +60,7 @@ class VideoScores:
         return float(low), float(high)
 
 
-def check(job: Job, n_folds: int, on_event: OnEvent) -> dict[str, Any]:
+def check(job: TrainJob, n_folds: int, on_event: OnEvent) -> dict[str, Any]:
     """Train on all of a split, then once for each of `n_folds` parts of its groups; returns and writes the record.
 
     RUN/all and RUN/fold-<k> are runs as any other, so that a check that was stopped goes on. Raises as `train` does.
@@ -82,7 +82,7 @@ def check(job: Job, n_folds: int, on_event: OnEvent) -> dict[str, Any]:
     return record
 
 
-def _cross_validated(job: Job, n_folds: int, thumbnails: "_Thumbnails", on_event: OnEvent) -> dict[str, Any]:
+def _cross_validated(job: TrainJob, n_folds: int, thumbnails: "_Thumbnails", on_event: OnEvent) -> dict[str, Any]:
     parts, aucs = [], []
     for k in range(n_folds):
         sources = replace(job.sources, fold=(k, n_folds))
@@ -128,7 +128,7 @@ def _pooled(parts: list[VideoScores]) -> VideoScores:
 # ---- the network -----------------------------------------------------------------------------------------------------
 
 
-def _scores_of(job: Job, *, held_out: bool, on_event: OnEvent) -> VideoScores:
+def _scores_of(job: TrainJob, *, held_out: bool, on_event: OnEvent) -> VideoScores:
     """Train, then score the training videos or the held-out ones with the last weights."""
     result = train(job, on_event)
     path = job.out / result["last_checkpoint"]
@@ -159,7 +159,7 @@ def _network_scores(stage: ClassifyStage, feed: Feed, data: ClipData, device: to
     return found
 
 
-def _by_video(job: Job, data: ClipData, scores: dict[str, float]) -> VideoScores:
+def _by_video(job: TrainJob, data: ClipData, scores: dict[str, float]) -> VideoScores:
     """Average clip scores, by sample key, over videos."""
     videos = data.samples["video_id"].to_pylist()
     groups = groups_of(job.sources, data)
@@ -194,7 +194,7 @@ class _Thumbnails:
         return _Thumbnails(self.pixels[mask], self.labels[mask], videos, self.groups[mask])
 
 
-def _thumbnails(job: Job) -> _Thumbnails:
+def _thumbnails(job: TrainJob) -> _Thumbnails:
     preset = replace(job.preset, train=replace(job.preset.train, augment="none"))
     pixels, keys = [], []
     with open_feed("classify", job.sources, preset, job.seed, Rank(), job.out) as feed:

@@ -24,13 +24,13 @@ from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.feed import open_feed
 from lps.model.training.processes import device_of
 from lps.model.training.stages import DistillStage
-from lps.model.training.train import Job
+from lps.model.training.train import TrainJob
 
 Ints = NDArray[np.int64]
 
 
 @torch.inference_mode()
-def measure_distilled(job: Job, checkpoint: Path, split: str) -> dict[str, Metric]:
+def measure_distilled(job: TrainJob, checkpoint: Path, split: str) -> dict[str, Metric]:
     """Return `loss`, `cross_entropy` and `auc` of a finished distillation on a split, with intervals over videos.
 
     `job` is the one that made `checkpoint`. Clips are those of validation: `train.eval_clips` of each video. Raises as

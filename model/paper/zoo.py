@@ -18,8 +18,8 @@ from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
 from lps.model.evaluation.loading import load_detector
 from lps.model.training.build import RANDOM
 from lps.model.training.presets import STAGES, Preset, StageName, preset_for
-from lps.model.training.run_folder import deciding
-from lps.model.training.train import Job, train
+from lps.model.training.run_folder import result_settings
+from lps.model.training.train import TrainJob, train
 
 SPLITS = ("train", "val", "test")
 
@@ -86,7 +86,7 @@ class Lab:
 
     def config_sha256(self) -> str:
         """Return the SHA-256, in hex, of all settings that decide results."""
-        stages = {stage: deciding({"preset": self.configuration(stage).record()}) for stage in STAGES}
+        stages = {stage: result_settings({"preset": self.configuration(stage).record()}) for stage in STAGES}
         return sha256_hex(canonical_json(stages))
 
     def identity(self, data: DataSet) -> dict[str, Any]:
@@ -100,19 +100,19 @@ class Lab:
         }
         return {**facts, "sha256": sha256_hex(canonical_json(facts))}
 
-    def job(self, data: DataSet, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> Job:
+    def job(self, data: DataSet, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> TrainJob:
         """Return the training of a stage in runs/<data set>/<name>."""
-        return Job(
+        return TrainJob(
             stage=stage, out=self.out / "runs" / data.name / name, sources=self.sources(data),
             preset=self.configuration(stage, *changes), init=init, seed=self.seed,
         )  # fmt: skip
 
-    def trained(self, job: Job) -> Path:
+    def trained(self, job: TrainJob) -> Path:
         """Train a stage, or find it trained; returns its best checkpoint."""
         result = train(job, self._told(job))
         return job.out / str(result["checkpoint"])
 
-    def _told(self, job: Job) -> OnEvent:
+    def _told(self, job: TrainJob) -> OnEvent:
         """Return a receiver of a run's events that first says which run it is; of finished ones it says nothing."""
         named: list[str] = []
 
@@ -147,7 +147,7 @@ class Lab:
         """Return LPS_ssd."""
         return self.run(data, "lps/distill", "distill", str(self.detector(data)), self._shared_maps(data))
 
-    def sweep_job(self, data: DataSet, weight: float, temperature: float) -> Job:
+    def sweep_job(self, data: DataSet, weight: float, temperature: float) -> TrainJob:
         """Return the distillation with another lambda and T. All of them share one cache of feature maps."""
         change = {"distill": {"weight": weight, "temperature": temperature}}
         name = f"lps/sweep/lambda-{weight:g}-T-{temperature:g}"

@@ -19,7 +19,7 @@ from lps.model.training.stages import (
     DistillStage,
     EncoderStage,
     PretrainStage,
-    Stage,
+    TrainingStage,
 )
 
 RANDOM = "random"
@@ -30,7 +30,7 @@ RANDOM = "random"
 # ---- networks --------------------------------------------------------------------------------------------------------
 
 
-def build_stage(stage: StageName, preset: Preset, init: str) -> Stage:
+def build_stage(stage: StageName, preset: Preset, init: str) -> TrainingStage:
     """Return the stage with its first weights: random ones, or those of the stage before.
 
     Raises RefusedError where `init` does not fit, UnreadableError or IntegrityError where it cannot be read.
@@ -47,7 +47,7 @@ def build_stage(stage: StageName, preset: Preset, init: str) -> Stage:
         raise RefusedError(f"this configuration has no network: {e}") from e
 
 
-def _built(stage: StageName, preset: Preset, start: Checkpoint | None, init: str) -> Stage:
+def _built(stage: StageName, preset: Preset, start: Checkpoint | None, init: str) -> TrainingStage:
     frames = preset.net.block_frames
     inner = preset.run.channels_last or preset.net.encoder.startswith("resnet")  # which wants them so anyway
     if stage == "encoder":
@@ -55,22 +55,24 @@ def _built(stage: StageName, preset: Preset, start: Checkpoint | None, init: str
     if stage == "pretrain":
         net = PredictiveNet(preset.net, preset.pretrain)
         if start is not None:
-            take_over(net, start, ("",) if start.stage == "pretrain" else ("backbone.",), init)
+            load_prefixed_weights(net, start, ("",) if start.stage == "pretrain" else ("backbone.",), init)
         return PretrainStage(net, frames, channels_last=inner)
     if stage == "classify":
         detector = Detector(preset.net, preset.head)
         if start is not None:
-            take_over(detector, start, ("backbone.",) if start.stage == "encoder" else ("backbone.", "agg_"), init)
+            load_prefixed_weights(
+                detector, start, ("backbone.",) if start.stage == "encoder" else ("backbone.", "agg_"), init
+            )
         return ClassifyStage(detector, frames, channels_last=inner)
     assert start is not None  # build_stage asks for it
     _require_same(start, preset, "head", {"dropout"}, init)
     student, teacher = Detector(preset.net, preset.head), Detector(preset.net, preset.head)
     for network in (student, teacher):
-        take_over(network, start, ("",), init)
+        load_prefixed_weights(network, start, ("",), init)
     return DistillStage(student, teacher, DistillOptions(preset.distill, preset.agg_part), frames, channels_last=inner)
 
 
-COMES_AFTER: dict[StageName, tuple[str, ...]] = {
+VALID_INIT_STAGES: dict[StageName, tuple[str, ...]] = {
     "encoder": (),
     "pretrain": ("encoder", "pretrain"),
     "classify": ("encoder", "pretrain", "classify", "distill"),
@@ -80,9 +82,10 @@ COMES_AFTER: dict[StageName, tuple[str, ...]] = {
 
 
 def _require_stage(start: Checkpoint, stage: StageName, init: str) -> None:
-    if start.stage not in COMES_AFTER[stage]:
+    if start.stage not in VALID_INIT_STAGES[stage]:
         raise RefusedError(
-            f"{init} is of stage '{start.stage}'; {stage} starts from {' or '.join(COMES_AFTER[stage]) or 'nothing'}"
+            f"{init} is of stage '{start.stage}'; "
+            f"{stage} starts from {' or '.join(VALID_INIT_STAGES[stage]) or 'nothing'}"
         )
     if stage == "distill" and start.extra:
         raise RefusedError(f"{init} judges by a support vector machine; distillation needs a trained linear head")
@@ -100,7 +103,7 @@ def _require_same(start: Checkpoint, preset: Preset, table: str, free: set[str],
             )
 
 
-def take_over(network: nn.Module, start: Checkpoint, prefixes: tuple[str, ...], path: str) -> None:
+def load_prefixed_weights(network: nn.Module, start: Checkpoint, prefixes: tuple[str, ...], path: str) -> None:
     """Load the parts of a checkpoint whose names begin with one of `prefixes`; they must all be there and fit.
 
     Raises RefusedError.

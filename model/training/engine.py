@@ -15,7 +15,7 @@ from lps.manifests.canonical import unit_interval
 from lps.manifests.errors import LpsError
 from lps.model.data.epoch_plan import Rank
 from lps.model.training.params import TrainParams
-from lps.model.training.processes import everywhere
+from lps.model.training.processes import all_gather_list
 
 Report = Callable[[int, dict[str, float]], None]
 """Called with a step and its values, every step once. With several processes these are means over them."""
@@ -56,7 +56,7 @@ class Batches(Protocol):
 
 
 @dataclass(slots=True)
-class Progress:
+class RunProgress:
     """Where a run is. `position` counts the steps done in `epoch`, `step` those done in all."""
 
     epoch: int = 0
@@ -111,7 +111,7 @@ class Learner:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class PendingStep:
     """A step that was taken, and whose values nobody has looked at yet."""
 
     step: int
@@ -121,51 +121,51 @@ class Taken:
 
 
 def train_one_epoch(
-    learner: Learner, batches: Batches, progress: Progress, log_steps: int, report: Report
+    learner: Learner, batches: Batches, progress: RunProgress, log_steps: int, report: Report
 ) -> Iterator[int]:
     """Train from `progress` to the end of its epoch; yields the number of steps done after each look at the losses.
 
     Losses are read from the device every `log_steps` steps, because each look waits for it. Raises LpsError with the
     sample keys of the first batch whose loss or gradient is not finite.
     """
-    waiting: list[Taken] = []
+    waiting: list[PendingStep] = []
     learner.model.train()
     for batch in batches.epoch(progress.epoch, progress.position):
         values = learner.step(batch, progress.step)
         progress.step += 1
         progress.position = batch.step + 1
-        waiting.append(Taken(progress.step, batch.keys, learner.lr, values))
+        waiting.append(PendingStep(progress.step, batch.keys, learner.lr, values))
         if len(waiting) >= log_steps or progress.position == batches.n_steps:
-            look(waiting, report)
+            report_losses(waiting, report)
             waiting.clear()
             yield progress.step
 
 
-def look(waiting: Sequence[Taken], report: Report) -> None:
+def report_losses(waiting: Sequence[PendingStep], report: Report) -> None:
     """Read the values of some steps from the device, all at once, and report them.
 
     All processes look at the same steps and see the same values, the means over them. Raises LpsError as
     `train_one_epoch` says, in all of them.
     """
     names = sorted(waiting[0].values)
-    own = torch.stack([torch.stack([taken.values[name].double() for name in names]) for taken in waiting])
+    own = torch.stack([torch.stack([pending.values[name].double() for name in names]) for pending in waiting])
     mean = own
     if dist.is_initialized():
         mean = own.clone()
         dist.all_reduce(mean)
         mean /= dist.get_world_size()
-    for taken, mine, shared in zip(waiting, own.tolist(), mean.tolist(), strict=True):
+    for pending, mine, shared in zip(waiting, own.tolist(), mean.tolist(), strict=True):
         values = dict(zip(names, shared, strict=True))
         wrong = [name for name in ("loss", "grad_norm") if not math.isfinite(values[name])]
         if wrong:
             guilty = not math.isfinite(mine[names.index(wrong[0])])
-            keys = everywhere(taken.keys if guilty else ())
+            keys = all_gather_list(pending.keys if guilty else ())
             what = "loss" if wrong[0] == "loss" else "gradient's norm"
             raise LpsError(
-                f"the {what} is {values[wrong[0]]} at step {taken.step}, on the samples {', '.join(keys)}; look at "
-                f"them, or lower the learning rate ({taken.lr:g}); the last checkpoint is from before this step"
+                f"the {what} is {values[wrong[0]]} at step {pending.step}, on the samples {', '.join(keys)}; look at "
+                f"them, or lower the learning rate ({pending.lr:g}); the last checkpoint is from before this step"
             )
-        report(taken.step, {**values, "lr": taken.lr})
+        report(pending.step, {**values, "lr": pending.lr})
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -185,6 +185,6 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def plain(values: dict[str, Any]) -> dict[str, Any]:
+def nan_to_none(values: dict[str, Any]) -> dict[str, Any]:
     """Return values without those that JSON does not know."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

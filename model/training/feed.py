@@ -19,10 +19,10 @@ from lps.model.data.shard_cache import user_cache
 from lps.model.data.shard_index import open_shards
 from lps.model.data.sources import Sources, data_identity, open_split, samples_sha256
 from lps.model.training.build import state_sha256
-from lps.model.training.engine import AnyBatch, Batches, Progress
+from lps.model.training.engine import AnyBatch, Batches, RunProgress
 from lps.model.training.presets import Preset, StageName
-from lps.model.training.processes import everywhere
-from lps.model.training.stages import DistillStage, Stage
+from lps.model.training.processes import all_gather_list
+from lps.model.training.stages import DistillStage, TrainingStage
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Feed:
         found = [*self.found_bad, *(bad for reader in readers for bad in reader.bad_samples)]
         return list(dict.fromkeys(found))
 
-    def open(self, stage: Stage, device: torch.device) -> Batches:
+    def open(self, stage: TrainingStage, device: torch.device) -> Batches:
         """Open the readers and return the training batches. Raises as the readers do."""
         preset = self.preset
         if preset.run.verify_shards:
@@ -142,19 +142,19 @@ class Feed:
                 return stage.maps(frames.to(device))
 
         if self.rank.index:
-            everywhere(())  # the first process fills the cache for all of a machine
+            all_gather_list(())  # the first process fills the cache for all of a machine
         maps, made = maps_of(lambda: self.still(data), encode, owner, self.folder)
         if not self.rank.index:
-            everywhere(())
+            all_gather_list(())
         self.notes.append(f"feature maps of {len(maps.keys)} clips were {'made' if made else 'there already'}")
         return MapReader(maps, self._plan(training=training), self.rank)
 
-    def state(self, progress: Progress) -> dict[str, Any]:
+    def state(self, progress: RunProgress) -> dict[str, Any]:
         """Return what a checkpoint needs of the readers."""
         assert self._train is not None  # open() comes first
         return self._train.state(progress.epoch, progress.position)
 
-    def check_resume(self, state: dict[str, Any], progress: Progress) -> None:
+    def check_resume(self, state: dict[str, Any], progress: RunProgress) -> None:
         """Raise RefusedError if the plan of the epoch under way is another one now."""
         assert self._train is not None  # open() comes first
         self._train.resume({**state, "epoch": progress.epoch, "step": progress.position})

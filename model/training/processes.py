@@ -61,7 +61,7 @@ def clear_errors() -> Iterator[None]:
         raise LpsError("another process of this run ended; what it says tells why") from e
 
 
-def everywhere(values: Sequence[Any]) -> list[Any]:
+def all_gather_list(values: Sequence[Any]) -> list[Any]:
     """Return the values of all processes, in the order of their ranks; each must call this."""
     if not dist.is_initialized():
         return list(values)

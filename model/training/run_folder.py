@@ -22,7 +22,7 @@ CONFIG, RESULT, BEST, LOCK = "config.json", "result.json", "best.pt", ".lock"
 
 
 @contextmanager
-def alone_in(folder: Path, rank: Rank) -> Iterator[None]:
+def lock_run_folder(folder: Path, rank: Rank) -> Iterator[None]:
     """Hold a folder, so that no second run writes into it. Raises RefusedError, and UnreadableError if it cannot be."""
     if rank.index:
         yield
@@ -55,7 +55,7 @@ def require_same(folder: Path, record: dict[str, Any]) -> None:
         theirs = read_checkpoint(last[0]).config
     else:
         return
-    old, new = (deciding(json.loads(json.dumps(each))) for each in (theirs, record))
+    old, new = (result_settings(json.loads(json.dumps(each))) for each in (theirs, record))
     differing = [
         f"{name} was {old.get(name)!r} and is {value!r}" for name, value in new.items() if old.get(name) != value
     ]
@@ -65,7 +65,7 @@ def require_same(folder: Path, record: dict[str, Any]) -> None:
         )
 
 
-def deciding(record: dict[str, Any]) -> dict[str, Any]:
+def result_settings(record: dict[str, Any]) -> dict[str, Any]:
     """Flatten a configuration and leave out what changes nothing in the result."""
     flat: dict[str, Any] = {}
     for name, value in record.items():

@@ -23,7 +23,7 @@ from lps.model.networks.predictive_net import PredictiveNet, copy_baseline, mist
 Values = dict[str, Tensor]
 
 
-class Outcome(NamedTuple):
+class StageOutput(NamedTuple):
     """What a stage makes of a batch. A tuple, so that `DistributedDataParallel` finds the tensors in it."""
 
     loss: Tensor
@@ -53,7 +53,7 @@ class BlockClassifier(nn.Module):
             return self.block_fc(F.relu(z).float().mean((-2, -1))).unflatten(0, clips.shape[:2])  # type: ignore[no-any-return]
 
 
-class Stage(nn.Module):
+class TrainingStage(nn.Module):
     """A network with the loss that it learns from; one level of subclasses, one for each stage."""
 
     network: nn.Module
@@ -68,26 +68,26 @@ class Stage(nn.Module):
         blocks = frames_to_blocks(frames, self.block_frames)
         return blocks if self.channels_last else blocks.contiguous()
 
-    def forward(self, inputs: Tensor, labels: Tensor) -> Outcome:
+    def forward(self, inputs: Tensor, labels: Tensor) -> StageOutput:
         """Judge a batch."""
         raise NotImplementedError
 
 
-class EncoderStage(Stage):
+class EncoderStage(TrainingStage):
     """Cross entropy of every block with its clip's label."""
 
     def __init__(self, network: BlockClassifier, block_frames: int, *, channels_last: bool = False) -> None:
         super().__init__(block_frames, channels_last=channels_last)
         self.network = network
 
-    def forward(self, inputs: Tensor, labels: Tensor) -> Outcome:
+    def forward(self, inputs: Tensor, labels: Tensor) -> StageOutput:
         """Frames and labels."""
         logits = self.network(self.blocks(inputs))
         loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1]))
-        return Outcome(loss, {"accuracy": (logits.mean(1).argmax(1) == labels).float().mean()})
+        return StageOutput(loss, {"accuracy": (logits.mean(1).argmax(1) == labels).float().mean()})
 
 
-class PretrainStage(Stage):
+class PretrainStage(TrainingStage):
     """Contrastive prediction, both directions; labels are not used.
 
     With global negatives, processes contrast equally many clips: where one has fewer, as in an epoch's last step, the
@@ -99,7 +99,7 @@ class PretrainStage(Stage):
         super().__init__(block_frames, channels_last=channels_last)
         self.network: PredictiveNet = network
 
-    def forward(self, inputs: Tensor, labels: Tensor) -> Outcome:
+    def forward(self, inputs: Tensor, labels: Tensor) -> StageOutput:
         """Frames; the loss is the sum over directions."""
         del labels
         params = self.network.pretrain
@@ -121,7 +121,7 @@ class PretrainStage(Stage):
         rows = len(predictions[0].predicted) if params.reduction == "sum" else 1
         chance = rows * math.log(found.directions[0].n_candidates)
         mean = found.total.detach() / len(found.directions)
-        return Outcome(found.total, {**values, "share_of_chance": mean / chance})
+        return StageOutput(found.total, {**values, "share_of_chance": mean / chance})
 
 
 def _smallest(size: int, device: torch.device) -> int:
@@ -133,19 +133,19 @@ def _smallest(size: int, device: torch.device) -> int:
     return int(smallest)
 
 
-class ClassifyStage(Stage):
+class ClassifyStage(TrainingStage):
     """Cross entropy; every parameter learns."""
 
     def __init__(self, network: Detector, block_frames: int, *, channels_last: bool = False) -> None:
         super().__init__(block_frames, channels_last=channels_last)
         self.network: Detector = network
 
-    def forward(self, inputs: Tensor, labels: Tensor) -> Outcome:
+    def forward(self, inputs: Tensor, labels: Tensor) -> StageOutput:
         """Frames and labels."""
         with _norm_for(self.network, len(inputs)):
             logits = self.network(self.blocks(inputs))
         accuracy = (logits.argmax(1) == labels).float().mean()
-        return Outcome(F.cross_entropy(logits, labels), {"accuracy": accuracy}, logits)
+        return StageOutput(F.cross_entropy(logits, labels), {"accuracy": accuracy}, logits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class DistillOptions:
     part: AggPart = "out_gate"
 
 
-class DistillStage(Stage):
+class DistillStage(TrainingStage):
     """Selective self-distillation: the student starts as a copy of its teacher and learns in the head and `part`.
 
     Both share the frozen encoder, so feature maps are computed once; they may come from a cache instead of frames.
@@ -188,7 +188,7 @@ class DistillStage(Stage):
         """The frozen detector that the student started from."""
         return self._teacher[0]
 
-    def forward(self, inputs: Tensor, labels: Tensor) -> Outcome:
+    def forward(self, inputs: Tensor, labels: Tensor) -> StageOutput:
         """Frames (uint8) or feature maps (B, N, C, h, w), and labels."""
         z = self.maps(inputs)
         with torch.no_grad():
@@ -201,7 +201,7 @@ class DistillStage(Stage):
             "selected": (taught.argmax(1) == labels).float().mean(),
             "accuracy": (logits.argmax(1) == labels).float().mean(),
         }
-        return Outcome(loss, values, logits)
+        return StageOutput(loss, values, logits)
 
     @torch.no_grad()
     def maps(self, inputs: Tensor) -> Tensor:

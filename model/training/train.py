@@ -25,15 +25,15 @@ from lps.model.data.sample import BadSample
 from lps.model.data.sources import Sources
 from lps.model.training.build import RANDOM, build_stage
 from lps.model.training.checkpoint import Checkpoint, file_sha256, read_checkpoint, write_checkpoint
-from lps.model.training.engine import Learner, Progress, plain, train_one_epoch
+from lps.model.training.engine import Learner, RunProgress, nan_to_none, train_one_epoch
 from lps.model.training.feed import Feed, open_feed
 from lps.model.training.presets import Preset, StageName
-from lps.model.training.processes import everywhere, process_group
+from lps.model.training.processes import all_gather_list, process_group
 from lps.model.training.run_folder import (
     BEST,
     CONFIG,
     RESULT,
-    alone_in,
+    lock_run_folder,
     prune,
     read_json,
     require_same,
@@ -51,7 +51,7 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class TrainJob:
     """One stage to train."""
 
     stage: StageName
@@ -74,15 +74,15 @@ class Job:
 
 
 @dataclass(slots=True)
-class _Run:
+class TrainRun:
     """A job under way."""
 
-    job: Job
+    job: TrainJob
     record: dict[str, Any]
     """The job's, with the digest of the checkpoint that it starts from."""
     learner: Learner
     feed: Feed
-    progress: Progress
+    progress: RunProgress
     log: RunLog | None
     on_event: OnEvent
     plateau: ReduceLROnPlateau | None
@@ -93,7 +93,7 @@ class _Run:
         return self.job.out / "checkpoints"
 
 
-def train(job: Job, on_event: OnEvent) -> dict[str, Any]:
+def train(job: TrainJob, on_event: OnEvent) -> dict[str, Any]:
     """Train a stage to its end and return its result record.
 
     Raises RefusedError (another configuration in this folder, unusable data), UnreadableError, IntegrityError, and
@@ -107,7 +107,7 @@ def train(job: Job, on_event: OnEvent) -> dict[str, Any]:
     require_same(job.out, record)
     if job.preset.run.threads:
         torch.set_num_threads(job.preset.run.threads)
-    with process_group(job.preset) as (rank, device), alone_in(job.out, rank):
+    with process_group(job.preset) as (rank, device), lock_run_folder(job.out, rank):
         torch.manual_seed(job.seed)  # initial weights are the same on all ranks
         with open_feed(job.stage, job.sources, job.preset, job.seed, rank, job.out) as feed:
             run = _prepare(job, record, feed, rank, device, on_event)
@@ -115,7 +115,7 @@ def train(job: Job, on_event: OnEvent) -> dict[str, Any]:
                 return _epochs(run)
 
 
-def finished(job: Job) -> dict[str, Any] | None:
+def finished(job: TrainJob) -> dict[str, Any] | None:
     """Return the result of a run that is finished, None for any other. Raises RefusedError for another job's."""
     path = job.out / RESULT
     if not path.exists():
@@ -127,19 +127,21 @@ def finished(job: Job) -> dict[str, Any] | None:
 # ---- before the first step -------------------------------------------------------------------------------------------
 
 
-def _prepare(job: Job, record: dict[str, Any], feed: Feed, rank: Rank, device: torch.device, on_event: OnEvent) -> _Run:
+def _prepare(
+    job: TrainJob, record: dict[str, Any], feed: Feed, rank: Rank, device: torch.device, on_event: OnEvent
+) -> TrainRun:
     preset, params = job.preset, job.preset.train
     resuming = bool(step_checkpoints(job.out / "checkpoints"))
-    _tell(feed, on_event)
+    _emit_notes(feed, on_event)
     stage = build_stage(job.stage, preset, job.init).to(device)
     batches = feed.open(stage, device)
-    _tell(feed, on_event)
+    _emit_notes(feed, on_event)
     network = stage.network
     if preset.run.channels_last:
         network.backbone.to(memory_format=torch.channels_last_3d)
     trainable = [p for p in stage.parameters() if p.requires_grad]
     learner = Learner(
-        model=_wrapped(stage, preset, rank, device),
+        model=_wrap_ddp(stage, preset, rank, device),
         network=network,
         optimizer=Adam(trainable, lr=params.lr, weight_decay=params.weight_decay, fused=device.type == "cuda"),
         params=params,
@@ -155,9 +157,9 @@ def _prepare(job: Job, record: dict[str, Any], feed: Feed, rank: Rank, device: t
     if params.schedule == "plateau":
         patience = -(-params.patience_epochs // preset.run.validate_epochs)
         plateau = ReduceLROnPlateau(learner.optimizer, factor=PLATEAU_FACTOR, patience=patience, min_lr=params.min_lr)
-    run = _Run(job, record, learner, feed, Progress(), None, on_event, plateau)
+    run = TrainRun(job, record, learner, feed, RunProgress(), None, on_event, plateau)
     if resuming:
-        _go_on(run)
+        _resume(run)
     if rank.index == 0:
         write_json(job.out / CONFIG, record)
         run.log = RunLog(job.out, run.progress.step)
@@ -169,13 +171,13 @@ def _prepare(job: Job, record: dict[str, Any], feed: Feed, rank: Rank, device: t
     return run
 
 
-def _tell(feed: Feed, on_event: OnEvent) -> None:
+def _emit_notes(feed: Feed, on_event: OnEvent) -> None:
     for note in feed.notes:
         on_event("note", {"text": note})
     feed.notes.clear()
 
 
-def _wrapped(stage: nn.Module, preset: Preset, rank: Rank, device: torch.device) -> nn.Module:
+def _wrap_ddp(stage: nn.Module, preset: Preset, rank: Rank, device: torch.device) -> nn.Module:
     if preset.run.compile:
         stage.network.backbone.compile()  # type: ignore[union-attr]
     if rank.world_size == 1:
@@ -188,7 +190,7 @@ def _wrapped(stage: nn.Module, preset: Preset, rank: Rank, device: torch.device)
 # ---- going on --------------------------------------------------------------------------------------------------------
 
 
-def _go_on(run: _Run) -> None:
+def _resume(run: TrainRun) -> None:
     """Take up the state of the last checkpoint."""
     path = step_checkpoints(run.folder)[-1]
     try:
@@ -213,13 +215,13 @@ def _go_on(run: _Run) -> None:
         raise RefusedError(
             f"{path} does not fit this configuration: {str(e).splitlines()[0]}; use another folder"
         ) from e
-    run.progress = Progress(**checkpoint.progress)
+    run.progress = RunProgress(**checkpoint.progress)
     run.metrics = dict(checkpoint.metrics)
     run.feed.found_bad = [BadSample(*each) for each in training["bad"]]
     run.feed.check_resume(training["feed"], run.progress)
 
 
-def _save(run: _Run, *, best: bool = False) -> None:
+def _save(run: TrainRun, *, best: bool = False) -> None:
     """Write a checkpoint to go on from, and a copy without that as the best. All processes call this."""
     bad = _all_bad(run)
     if run.learner.rank.index:
@@ -252,18 +254,18 @@ def _save(run: _Run, *, best: bool = False) -> None:
     run.on_event("checkpoint", {"step": run.progress.step, "best": best})
 
 
-def _all_bad(run: _Run) -> list[BadSample]:
+def _all_bad(run: TrainRun) -> list[BadSample]:
     """Return the bad samples that any process found; all processes call this."""
-    return sorted({*everywhere(run.feed.bad_samples)}, key=lambda bad: (bad.shard, bad.key, bad.reason))
+    return sorted({*all_gather_list(run.feed.bad_samples)}, key=lambda bad: (bad.shard, bad.key, bad.reason))
 
 
 # ---- the epochs ------------------------------------------------------------------------------------------------------
 
 
-def _epochs(run: _Run) -> dict[str, Any]:
+def _epochs(run: TrainRun) -> dict[str, Any]:
     params, options, progress = run.job.preset.train, run.job.preset.run, run.progress
     saved = progress.step
-    while progress.epoch < params.epochs and not _stale(run):
+    while progress.epoch < params.epochs and not _should_stop_early(run):
         for step in train_one_epoch(run.learner, run.feed.batches, progress, options.log_steps, _reporter(run)):
             if step - saved >= options.checkpoint_steps and progress.position < run.feed.batches.n_steps:
                 _save(run)
@@ -275,14 +277,14 @@ def _epochs(run: _Run) -> dict[str, Any]:
     return _finish(run)
 
 
-def _stale(run: _Run) -> bool:
+def _should_stop_early(run: TrainRun) -> bool:
     limit = run.job.preset.train.stop_epochs
     return limit is not None and run.progress.stale_epochs >= limit
 
 
-def _reporter(run: _Run) -> Callable[[int, dict[str, float]], None]:
+def _reporter(run: TrainRun) -> Callable[[int, dict[str, float]], None]:
     def report(step: int, values: dict[str, float]) -> None:
-        facts = {"epoch": run.progress.epoch, **plain(values)}
+        facts = {"epoch": run.progress.epoch, **nan_to_none(values)}
         if run.log is not None:
             run.log.write("step", step, facts)
         run.on_event("step", {"step": step, **facts})
@@ -290,7 +292,7 @@ def _reporter(run: _Run) -> Callable[[int, dict[str, float]], None]:
     return report
 
 
-def _validate(run: _Run) -> bool:
+def _validate(run: TrainRun) -> bool:
     """Validate, move the schedule on, and return whether this is the best so far."""
     progress, learner = run.progress, run.learner
     stage = _stage_of(learner)
@@ -310,7 +312,7 @@ def _validate(run: _Run) -> bool:
         progress.best, progress.best_step = score, progress.step
     if run.plateau is not None and "loss" in found:
         run.plateau.step(found["loss"])
-    run.metrics = plain({"epoch": progress.epoch, "lr": learner.lr, **found})
+    run.metrics = nan_to_none({"epoch": progress.epoch, "lr": learner.lr, **found})
     if run.log is not None:
         run.log.write("validation", progress.step, run.metrics)
     run.on_event("validation", {"step": progress.step, "best": best, **run.metrics})
@@ -335,7 +337,7 @@ def _averaged(learner: Learner) -> Iterator[None]:
         learner.network.load_state_dict(own)
 
 
-def _finish(run: _Run) -> dict[str, Any]:
+def _finish(run: TrainRun) -> dict[str, Any]:
     bad = _all_bad(run)
     result = {
         "stage": run.job.stage,

@@ -19,15 +19,15 @@ from lps.model.networks.svm import Floats, Kernel, Svm, fit_svm
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import Checkpoint, write_checkpoint
 from lps.model.training.feed import Feed, open_feed
-from lps.model.training.run_folder import BEST, CONFIG, RESULT, alone_in, read_json, require_same, write_json
+from lps.model.training.run_folder import BEST, CONFIG, RESULT, lock_run_folder, read_json, require_same, write_json
 from lps.model.training.stages import ClassifyStage
 from lps.model.training.validate import video_auc
 
 if TYPE_CHECKING:
-    from lps.model.training.train import Job
+    from lps.model.training.train import TrainJob
 
 
-def train_svm(job: "Job", kernel: Kernel = "rbf") -> dict[str, Any]:
+def train_svm(job: "TrainJob", kernel: Kernel = "rbf") -> dict[str, Any]:
     """Freeze the network of `--init`, fit the machine on the training split, and write RUN as a training stage does.
 
     Raises RefusedError, UnreadableError and IntegrityError as `train` does.
@@ -44,7 +44,7 @@ def train_svm(job: "Job", kernel: Kernel = "rbf") -> dict[str, Any]:
     if job.preset.run.threads:
         torch.set_num_threads(job.preset.run.threads)
     rank = Rank()
-    with alone_in(job.out, rank):
+    with lock_run_folder(job.out, rank):
         torch.manual_seed(job.seed)
         stage = build_stage("classify", job.preset, job.init).to(device).eval()
         assert isinstance(stage, ClassifyStage)  # mypy

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from lps.manifests.errors import LpsError
 from lps.model.training.engine import AnyBatch
-from lps.model.training.processes import everywhere
-from lps.model.training.stages import Stage
+from lps.model.training.processes import all_gather_list
+from lps.model.training.stages import TrainingStage
 
 Scores = list[tuple[str, int, float]]
 """Video, label and score of every clip."""
@@ -19,7 +19,7 @@ Scores = list[tuple[str, int, float]]
 
 @torch.no_grad()
 def validate(
-    stage: Stage, batches: Iterable[AnyBatch], video_of: Mapping[str, str], device: torch.device
+    stage: TrainingStage, batches: Iterable[AnyBatch], video_of: Mapping[str, str], device: torch.device
 ) -> dict[str, Any]:
     """Return the mean loss and values over the clips of a split and, for detectors, `auc` over videos.
 
@@ -43,13 +43,13 @@ def validate(
         n += len(batch.keys)
         if outcome.logits is not None:
             scores += _scores(outcome.logits, batch, video_of)
-    lost = everywhere(lost)
+    lost = all_gather_list(lost)
     if lost:
         raise LpsError(
             f"the loss of validation is not finite on the samples {', '.join(lost)}; look at them, or lower the "
             "learning rate; the last checkpoint is from before this validation"
         )
-    parts = everywhere([(sums, scores, n)])
+    parts = all_gather_list([(sums, scores, n)])
     total = sum(part[2] for part in parts)
     names = sorted({name for part in parts for name in part[0]})
     result: dict[str, Any] = {name: sum(part[0].get(name, 0.0) for part in parts) / max(total, 1) for name in names}

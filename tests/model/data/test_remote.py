@@ -18,7 +18,7 @@ from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions
 from lps.model.data.download import fetch_shard, identified
 from lps.model.data.epoch_plan import PlanOptions
-from lps.model.data.prefetch import FetchAhead
+from lps.model.data.prefetch import ShardPrefetcher
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shard_index import open_shards
 from lps.model.data.shards import Shard
@@ -261,7 +261,7 @@ def test_fetching_ahead_is_bounded(make: "Maker", many: "Many", web: "WebServer"
     from lps.model.data.prefetch import N_AHEAD
 
     data = served(make, many, web, *[1] * 20)
-    ahead = FetchAhead(data.shards, cache)
+    ahead = ShardPrefetcher(data.shards, cache)
     ahead.begin(np.arange(20), np.arange(20))
     for number in range(3):
         ahead.local(number)

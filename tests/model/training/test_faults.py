@@ -13,13 +13,13 @@ import torch
 
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError
 from lps.model.training.checkpoint import read_checkpoint, write_checkpoint
-from lps.model.training.engine import Learner, Progress, Taken, look, train_one_epoch
+from lps.model.training.engine import Learner, PendingStep, RunProgress, report_losses, train_one_epoch
 from lps.model.training.params import RunParams, TrainParams
 from lps.model.training.presets import preset_for
 from lps.model.training.processes import device_of
 from lps.model.training.run_folder import step_checkpoints
 from lps.model.training.run_log import RunLog, read_log
-from lps.model.training.stages import Outcome, Stage
+from lps.model.training.stages import StageOutput, TrainingStage
 from lps.model.training.validate import validate, video_auc
 
 if TYPE_CHECKING:
@@ -313,17 +313,17 @@ def test_last_checkpoint_before_a_bad_loss_is_good(
     assert steps == list(range(1, 9))
 
 
-class Scripted(Stage):
+class Scripted(TrainingStage):
     """A stage whose loss is its one weight times a factor of the batch."""
 
     def __init__(self) -> None:
         super().__init__(1)
         self.network: torch.nn.Linear = torch.nn.Linear(1, 1, bias=False)
 
-    def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> Outcome:
+    def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> StageOutput:
         factor = inputs.mean()
         loss = self.network.weight.sum() * factor
-        return Outcome(torch.sqrt(loss * 0) if factor == 0 else loss, {})
+        return StageOutput(torch.sqrt(loss * 0) if factor == 0 else loss, {})
 
 
 class Lines:
@@ -358,7 +358,7 @@ def test_first_bad_step_is_named_however_late_one_looks(factor: float, says: str
     reported: list[int] = []
     with pytest.raises(LpsError, match=says):
         for _ in train_one_epoch(
-            learner, Factors(1, 2, factor, 3, 4), Progress(), log_steps, lambda step, _: reported.append(step)
+            learner, Factors(1, 2, factor, 3, 4), RunProgress(), log_steps, lambda step, _: reported.append(step)
         ):
             pass
     assert reported == [1, 2]
@@ -370,9 +370,11 @@ def test_validation_that_is_not_finite_names_the_samples() -> None:
 
 
 def test_values_are_looked_at_once_for_many_steps() -> None:
-    taken = [Taken(k, ("a",), 0.1 * k, {"loss": torch.tensor(k / 3), "grad_norm": torch.tensor(1.0)}) for k in (1, 2)]
+    taken = [
+        PendingStep(k, ("a",), 0.1 * k, {"loss": torch.tensor(k / 3), "grad_norm": torch.tensor(1.0)}) for k in (1, 2)
+    ]
     seen: dict[int, dict[str, float]] = {}
-    look(taken, lambda step, values: seen.update({step: values}))
+    report_losses(taken, lambda step, values: seen.update({step: values}))
     assert seen[2] == {"loss": float(torch.tensor(2 / 3)), "grad_norm": 1.0, "lr": 0.2}
 
 
