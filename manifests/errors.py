@@ -9,6 +9,8 @@
 A fault of one video is not an error: it is a `VideoFault`, and one place turns it into a row.
 """
 
+import re
+
 from lps.manifests.codes import Code, Stage
 
 
@@ -56,3 +58,11 @@ class VideoFault(Exception):
 
     def __str__(self) -> str:
         return f"{self.code} at {self.stage}: {self.detail}" if self.detail else f"{self.code} at {self.stage}"
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says in one line. A first line that ends with a colon takes the next one with it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = re.sub(r":\s*\n\s*", ": ", str(error).strip()).splitlines()
+    return lines[0][:200] if lines else type(error).__name__

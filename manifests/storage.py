@@ -1,9 +1,10 @@
 """Files of a data set under one root, on any fsspec URL: read, list, and publish whole or not at all."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -101,12 +102,8 @@ class Store:
         """Write a file so that it is seen whole or not at all. Raises UnreadableError and leaves nothing torn."""
         with self._errors("write", path):
             if self.is_local:
-                target = self.local_path(path)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with _beside(target) as temporary, temporary.open("wb") as sink:
+                with write_atomically(self.local_path(path)) as temporary, temporary.open("wb") as sink:
                     sink.write(data)
-                    sink.flush()
-                    os.fsync(sink.fileno())
                 return
             fs, full = self._fs(path)
             fs.pipe_file(full, data)
@@ -115,10 +112,8 @@ class Store:
         """Publish a local file under `path`, whole or not at all. Raises UnreadableError."""
         with self._errors("write", path):
             if self.is_local:
-                target = self.local_path(path)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with _beside(target) as temporary:
-                    _copy_synced(source, temporary)
+                with write_atomically(self.local_path(path)) as temporary:
+                    shutil.copyfile(source, temporary)
                 return
             fs, full = self._fs(path)
             fs.put_file(str(source), full)  # object stores show an upload only when it is complete
@@ -138,8 +133,7 @@ class Store:
         """
         if self.is_local:
             with self._errors("clean", ""):
-                for left in Path(self.url.removeprefix("file://")).rglob(".*.????????.tmp"):
-                    left.unlink(missing_ok=True)
+                remove_unfinished(Path(self.url.removeprefix("file://")))
 
     def _fs(self, path: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
@@ -179,28 +173,37 @@ def _store_errors() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Give a temporary path in the target's folder; on success it replaces the target, on failure it is removed."""
+def write_atomically(target: Path) -> Iterator[Path]:
+    """Give a temporary path in the target's folder (made if need be); what is written there replaces the target.
+
+    The file is on the disk before it has its name. After an error the target is as before and the temporary file is
+    removed; `remove_unfinished` removes those of killed writers. Raises OSError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
+        _sync(temporary)
         temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(target.parent, os.O_RDONLY)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _sync(target.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers left below a folder that no other process writes to. Raises OSError."""
+    for left in folder.rglob(".*.????????.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
-
-
-def _copy_synced(source: Path, target: Path) -> None:
-    import shutil
-
-    with source.open("rb") as read, target.open("wb") as write:
-        shutil.copyfileobj(read, write, 1 << 20)
-        write.flush()
-        os.fsync(write.fileno())
+        os.close(handle)
 
 
 def open_store(location: str) -> Store:

@@ -6,7 +6,6 @@ reach some tens.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError
+from lps.manifests.storage import write_atomically
 from lps.model.data.clip_reader import ClipReader
 from lps.model.data.epoch_plan import EpochPlan, PlanOptions, Rank, balanced_order, natural_order, plan_epoch
 from lps.model.data.sample import BadSample
@@ -96,13 +96,11 @@ def _load(place: Path, identity: str) -> Maps | None:
 
 def _fill(open_reader: Callable[[], ClipReader], encode: Encode, place: Path, facts: Mapping[str, Any]) -> None:
     """Write the maps, then the record. By plain writes: a full disk kills a process that writes to a mapped file."""
-    place.mkdir(parents=True, exist_ok=True)
     keys: list[str] = []
     labels: list[int] = []
     shape: tuple[int, ...] = ()
-    temporary = place / f".{ARRAY}-{os.getpid()}"
-    try:
-        with open_reader() as reader, temporary.open("wb") as file:
+    with write_atomically(place / ARRAY) as temporary, temporary.open("wb") as file:
+        with open_reader() as reader:
             for batch in reader.epoch(0):
                 z = encode(batch.frames).half().cpu().contiguous().numpy()
                 if not np.isfinite(z).all():
@@ -114,17 +112,12 @@ def _fill(open_reader: Callable[[], ClipReader], encode: Encode, place: Path, fa
                 shape = z.shape[1:]
                 keys += batch.keys
                 labels += batch.labels.tolist()
-            file.flush()
-            os.fsync(file.fileno())
             bad = [asdict(each) for each in reader.bad_samples]
         if not keys:
             raise LpsError("no sample could be read, so there is no feature map")
-        temporary.replace(place / ARRAY)
-    finally:
-        temporary.unlink(missing_ok=True)
-    record = place / f".{JSON}-{os.getpid()}"
-    record.write_bytes(pretty_json({**facts, "shape": [len(keys), *shape], "keys": keys, "labels": labels, "bad": bad}))
-    record.replace(place / JSON)
+    with write_atomically(place / JSON) as temporary:
+        record = {**facts, "shape": [len(keys), *shape], "keys": keys, "labels": labels, "bad": bad}
+        temporary.write_bytes(pretty_json(record))
 
 
 class MapReader:

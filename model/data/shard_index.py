@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.storage import write_atomically
 from lps.model.data.clip_data import SAMPLES, ClipData, DataIdentity
 from lps.model.data.download import identified
 from lps.model.data.sample import (
@@ -113,11 +114,8 @@ def _keep(found: _Found, kept: Path) -> None:
     table = found.samples.replace_schema_metadata({"version": str(SCAN_VERSION), "faults": faults})
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    partial = kept.with_suffix(f".{os.getpid()}.part")
-    with suppress(OSError):  # only a short cut
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(sink.getvalue())
-        partial.replace(kept)
+    with suppress(OSError), write_atomically(kept) as temporary:  # only a short cut
+        temporary.write_bytes(sink.getvalue())
 
 
 # ---- one pass over a tar -------------------------------------------------------------------------------------------

@@ -9,10 +9,7 @@ stands inside it as JSON: in a `.pt2` as the extra file `lps.json`, in an `.onnx
 """
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
+from lps.manifests.storage import write_atomically
 from lps.model.data.frames import IMAGENET_MEAN, IMAGENET_STD
 from lps.model.evaluation.loading import LoadedDetector
 from lps.model.networks.detector import Detector
@@ -90,48 +88,31 @@ def export_network(network: Detector, image_px: int, path: Path, facts: Mapping[
     with torch.no_grad():
         wanted = network(clips).numpy()
         program = torch.export.export(network, (clips[:N_TRACED],), dynamic_shapes={"clips": {0: batch}})
-        with _written_whole(path) as temporary:
-            write(program, temporary, json.dumps(dict(facts or FACTS)))
-            difference = float(np.abs(run(temporary, clips) - wanted).max())
-            if not difference <= TOLERANCE * max(1.0, float(np.abs(wanted).max())):
-                raise IntegrityError(f"the exported {path.name} is not the network: its logits differ by {difference}")
+        try:
+            with write_atomically(path) as temporary:
+                write(program, temporary, json.dumps(dict(facts or FACTS)))
+                difference = float(np.abs(run(temporary, clips) - wanted).max())
+                if not difference <= TOLERANCE * max(1.0, float(np.abs(wanted).max())):
+                    raise IntegrityError(
+                        f"the exported {path.name} is not the network: its logits differ by {difference}"
+                    )
+        except OSError as e:
+            raise UnreadableError(f"cannot write {path}: {e.strerror or e}") from e
     return Exported(path, path.stat().st_size, difference)
-
-
-@contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary file in the same folder, which takes the place of `path` at the end."""
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # the suffix stays: torch insists on it
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", suffix=path.suffix, delete=False) as file:
-            temporary = Path(file.name)
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as e:
-        raise UnreadableError(f"cannot write {path}: {e.strerror or e}") from e
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 # ---- the two formats -------------------------------------------------------------------------------------------------
 
 
 def _write_torch(program: ExportedProgram, path: Path, facts: str) -> None:
-    torch.export.save(program, path, extra_files={"lps.json": facts})
+    with path.open("wb") as file:  # of a path, torch wants another suffix than that of a temporary file
+        torch.export.save(program, file, extra_files={"lps.json": facts})
 
 
 def _run_torch(path: Path, clips: Tensor) -> NDArray[np.float32]:
-    return np.asarray(torch.export.load(path).module()(clips).detach().numpy(), np.float32)
+    with path.open("rb") as file:
+        program = torch.export.load(file)
+    return np.asarray(program.module()(clips).detach().numpy(), np.float32)
 
 
 def _require_onnx() -> None:

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lps.manifests.errors import IntegrityError, RefusedError
+from lps.manifests.errors import IntegrityError, RefusedError, first_line
 
 if TYPE_CHECKING:
     from lps.model.networks.detector import Detector
     from lps.model.networks.svm import Svm
-from lps.model.training.checkpoint import file_sha256, first_line, preset_of, read_checkpoint
+from lps.model.training.checkpoint import file_sha256, preset_of, read_checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lps.manifests.errors import UnreadableError
+from lps.manifests.errors import UnreadableError, first_line
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import Detector, HeadParams
 from lps.model.networks.i3d import I3D
@@ -209,7 +209,7 @@ def _build(state: State, kind: Kind, path: Path, feature_act: Act) -> Predictive
         )
         return Detector(params, head)
     except (ValueError, IndexError) as e:
-        raise UnreadableError(f"{path} holds no network of this kind: {str(e).splitlines()[0]}") from e
+        raise UnreadableError(f"{path} holds no network of this kind: {first_line(e)}") from e
 
 
 def _net_params(state: State) -> NetParams:

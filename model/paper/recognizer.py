@@ -15,14 +15,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lps.manifests.errors import LpsError, RefusedError, UnreadableError
+from lps.manifests.errors import LpsError, RefusedError, UnreadableError, first_line
 from lps.model.evaluation.predict import choose_device
 from lps.model.training.checkpoint import file_sha256
 
@@ -144,7 +143,7 @@ def _open_onnx(path: Path) -> tuple[int, Maps]:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as e:  # noqa: BLE001  its own kinds of errors have no common root
-        raise UnreadableError(f"{path} is not a readable ONNX file: {_first_line(e)}") from e
+        raise UnreadableError(f"{path} is not a readable ONNX file: {first_line(e)}") from e
     inputs, outputs = session.get_inputs(), [o.name for o in session.get_outputs() if len(o.shape or ()) == 4]
     shape = inputs[0].shape if len(inputs) == 1 else []
     sides = [side if isinstance(side, int) else INPUT_PX for side in shape[2:]]
@@ -161,12 +160,7 @@ def _open_onnx(path: Path) -> tuple[int, Maps]:
         try:
             maps = [session.run(outputs[:1], {inputs[0].name: each[None]})[0] for each in pixels]
         except Exception as e:  # noqa: BLE001  as above
-            raise RefusedError(f"{path} cannot be computed: {_first_line(e)}") from e
+            raise RefusedError(f"{path} cannot be computed: {first_line(e)}") from e
         return np.concatenate(maps)
 
     return sides[0], run
-
-
-def _first_line(error: BaseException) -> str:
-    lines: Any = str(error).strip().splitlines()
-    return str(lines[0]) if lines else type(error).__name__

@@ -1,12 +1,10 @@
 """Checkpoints: tensors, plain values, nothing that runs code when it is read; written whole or not at all."""
 
 import hashlib
-import os
 import pickle
 import struct
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lps.manifests import provenance
-from lps.manifests.errors import IntegrityError, LpsError, UnreadableError
+from lps.manifests.errors import IntegrityError, LpsError, UnreadableError, first_line
+from lps.manifests.storage import write_atomically
 from lps.model.networks.context_net import State
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of the file; a reader refuses a newer one."""
-WRITING = ".writing-"
-"""Begins the name of a file that is not whole yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,17 +56,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a file that is there completely or not at all. Raises UnreadableError where it cannot be written."""
     values = {f.name: getattr(checkpoint, f.name) for f in fields(checkpoint)}
     values["code"] = checkpoint.code or code_version()
-    temporary = path.with_name(f"{WRITING}{path.name}-{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with write_atomically(path) as temporary, temporary.open("wb") as file:
             torch.save({"format": FORMAT, **values}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as e:  # torch reports a full disk as RuntimeError
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         cause = e if isinstance(e, OSError) else e.__context__ if isinstance(e.__context__, OSError) else e
         raise UnreadableError(
             f"cannot write {path}: {first_line(cause)}; make room and run the same command again, it goes on from the "
@@ -136,13 +126,6 @@ def preset_of(checkpoint: Checkpoint, path: Path) -> "Preset":
         return preset_from_record(checkpoint.config["preset"])
     except (KeyError, TypeError, AttributeError, UnreadableError) as e:
         raise UnreadableError(f"{path} has settings that this version does not know: {first_line(e)}") from e
-
-
-def first_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def file_sha256(path: Path) -> str:

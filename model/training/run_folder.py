@@ -6,17 +6,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.storage import remove_unfinished, write_atomically
 from lps.model.data.epoch_plan import Rank
 from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.params import RESULT_FIELDS
-
-if TYPE_CHECKING:
-    pass
-from lps.model.training.checkpoint import WRITING
 
 CONFIG, RESULT, BEST, LOCK = "config.json", "result.json", "best.pt", ".lock"
 
@@ -88,11 +85,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a record that is there completely or not at all. Raises UnreadableError."""
-    temporary = path.with_name(f".{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(pretty_json(record))
-        temporary.replace(path)
+        with write_atomically(path) as temporary:
+            temporary.write_bytes(pretty_json(record))
     except OSError as e:
         raise UnreadableError(
             f"cannot write {path}: {e.strerror or e}; make room and run the same command again, it goes on from the "
@@ -117,5 +112,6 @@ def step_checkpoints(folder: Path) -> list[Path]:
 
 def prune(folder: Path, n_kept: int) -> None:
     """Delete all but the last `n_kept` checkpoints of steps, and what a killed writer left behind."""
-    for path in [*step_checkpoints(folder)[:-n_kept], *folder.glob(f"{WRITING}*")]:
+    for path in step_checkpoints(folder)[:-n_kept]:
         path.unlink(missing_ok=True)
+    remove_unfinished(folder)

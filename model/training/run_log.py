@@ -15,6 +15,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from lps.manifests.canonical import canonical_json
 from lps.manifests.errors import UnreadableError
+from lps.manifests.storage import write_atomically
 
 LOG, BOARD = "log.jsonl", "tensorboard"
 
@@ -30,11 +31,9 @@ class RunLog:
         """Open for appending after `last_step`. Raises UnreadableError where it cannot be written."""
         self._path = folder / LOG
         with self._writing():
-            folder.mkdir(parents=True, exist_ok=True)
             kept = [canonical_json(record) + b"\n" for record in read_log(self._path) if record["step"] <= last_step]
-            temporary = self._path.with_name(f".{LOG}")
-            temporary.write_bytes(b"".join(kept))
-            temporary.replace(self._path)
+            with write_atomically(self._path) as temporary:
+                temporary.write_bytes(b"".join(kept))
             self._file = self._path.open("ab")
             self._board = _Board(folder / BOARD, last_step + 1)
 

@@ -19,7 +19,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lps.manifests.errors import IntegrityError, RefusedError
+from lps.manifests.errors import IntegrityError, RefusedError, first_line
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.sample import BadSample
 from lps.model.data.sources import Sources
@@ -212,9 +212,7 @@ def _resume(run: TrainRun) -> None:
         if run.plateau is not None:
             run.plateau.load_state_dict(training["plateau"])
     except (KeyError, RuntimeError, ValueError) as e:
-        raise RefusedError(
-            f"{path} does not fit this configuration: {str(e).splitlines()[0]}; use another folder"
-        ) from e
+        raise RefusedError(f"{path} does not fit this configuration: {first_line(e)}; use another folder") from e
     run.progress = RunProgress(**checkpoint.progress)
     run.metrics = dict(checkpoint.metrics)
     run.feed.found_bad = [BadSample(*each) for each in training["bad"]]

@@ -12,13 +12,11 @@ its sha256 is compared before every use. Three kinds of digest exist upstream:
 Only tensors are ever read from these files (`weights_only=True`). TorchScript archives carry code and are refused.
 """
 
-import contextlib
 import hashlib
 import importlib.util
 import io
 import os
 import pickle
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -28,7 +26,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.errors import IntegrityError, UnreadableError, first_line
+from lps.manifests.storage import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -209,21 +208,14 @@ def fetch_weight(weight: WeightFile, weights_dir: Path | None) -> WeightCheck:
     if _look_for(weight, weights_dir) is not None or not weight.url:
         return verify_weight(weight, weights_dir)
     folder = weights_folder(weights_dir)
+    target = folder / weight.file_name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, part_name = tempfile.mkstemp(prefix=f".{weight.file_name}.", suffix=".part", dir=folder)
+        with write_atomically(target) as part:
+            with part.open("wb") as file:
+                _download(weight, file)
+            _refuse_other(weight, _sha256(part), f"the file fetched from {weight.url}", advice="fetch it again")
     except OSError as e:
         raise UnreadableError(f"cannot write into {folder}: {e.strerror}; choose another --weights-dir") from e
-    part = Path(part_name)
-    try:
-        with open(handle, "wb") as file:  # noqa: PTH123 - an open descriptor
-            _download(weight, file)
-        _refuse_other(weight, _sha256(part), f"the file fetched from {weight.url}", advice="fetch it again")
-        part.chmod(0o644)
-        target = folder / weight.file_name
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
     return _examine(weight, target, pin=True)
 
 
@@ -238,7 +230,7 @@ def load_state(path: Path) -> "dict[str, Tensor]":
     try:
         loaded = torch.load(_torch_bytes(path), map_location="cpu", weights_only=True)
     except _UNREADABLE as e:
-        raise UnreadableError(f"{path} is not a readable weight file: {_first_line(e)}") from e
+        raise UnreadableError(f"{path} is not a readable weight file: {first_line(e)}") from e
     if isinstance(loaded, dict) and "state_dict" in loaded:
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
@@ -254,12 +246,8 @@ def filled(net: "nn.Module", state: "dict[str, Tensor]", what: str) -> "nn.Modul
     try:
         net.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as e:
-        raise UnreadableError(f"the weights of {what} do not fit its network: {_first_line(e)}") from e
+        raise UnreadableError(f"the weights of {what} do not fit its network: {first_line(e)}") from e
     return net.float().requires_grad_(requires_grad=False).eval()
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _folders(weights_dir: Path | None) -> list[Path]:
@@ -334,23 +322,19 @@ def _pinned(sidecar: Path) -> str:
     try:
         words = sidecar.read_text("ascii").split()
     except (OSError, UnicodeDecodeError) as e:
-        raise UnreadableError(f"cannot read {sidecar}: {_first_line(e)}") from e
+        raise UnreadableError(f"cannot read {sidecar}: {first_line(e)}") from e
     return words[0].lower() if words else ""
 
 
 def _write_pin(sidecar: Path, digest: str, file_name: str) -> None:
     line = f"{digest}  {file_name}\n"
-    part = sidecar.with_name(f".{sidecar.name}.{os.getpid()}.part")
     try:
-        part.write_text(line, "ascii")
-        part.replace(sidecar)
+        with write_atomically(sidecar) as part:
+            part.write_text(line, "ascii")
     except OSError as e:
         raise UnreadableError(
             f"{file_name} has no published digest and cannot be pinned: write '{line.strip()}' into {sidecar}"
         ) from e
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _download(weight: WeightFile, file: BinaryIO) -> None:
@@ -370,7 +354,7 @@ def _download(weight: WeightFile, file: BinaryIO) -> None:
         if isinstance(e, urllib.error.HTTPError):
             e.close()
         raise UnreadableError(
-            f"cannot fetch {weight.file_name} from {weight.url}: {_first_line(e)}; fetch it elsewhere and name its "
+            f"cannot fetch {weight.file_name} from {weight.url}: {first_line(e)}; fetch it elsewhere and name its "
             f"folder with --weights-dir, {OFFLINE_ADVICE}"
         ) from e
 

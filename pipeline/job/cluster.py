@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lps.manifests.errors import LpsError, UnreadableError
+from lps.manifests.errors import LpsError, UnreadableError, first_line
 from lps.pipeline.faces.localizers import LocalizerSpec
 
 GPU_BATCH = 32
@@ -65,8 +65,7 @@ def ray_cluster(address: str | None, n_workers: int | None) -> Iterator[Cluster]
             else:
                 ray.init(address="local", num_cpus=n_workers or os.cpu_count() or 1, include_dashboard=False, **quiet)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as e:
-            reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-            raise UnreadableError(f"no Ray cluster at '{address or 'local'}': {reason}") from e
+            raise UnreadableError(f"no Ray cluster at '{address or 'local'}': {first_line(e)}") from e
     try:
         resources = ray.cluster_resources()
         cpus = int(resources.get("CPU", 1))

@@ -17,7 +17,6 @@ from lps.manifests.errors import IntegrityError, LpsError, RefusedError, Unreada
 from lps.model.evaluation.loading import load_detector
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import Detector
-from lps.model.training import checkpoint as checkpoints
 from lps.model.training.checkpoint import FORMAT, Checkpoint, read_checkpoint, write_checkpoint
 from lps.model.training.presets import Preset
 from lps.model.training.run_folder import prune, step_checkpoints, step_path
@@ -79,7 +78,7 @@ def test_last_few_are_kept_with_the_best(detector: Checkpoint, tmp_path: Path) -
     for step in (5, 40, 300, 2000):
         write_checkpoint(step_path(tmp_path, step), detector)
     write_checkpoint(tmp_path / "best.pt", detector)
-    (tmp_path / f"{checkpoints.WRITING}step-00002001.pt-1").write_bytes(b"half")
+    (tmp_path / ".step-00002001.pt.0123abcd.tmp").write_bytes(b"half")
     prune(tmp_path, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "step-00000300.pt", "step-00002000.pt"]
     assert step_checkpoints(tmp_path) == [step_path(tmp_path, 300), step_path(tmp_path, 2000)]
