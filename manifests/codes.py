@@ -97,3 +97,8 @@ CODE_MEANING: dict[Code, str] = {
 
 QUARANTINE_CODES = frozenset({Code.E_OOM, Code.E_TIMEOUT, Code.E_WORKER_LOST, Code.E_INTERNAL})
 """Faults of the processing rather than of the content: they count against `--max-failed`."""
+
+
+def meaning_of(code: str) -> str:
+    """Return what a code means, one that this version does not know included."""
+    return CODE_MEANING[Code(code)] if code in tuple(Code) else "a code that this version does not know"

@@ -16,3 +16,11 @@ RULES = ("group", "official", "official-clean", "ranked", "identity-hash", "stra
 
 
 CODECS = ("jpg", "png", "webp")
+
+
+LABELS = ("real", "fake", "unknown")
+
+
+def label_name(label: int | None) -> str:
+    """Return `real`, `fake` or `unknown`."""
+    return LABELS[label] if label in (0, 1) else "unknown"

@@ -5,6 +5,7 @@ Whatever a page shows comes from records that others may have written, so all of
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -13,6 +14,15 @@ from markupsafe import Markup, escape
 from lps.manifests.pages.charts import bar
 
 MAX_URI = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How a state or verdict looks: a word, a sign and a tone, so that none depends on the others."""
+
+    word: str
+    symbol: str
+    tone: str
 
 
 def fill(template: str, style: str, **values: Any) -> str:

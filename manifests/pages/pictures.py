@@ -1,90 +1,111 @@
-"""Pictures of the pages: small JPEG frames, pulled out of the shards by byte range."""
+"""Pictures of pages and contact sheets: small frames, pulled out of the shards by byte range."""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from lps.manifests.columns import read_columns
 from lps.manifests.errors import UnreadableError
-from lps.manifests.pages.parts import ClipTile
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
 
 SIDE_PX = 96
 JPEG_QUALITY = 78
 MAX_PICTURES = 200
+"""Clips of one call that are drawn: a page has to open in a browser."""
 MAX_FRAME_PX = 4096
 """Side of a stored frame above which it is none of ours."""
 READERS = 8
 """Frames read at a time: an object store answers slowly, but many at once."""
 
-
-def read_pictures(store: Store, tiles: Sequence[ClipTile]) -> dict[str, str]:
-    """Return the middle frame of each clip as a data URI, by sample key; the first 200 clips, without the unreadable.
-
-    A page about a damaged data set is still a page: what cannot be read or decoded has no picture.
-    """
-    chosen = list({str(tile.row["sample_key"]): tile for tile in tiles}.values())[:MAX_PICTURES]
-    return _drawn(store, [tile.row for tile in chosen], 1)
+T = TypeVar("T")
 
 
-def read_strips(store: Store, rows: Sequence[Row], n_frames: int) -> dict[str, str]:
-    """Return frames of each clip, spread evenly over it and side by side, as a data URI, by sample key.
+def evenly_spaced(items: Sequence[T], n: int) -> list[T]:
+    """Return at most `n` of the items, evenly spaced, the first and the last among them; of one, the middle."""
+    if len(items) <= n:
+        return list(items)
+    if n == 1:
+        return [items[len(items) // 2]]
+    return [items[i * (len(items) - 1) // (n - 1)] for i in range(n)]
 
-    Rows have `sample_key`, `shard_id` and `members` of the manifest `clips`. Unreadable ones are left out.
-    """
-    return _drawn(store, rows, n_frames)
 
-
-def _drawn(store: Store, rows: Sequence[Row], n_frames: int) -> dict[str, str]:
-    if not rows:
+def uris_of(videos: pa.Table | None, asked: Sequence[bytes]) -> dict[str, str]:
+    """Return the paths of some videos by id in hex, from columns `video_id` and `uri`."""
+    if videos is None or not asked:
         return {}
-    try:
-        shards = read_columns(store, "shards", ("shard_id", "uri")).to_pylist()
-    except UnreadableError:
-        return {}
-    uris = {str(row["shard_id"]): str(row["uri"]) for row in shards}
-    with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda row: _picture(store, uris, row, n_frames), rows)
-        return {str(row["sample_key"]): picture for row, picture in zip(rows, found, strict=True) if picture}
+    named = videos.select(["video_id", "uri"])
+    rows = named.filter(pc.is_in(named["video_id"], value_set=pa.array(asked, named["video_id"].type))).to_pylist()
+    return {bytes(row["video_id"]).hex(): str(row["uri"]) for row in rows}
 
 
-def _picture(store: Store, shard_uris: Mapping[str, str], row: Row, n_frames: int) -> str | None:
-    uri, members = shard_uris.get(str(row["shard_id"])), _spread(row["members"] or (), n_frames)
-    if uri is None or not members:
-        return None
-    try:
-        return _data_uri([_small(_member(store, uri, member)) for member in members])
-    except (UnreadableError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+def shard_uris(store: Store) -> dict[str, str]:
+    """Return the paths of the shards by id. Raises UnreadableError."""
+    shards = read_columns(store, "shards", ("shard_id", "uri")).to_pylist()
+    return {str(row["shard_id"]): str(row["uri"]) for row in shards}
 
 
-def _member(store: Store, uri: str, member: Row) -> bytes:
-    start = int(member["offset"])
-    return store.read_range(uri, start, start + int(member["nbytes"]))
+def frame_members(members: Sequence[Row] | None) -> list[Row]:
+    """Return the tar members of a clip that are its frames, in order: they are named by their numbers."""
+    numbered = ((str(member["ext"]).partition(".")[0], member) for member in members or ())
+    return [member for _, member in sorted(((int(n), m) for n, m in numbered if n.isdigit()), key=lambda pair: pair[0])]
 
 
-def _spread(members: Sequence[Row], n: int) -> list[Row]:
-    """Return n images of a clip, from the middles of n equal parts: members are named by the number of their frame."""
-    images = [member for member in members if str(member["ext"]).partition(".")[0].isdigit()]
-    images.sort(key=lambda member: int(str(member["ext"]).partition(".")[0]))
-    return [images[(2 * k + 1) * len(images) // (2 * n)] for k in range(n)] if images else []
-
-
-def _small(data: bytes) -> Image.Image:
+def decode_frame(data: bytes, side_px: int) -> Image.Image:
+    """Return a stored frame at `side_px`. Raises what Pillow raises for bytes that are none: see DECODE_ERRORS."""
     with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
         if max(image.size) > MAX_FRAME_PX:
             raise ValueError(f"{image.width} x {image.height} px is no aligned frame")
-        return image.convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+        return image.convert("RGB").resize((side_px, side_px), Image.Resampling.LANCZOS)
 
 
-def _data_uri(frames: Sequence[Image.Image]) -> str:
-    whole = Image.new("RGB", (SIDE_PX * len(frames), SIDE_PX))
-    for k, frame in enumerate(frames):
-        whole.paste(frame, (k * SIDE_PX, 0))
+DECODE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for a damaged picture."""
+
+
+def data_uri(image: Image.Image, kind: str, quality: int = JPEG_QUALITY) -> str:
+    """Return an image as a data URI; `kind` is `jpeg` or `png`, the quality that of a JPEG."""
     sink = io.BytesIO()
-    whole.save(sink, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
+    image.save(sink, kind, quality=quality, optimize=kind == "png")
+    return f"data:image/{kind};base64,{base64.b64encode(sink.getvalue()).decode()}"
+
+
+def read_strips(store: Store, rows: Sequence[Row], n_frames: int = 1) -> dict[str, str]:
+    """Return frames of each clip, spread evenly over it and side by side, as a data URI, by sample key.
+
+    Rows have `sample_key`, `shard_id` and `members` of the manifest `clips`; the first 200 clips are drawn. A page
+    about a damaged data set is still a page: what cannot be read or decoded has no picture.
+    """
+    chosen = list({str(row["sample_key"]): row for row in rows}.values())[:MAX_PICTURES]
+    if not chosen:
+        return {}
+    try:
+        uris = shard_uris(store)
+    except UnreadableError:
+        return {}
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(lambda row: _strip(store, uris, row, n_frames), chosen)
+        return {str(row["sample_key"]): picture for row, picture in zip(chosen, found, strict=True) if picture}
+
+
+def _strip(store: Store, uris: Mapping[str, str], row: Row, n_frames: int) -> str | None:
+    """Draw n frames, from the middles of n equal parts of the clip."""
+    uri, members = uris.get(str(row["shard_id"])), frame_members(row["members"])
+    if uri is None or not members:
+        return None
+    strip = Image.new("RGB", (SIDE_PX * n_frames, SIDE_PX))
+    try:
+        for k in range(n_frames):
+            member = members[(2 * k + 1) * len(members) // (2 * n_frames)]
+            start = int(member["offset"])
+            data = store.read_range(uri, start, start + int(member["nbytes"]))
+            strip.paste(decode_frame(data, SIDE_PX), (k * SIDE_PX, 0))
+    except (UnreadableError, *DECODE_ERRORS):
+        return None
+    return data_uri(strip, "jpeg")

@@ -7,13 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lps.manifests.audit.report.data import label_name, uris_of
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.columns import read_columns, read_rows
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import INDEX_JSON
+from lps.manifests.names import label_name
 from lps.manifests.pages.html import shortened
-from lps.manifests.pages.pictures import SIDE_PX, read_strips
+from lps.manifests.pages.pictures import SIDE_PX, read_strips, uris_of
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
 from lps.model.evaluation.scores import Scores
@@ -27,7 +27,7 @@ STRIP_COLUMNS = ("sample_key", "shard_id", "video_id", "members")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FrameSource:
     """A data set that frames may come from."""
 
     store: Store
@@ -62,25 +62,30 @@ class ErrorsView:
     errors: tuple[ErrorView, ...]
 
 
-def find_places(named: Sequence[str], recorded: Sequence[str]) -> tuple[list[Place], list[str]]:
+def open_frame_sources(named: Sequence[str], recorded: Sequence[str]) -> tuple[list[FrameSource], list[str]]:
     """Open the data sets that the user `named` and those that runs `recorded`; returns them, and notes.
 
     Raises UnreadableError where a named one is not there; a recorded one that is gone is a note.
     """
-    places, notes = [], []
+    sources, notes = [], []
     for location in dict.fromkeys([*named, *recorded]):
         store = open_store(location)
         try:
-            places.append(Place(store, sha256_hex(store.read(INDEX_JSON))))
+            sources.append(FrameSource(store, sha256_hex(store.read(INDEX_JSON))))
         except UnreadableError:
             if location in named:
                 raise
             notes.append(f"data set '{store.name}' is not where its run found it; name its place with --data")
-    return places, notes
+    return sources, notes
 
 
 def errors_view(
-    evaluation: Evaluation, number: int, title: str, others: Mapping[str, Scores], places: Sequence[Place], n: int
+    evaluation: Evaluation,
+    number: int,
+    title: str,
+    others: Mapping[str, Scores],
+    sources: Sequence[FrameSource],
+    n: int,
 ) -> ErrorsView | None:
     """Return the worst errors of an evaluation on entry `number` of its data; None without a table of scores.
 
@@ -94,7 +99,7 @@ def errors_view(
     n_clips = len(scores.cases())
     said = f"{len(wrong):,} of {n_clips:,} labelled clips are on the wrong side of 0.5"
     said += f"; the {len(shown)} most confident errors" if len(shown) < len(wrong) else ""
-    found, note = _find(evaluation.data[number], [bytes(row["clip_id"]) for row in shown], places)
+    found, note = _find(evaluation.data[number], [bytes(row["clip_id"]) for row in shown], sources)
     elsewhere = {name: _by_clip(table, shown) for name, table in others.items()}
     return ErrorsView(
         name=evaluation.name,
@@ -145,7 +150,7 @@ class _Clip:
     image: str = ""
 
 
-def _find(entry: Record, clip_ids: Sequence[bytes], places: Sequence[Place]) -> tuple[dict[bytes, _Clip], str]:
+def _find(entry: Record, clip_ids: Sequence[bytes], sources: Sequence[FrameSource]) -> tuple[dict[bytes, _Clip], str]:
     """Look for clips where the data set that was judged is, then in any other that has them; returns them, and a note.
 
     Ids of clips follow from the videos and how they were prepared, so the same id means the same clip.
@@ -155,20 +160,20 @@ def _find(entry: Record, clip_ids: Sequence[bytes], places: Sequence[Place]) -> 
     judged = entry.get("index_sha256")
     if not judged:
         return {}, "No frames: what was judged were shards without manifests."
-    same = [place for place in places if place.index_sha256 == judged]
+    same = [source for source in sources if source.index_sha256 == judged]
     unreadable = ""
-    for place in (*same, *(place for place in places if place not in same)):
+    for source in (*same, *(source for source in sources if source not in same)):
         try:
-            clips = _clips(place.store, clip_ids)
+            clips = _clips(source.store, clip_ids)
         except UnreadableError:
-            unreadable = place.store.name
+            unreadable = source.store.name
             continue
         if len(clips) < len(set(clip_ids)):
             continue
         if not all(clip.image for clip in clips.values()):
-            return clips, f"Frames are missing: shards of '{place.store.name}' cannot be read."
-        changed = f"Frames are from '{place.store.name}', whose index is not the one that was judged."
-        return clips, "" if place in same else changed
+            return clips, f"Frames are missing: shards of '{source.store.name}' cannot be read."
+        changed = f"Frames are from '{source.store.name}', whose index is not the one that was judged."
+        return clips, "" if source in same else changed
     if unreadable:
         return {}, f"No frames: manifests of '{unreadable}' cannot be read."
     return (
@@ -193,7 +198,7 @@ def _clips(store: Store, clip_ids: Sequence[bytes]) -> dict[bytes, _Clip]:
     }
 
 
-def recorded_places(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+def recorded_locations(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     """Return where runs say that their data sets are, from the `data` of their configurations, and notes.
 
     Only folders: a URL in a record of somebody else must not make this program ask a server.

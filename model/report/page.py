@@ -9,12 +9,19 @@ import numpy as np
 from PIL import Image
 
 from lps.manifests.pages.charts import number
-from lps.manifests.pages.html import fill
-from lps.manifests.pages.parts import Mark
+from lps.manifests.pages.html import Mark, fill
 from lps.manifests.pages.style import STYLE
 from lps.model.evaluation.metrics import TITLES
 from lps.model.report.curves import Curve, colour, curves_chart, is_wide, short
-from lps.model.report.errors import STRIP_PX, ErrorsView, Place, errors_view, find_places, of_entry, recorded_places
+from lps.model.report.errors import (
+    STRIP_PX,
+    ErrorsView,
+    FrameSource,
+    errors_view,
+    of_entry,
+    open_frame_sources,
+    recorded_locations,
+)
 from lps.model.report.metrics import (
     Judged,
     auc_bar,
@@ -30,7 +37,7 @@ from lps.model.report.metrics import (
 from lps.model.report.runs import Evaluation, Series, TrainingRun, count, finite, mapping, read_folders
 from lps.model.report.settings import LEAKY, PLACES, identities, name_view, setting_rows, shown_place, stamp, telling
 from lps.model.report.template import RUN_STYLE, TEMPLATE
-from lps.model.report.views import CurveRow, CurveView, NameView, PageView, PictureView, StageView, SummaryView
+from lps.model.report.views import CurveRow, CurveView, NameView, PictureView, ReportPageView, StageView, SummaryView
 from lps.model.training.checkpoint import code_version
 
 FINISHED, UNFINISHED = Mark("FINISHED", "✓", "good"), Mark("UNFINISHED", "…", "open")
@@ -82,21 +89,21 @@ def render_report(folders: Sequence[Path], data: Sequence[str] = (), n_errors: i
     return fill(TEMPLATE, STYLE + RUN_STYLE, page=_page(runs, evaluations, data, n_errors))
 
 
-def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence[str], n_errors: int) -> PageView:
+def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence[str], n_errors: int) -> ReportPageView:
     tainted = _tainted(runs)
     found = judged(evaluations, {run.best_sha256 for run in tainted.values()} - {""})
     lines = [_run_line(run, runs, leaky=run.number in tainted) for run in runs]
     summary = (*lines, *(_evaluation_line(each, runs) for each in found))
     leaky = tuple(dict.fromkeys(line.who.name for line in summary if LEAKY in line.marks))
-    local, place_notes = recorded_places([mapping(run.config.get("data")) for run in runs])
-    places, gone = find_places(data, local) if evaluations else ([], [])
+    local, location_notes = recorded_locations([mapping(run.config.get("data")) for run in runs])
+    sources, gone = open_frame_sources(data, local) if evaluations else ([], [])
     rows = setting_rows(runs)
     pictures, picture_notes = _pictures([*runs, *evaluations])
     stamps, identity = identities(runs, found)
     notes = [*_notes(runs, evaluations, found), *picture_notes]
-    notes += [("data", note) for note in (*place_notes, *gone)] if evaluations else []
+    notes += [("data", note) for note in (*location_notes, *gone)] if evaluations else []
     names = list(dict.fromkeys([*(run.name for run in runs), *(each.name for each in evaluations)]))
-    return PageView(
+    return ReportPageView(
         verdict=_verdict(runs, evaluations, leaky),
         verdict_said=tuple(_said(runs, found, summary)),
         leaky=leaky,
@@ -107,7 +114,7 @@ def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence
         data=data_views(found),
         heads=tuple(TITLES.values()),
         n_evaluations=len(evaluations),
-        errors=tuple(_errors(found, places, n_errors)),
+        errors=tuple(_errors(found, sources, n_errors)),
         strip_px=STRIP_PX,
         stages=tuple(_stages(runs)),
         runs=tuple(name_view(run) for run in runs),
@@ -341,14 +348,14 @@ def _at_best(curve: Curve) -> str:
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
-def _errors(found: Sequence[Judged], places: Sequence[Place], n: int) -> Iterator[ErrorsView]:
+def _errors(found: Sequence[Judged], sources: Sequence[FrameSource], n: int) -> Iterator[ErrorsView]:
     for each in found:
         others = {
             other.evaluation.name: of_entry(other.evaluation.scores, other.number)
             for other in found
             if other is not each and other.title == each.title and other.evaluation.scores is not None
         }
-        view = errors_view(each.evaluation, each.number, each.title, others, places, n)
+        view = errors_view(each.evaluation, each.number, each.title, others, sources, n)
         if view is not None:
             yield view
 

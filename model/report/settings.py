@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lps.manifests.pages import html as report_html
-from lps.manifests.pages.parts import Mark
+from lps.manifests.pages.html import Mark
 from lps.model.data.shards import Shard
 from lps.model.evaluation.evaluate import PREP_FIELDS
 from lps.model.report.curves import colour

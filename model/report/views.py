@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lps.manifests.pages.parts import Mark
+from lps.manifests.pages.html import Mark
 from lps.model.report.errors import ErrorsView
 
 
@@ -127,7 +127,7 @@ class PictureView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PageView:
+class ReportPageView:
     """All that the template prints."""
 
     verdict: Mark

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from lps.manifests.canonical import pretty_json, sha256_hex
 from lps.manifests.codes import QUARANTINE_CODES, Status
 from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.names import label_name
 from lps.manifests.rows import row_from_json
 from lps.manifests.schemas import SCHEMA_VERSION, Row, table_bytes
 from lps.manifests.storage import Store
@@ -35,11 +36,6 @@ class Summary:
     def quarantined_share(self) -> float:
         """Quarantined videos over inputs, 0 to 1."""
         return self.n_quarantined / self.n_selected if self.n_selected else 0.0
-
-
-def label_name(label: int | None) -> str:
-    """Return `real`, `fake` or `unknown`."""
-    return {0: "real", 1: "fake"}.get(-1 if label is None else label, "unknown")
 
 
 def read_commit(out: Store, shard_id: str, plan_sha256: str) -> Row:

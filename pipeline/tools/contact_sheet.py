@@ -45,11 +45,10 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipTile:
+class SheetClip:
     """One clip, as it is captioned."""
 
     sample_key: str
-    shard_id: str
     label: str
     method: str
     """Name of the manipulation; the label's where there is none."""
@@ -63,7 +62,7 @@ class ClipTile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RejectTile:
+class SheetReject:
     """One video that ended with a code."""
 
     uri: str
@@ -84,23 +83,23 @@ class SheetRow:
     counts: tuple[tuple[str, int], ...]
     """(label, how many clips or videos there are in all), without zeros."""
     note: str
-    tiles: tuple[ClipTile | RejectTile, ...]
+    tiles: tuple[SheetClip | SheetReject, ...]
     """Those that are shown, at least one."""
 
     @property
     def section(self) -> str:
         """The heading that this row belongs under."""
-        return "Clips" if isinstance(self.tiles[0], ClipTile) else "Videos without clips, or with fewer, by code"
+        return "Clips" if isinstance(self.tiles[0], SheetClip) else "Videos without clips, or with fewer, by code"
 
     @property
     def height(self) -> int:
         """Pixels from this row's heading to the next row's."""
-        tile = CLIP_HEIGHT if isinstance(self.tiles[0], ClipTile) else REJECT_HEIGHT
+        tile = CLIP_HEIGHT if isinstance(self.tiles[0], SheetClip) else REJECT_HEIGHT
         return ROW_HEADING_HEIGHT + tile + ROW_SPACE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class SheetHeading:
     """What stands above the rows."""
 
     title: str
@@ -109,7 +108,7 @@ class Head:
 
     @property
     def height(self) -> int:
-        """Pixels of the head, the page's margin included."""
+        """Pixels of the heading, the page's margin included."""
         return MARGIN + TITLE_HEIGHT + LINE_HEIGHT * (len(self.lines) + len(self.warnings))
 
 
@@ -117,7 +116,7 @@ class Head:
 class Layout:
     """Where everything is."""
 
-    head: Head
+    heading: SheetHeading
     rows: tuple[SheetRow, ...]
 
     @property
@@ -131,7 +130,7 @@ class Layout:
         """Top of each row's heading, then the end of the last row."""
         steps = [row.height for row in self.rows]
         gaps = [SECTION_HEIGHT if self.opens_section(i) else 0 for i in range(len(self.rows))] + [0]
-        ends = accumulate(steps, initial=self.head.height)
+        ends = accumulate(steps, initial=self.heading.height)
         return tuple(end + gap for end, gap in zip(ends, accumulate(gaps), strict=True))
 
     @property
@@ -209,7 +208,7 @@ def draw_sheet(layout: Layout, frames: Mapping[str, Frames]) -> Image.Image:
     """Return the page. `frames` holds the pictures of every clip by its sample key."""
     page = Image.new("RGB", (layout.width, layout.height), PAPER)
     pen = _Pen(draw=ImageDraw.Draw(page), right=layout.width - MARGIN)
-    _draw_head(pen, layout.head)
+    _draw_heading(pen, layout.heading)
     for i, row in enumerate(layout.rows):
         if layout.opens_section(i):
             top = layout.tops[i] - SECTION_HEIGHT + 16
@@ -218,7 +217,7 @@ def draw_sheet(layout: Layout, frames: Mapping[str, Frames]) -> Image.Image:
         _draw_row_heading(pen, layout.tops[i], row)
         for column, tile in enumerate(row.tiles):
             x, y = layout.tile(i, column)
-            if isinstance(tile, ClipTile):
+            if isinstance(tile, SheetClip):
                 _draw_clip(page, pen, x, y, tile, frames[tile.sample_key])
             else:
                 _draw_reject(pen, x, y, tile)
@@ -256,13 +255,13 @@ class _Pen:
         return end
 
 
-def _draw_head(pen: _Pen, head: Head) -> None:
-    pen.text(MARGIN, MARGIN - 4, head.title, size=TITLE_SIZE)
+def _draw_heading(pen: _Pen, heading: SheetHeading) -> None:
+    pen.text(MARGIN, MARGIN - 4, heading.title, size=TITLE_SIZE)
     y = MARGIN + TITLE_HEIGHT - 4
-    for line in head.lines:
+    for line in heading.lines:
         pen.text(MARGIN, y, line, size=TEXT_SIZE, fill=DIM)
         y += LINE_HEIGHT
-    for line in head.warnings:
+    for line in heading.warnings:
         pen.text(MARGIN, y, line, size=TEXT_SIZE, fill=ALARM)
         y += LINE_HEIGHT
 
@@ -276,7 +275,7 @@ def _draw_row_heading(pen: _Pen, y: int, row: SheetRow) -> None:
     pen.text(x + 4, y + 3, row.note, size=TEXT_SIZE, fill=DIM)
 
 
-def _draw_clip(page: Image.Image, pen: _Pen, x: int, y: int, tile: ClipTile, frames: Frames) -> None:
+def _draw_clip(page: Image.Image, pen: _Pen, x: int, y: int, tile: SheetClip, frames: Frames) -> None:
     middle, first, last = frames
     side = x + FACE_PX + SEAM
     page.paste(middle, (x, y))
@@ -294,7 +293,7 @@ def _draw_clip(page: Image.Image, pen: _Pen, x: int, y: int, tile: ClipTile, fra
     pen.text(x, y + 2 * LINE_HEIGHT, place, size=TEXT_SIZE, fill=DIM, width=TILE_WIDTH)
 
 
-def _draw_reject(pen: _Pen, x: int, y: int, tile: RejectTile) -> None:
+def _draw_reject(pen: _Pen, x: int, y: int, tile: SheetReject) -> None:
     pen.draw.rectangle([x, y, x + TILE_WIDTH - 1, y + REJECT_HEIGHT - 1], fill=CARD)
     pen.draw.rectangle([x, y, x + BAR - 1, y + REJECT_HEIGHT - 1], fill=LABEL_COLOURS[tile.label])
     x, y, width = x + BAR + PAD, y + PAD, TILE_WIDTH - BAR - 2 * PAD

@@ -9,27 +9,26 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from lps.manifests.codes import CODE_MEANING, Code
+from lps.manifests.codes import Code, meaning_of
+from lps.manifests.columns import read_columns, read_rows
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import read_index
-from lps.manifests.schemas import Row, read_table
+from lps.manifests.names import LABELS, label_name
+from lps.manifests.pages.pictures import DECODE_ERRORS, READERS, decode_frame, evenly_spaced, frame_members, shard_uris
+from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
-from lps.pipeline.job.finalize import label_name
 from lps.pipeline.job.plan import SPLIT_ORDER
 from lps.pipeline.tools.contact_sheet import (
     FACE_PX,
     SIDE_PX,
-    ClipTile,
     Frames,
-    Head,
     Layout,
-    RejectTile,
+    SheetClip,
+    SheetHeading,
+    SheetReject,
     SheetRow,
     draw_sheet,
 )
@@ -38,17 +37,10 @@ VIDEO_COLUMNS = (
     *("video_id", "uri", "dataset", "label", "n_clips"),
     *("status", "error_code", "error_stage", "error_detail", "n_frames_decoded"),
 )
-CLIP_COLUMNS = ("sample_key", "shard_id", "video_id", "split", "label", "method", "det_rate", "pts_start_s")
-LABELS = ("real", "fake", "unknown")
+CLIP_COLUMNS = ("sample_key", "video_id", "split", "label", "method", "det_rate", "pts_start_s")
 LEGEND = (
     "A clip: its middle frame, beside it the first and the last · det: of the frames asked about, those with the face"
 )
-MAX_FRAME_PX = 4096
-"""Side of a stored frame above which it is none of ours."""
-READERS = 8
-"""Frames read at a time: an object store answers slowly, but many at once."""
-
-T = TypeVar("T")
 
 
 def draw_preview(location: str, target: Path, *, per_row: int = 8, max_rows: int = 60) -> None:
@@ -63,12 +55,11 @@ def draw_preview(location: str, target: Path, *, per_row: int = 8, max_rows: int
     """
     out = open_store(location)
     index = read_index(out)
-    clip_manifest = out.read("manifests/clips.parquet")
-    videos = _rows("videos", out.read("manifests/videos.parquet"), VIDEO_COLUMNS)
-    clips = _rows("clips", clip_manifest, CLIP_COLUMNS)
+    videos = read_columns(out, "videos", VIDEO_COLUMNS).to_pylist()
+    clips = read_columns(out, "clips", CLIP_COLUMNS).to_pylist()
     rows = sheet_rows(videos, clips, per_row)
-    layout = Layout(head=_head(index, videos, clips, len(rows) - max_rows), rows=tuple(rows[:max_rows]))
-    page = draw_sheet(layout, _read_frames(out, layout.rows, clip_manifest))
+    layout = Layout(heading=_heading(index, videos, clips, len(rows) - max_rows), rows=tuple(rows[:max_rows]))
+    page = draw_sheet(layout, _read_frames(out, layout.rows, [str(row["sample_key"]) for row in clips]))
     buffer = io.BytesIO()
     page.save(buffer, "PNG")
     open_store(str(target.parent)).publish(target.name, buffer.getvalue())
@@ -85,15 +76,6 @@ def sheet_rows(videos: Sequence[Row], clips: Sequence[Row], per_row: int) -> lis
     if per_row < 1:
         raise ValueError(f"per_row must be at least 1, got {per_row}")
     return [*_clip_rows(videos, clips, per_row), *_reject_rows(videos, per_row)]
-
-
-def evenly_spaced(items: Sequence[T], n: int) -> list[T]:
-    """Return at most `n` of the items, evenly spaced, the first and the last among them; of one, the middle."""
-    if len(items) <= n:
-        return list(items)
-    if n == 1:
-        return [items[len(items) // 2]]
-    return [items[i * (len(items) - 1) // (n - 1)] for i in range(n)]
 
 
 def _clip_rows(videos: Sequence[Row], clips: Sequence[Row], per_row: int) -> list[SheetRow]:
@@ -117,11 +99,10 @@ def _clip_rows(videos: Sequence[Row], clips: Sequence[Row], per_row: int) -> lis
     return rows
 
 
-def _clip_tile(row: Row, uri: str) -> ClipTile:
+def _clip_tile(row: Row, uri: str) -> SheetClip:
     label = label_name(row["label"])
-    return ClipTile(
+    return SheetClip(
         sample_key=str(row["sample_key"]),
-        shard_id=str(row["shard_id"]),
         label=label,
         method=str(row["method"] or label),
         uri=uri,
@@ -141,20 +122,19 @@ def _reject_rows(videos: Sequence[Row], per_row: int) -> list[SheetRow]:
         group = sorted(groups[code], key=lambda row: (str(row["uri"]), row["video_id"]))
         labels = Counter(label_name(row["label"]) for row in group)
         shown = evenly_spaced(group, per_row)
-        meaning = CODE_MEANING[Code(code)] if code in tuple(Code) else "a code that this version does not know"
         rows.append(
             SheetRow(
                 title=code,
                 counts=tuple((label, labels[label]) for label in LABELS if labels[label]),
-                note=meaning + _shown(shown, group),
+                note=meaning_of(code) + _shown(shown, group),
                 tiles=tuple(_reject_tile(row) for row in shown),
             )
         )
     return rows
 
 
-def _reject_tile(row: Row) -> RejectTile:
-    return RejectTile(
+def _reject_tile(row: Row) -> SheetReject:
+    return SheetReject(
         uri=str(row["uri"]),
         label=label_name(row["label"]),
         status=str(row["status"]),
@@ -178,7 +158,7 @@ def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
-def _head(index: Row, videos: Sequence[Row], clips: Sequence[Row], n_cut: int) -> Head:
+def _heading(index: Row, videos: Sequence[Row], clips: Sequence[Row], n_cut: int) -> SheetHeading:
     names = ", ".join(sorted({str(row["dataset"]) for row in videos})) or "no videos"
     n_without = sum(not row["n_clips"] for row in videos)
     lines = [
@@ -194,62 +174,34 @@ def _head(index: Row, videos: Sequence[Row], clips: Sequence[Row], n_cut: int) -
         warnings.append("Leaky split: its parts share people or sources, so results on it say little.")
     if n_cut > 0:
         warnings.append(f"{_count(n_cut, 'row')} more than fit on a sheet, not drawn.")
-    return Head(title=f"Contact sheet: {names}", lines=tuple(lines), warnings=tuple(warnings))
+    return SheetHeading(title=f"Contact sheet: {names}", lines=tuple(lines), warnings=tuple(warnings))
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
-def _rows(name: str, data: bytes, columns: Sequence[str]) -> list[Row]:
-    table = read_table(name, data, columns=columns)
-    missing = sorted(set(columns) - set(table.column_names))
-    if missing:
-        raise UnreadableError(f"manifest '{name}' has no column '{missing[0]}'")
-    return list(table.to_pylist())
-
-
-def _read_frames(out: Store, rows: Iterable[SheetRow], clip_manifest: bytes) -> dict[str, Frames]:
-    """Return the pictures of every clip of the rows, by sample key."""
-    tiles = [tile for row in rows for tile in row.tiles if isinstance(tile, ClipTile)]
-    if not tiles:
+def _read_frames(out: Store, rows: Iterable[SheetRow], keys: Sequence[str]) -> dict[str, Frames]:
+    """Return the pictures of every clip of the rows, by sample key. `keys` are those of the manifest, in its order."""
+    shown = {tile.sample_key for row in rows for tile in row.tiles if isinstance(tile, SheetClip)}
+    places = [i for i, key in enumerate(keys) if key in shown]
+    if not places:
         return {}
-    shards = _rows("shards", out.read("manifests/shards.parquet"), ("shard_id", "uri"))
-    shard_uris = {str(row["shard_id"]): str(row["uri"]) for row in shards}
-    members = _members(clip_manifest, {tile.sample_key for tile in tiles})
-
-    def frames(tile: ClipTile) -> Frames:
-        uri = shard_uris.get(tile.shard_id)
-        if uri is None:
-            raise UnreadableError(f"manifest 'shards' of {out.url} has no shard '{tile.shard_id}'")
-        return _clip_frames(out, uri, tile.sample_key, members)
-
+    uris = shard_uris(out)
+    clips = read_rows(out, "clips", ("sample_key", "shard_id", "members"), places)
     with ThreadPoolExecutor(READERS) as pool:
-        return dict(zip((tile.sample_key for tile in tiles), pool.map(frames, tiles), strict=True))
+        frames = pool.map(lambda clip: _clip_frames(out, uris, clip), clips)
+        return dict(zip((str(clip["sample_key"]) for clip in clips), frames, strict=True))
 
 
-def _members(clip_manifest: bytes, keys: set[str]) -> dict[str, list[Row]]:
-    """Return the tar members of some samples. Passes over the widest column in batches: it can hold millions."""
-    found = {}
-    try:
-        file = pq.ParquetFile(io.BytesIO(clip_manifest))
-        for batch in file.iter_batches(batch_size=4096, columns=["sample_key", "members"]):
-            wanted = [i for i, key in enumerate(batch.column("sample_key").to_pylist()) if key in keys]
-            for row in batch.take(pa.array(wanted, pa.int64())).to_pylist():
-                found[str(row["sample_key"])] = list(row["members"])
-    except (pa.ArrowException, OSError, KeyError) as e:
-        raise UnreadableError(f"manifest 'clips' is damaged: {' '.join(str(e).split())}") from e
-    return found
-
-
-def _clip_frames(out: Store, uri: str, key: str, members: Mapping[str, Sequence[Row]]) -> Frames:
-    """Return the middle, the first and the last frame of a sample, in the sizes of the sheet."""
-    numbered = ((str(member["ext"]).partition(".")[0], member) for member in members.get(key, ()))
-    images = {int(number): member for number, member in numbered if number.isdigit()}
+def _clip_frames(out: Store, uris: Mapping[str, str], clip: Row) -> Frames:
+    """Return the middle, the first and the last frame of a clip, in the sizes of the sheet."""
+    key, shard_id, images = str(clip["sample_key"]), str(clip["shard_id"]), frame_members(clip["members"])
+    if shard_id not in uris:
+        raise UnreadableError(f"manifest 'shards' of {out.url} has no shard '{shard_id}'")
     if not images:
         raise UnreadableError(f"manifest 'clips' of {out.url} names no frames of sample {key}")
-    order = sorted(images)
-    chosen = ((order[len(order) // 2], FACE_PX), (order[0], SIDE_PX), (order[-1], SIDE_PX))
-    return [_frame(out, uri, f"{key}.{images[i]['ext']}", images[i], side_px) for i, side_px in chosen]
+    chosen = ((images[len(images) // 2], FACE_PX), (images[0], SIDE_PX), (images[-1], SIDE_PX))
+    return [_frame(out, uris[shard_id], f"{key}.{member['ext']}", member, side_px) for member, side_px in chosen]
 
 
 def _frame(out: Store, uri: str, name: str, member: Row, side_px: int) -> Image.Image:
@@ -259,10 +211,7 @@ def _frame(out: Store, uri: str, name: str, member: Row, side_px: int) -> Image.
     if len(data) != n_bytes:
         raise UnreadableError(f"cannot read {where}: got {len(data)} bytes, its manifest says {n_bytes}")
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
-            if max(image.size) > MAX_FRAME_PX:
-                raise ValueError(f"{image.width} x {image.height} px is no aligned frame")
-            return image.convert("RGB").resize((side_px, side_px), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        return decode_frame(data, side_px)
+    except DECODE_ERRORS as e:
         reason = " ".join(str(e).split())
         raise UnreadableError(f"cannot decode {where}: {reason}; check the data set with lps-audit") from e

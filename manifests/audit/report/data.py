@@ -6,22 +6,22 @@ note, and never the page.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lps.manifests.codes import CODE_MEANING, Code
+from lps.manifests.codes import Code, meaning_of
 from lps.manifests.columns import numbers, read_columns, read_rows, split_path
 from lps.manifests.errors import UnreadableError
+from lps.manifests.names import label_name
 from lps.manifests.pages.charts import Floats
-from lps.manifests.pages.parts import ClipTile
+from lps.manifests.pages.pictures import evenly_spaced, uris_of
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
 
-LABELS = ("real", "fake", "unknown")
 PER_STRIP = 12
 """Clips shown for one measure of quality."""
 PER_CODE = 6
@@ -45,6 +45,15 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClipTile:
+    """One clip, as it is captioned. Its frame may be missing."""
+
+    row: Row
+    """TILE_COLUMNS of the manifest `clips`."""
+    uri: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
     """One number of every video or clip, by class."""
 
@@ -57,7 +66,7 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class ValueCounts:
     """How often each value occurs, by class."""
 
     title: str
@@ -96,7 +105,7 @@ class Facts:
     matrix: tuple[Row, ...] = ()
     """Rows with `split`, `label`, `method`, `videos`, `clips`, `groups`."""
     measures: tuple[Measure, ...] = ()
-    tallies: tuple[Tally, ...] = ()
+    tallies: tuple[ValueCounts, ...] = ()
     codes: tuple[CodeCount, ...] = ()
     totals: tuple[int, int, int] = (0, 0, 0)
     """Videos that were inputs, all but the skipped: real, fake, unknown."""
@@ -189,14 +198,12 @@ def _codes(videos: pa.Table | None) -> tuple[CodeCount, ...]:
 def _code_count(rows: pa.Table, code: str) -> CodeCount:
     columns = ["video_id", "uri", "label", "status", "error_stage", "error_detail", "n_frames_decoded"]
     order = pc.sort_indices(rows, sort_keys=[("uri", "ascending")])
-    n = len(order)
-    places = sorted({i * (n - 1) // max(1, PER_CODE - 1) for i in range(PER_CODE)}) if n > PER_CODE else range(n)
-    shown = rows.select(columns).take(order.take(pa.array(places, pa.int64()))).to_pylist()
-    meaning = CODE_MEANING[Code(code)] if code in tuple(Code) else "a code that this version does not know"
-    return CodeCount(code=code, meaning=meaning, by_label=_by_label(rows["label"]), shown=tuple(shown))
+    places = pa.array(evenly_spaced(range(len(order)), PER_CODE), pa.int64())
+    shown = rows.select(columns).take(order.take(places)).to_pylist()
+    return CodeCount(code=code, meaning=meaning_of(code), by_label=_by_label(rows["label"]), shown=tuple(shown))
 
 
-def _tallies(videos: pa.Table | None) -> tuple[Tally, ...]:
+def _tallies(videos: pa.Table | None) -> tuple[ValueCounts, ...]:
     if videos is None:
         return ()
     columns = {"codec": "Codec", "container": "Container", "pix_fmt": "Pixel format", "has_audio": "Sound track"}
@@ -204,7 +211,7 @@ def _tallies(videos: pa.Table | None) -> tuple[Tally, ...]:
     return tuple(tally for tally in tallies if tally.rows)
 
 
-def _tally(videos: pa.Table, column: str, title: str) -> Tally:
+def _tally(videos: pa.Table, column: str, title: str) -> ValueCounts:
     present = videos.filter(pc.is_valid(videos[column]))
     counts = present.group_by([column, "label"]).aggregate([([], "count_all")]).to_pylist()
     rows: dict[str, list[int]] = {}
@@ -214,7 +221,7 @@ def _tally(videos: pa.Table, column: str, title: str) -> Tally:
             rows.setdefault(value, [0, 0])[row["label"]] += row["count_all"]
     ordered = sorted(rows.items(), key=lambda item: (-sum(item[1]), item[0]))
     totals = (sum(pair[0] for pair in rows.values()), sum(pair[1] for pair in rows.values()))
-    return Tally(title=title, rows=tuple((value, (a, b)) for value, (a, b) in ordered), totals=totals)
+    return ValueCounts(title=title, rows=tuple((value, (a, b)) for value, (a, b) in ordered), totals=totals)
 
 
 # ---- distributions -------------------------------------------------------------------------------------------------
@@ -313,17 +320,3 @@ def _first_clips(column: pa.ChunkedArray, asked: Sequence[bytes]) -> dict[bytes,
     for place in places.tolist():
         found.setdefault(bytes(column[place].as_py()), place)
     return found
-
-
-def uris_of(videos: pa.Table | None, asked: Sequence[bytes]) -> dict[str, str]:
-    """Return the paths of some videos by id in hex, from columns `video_id` and `uri`."""
-    if videos is None or not asked:
-        return {}
-    named = videos.select(["video_id", "uri"])
-    rows = named.filter(pc.is_in(named["video_id"], value_set=pa.array(asked, named["video_id"].type))).to_pylist()
-    return {bytes(row["video_id"]).hex(): str(row["uri"]) for row in rows}
-
-
-def label_name(label: Any) -> str:
-    """Return `real`, `fake` or `unknown`."""
-    return LABELS[label] if label in (0, 1) else "unknown"

@@ -8,24 +8,26 @@ from typing import Any
 import numpy as np
 
 from lps.manifests.audit.core.types import State
-from lps.manifests.audit.report.data import CodeCount, Facts, Measure, Strip, label_name, read_facts
+from lps.manifests.audit.report.data import ClipTile, CodeCount, Facts, Measure, Strip, read_facts
 from lps.manifests.audit.report.template import TEMPLATE
 from lps.manifests.audit.report.views import (
+    AuditPageView,
     ChartView,
     CheckView,
     CodeView,
     CountView,
     GroupView,
     LeakView,
+    LineView,
     MatrixView,
-    PageView,
     PairView,
     StripView,
+    TileView,
 )
+from lps.manifests.names import label_name
 from lps.manifests.pages.charts import CLASSES, axis_of, ecdf, histogram, ks_distance, number
-from lps.manifests.pages.html import fill, shortened, spelled
-from lps.manifests.pages.parts import ClipTile, LineView, Mark, TileView
-from lps.manifests.pages.pictures import read_pictures
+from lps.manifests.pages.html import Mark, fill, shortened, spelled
+from lps.manifests.pages.pictures import read_strips
 from lps.manifests.pages.style import STYLE
 from lps.manifests.schemas import Row
 from lps.manifests.splits.records import SPLITS
@@ -108,17 +110,17 @@ def render_html(report: dict[str, Any], store: Store, *, thumbnails: bool = True
     return fill(TEMPLATE, STYLE, page=_page(report, store, thumbnails))
 
 
-def _page(report: Report, store: Store, thumbnails: bool) -> PageView:
+def _page(report: Report, store: Store, thumbnails: bool) -> AuditPageView:
     checks = [_check(check) for check in report.get("checks", ())]
     pairs = _pairs(report)
     data: Record = report.get("data") or {}
     split_set = str(data.get("split_set") or "")
     facts = read_facts(store, split_set, [side["video_id"] for _, pair in pairs for side in pair["videos"]])
     tiles = [*facts.clip_of_video.values(), *(tile for strip in facts.strips for tile in strip.tiles)]
-    pictures = read_pictures(store, tiles) if thumbnails else {}
+    pictures = read_strips(store, [tile.row for tile in tiles]) if thumbnails else {}
     blank = "no readable frame" if thumbnails else "not shown"
     mark, said = _verdict(report, checks)
-    return PageView(
+    return AuditPageView(
         verdict=mark,
         verdict_said=said,
         name=_name(data),

@@ -1,12 +1,36 @@
 """What the audit's page prints, part by part: plain records between the report and its template."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
-from lps.manifests.audit.report.data import Tally
-from lps.manifests.pages.parts import LineView, Mark, TileView
+from lps.manifests.audit.report.data import ValueCounts
+from lps.manifests.pages.html import Mark
 from lps.manifests.schemas import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineView:
+    """A row of numbers with its name."""
+
+    title: str = ""
+    label: str = ""
+    method: str = ""
+    cells: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileView:
+    """A clip or a video with its caption."""
+
+    label: str
+    lines: tuple[str, ...]
+    uri: str
+    image: str = ""
+    """A data URI."""
+    blank: str = ""
+    """What stands in place of the image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +137,7 @@ class CodeView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PageView:
+class AuditPageView:
     """All that the template prints."""
 
     verdict: Mark
@@ -128,7 +152,7 @@ class PageView:
     leaks: LeakView
     groups: tuple[GroupView, ...]
     charts: tuple[ChartView, ...]
-    tallies: tuple[Tally, ...]
+    tallies: tuple[ValueCounts, ...]
     codes: tuple[CodeView, ...]
     totals: tuple[int, int, int]
     pairs: tuple[PairView, ...]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from lps.manifests.codes import CODE_MEANING, Code, Stage, Status
 from lps.manifests.errors import UnreadableError
+from lps.manifests.pages.pictures import evenly_spaced
 from lps.manifests.records import Clip, Outcome, SourceVideo, VideoResult
 from lps.manifests.schemas import Row, read_table
 from lps.manifests.splits.assign import SplitParams
@@ -30,10 +31,10 @@ from lps.pipeline.tools.contact_sheet import (
     SIDE_PX,
     TILE_GAP,
     TILE_WIDTH,
-    ClipTile,
-    Head,
     Layout,
-    RejectTile,
+    SheetClip,
+    SheetHeading,
+    SheetReject,
     SheetRow,
     draw_sheet,
     ellipsized,
@@ -41,7 +42,7 @@ from lps.pipeline.tools.contact_sheet import (
     printable,
     wrapped,
 )
-from lps.pipeline.tools.preview import draw_preview, evenly_spaced, sheet_rows
+from lps.pipeline.tools.preview import draw_preview, sheet_rows
 from lps.pipeline.video.probe import Probe
 
 N_FRAMES = 10
@@ -159,8 +160,8 @@ def close(found: object, expected: Colour) -> bool:
 
 def test_rows_are_clips_by_split_and_label_then_rejects_by_code(data_set: Store) -> None:
     rows = rows_of(data_set, 8)
-    clips = [row for row in rows if isinstance(row.tiles[0], ClipTile)]
-    rejects = [row for row in rows if isinstance(row.tiles[0], RejectTile)]
+    clips = [row for row in rows if isinstance(row.tiles[0], SheetClip)]
+    rejects = [row for row in rows if isinstance(row.tiles[0], SheetReject)]
     assert rows == clips + rejects
     found = [(row.title, row.counts[0][0]) for row in clips]
     expected = {(row["split"], "fake" if row["label"] else "real") for row in manifest(data_set, "clips")}
@@ -203,7 +204,7 @@ def test_tiles_are_bounded_and_spaced_over_the_keys(data_set: Store, per_row: in
     clips = manifest(data_set, "clips")
     keys = sorted(c["sample_key"] for c in clips if c["split"] == "train" and c["label"] == 0)
     first = rows_of(data_set, per_row)[0]
-    assert [tile.sample_key for tile in first.tiles if isinstance(tile, ClipTile)] == evenly_spaced(keys, per_row)
+    assert [tile.sample_key for tile in first.tiles if isinstance(tile, SheetClip)] == evenly_spaced(keys, per_row)
     assert "shown" in first.note
 
 
@@ -232,14 +233,14 @@ def test_a_row_holds_at_least_one_tile(data_set: Store) -> None:
 def test_frames_stand_where_the_layout_says(data_set: Store, tmp_path: Path) -> None:
     page = drawn(data_set, tmp_path, per_row=4)
     rows = rows_of(data_set, 4)
-    layout = Layout(head=Head(title="", lines=("", "")), rows=tuple(rows))
+    layout = Layout(heading=SheetHeading(title="", lines=("", "")), rows=tuple(rows))
     assert page.size == (layout.width, layout.height)
     assert layout.width == max(MIN_WIDTH, 2 * MARGIN + 4 * TILE_WIDTH + 3 * TILE_GAP)
     seen = 0
     for i, row in enumerate(rows):
         for column, tile in enumerate(row.tiles):
             x, y = layout.tile(i, column)
-            if isinstance(tile, RejectTile):
+            if isinstance(tile, SheetReject):
                 assert page.getpixel((x, y)) == rgb(LABEL_COLOURS[tile.label])
                 continue
             video_id = bytes.fromhex(tile.video_id)
@@ -275,9 +276,8 @@ def test_equal_data_sets_give_equal_bytes_wherever_they_lie(
 
 def test_no_text_leaves_its_tile_or_the_page() -> None:
     long = "a_very_long_folder_name/" * 20 + "a_very_long_name_without_any_space_" * 20 + ".mp4"
-    clip = ClipTile(
+    clip = SheetClip(
         sample_key="k",
-        shard_id="s",
         label="fake",
         method=long,
         uri=long,
@@ -285,7 +285,7 @@ def test_no_text_leaves_its_tile_or_the_page() -> None:
         det_rate=1.0,
         start_s=9999.9,
     )
-    reject = RejectTile(
+    reject = SheetReject(
         uri=long,
         label="unknown",
         status="partial",
@@ -298,7 +298,7 @@ def test_no_text_leaves_its_tile_or_the_page() -> None:
         SheetRow(title=long, counts=(("fake", 10**9),), note=long, tiles=(clip, clip)),
         SheetRow(title=long, counts=tuple((x, 10**9) for x in LABEL_COLOURS), note=long, tiles=(reject, reject)),
     )
-    layout = Layout(head=Head(title=long, lines=(long, long), warnings=(long,)), rows=rows)
+    layout = Layout(heading=SheetHeading(title=long, lines=(long, long), warnings=(long,)), rows=rows)
     frames = [Image.new("RGB", (side, side), "#00FF00") for side in (FACE_PX, SIDE_PX, SIDE_PX)]
     page = np.asarray(draw_sheet(layout, {"k": frames}))
     assert (page[:, layout.width - MARGIN :] == 255).all(), "the right margin stays empty"
@@ -314,7 +314,7 @@ def test_no_text_leaves_its_tile_or_the_page() -> None:
 def test_only_the_frames_that_are_shown_are_read(
     data_set: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = [tile.sample_key for row in rows_of(data_set, 2) for tile in row.tiles if isinstance(tile, ClipTile)]
+    keys = [tile.sample_key for row in rows_of(data_set, 2) for tile in row.tiles if isinstance(tile, SheetClip)]
     read: list[str] = []
     ranges: list[tuple[str, int, int]] = []
     whole, part = Store.read, Store.read_range
@@ -331,7 +331,7 @@ def test_only_the_frames_that_are_shown_are_read(
     monkeypatch.setattr(Store, "read_range", read_part)
     draw_preview(data_set.url, tmp_path / "sheet.png", per_row=2)
     monkeypatch.undo()
-    assert sorted(read) == ["index.json", *(f"manifests/{name}.parquet" for name in ("clips", "shards", "videos"))]
+    assert read == ["index.json"], "manifests are read by column"
     stored = {
         (f"shards/{clip['split']}/{clip['shard_id']}.tar", m["offset"], m["offset"] + m["nbytes"])
         for clip in manifest(data_set, "clips")
@@ -349,7 +349,8 @@ def test_other_codecs(tmp_path: Path, params: Params) -> None:
     video = source("fake/swap/a.mp4", 1)
     page = drawn(make_data_set(tmp_path, [video], params), tmp_path)
     layout = Layout(
-        head=Head(title="", lines=("", "", "")), rows=tuple(rows_of(open_store(str(tmp_path / "dataset")), 8))
+        heading=SheetHeading(title="", lines=("", "", "")),
+        rows=tuple(rows_of(open_store(str(tmp_path / "dataset")), 8)),
     )
     x, y = layout.tile(0, 0)
     found = page.getpixel((x + 60, y + 60))
@@ -384,7 +385,10 @@ def test_a_leaky_split_is_stamped(tmp_path: Path) -> None:
 def test_the_page_has_a_bound(data_set: Store, tmp_path: Path) -> None:
     whole, cut = drawn(data_set, tmp_path), drawn(data_set, tmp_path, max_rows=2)
     rows = rows_of(data_set, 8)
-    assert cut.height == Layout(head=Head(title="", lines=("", ""), warnings=("",)), rows=tuple(rows[:2])).height
+    assert (
+        cut.height
+        == Layout(heading=SheetHeading(title="", lines=("", ""), warnings=("",)), rows=tuple(rows[:2])).height
+    )
     assert cut.height < whole.height
 
 
