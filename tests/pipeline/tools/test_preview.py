@@ -454,7 +454,7 @@ def _middle(out: Store) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        pytest.param(lambda out: out.delete("index.json"), "not complete", id="no index"),
+        pytest.param(lambda out: out.delete("index.json"), "not a complete one", id="no index"),
         pytest.param(lambda out: out.delete("manifests/clips.parquet"), "cannot read", id="no manifest"),
         pytest.param(lambda out: out.publish("manifests/clips.parquet", b"PAR1"), "Parquet", id="foreign manifest"),
         pytest.param(lambda out: next(out.local_path("shards").rglob("*.tar")).unlink(), "cannot read", id="no shard"),
