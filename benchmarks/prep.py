@@ -31,9 +31,9 @@ from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import ALL_CLIPS, Params
 from lps.pipeline.faces.align import warp
 from lps.pipeline.faces.localizers import load_localizer
-from lps.pipeline.job.request import Request, RunOptions
+from lps.pipeline.job.request import PrepRequest, RunOptions
 from lps.pipeline.job.run import run_job
-from lps.pipeline.video.decode import Scan, decode
+from lps.pipeline.video.decode import DecodeStats, decode
 
 CLIPS = (
     "man_glasses_selfie_portrait_720x1280.mp4",
@@ -82,13 +82,13 @@ def load(localizer: str | None, weights_dir: str) -> None:
 def decode_only(path: str) -> int:
     """(a)"""
     params = Params()
-    return sum(1 for _ in decode(Path(path), params.limits, Scan(), cut_score=params.localize.cut_score))
+    return sum(1 for _ in decode(Path(path), params.limits, DecodeStats(), cut_score=params.localize.cut_score))
 
 
 def decode_warp_encode(path: str) -> int:
     """(b)"""
     params, n = Params(), 0
-    for frame in decode(Path(path), params.limits, Scan(), cut_score=params.localize.cut_score):
+    for frame in decode(Path(path), params.limits, DecodeStats(), cut_score=params.localize.cut_score):
         scale = 1.2 * params.out_px / min(frame.size)
         matrix = np.array([[scale, 0, -10], [0, scale, -10]], np.float32)
         encode_image(warp(frame.rgb(), matrix, params.out_px), params)
@@ -156,7 +156,7 @@ def measure_job(localizer: str, source: Path, n_workers: int, weights_dir: str) 
             marks["last"] = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as out:
-        request = Request(
+        request = PrepRequest(
             source=str(source),
             out=out,
             dataset="folder",

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from lps.cli.prep.progress import Progress, print_summary
+from lps.cli.prep.progress import PrepProgress, print_summary
 from lps.manifests.splits.assign import SplitParams
 from lps.pipeline.config.params import Params
-from lps.pipeline.job.request import Request, RunOptions
+from lps.pipeline.job.request import PrepRequest, RunOptions
 from lps.pipeline.job.run import run_job
 from lps.pipeline.tools.demo_videos import make_demo_videos
 from lps.pipeline.tools.preview import draw_preview
@@ -23,7 +23,7 @@ def run_demo(out: Path, *, workers: int | None, seed: int) -> None:
     # always made anew: half a set from an interrupted demo would otherwise be taken for all of it
     make_demo_videos(videos, seed=seed, on_video=lambda name: click.echo(f"   {name}", err=True))
     click.echo(f"2. lps-prep run {videos} {dataset} --dataset folder --localizer mtcnn", err=True)
-    request = Request(
+    request = PrepRequest(
         source=str(videos),
         out=str(dataset),
         dataset="folder",
@@ -31,7 +31,7 @@ def run_demo(out: Path, *, workers: int | None, seed: int) -> None:
         split=SplitParams(seed=seed),
         shard_mb=SHARD_MB,
     )
-    with Progress() as progress:
+    with PrepProgress() as progress:
         summary = run_job(request, RunOptions(workers=workers), progress.on_event)
     draw_preview(str(dataset), sheet, per_row=8)
     print_summary(summary, str(dataset))

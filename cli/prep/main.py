@@ -14,7 +14,7 @@ from lps.manifests.names import CODECS, DATASETS, LOCALIZERS, RULES
 
 if TYPE_CHECKING:
     from lps.pipeline.job.finalize import Summary
-    from lps.pipeline.job.request import Request, RunOptions
+    from lps.pipeline.job.request import PrepRequest, RunOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -77,11 +77,11 @@ def run(max_failed: float, **asked: Any) -> None:
     Example:
       lps-prep run /data/FaceForensics s3://bucket/ffpp-c23 --dataset ffpp --split official --workers 64
     """
-    from lps.cli.prep.progress import Progress, print_summary
+    from lps.cli.prep.progress import PrepProgress, print_summary
     from lps.pipeline.job.run import run_job
 
     request, options = _job(asked)
-    with Progress() as progress:
+    with PrepProgress() as progress:
         summary = run_job(request, options, progress.on_event)
     print_summary(summary, request.out)
     _check_share(summary, max_failed)
@@ -96,11 +96,11 @@ def plan(**asked: Any) -> None:
     Example:
       lps-prep plan /data/dfdc out/ --dataset dfdc --clips 4
     """
-    from lps.cli.prep.progress import Progress, print_plan
+    from lps.cli.prep.progress import PrepProgress, print_plan
     from lps.pipeline.job.run import plan_job
 
     request, options = _job(asked)
-    with Progress() as progress:
+    with PrepProgress() as progress:
         made = plan_job(request, options, progress.on_event)
     print_plan(made)
 
@@ -275,12 +275,12 @@ def check(weights_dir: Path | None) -> None:
         raise click.exceptions.Exit(4)
 
 
-def _job(asked: dict[str, Any]) -> "tuple[Request, RunOptions]":
+def _job(asked: dict[str, Any]) -> "tuple[PrepRequest, RunOptions]":
     """Turn what the command line says into a request and run options."""
     from lps.manifests.splits.assign import SplitParams
     from lps.pipeline.config.params import ALL_CLIPS
     from lps.pipeline.config.settings import read_settings
-    from lps.pipeline.job.request import Request, RunOptions
+    from lps.pipeline.job.request import PrepRequest, RunOptions
 
     settings = read_settings(asked["params_file"])
     clips = asked["clips"]
@@ -298,7 +298,7 @@ def _job(asked: dict[str, Any]) -> "tuple[Request, RunOptions]":
     rule = SplitParams(
         rule=asked["rule"], seed=asked["seed"], allow_leaky=asked["i_understand_leakage"], **settings.split
     )
-    request = Request(
+    request = PrepRequest(
         source=asked["source"],
         out=asked["out"],
         dataset=asked["dataset"],

@@ -20,7 +20,7 @@ LINE_SECONDS = 10.0
 """Pause between plain progress lines."""
 
 
-class Progress:
+class PrepProgress:
     """Shows a run's events on stderr."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from lps.manifests.storage import Store, open_store
 from lps.model.paper.figures.align import Example, Original
 from lps.pipeline.config.params import Params, params_from_record
 from lps.pipeline.faces.align import crop_matrix, warp
-from lps.pipeline.video.decode import Frame, Scan, decode
+from lps.pipeline.video.decode import DecodeStats, Frame, decode
 from lps.pipeline.video.probe import file_sha256, local_copy
 
 
@@ -45,7 +45,7 @@ def _frame(videos: Store, uri: str, sha256: bytes | None, index: int, params: Pa
         with local_copy(videos, uri) as path:
             if sha256 is not None and path.is_file() and file_sha256(path) != sha256.hex():
                 raise RefusedError(f"{name} is not the file that the data set was made from; give its source folder")
-            for frame in decode(path, params.limits, Scan(), cut_score=params.localize.cut_score):
+            for frame in decode(path, params.limits, DecodeStats(), cut_score=params.localize.cut_score):
                 if frame.index == index:
                     return frame
     except VideoFault as e:

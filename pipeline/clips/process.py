@@ -13,8 +13,8 @@ from lps.manifests.records import Clip, Header, Outcome, VideoResult
 from lps.pipeline.clips.encode import clip_quality, encode_image, frames_digest, perceptual_hash
 from lps.pipeline.config.params import ALL_CLIPS, Params
 from lps.pipeline.faces.align import align_matrix, crop_matrix, template, warp_frame
-from lps.pipeline.faces.track import Ask, Lost, Tally, Track, find_tracks
-from lps.pipeline.video.decode import Frame, Scan, count_packets, decode, read_header
+from lps.pipeline.faces.track import DetectFaces, DetectionCounts, Track, TrackLost, find_tracks
+from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, decode, read_header
 
 FAULT_ORDER = (
     Code.E_NO_FACE,
@@ -28,9 +28,9 @@ FAULT_ORDER = (
 """Of several faults the one that came furthest names the video."""
 
 
-def process_video(path: Path, video_id: bytes, ask: Ask, params: Params) -> VideoResult:
+def process_video(path: Path, video_id: bytes, detect: DetectFaces, params: Params) -> VideoResult:
     """Decode `path`, follow its faces and return its clips. Faults of the content come back as the outcome."""
-    work = _Work(path, video_id, ask, params)
+    work = VideoWork(path, video_id, detect, params)
     try:
         work.run()
     except VideoFault as fault:
@@ -39,16 +39,16 @@ def process_video(path: Path, video_id: bytes, ask: Ask, params: Params) -> Vide
 
 
 @dataclass(slots=True)
-class _Work:
+class VideoWork:
     """State of one video while it is processed."""
 
     path: Path
     video_id: bytes
-    ask: Ask
+    detect: DetectFaces
     params: Params
     header: Header = field(default_factory=Header)
-    scan: Scan = field(default_factory=Scan)
-    tally: Tally = field(default_factory=Tally)
+    stats: DecodeStats = field(default_factory=DecodeStats)
+    counts: DetectionCounts = field(default_factory=DetectionCounts)
     clips: list[Clip] = field(default_factory=list)
     hashes: list[tuple[bytes, int]] = field(default_factory=list)
     faults: list[VideoFault] = field(default_factory=list)
@@ -62,8 +62,8 @@ class _Work:
         promised = count_packets(self.path, self.params.limits)
         starts = start_frames(self.video_id, promised, self.params)
         owed = self._first_pass(starts, {round(promised * share) for share in (0.1, 0.5, 0.9)})
-        self.header = replace(self.header, rotation=self.scan.rotation)
-        owed += sum(start >= self.scan.n_frames for start in starts)  # fewer frames decode than the container promised
+        self.header = replace(self.header, rotation=self.stats.rotation)
+        owed += sum(start >= self.stats.n_frames for start in starts)  # fewer frames decode than the container promised
         if owed > 0 and self.passed_over:
             self._second_pass(owed)
 
@@ -73,7 +73,7 @@ class _Work:
         everything = params.clips == ALL_CLIPS
         owed = length = 0
         run: list[Frame] = []
-        for frame in self._frames(self.scan):
+        for frame in self._frames(self.stats):
             if frame.index in hash_at:
                 self.hashes.append(perceptual_hash(frame.small(params.localize.detect_side_px)))
             length = 1 if frame.breaks else length + 1
@@ -98,7 +98,7 @@ class _Work:
         """Look for the clips still owed in every run that begins at a frame the first pass went over."""
         reach = self.params.clip_frames - 1
         run: list[Frame] = []
-        for frame in self._frames(Scan()):
+        for frame in self._frames(DecodeStats()):
             if owed == 0 or frame.index >= self.passed_over[-1][1] + reach:
                 return
             taken = any(clip.frame_idx[0] <= frame.index <= clip.frame_idx[-1] for clip in self.clips)
@@ -108,8 +108,8 @@ class _Work:
                 made, run = self._try(run)
                 owed -= made
 
-    def _frames(self, scan: Scan) -> Iterator[Frame]:
-        return decode(self.path, self.params.limits, scan, cut_score=self.params.localize.cut_score)
+    def _frames(self, stats: DecodeStats) -> Iterator[Frame]:
+        return decode(self.path, self.params.limits, stats, cut_score=self.params.localize.cut_score)
 
     @staticmethod
     def _extend(run: list[Frame], frame: Frame, *, wanted: bool) -> list[Frame]:
@@ -121,9 +121,9 @@ class _Work:
     def _try(self, run: list[Frame]) -> tuple[bool, list[Frame]]:
         """Make the clips of a full run. Return whether it gave any, and the frames to go on with."""
         try:
-            tracks = find_tracks(run, self.ask, self.params, self.tally)
+            tracks = find_tracks(run, self.detect, self.params, self.counts)
             clips = [self._clip(run, track, number) for number, track in enumerate(tracks)]
-        except Lost as lost:
+        except TrackLost as lost:
             self.faults.append(lost.fault)
             return False, run[lost.resume_at :]
         except VideoFault as fault:
@@ -184,11 +184,11 @@ class _Work:
             stage=fault.stage if fault else None,
             detail=fault.detail if fault else "",
             header=self.header,
-            n_frames_decoded=self.scan.n_frames or None,
-            is_vfr=self.scan.is_vfr,
-            pts_nominal=self.scan.pts_nominal,
-            n_frames_sampled=len(self.tally.asked),
-            n_frames_with_face=len(self.tally.with_face),
+            n_frames_decoded=self.stats.n_frames or None,
+            is_vfr=self.stats.is_vfr,
+            pts_nominal=self.stats.pts_nominal,
+            n_frames_sampled=len(self.counts.asked),
+            n_frames_with_face=len(self.counts.with_face),
             n_tracks=len({clip.track_id for clip in self.clips}),
             det_score_mean=round(float(np.mean(scores)), 4) if scores else None,
             face_px_median=round(float(np.median(heights)), 2) if heights else None,
@@ -201,16 +201,16 @@ class _Work:
         """Name what is wrong with the video: damage first, then what kept it from giving a clip."""
         if self.fatal is not None:
             return self.fatal
-        scan, needed = self.scan, self.params.clip_frames
-        if scan.n_errors:
-            code = Code.E_TRUNCATED if scan.ended_by_error else Code.E_DECODE
-            return VideoFault(code, Stage.DECODE, f"{scan.n_errors} damaged places, {scan.n_frames} frames decode")
+        stats, needed = self.stats, self.params.clip_frames
+        if stats.n_errors:
+            code = Code.E_TRUNCATED if stats.ended_by_error else Code.E_DECODE
+            return VideoFault(code, Stage.DECODE, f"{stats.n_errors} damaged places, {stats.n_frames} frames decode")
         if self.clips:
             return None
-        if scan.n_frames == 0:
+        if stats.n_frames == 0:
             return VideoFault(Code.E_DECODE, Stage.DECODE, "no frame decodes")
-        if scan.n_frames < needed:
-            return VideoFault(Code.E_TOO_SHORT, Stage.DECODE, f"{scan.n_frames} frames, a clip needs {needed}")
+        if stats.n_frames < needed:
+            return VideoFault(Code.E_TOO_SHORT, Stage.DECODE, f"{stats.n_frames} frames, a clip needs {needed}")
         if self.longest_run < needed:
             return VideoFault(
                 Code.E_NO_CONTIGUOUS_RUN, Stage.DECODE, f"longest run {self.longest_run} frames, a clip needs {needed}"

@@ -21,7 +21,7 @@ from lps.pipeline.faces.detector import Faces, FloatArray
 from lps.pipeline.video.decode import Frame
 
 
-class Ask(Protocol):
+class DetectFaces(Protocol):
     """The localizer, wherever it runs; see `Localizer.detect`."""
 
     def __call__(self, images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
@@ -41,7 +41,7 @@ MIN_IOU = 0.3
 """Two detections on neighbouring frames that overlap less are two people."""
 
 
-class Lost(Exception):
+class TrackLost(Exception):
     """No clip from this run. `resume_at` is the first offset from which another run may succeed."""
 
     def __init__(self, code: Code, stage: Stage, resume_at: int, detail: str = "") -> None:
@@ -114,19 +114,19 @@ class Sightings:
 
 
 @dataclass(slots=True)
-class Tally:
+class DetectionCounts:
     """Frames of one video that the detector was asked about, and those of them with a face of usable score."""
 
     asked: set[int] = field(default_factory=set)
     with_face: set[int] = field(default_factory=set)
 
 
-def find_tracks(frames: Sequence[Frame], ask: Ask, params: Params, tally: Tally) -> list[Track]:
+def find_tracks(frames: Sequence[Frame], detect: DetectFaces, params: Params, counts: DetectionCounts) -> list[Track]:
     """Follow the faces of `frames`, a run without breaks, that the face policy chooses.
 
-    Returns at least one track, the largest face first, and adds to `tally`. Raises Lost.
+    Returns at least one track, the largest face first, and adds to `counts`. Raises TrackLost.
     """
-    run = _Run(frames, ask, params, tally)
+    run = FrameRun(frames, detect, params, counts)
     middle = len(frames) // 2
     faces = run.anchors(middle)
     tracks: list[Track] = []
@@ -134,7 +134,7 @@ def find_tracks(frames: Sequence[Frame], ask: Ask, params: Params, tally: Tally)
     for face in faces if params.localize.faces == "all" else faces[:2]:
         try:
             tracks.append(run.follow(face, middle))
-        except Lost as lost:
+        except TrackLost as lost:
             first = first or (lost.fault, lost.resume_at)  # not `lost`: its traceback would keep the frames alive
         if tracks and params.localize.faces != "all":
             break
@@ -142,16 +142,16 @@ def find_tracks(frames: Sequence[Frame], ask: Ask, params: Params, tally: Tally)
         return tracks
     assert first is not None  # anchors() never returns an empty list
     fault, resume_at = first
-    raise Lost(fault.code, fault.stage, resume_at, fault.detail)
+    raise TrackLost(fault.code, fault.stage, resume_at, fault.detail)
 
 
-class _Run:
+class FrameRun:
     """One run of frames, the images cut from it and the counts of what was asked."""
 
-    def __init__(self, frames: Sequence[Frame], ask: Ask, params: Params, tally: Tally) -> None:
-        self.tally = tally
+    def __init__(self, frames: Sequence[Frame], detect: DetectFaces, params: Params, counts: DetectionCounts) -> None:
+        self.counts = counts
         self.frames = frames
-        self.ask = ask
+        self.detect = detect
         self.params = params
         self.local = params.localize
         self.n_faces = 0
@@ -161,7 +161,7 @@ class _Run:
     def anchors(self, middle: int) -> list[Sighting]:
         """Return the usable faces of the middle frame, largest first."""
         last = len(self.frames) - 1
-        seen = dict(zip((0, middle, last), self._search((0, middle, last)), strict=True))
+        seen = dict(zip((0, middle, last), self._detect_in_frames((0, middle, last)), strict=True))
         usable = {i: [s for s in faces if self._height(s) >= self.local.min_face_px] for i, faces in seen.items()}
         self.n_faces = max(len(faces) for faces in usable.values())
         if not usable[middle]:
@@ -172,23 +172,23 @@ class _Run:
             else:
                 code, stage = Code.E_NO_FACE, Stage.DETECT
             where = f"in the frames {self.frames[0].index}, {self.frames[middle].index} and {self.frames[last].index}"
-            raise Lost(code, stage, middle + 1 if usable[last] else len(self.frames), where)
+            raise TrackLost(code, stage, middle + 1 if usable[last] else len(self.frames), where)
         if self.local.faces == "single" and self.n_faces > 1:
-            raise Lost(Code.E_MULTI_FACE_AMBIGUOUS, Stage.TRACK, len(self.frames), f"{self.n_faces} faces")
+            raise TrackLost(Code.E_MULTI_FACE_AMBIGUOUS, Stage.TRACK, len(self.frames), f"{self.n_faces} faces")
         return sorted(usable[middle], key=lambda s: (-self._area(s), *s.box))
 
     def follow(self, face: Sighting, middle: int) -> Track:
-        """Follow one face of the middle frame to both ends. Raises Lost."""
+        """Follow one face of the middle frame to both ends. Raises TrackLost."""
         known = Sightings({middle: face})
         self.face_side = max(face.side, 1.0)
-        known.by_frame[middle] = self._refind(known, [middle])[0] or face
+        known.by_frame[middle] = self._redetect(known, [middle])[0] or face
         stride, last = self.local.stride_frames, len(self.frames) - 1
         left = list(range(middle, 0, -stride))[1:] + [0]
         right = list(range(middle, last, stride))[1:] + [last]
         for step in range(max(len(left), len(right))):
             wanted = [keys[step] for keys in (left, right) if step < len(keys)]
             wanted = [i for i in wanted if i not in known.by_frame]
-            known.by_frame.update(zip(wanted, self._refind(known, wanted), strict=True))
+            known.by_frame.update(zip(wanted, self._redetect(known, wanted), strict=True))
         self._check_keys(known)
         self._bisect(known)
         self._check(known)
@@ -200,7 +200,7 @@ class _Run:
         open_intervals = [(a, b) for a, b in zip(keys, keys[1:], strict=False) if b - a > 1]
         while open_intervals:
             middles = [(a + b) // 2 for a, b in open_intervals]
-            found = self._refind(known, middles)
+            found = self._redetect(known, middles)
             splits: list[tuple[int, int]] = []
             for (a, b), m, sighting in zip(open_intervals, middles, found, strict=True):
                 if self._misses(known.by_frame[a], sighting, known.by_frame[b], (m - a) / (b - a), m):
@@ -221,29 +221,29 @@ class _Run:
         return float(np.hypot(miss[:, 0], miss[:, 1]).mean()) * scale > self.local.bound_px
 
     def _check_keys(self, known: Sightings) -> None:
-        """Raise Lost early where whole stretches of key frames have no face: bisecting those would be for nothing."""
+        """Raise TrackLost early where whole stretches of key frames have no face: to bisect those would be in vain."""
         found = known.found()
         ends = [-1, *found, len(self.frames)]
         for a, b in zip(ends, ends[1:], strict=False):
             missed = [i for i in range(a + 1, b) if i in known.by_frame]
             at_edge = a == -1 or b == len(self.frames)
             if missed and missed[-1] - missed[0] + 1 > (0 if at_edge else self.local.max_gap_frames):
-                raise Lost(Code.E_TRACK_GAP, Stage.TRACK, max(1, b), f"face missing for about {b - a - 1} frames")
+                raise TrackLost(Code.E_TRACK_GAP, Stage.TRACK, max(1, b), f"face missing for about {b - a - 1} frames")
 
     def _check(self, known: Sightings) -> None:
-        """Raise Lost where the face is gone for too long, is missed too often, or turns into another."""
+        """Raise TrackLost where the face is gone for too long, is missed too often, or turns into another."""
         found = known.found()
         ends = [-1, *found, len(self.frames)]
         for a, b in zip(ends, ends[1:], strict=False):
             missed = sum(1 for i in range(a + 1, b) if i in known.by_frame)
             at_edge = a == -1 or b == len(self.frames)
             if missed > (0 if at_edge else self.local.max_gap_frames):
-                raise Lost(Code.E_TRACK_GAP, Stage.TRACK, max(1, b), f"face missing for {b - a - 1} frames")
+                raise TrackLost(Code.E_TRACK_GAP, Stage.TRACK, max(1, b), f"face missing for {b - a - 1} frames")
             if not at_edge and b - a == 1 and self._iou(known, a, b) < MIN_IOU:
-                raise Lost(Code.E_TRACK_GAP, Stage.TRACK, b, "the face jumps")
+                raise TrackLost(Code.E_TRACK_GAP, Stage.TRACK, b, "the face jumps")
         if len(found) < self.local.min_det_rate * len(known.by_frame):
             detail = f"found on {len(found)} of {len(known.by_frame)} frames asked"
-            raise Lost(Code.E_LOW_DET_RATE, Stage.DETECT, len(self.frames) // 2, detail)
+            raise TrackLost(Code.E_LOW_DET_RATE, Stage.DETECT, len(self.frames) // 2, detail)
 
     @staticmethod
     def _iou(known: Sightings, i: int, j: int) -> float:
@@ -286,7 +286,7 @@ class _Run:
 
     # ---- images for the detector -----------------------------------------------------------------------------------
 
-    def _search(self, indices: Sequence[int]) -> list[list[Sighting]]:
+    def _detect_in_frames(self, indices: Sequence[int]) -> list[list[Sighting]]:
         """Search whole frames."""
         smalls = [self.frames[i].small(self.local.detect_side_px) for i in indices]
         height, width = smalls[0].shape[:2]
@@ -294,21 +294,21 @@ class _Run:
         for image, small in zip(canvas, smalls, strict=True):
             image[:height, :width] = small
         result = []
-        for i, faces in zip(indices, self.ask(canvas, dense=False), strict=True):
+        for i, faces in zip(indices, self.detect(canvas, dense=False), strict=True):
             to_source = np.array(self.frames[i].size) / (width, height)
             # pixel centres: u in the small frame is (u + 0.5) * scale - 0.5 in the source
             result.append(self._sightings(i, faces, to_source, 0.5 * to_source - 0.5))
         return result
 
-    def _refind(self, known: Sightings, indices: Sequence[int]) -> list[Sighting | None]:
+    def _redetect(self, known: Sightings, indices: Sequence[int]) -> list[Sighting | None]:
         """Find the known face again on each frame: in a crop around its expected place, else in the whole frame."""
         if not indices:
             return []
         places = [known.expect(i) for i in indices]
-        result = self._look(indices, places)
+        result = self._detect_in_crops(indices, places)
         missing = [k for k, sighting in enumerate(result) if sighting is None]
         if missing:
-            wholes = self._search([indices[k] for k in missing])
+            wholes = self._detect_in_frames([indices[k] for k in missing])
             again = []
             for k, faces in zip(missing, wholes, strict=True):
                 centre, side = places[k]
@@ -317,12 +317,14 @@ class _Run:
                     best = min(near, key=lambda s: float(np.hypot(*(s.centre - centre))))
                     again.append((k, (best.centre, best.side)))
             for (k, _), sighting in zip(
-                again, self._look([indices[k] for k, _ in again], [p for _, p in again]), strict=True
+                again, self._detect_in_crops([indices[k] for k, _ in again], [p for _, p in again]), strict=True
             ):
                 result[k] = sighting
         return result
 
-    def _look(self, indices: Sequence[int], places: Sequence[tuple[FloatArray, float]]) -> list[Sighting | None]:
+    def _detect_in_crops(
+        self, indices: Sequence[int], places: Sequence[tuple[FloatArray, float]]
+    ) -> list[Sighting | None]:
         if not indices:
             return []
         px = self.local.crop_px
@@ -332,7 +334,7 @@ class _Run:
             crops[k], scale, origin = _crop(self.frames[i], centre, self._span(side), px)
             maps.append((scale, origin))
         result: list[Sighting | None] = []
-        answers = self.ask(crops, dense=True)
+        answers = self.detect(crops, dense=True)
         for i, faces, (scale, origin), (centre, side) in zip(indices, answers, maps, places, strict=True):
             near = [s for s in self._sightings(i, faces, scale, origin) if self._matches(s, centre, side, reach=NEAR)]
             result.append(min(near, key=lambda s: float(np.hypot(*(s.centre - centre))), default=None))
@@ -349,9 +351,9 @@ class _Run:
 
     def _sightings(self, i: int, faces: Faces, scale: FloatArray, origin: FloatArray) -> list[Sighting]:
         keep = [k for k in range(len(faces)) if faces.scores[k] >= self.local.min_score]
-        self.tally.asked.add(self.frames[i].index)
+        self.counts.asked.add(self.frames[i].index)
         if keep:
-            self.tally.with_face.add(self.frames[i].index)
+            self.counts.with_face.add(self.frames[i].index)
         tile = np.tile(scale, 2)
         shift = np.tile(origin, 2)
         return [

@@ -84,15 +84,15 @@ def _require_listener(address: str) -> None:
             raise UnreadableError(f"no Ray cluster at '{address}': {getattr(e, 'strerror', None) or e}") from e
 
 
-def start_ledger() -> Any:
-    """Start the ledger on the driver's own node, where it lives as long as the driver."""
+def start_times_actor() -> Any:
+    """Start the actor of the start times on the driver's own node, where it lives as long as the driver."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from lps.pipeline.job.tasks import Ledger
+    from lps.pipeline.job.tasks import StartTimes
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Ledger).remote()
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(StartTimes).remote()
 
 
 def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, n_detectors: int | None) -> list[Any]:
@@ -106,7 +106,7 @@ def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, 
     import ray
     from ray import exceptions as rx
 
-    from lps.pipeline.job.tasks import Detector
+    from lps.pipeline.job.tasks import LocalizerActor
 
     spec = LocalizerSpec(localizer, weights_dir, cluster.device, cluster.batch_size)
     n = n_detectors or cluster.n_gpus
@@ -119,7 +119,7 @@ def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, 
         max_restarts=-1,
         max_task_retries=0,
         scheduling_strategy="SPREAD",
-    )(Detector)
+    )(LocalizerActor)
     actors = [remote.remote(spec.load, cluster.batch_size) for _ in range(n)]
     try:
         ray.get([actor.ready.remote() for actor in actors], timeout=READY_SECONDS)

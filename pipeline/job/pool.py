@@ -95,13 +95,13 @@ class Pool:
     """Runs jobs with at most `width` in flight, under the policy above."""
 
     width: int
-    ledger: Any
+    start_times: Any
     on_event: Callable[[str, dict[str, Any]], None]
     """Called with a kind (`retry`, `charge`, `quarantine`) and its facts."""
     pause_seconds: float = 1.0
     """First pause after a loss; doubles with each further one, up to a minute."""
-    _flying: dict[Any, _State] = field(default_factory=dict)
-    _resting: list[tuple[float, int, _State]] = field(default_factory=list)
+    _in_flight: dict[Any, _State] = field(default_factory=dict)
+    _backing_off: list[tuple[float, int, _State]] = field(default_factory=list)
     _count: int = 0
     _attempts: int = 0
     _looked: float = 0.0
@@ -112,44 +112,44 @@ class Pool:
         try:
             while True:
                 # jobs may become available while others run, so the iterator is asked again after it was empty
-                while len(self._flying) < self.width and (state := self._rested() or self._next(jobs)):
+                while len(self._in_flight) < self.width and (state := self._next_after_backoff() or self._next(jobs)):
                     self._launch(state)
-                if not self._flying and not self._resting:
+                if not self._in_flight and not self._backing_off:
                     return
                 yield from self._collect()
         finally:
-            for ref in list(self._flying):
+            for ref in list(self._in_flight):
                 _cancel(ref)
-            self._flying.clear()
+            self._in_flight.clear()
 
     @staticmethod
     def _next(jobs: Iterator[Job]) -> _State | None:
         job = next(jobs, None)
         return None if job is None else _State(job)
 
-    def _rested(self) -> _State | None:
-        if self._resting and self._resting[0][0] <= time.monotonic():
-            return heapq.heappop(self._resting)[2]
+    def _next_after_backoff(self) -> _State | None:
+        if self._backing_off and self._backing_off[0][0] <= time.monotonic():
+            return heapq.heappop(self._backing_off)[2]
         return None
 
     def _launch(self, state: _State) -> None:
         self._attempts += 1
         state.label = f"{state.job.name}#{self._attempts}"
         state.timed_out = False
-        self._flying[state.job.submit(state.label)] = state
+        self._in_flight[state.job.submit(state.label)] = state
 
-    def _rest(self, state: _State, seconds: float) -> None:
+    def _back_off(self, state: _State, seconds: float) -> None:
         self._count += 1  # a heap needs a tie-breaker
-        heapq.heappush(self._resting, (time.monotonic() + seconds, self._count, state))
+        heapq.heappush(self._backing_off, (time.monotonic() + seconds, self._count, state))
 
     def _collect(self) -> Iterator[End]:
-        if not self._flying:
+        if not self._in_flight:
             # nothing runs: sleep until the first resting job may go on
-            time.sleep(max(0.0, self._resting[0][0] - time.monotonic()))
+            time.sleep(max(0.0, self._backing_off[0][0] - time.monotonic()))
             return
-        ready, _ = ray.wait(list(self._flying), num_returns=1, timeout=POLL_SECONDS)
+        ready, _ = ray.wait(list(self._in_flight), num_returns=1, timeout=POLL_SECONDS)
         for ref in ready:
-            state = self._flying.pop(ref)
+            state = self._in_flight.pop(ref)
             try:
                 yield Done(state.job, ray.get(ref))
             except rx.RayError as error:
@@ -162,12 +162,12 @@ class Pool:
 
     def _enforce_deadlines(self) -> None:
         self._looked = time.monotonic()
-        labels = [state.label for state in self._flying.values()]
+        labels = [state.label for state in self._in_flight.values()]
         try:
-            ages: dict[str, float] = ray.get(self.ledger.ages.remote(labels), timeout=30)
+            ages: dict[str, float] = ray.get(self.start_times.ages.remote(labels), timeout=30)
         except rx.RayError:
             return  # the next round asks again
-        for ref, state in self._flying.items():
+        for ref, state in self._in_flight.items():
             if not state.timed_out and ages.get(state.label, 0.0) > state.job.deadline_seconds:
                 state.timed_out = True
                 _cancel(ref)
@@ -206,7 +206,7 @@ class Pool:
             )
         pause = min(60.0, self.pause_seconds * 2 ** (state.losses - 1))
         self.on_event("retry", {"job": state.job.name, "cause": type(cause).__name__, "pause_s": pause})
-        self._rest(state, pause)
+        self._back_off(state, pause)
 
     def _charge(self, state: _State, code: Code, detail: str) -> Quarantined | None:
         state.charges += 1
@@ -215,7 +215,7 @@ class Pool:
             self.on_event("quarantine", facts)
             return Quarantined(state.job, code, detail)
         self.on_event("charge", facts)
-        self._rest(state, 0.0)
+        self._back_off(state, 0.0)
         return None
 
 

@@ -20,7 +20,7 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class PrepRequest:
     """What data set to make."""
 
     source: str

@@ -10,7 +10,7 @@ from lps.manifests.records import Outcome, VideoResult
 from lps.manifests.schemas import Row
 from lps.pipeline.job.plan import Plan
 from lps.pipeline.job.pool import Done, Job, LostInputs, Pool, Quarantined
-from lps.pipeline.job.request import MIB, Log, Request, RunOptions
+from lps.pipeline.job.request import MIB, Log, PrepRequest, RunOptions
 from lps.pipeline.job.shards import ShardJob, ShardVideo
 from lps.pipeline.job.survey import source_store
 from lps.pipeline.job.tasks import run_commit, run_process
@@ -26,15 +26,15 @@ class ShardScheduler:
         self,
         plan: Plan,
         jobs: Sequence[ShardJob],
-        request: Request,
+        request: PrepRequest,
         options: RunOptions,
         detectors: Sequence[Any],
-        ledger: Any,
+        start_times: Any,
         log: Log,
     ) -> None:
         import ray
 
-        self.options, self.log, self.ledger = options, log, ledger
+        self.options, self.log, self.start_times = options, log, start_times
         self.source, _ = source_store(request)
         self.params = request.params
         self.frames = {v.source.video_id: v.n_frames_promised for v in plan.videos}
@@ -46,7 +46,7 @@ class ShardScheduler:
         self.results: dict[str, Any] = {}
         """Video name -> its result, or the reference to it in the object store."""
         self.detectors = detectors
-        self.seats: dict[str, int] = {}
+        self.detector_of: dict[str, int] = {}
         """Name of a running video -> its detector. Videos that run at the same time are spread evenly over them."""
         self.process_task = ray.remote(num_cpus=1, max_retries=0, max_calls=100, num_returns=2)(run_process)
         self.commit_task = ray.remote(num_cpus=0.5, max_retries=0)(run_commit)
@@ -99,24 +99,24 @@ class ShardScheduler:
         memory = self.options.memory_mb * MIB
 
         def submit(label: str) -> Any:
-            detector = self.detectors[self._seat(name)]
-            brief, result = self.process_task.remote(self.ledger, label, detector, work, memory)
+            detector = self.detectors[self._assign_detector(name)]
+            brief, result = self.process_task.remote(self.start_times, label, detector, work, memory)
             self.results[name] = result
             return brief
 
         frames = self.frames[video.source.video_id]
         return Job(name, submit, self.options.deadline_seconds + frames * self.options.deadline_seconds_per_frame)
 
-    def _seat(self, name: str) -> int:
-        self.seats.pop(name, None)
-        taken = Counter(self.seats.values())
-        self.seats[name] = min(range(len(self.detectors)), key=lambda k: (taken[k], k))
-        return self.seats[name]
+    def _assign_detector(self, name: str) -> int:
+        self.detector_of.pop(name, None)
+        taken = Counter(self.detector_of.values())
+        self.detector_of[name] = min(range(len(self.detectors)), key=lambda k: (taken[k], k))
+        return self.detector_of[name]
 
     def _finish(self, shard_id: str, name: str) -> None:
         """Note that a video has its result; queue the commit when it was the shard's last."""
         job, missing = self.open[shard_id], self.missing[shard_id]
-        self.seats.pop(name, None)
+        self.detector_of.pop(name, None)
         missing.discard(name)
         if missing:
             return
@@ -124,7 +124,7 @@ class ShardScheduler:
         def submit(label: str) -> Any:
             results = [self.results[_video_name(job, video)] for video in job.videos]
             work = (job, self.params, self.log.out)
-            return self.commit_task.remote(self.ledger, label, work, self.options.scratch, *results)
+            return self.commit_task.remote(self.start_times, label, work, self.options.scratch, *results)
 
         self.queue.appendleft(Job(f"commit/{shard_id}", submit, COMMIT_SECONDS, has_inputs=True))
 

@@ -16,14 +16,14 @@ from lps.pipeline.config.params import Params
 from lps.pipeline.faces.localizers import weight_digests
 from lps.pipeline.job.cluster import Cluster
 from lps.pipeline.job.pool import Done, Job, Pool, Quarantined
-from lps.pipeline.job.request import MIB, Log, Request, RunOptions
+from lps.pipeline.job.request import MIB, Log, PrepRequest, RunOptions
 from lps.pipeline.job.tasks import run_probe
 from lps.pipeline.video.probe import Probe, probe_from_record
 
 PROBE_CACHE = "runs/cache/probes.json"
 
 
-def list_sources(request: Request) -> tuple[Store, dict[str, StoredFile], Sequence[SourceVideo], Sequence[str]]:
+def list_sources(request: PrepRequest) -> tuple[Store, dict[str, StoredFile], Sequence[SourceVideo], Sequence[str]]:
     """List the source and let its adapter read it. Returns store, files by path, videos sorted by path, notes.
 
     Raises UnreadableError where there is nothing to read.
@@ -47,7 +47,7 @@ def list_sources(request: Request) -> tuple[Store, dict[str, StoredFile], Sequen
     return store, files, listing.videos, listing.notes
 
 
-def source_store(request: Request) -> tuple[Store, str]:
+def source_store(request: PrepRequest) -> tuple[Store, str]:
     """Return the root that uris are relative to, and for a table its own path below that root."""
     if request.dataset != "table":
         return open_store(request.source), ""
@@ -59,7 +59,7 @@ def probe_all(
     store: Store,
     files: dict[str, StoredFile],
     sources: Sequence[SourceVideo],
-    request: Request,
+    request: PrepRequest,
     options: RunOptions,
     pool: Pool,
     log: Log,
@@ -77,7 +77,9 @@ def probe_all(
 
     def job(uri: str) -> Job:
         return Job(
-            uri, lambda label: task.remote(pool.ledger, label, store, uri, limits, memory), options.deadline_seconds
+            uri,
+            lambda label: task.remote(pool.start_times, label, store, uri, limits, memory),
+            options.deadline_seconds,
         )
 
     fresh = [uri for uri in wanted if uri not in probes]

@@ -23,14 +23,14 @@ from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.detector import CHUNK, Faces, Localizer
 from lps.pipeline.faces.localizers import LocalizerSpec, own_localizer
-from lps.pipeline.faces.track import Ask
+from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job.shards import ShardJob, ShardVideo, write_shard
 from lps.pipeline.video.probe import Probe, file_sha256, local_copy, probe_file
 
-ProcessFunction = Callable[[Store, ShardVideo, Ask, Params], VideoResult]
+ProcessFunction = Callable[[Store, ShardVideo, DetectFaces, Params], VideoResult]
 
 
-def process_source(source: Store, video: ShardVideo, ask: Ask, params: Params) -> VideoResult:
+def process_source(source: Store, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
     """Process one video of a store. Raises RefusedError if its bytes are not those of the plan."""
     from lps.pipeline.clips.process import process_video
 
@@ -43,12 +43,12 @@ def process_source(source: Store, video: ShardVideo, ask: Ask, params: Params) -
             raise RefusedError(
                 f"source changed since the plan was made: {video.source.uri}; restore it or use a new output"
             )
-        return process_video(path, video.source.video_id, ask, params)
+        return process_video(path, video.source.video_id, detect, params)
 
 
-def run_probe(ledger: Any, job: str, source: Store, uri: str, limits: Any, memory_bytes: int) -> Probe:
+def run_probe(start_times: Any, job: str, source: Store, uri: str, limits: Any, memory_bytes: int) -> Probe:
     """Probe one file."""
-    ledger.started.remote(job)
+    start_times.started.remote(job)
     limit_memory(memory_bytes)
     return probe_file(source, uri, limits)
 
@@ -63,7 +63,7 @@ def run_load(spec: LocalizerSpec) -> None:
 
 
 def run_process(
-    ledger: Any,
+    start_times: Any,
     job: str,
     detector: Any,
     work: tuple[ProcessFunction, Store, ShardVideo, Params],
@@ -73,19 +73,19 @@ def run_process(
 
     `detector` is an actor, or the spec of a localizer that this process is to load for itself.
     """
-    ledger.started.remote(job)
+    start_times.started.remote(job)
     process, source, video, params = work
     own = own_localizer(detector) if isinstance(detector, LocalizerSpec) else None
     limit_memory(memory_bytes)
 
-    def ask(images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
+    def detect(images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
         if own is not None:
             return own.detect(images, dense=dense)
         parts = [detector.detect.remote(images[k : k + CHUNK], dense) for k in range(0, len(images), CHUNK)]
         return [faces for part in ray.get(parts) for faces in part]
 
     started = time.perf_counter()
-    result = process(source, video, ask, params)
+    result = process(source, video, detect, params)
     brief = {
         "status": str(result.outcome.status),
         "code": str(result.outcome.code) if result.outcome.code else None,
@@ -97,12 +97,12 @@ def run_process(
 
 
 def run_commit(
-    ledger: Any, label: str, work: tuple[ShardJob, Params, Store], scratch: str | None, *results: VideoResult
+    start_times: Any, label: str, work: tuple[ShardJob, Params, Store], scratch: str | None, *results: VideoResult
 ) -> Row:
     """Write one shard and return the brief of its commit record. Raises as `write_shard`, also for the scratch disk."""
     import tempfile
 
-    ledger.started.remote(label)
+    start_times.started.remote(label)
     job, params, out = work
     try:
         with tempfile.TemporaryDirectory(prefix="lps-shard-", dir=scratch) as folder:
@@ -126,7 +126,7 @@ def limit_memory(n_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (now + n_bytes if hard < 0 else min(now + n_bytes, hard), hard))
 
 
-class Ledger:
+class StartTimes:
     """Knows when each job began on its worker: queueing must not count against a deadline."""
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class Ledger:
         return {job: now - t for job, t in self._started.items()}
 
 
-class Detector:
+class LocalizerActor:
     """A localizer in a process of its own. Requests that wait together share batches; results do not depend on that."""
 
     def __init__(self, load: Callable[[], Localizer], batch_size: int) -> None:

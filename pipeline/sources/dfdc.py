@@ -45,7 +45,7 @@ _DIGITS = {"0": 0, "1": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
+class _MetadataEntry:
     """What a list says of one file name."""
 
     label: int
@@ -55,9 +55,9 @@ class _Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
+class _DfdcPart:
     folder: str
-    entries: Mapping[str, _Entry]
+    entries: Mapping[str, _MetadataEntry]
     is_test: bool
 
     def uri(self, name: str) -> str:
@@ -83,22 +83,22 @@ def list_dfdc(files: Sequence[SourceFile], options: SourceOptions) -> SourceList
     return make_listing("dfdc", videos, notes)
 
 
-def _read_part(folder: str, files: Mapping[str, SourceFile], options: SourceOptions) -> _Part | None:
+def _read_part(folder: str, files: Mapping[str, SourceFile], options: SourceOptions) -> _DfdcPart | None:
     """Read the lists of a folder. In a test folder the CSV counts, and `metadata.json` may only contradict it."""
-    metadata: dict[str, _Entry] = {}
+    metadata: dict[str, _MetadataEntry] = {}
     if METADATA in files:
         metadata = _read_metadata(files[METADATA].path, options, partial=TEST_LABELS in files)
     if TEST_LABELS in files:
         labels = _read_labels(files[TEST_LABELS].path, options)
         entries = {
-            name: _Entry(label=label, contradicted=name in metadata and metadata[name].label != label)
+            name: _MetadataEntry(label=label, contradicted=name in metadata and metadata[name].label != label)
             for name, label in labels.items()
         }
-        return _Part(folder=folder, entries=entries, is_test=True)
-    return _Part(folder=folder, entries=metadata, is_test=False) if METADATA in files else None
+        return _DfdcPart(folder=folder, entries=entries, is_test=True)
+    return _DfdcPart(folder=folder, entries=metadata, is_test=False) if METADATA in files else None
 
 
-def _read_metadata(path: str, options: SourceOptions, *, partial: bool) -> dict[str, _Entry]:
+def _read_metadata(path: str, options: SourceOptions, *, partial: bool) -> dict[str, _MetadataEntry]:
     """Read `{name: {label, original}}`; with `partial`, entries without a label are left out instead of refused."""
     table = parse_json(path, read_source(options, path))
     if not isinstance(table, dict):
@@ -114,14 +114,14 @@ def _read_metadata(path: str, options: SourceOptions, *, partial: bool) -> dict[
     return entries
 
 
-def _metadata_entry(value: Any) -> _Entry | None:
+def _metadata_entry(value: Any) -> _MetadataEntry | None:
     if not isinstance(value, dict) or not isinstance(value.get("label"), str):
         return None
     label, original = _WORDS.get(value["label"].lower()), value.get("original")
     if label is None:
         return None
     # Copies of the set differ in how they write "no original": no key, null, or an empty string.
-    return _Entry(label=label, original=original if label == 1 and isinstance(original, str) else None)
+    return _MetadataEntry(label=label, original=original if label == 1 and isinstance(original, str) else None)
 
 
 def _read_labels(path: str, options: SourceOptions) -> dict[str, int]:
@@ -147,7 +147,7 @@ def _refuse_path(path: str, name: str) -> None:
         raise UnreadableError(f"{path}: {name!r} is not a file name")
 
 
-def _originals(parts: Iterable[_Part], present: set[str]) -> dict[tuple[str | None, str], str]:
+def _originals(parts: Iterable[_DfdcPart], present: set[str]) -> dict[tuple[str | None, str], str]:
     """Index the real videos that are there by (folder, name), and by (None, name) for those in another part."""
     originals: dict[tuple[str | None, str], str] = {}
     for part in parts:
@@ -159,7 +159,11 @@ def _originals(parts: Iterable[_Part], present: set[str]) -> dict[tuple[str | No
 
 
 def _video(
-    part: _Part, name: str, entry: _Entry, file: SourceFile | None, originals: Mapping[tuple[str | None, str], str]
+    part: _DfdcPart,
+    name: str,
+    entry: _MetadataEntry,
+    file: SourceFile | None,
+    originals: Mapping[tuple[str | None, str], str],
 ) -> SourceVideo:
     source = entry.original if entry.label == 1 else name
     original = None
@@ -185,12 +189,12 @@ def _video(
     return replace(video, code=size_code(file))
 
 
-def _is_listed(file: SourceFile, parts: Mapping[str, _Part]) -> bool:
+def _is_listed(file: SourceFile, parts: Mapping[str, _DfdcPart]) -> bool:
     folder, _, name = file.path.rpartition("/")
     return folder in parts and name in parts[folder].entries
 
 
-def _unlisted(file: SourceFile, parts: Mapping[str, _Part]) -> SourceVideo:
+def _unlisted(file: SourceFile, parts: Mapping[str, _DfdcPart]) -> SourceVideo:
     in_part = file.path.rpartition("/")[0] in parts
     detail = "not a video"
     if is_video(file.path):
@@ -198,7 +202,7 @@ def _unlisted(file: SourceFile, parts: Mapping[str, _Part]) -> SourceVideo:
     return foreign("dfdc", file.path, detail)
 
 
-def _count_notes(videos: Sequence[SourceVideo], parts: Iterable[_Part]) -> list[str]:
+def _count_notes(videos: Sequence[SourceVideo], parts: Iterable[_DfdcPart]) -> list[str]:
     found = Counter(video.official_split for video in videos if video.code != Code.E_MISSING_FILE)
     n_parts = sum(not part.is_test for part in parts)
     if not n_parts or (found["train"] in N_TRAIN and n_parts == N_PARTS):

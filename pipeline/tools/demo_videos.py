@@ -43,7 +43,7 @@ _SCENE, _NOISE, _FORGERY = range(3)  # streams of random numbers: forging leaves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
+class VideoShape:
     """Size and rate of one video."""
 
     n_frames: int
@@ -110,16 +110,16 @@ def make_demo_videos(out: Path, *, seed: int = 0, on_video: Callable[[str], None
 
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(N_PAIRS + 2)]
     for i in range(N_PAIRS):
-        clip = Clip(n_frames=LENGTHS[i % len(LENGTHS)], width=640, height=360, fps=RATES[i % len(RATES)])
+        shape = VideoShape(n_frames=LENGTHS[i % len(LENGTHS)], width=640, height=360, fps=RATES[i % len(RATES)])
         portrait = load_portrait(PORTRAITS[i % 2], mirrored=i % 4 >= 2)
-        shots = list(_face_shots(clip, portrait, seeds[i]))  # some 60 MB, and a third less work than twice
-        write(f"real/face_{i:02d}.mp4", _encode((image for image, _ in shots), clip))
-        fake = _encode(_forged(shots, seeds[i]), clip)
+        shots = list(_face_shots(shape, portrait, seeds[i]))  # some 60 MB, and a third less work than twice
+        write(f"real/face_{i:02d}.mp4", _encode((image for image, _ in shots), shape))
+        fake = _encode(_forged(shots, seeds[i]), shape)
         write(f"fake/blend/face_{i:02d}.mp4", fake)
     write("fake/blend/corrupt.mp4", fake[: len(fake) // 2])
-    texture = Clip(n_frames=LENGTHS[1], width=640, height=360, fps=RATES[0])
+    texture = VideoShape(n_frames=LENGTHS[1], width=640, height=360, fps=RATES[0])
     write("real/no_face.mp4", _encode(_texture_frames(texture, seeds[-2]), texture))
-    short = Clip(n_frames=TOO_SHORT_FRAMES, width=640, height=360, fps=RATES[0])
+    short = VideoShape(n_frames=TOO_SHORT_FRAMES, width=640, height=360, fps=RATES[0])
     shots = list(_face_shots(short, load_portrait(PORTRAITS[0]), seeds[-1]))
     write("real/too_short.mp4", _encode((image for image, _ in shots), short))
 
@@ -156,17 +156,17 @@ def make_face_video(
         UnreadableError: `path` cannot be written.
         ValueError: an argument outside its bounds.
     """
-    clip = Clip(n_frames=n_frames, width=width, height=height, fps=Fraction(fps))
-    shots = _face_shots(clip, load_portrait(portrait, mirrored=mirrored), seed)
-    _write(path, _encode(_forged(shots, seed) if fake else (image for image, _ in shots), clip))
+    shape = VideoShape(n_frames=n_frames, width=width, height=height, fps=Fraction(fps))
+    shots = _face_shots(shape, load_portrait(portrait, mirrored=mirrored), seed)
+    _write(path, _encode(_forged(shots, seed) if fake else (image for image, _ in shots), shape))
 
 
 def make_texture_video(
     path: Path, *, n_frames: int = 72, width: int = 640, height: int = 360, fps: Fraction | int = 25, seed: int = 0
 ) -> None:
     """Write one MP4 (H.264) of a drifting texture without a face. Arguments and errors as `make_face_video`."""
-    clip = Clip(n_frames=n_frames, width=width, height=height, fps=Fraction(fps))
-    _write(path, _encode(_texture_frames(clip, seed), clip))
+    shape = VideoShape(n_frames=n_frames, width=width, height=height, fps=Fraction(fps))
+    _write(path, _encode(_texture_frames(shape, seed), shape))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -177,12 +177,12 @@ def _write(path: Path, content: bytes) -> None:
         raise UnreadableError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _encode(frames: Iterable[Image], clip: Clip) -> bytes:
-    """Return `frames`, RGB of the clip's size, as MP4 bytes without times, versions or anything else of the run."""
+def _encode(frames: Iterable[Image], shape: VideoShape) -> bytes:
+    """Return `frames`, RGB of that shape, as MP4 bytes without times, versions or anything else of the run."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=clip.fps, options={**X264, "flags": "+bitexact"})
-        stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, "yuv420p"
+        stream = container.add_stream("libx264", rate=shape.fps, options={**X264, "flags": "+bitexact"})
+        stream.width, stream.height, stream.pix_fmt = shape.width, shape.height, "yuv420p"
         stream.codec_context.thread_count = 1
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
@@ -190,13 +190,13 @@ def _encode(frames: Iterable[Image], clip: Clip) -> bytes:
     return buffer.getvalue()
 
 
-def _face_shots(clip: Clip, portrait: Portrait, seed: int) -> Iterator[tuple[Image, FloatArray]]:
+def _face_shots(shape: VideoShape, portrait: Portrait, seed: int) -> Iterator[tuple[Image, FloatArray]]:
     """Yield the frames of a moving portrait, (height, width, 3) RGB, each with its outline of the face, (n, 2)."""
     scene = np.random.default_rng([seed, _SCENE])
-    backdrops = _backdrops(clip, scene)
-    homographies = _homographies(clip, portrait, scene)
-    size = (clip.width, clip.height)
-    shots = zip(backdrops, homographies, _lights(clip, scene), _noises(clip, seed), strict=True)
+    backdrops = _backdrops(shape, scene)
+    homographies = _homographies(shape, portrait, scene)
+    size = (shape.width, shape.height)
+    shots = zip(backdrops, homographies, _lights(shape, scene), _noises(shape, seed), strict=True)
     for backdrop, homography, light, noise in shots:
         # Replicated at the border: the bust goes on below the edge of its picture.
         person = cv2.warpPerspective(portrait.rgba, homography, size, borderMode=cv2.BORDER_REPLICATE)
@@ -210,10 +210,12 @@ def _forged(shots: Iterable[tuple[Image, FloatArray]], seed: int) -> Iterator[Im
     return (forge_face(image, face, rng) for image, face in shots)
 
 
-def _texture_frames(clip: Clip, seed: int) -> Iterator[Image]:
+def _texture_frames(shape: VideoShape, seed: int) -> Iterator[Image]:
     """Yield the frames (height, width, 3) RGB of a drifting texture."""
     scene = np.random.default_rng([seed, _SCENE])
-    for backdrop, light, noise in zip(_backdrops(clip, scene), _lights(clip, scene), _noises(clip, seed), strict=True):
+    for backdrop, light, noise in zip(
+        _backdrops(shape, scene), _lights(shape, scene), _noises(shape, seed), strict=True
+    ):
         yield _developed(backdrop, light, noise)
 
 
@@ -222,29 +224,29 @@ def _developed(frame: FloatImage, light: FloatImage, noise: FloatImage) -> Image
     return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
 
 
-def _wander(clip: Clip, rng: np.random.Generator) -> FloatArray:
+def _wander(shape: VideoShape, rng: np.random.Generator) -> FloatArray:
     """Draw a smooth path (n_frames,) within -1 to 1: a slow sway (2 to 6 s) with a quicker, smaller one on it."""
-    seconds = np.arange(clip.n_frames) / float(clip.fps)
+    seconds = np.arange(shape.n_frames) / float(shape.fps)
     phases = 2 * np.pi * (rng.uniform((0.16, 0.5), (0.45, 1.0)) * seconds[:, None] + rng.uniform(0, 1, 2))
     return np.asarray(np.sin(phases) @ (0.75, 0.25), np.float64)
 
 
-def _homographies(clip: Clip, portrait: Portrait, rng: np.random.Generator) -> FloatArray:
+def _homographies(shape: VideoShape, portrait: Portrait, rng: np.random.Generator) -> FloatArray:
     """Draw the way of the portrait: (n_frames, 3, 3), from pixels of the portrait to pixels of the frame."""
-    size = rng.uniform(*FACE_FRACTION) * min(clip.height, 360) / portrait.face_height
-    scales = size * (1 + MOTION.zoom * _wander(clip, rng))
+    size = rng.uniform(*FACE_FRACTION) * min(shape.height, 360) / portrait.face_height
+    scales = size * (1 + MOTION.zoom * _wander(shape, rng))
     pitches, yaws, rolls = (
-        np.deg2rad(bound) * _wander(clip, rng) for bound in (MOTION.pitch_deg, MOTION.yaw_deg, MOTION.roll_deg)
+        np.deg2rad(bound) * _wander(shape, rng) for bound in (MOTION.pitch_deg, MOTION.yaw_deg, MOTION.roll_deg)
     )
     middle_x, middle_y = portrait.face_centre
     # The face sits a little below the middle, so that hair and hat stay in the frame; in a high frame low enough for
     # the bust to reach the bottom.
     bust = 0.8 * size * (portrait.rgba.shape[0] - middle_y)
-    xs = 0.5 * clip.width + MOTION.x * clip.width * _wander(clip, rng)
-    ys = max(0.57 * clip.height, clip.height - bust) + MOTION.y * clip.height * _wander(clip, rng)
-    focal = 1.8 * clip.width  # a portrait lens: mild perspective
+    xs = 0.5 * shape.width + MOTION.x * shape.width * _wander(shape, rng)
+    ys = max(0.57 * shape.height, shape.height - bust) + MOTION.y * shape.height * _wander(shape, rng)
+    focal = 1.8 * shape.width  # a portrait lens: mild perspective
     to_origin = np.array([[1, 0, -middle_x], [0, 1, -middle_y], [0, 0, 1]])
-    out = np.empty((clip.n_frames, 3, 3))
+    out = np.empty((shape.n_frames, 3, 3))
     for i, scale in enumerate(scales):
         # The portrait is the plane z = 0 of a scene: columns x and y of the rotation, then the division by depth.
         turned = _rotation(pitches[i], yaws[i], rolls[i])[:, :2] * scale
@@ -262,30 +264,32 @@ def _rotation(pitch: float, yaw: float, roll: float) -> FloatArray:
     return np.asarray(in_plane @ about_y @ about_x, np.float64)
 
 
-def _backdrops(clip: Clip, rng: np.random.Generator) -> Iterator[FloatImage]:
+def _backdrops(shape: VideoShape, rng: np.random.Generator) -> Iterator[FloatImage]:
     """Return the frames (height, width, 3), 0 to 255, of a texture that drifts and turns a little."""
-    texture = _texture(clip, rng)
+    texture = _texture(shape, rng)
     middle = texture.shape[0] / 2
     # Mirrored at its edges, should it ever drift that far: never a black border.
     return (
-        cv2.warpAffine(texture, matrix, (clip.width, clip.height), borderMode=cv2.BORDER_REFLECT_101).astype(np.float32)
-        for matrix in _drift(clip, middle, rng)
+        cv2.warpAffine(texture, matrix, (shape.width, shape.height), borderMode=cv2.BORDER_REFLECT_101).astype(
+            np.float32
+        )
+        for matrix in _drift(shape, middle, rng)
     )
 
 
-def _drift(clip: Clip, middle: float, rng: np.random.Generator) -> FloatArray:
+def _drift(shape: VideoShape, middle: float, rng: np.random.Generator) -> FloatArray:
     """Draw the way of the backdrop: (n_frames, 2, 3), from pixels of the texture to pixels of the frame."""
-    angles = np.deg2rad(MOTION.backdrop_deg * _wander(clip, rng))
-    x = clip.width * (0.5 + MOTION.backdrop * _wander(clip, rng))
-    y = clip.height / 2 + clip.width * MOTION.backdrop * _wander(clip, rng)
+    angles = np.deg2rad(MOTION.backdrop_deg * _wander(shape, rng))
+    x = shape.width * (0.5 + MOTION.backdrop * _wander(shape, rng))
+    y = shape.height / 2 + shape.width * MOTION.backdrop * _wander(shape, rng)
     cos, sin = np.cos(angles), np.sin(angles)
     rows = [[cos, sin, x - middle * (cos + sin)], [-sin, cos, y - middle * (cos - sin)]]
     return np.moveaxis(np.array(rows, np.float64), -1, 0)
 
 
-def _texture(clip: Clip, rng: np.random.Generator) -> Image:
+def _texture(shape: VideoShape, rng: np.random.Generator) -> Image:
     """Draw a square RGB texture with room to drift: fractal noise between two colours."""
-    side = int(1.5 * max(clip.width, clip.height))
+    side = int(1.5 * max(shape.width, shape.height))
     level = np.zeros((side, side), np.float32)
     for octave in range(6):
         cells = 4 * 2**octave
@@ -298,20 +302,20 @@ def _texture(clip: Clip, rng: np.random.Generator) -> Image:
     return np.rint(colours).astype(np.uint8)
 
 
-def _lights(clip: Clip, rng: np.random.Generator) -> Iterator[FloatImage]:
+def _lights(shape: VideoShape, rng: np.random.Generator) -> Iterator[FloatImage]:
     """Return what each frame is multiplied by, (1, width, 3): exposure, colour temperature, light from a side."""
-    exposure, warmth, side = (_wander(clip, rng) for _ in range(3))
-    across = np.linspace(-0.5, 0.5, clip.width)[None, :, None]
+    exposure, warmth, side = (_wander(shape, rng) for _ in range(3))
+    across = np.linspace(-0.5, 0.5, shape.width)[None, :, None]
     gains = (1 + MOTION.exposure * exposure)[:, None] * (1 + MOTION.warmth * warmth[:, None] * np.array([1, 0, -1]))
     return (
         (gain * (1 + MOTION.sidelight * s * across)).astype(np.float32) for gain, s in zip(gains, side, strict=True)
     )
 
 
-def _noises(clip: Clip, seed: int) -> Iterator[FloatImage]:
+def _noises(shape: VideoShape, seed: int) -> Iterator[FloatImage]:
     """Return the sensor noise of each frame, (height, width, 3): windows of one field, which is 10 times quicker."""
     rng = np.random.default_rng([seed, _NOISE])
     room = 64
-    field = rng.standard_normal((clip.height + room, clip.width + room, 3), np.float32) * np.float32(NOISE_SIGMA)
-    corners = rng.integers(0, room + 1, (clip.n_frames, 2))
-    return (field[y : y + clip.height, x : x + clip.width] for y, x in corners)
+    field = rng.standard_normal((shape.height + room, shape.width + room, 3), np.float32) * np.float32(NOISE_SIGMA)
+    corners = rng.integers(0, room + 1, (shape.n_frames, 2))
+    return (field[y : y + shape.height, x : x + shape.width] for y, x in corners)

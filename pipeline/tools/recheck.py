@@ -34,7 +34,7 @@ from lps.pipeline.config.params import Params, params_from_record
 from lps.pipeline.faces.align import warp
 from lps.pipeline.faces.detector import CHUNK, Localizer
 from lps.pipeline.faces.localizers import load_localizer
-from lps.pipeline.video.decode import Scan, decode
+from lps.pipeline.video.decode import DecodeStats, decode
 from lps.pipeline.video.probe import local_copy
 
 LIMITS: dict[str, float] = {
@@ -137,7 +137,7 @@ def warped_frames(source: Store, row: Row, params: Params) -> list[RGB]:
     matrices = dict(zip(row["frame_idx"], row["matrices"], strict=True))
     last, faces = max(matrices), []
     with local_copy(source, row["uri"]) as path:
-        for frame in decode(path, params.limits, Scan(), cut_score=params.localize.cut_score):
+        for frame in decode(path, params.limits, DecodeStats(), cut_score=params.localize.cut_score):
             if frame.index in matrices:
                 matrix = np.array(matrices[frame.index], np.float32).reshape(2, 3)
                 # from the whole frame, as an outsider would: how the clip was cut is part of what is checked

@@ -125,7 +125,7 @@ def _upright(image: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
 
 
 @dataclass(slots=True)
-class Scan:
+class DecodeStats:
     """What one pass over the stream has seen so far."""
 
     n_frames: int = 0
@@ -255,8 +255,8 @@ def count_packets(path: Path, limits: Limits) -> int:
     return n
 
 
-def decode(path: Path, limits: Limits, scan: Scan, *, cut_score: float) -> Iterator[Frame]:
-    """Yield the frames of `path` in presentation order, one at a time, and keep `scan` up to date.
+def decode(path: Path, limits: Limits, stats: DecodeStats, *, cut_score: float) -> Iterator[Frame]:
+    """Yield the frames of `path` in presentation order, one at a time, and keep `stats` up to date.
 
     A damaged packet is counted and skipped. The frames after it show what was predicted from what is not there, so all
     of them `break`, up to and including the next key frame. Raises VideoFault as `open_video` does, and E_LIMIT when
@@ -270,26 +270,26 @@ def decode(path: Path, limits: Limits, scan: Scan, *, cut_score: float) -> Itera
         aspect = aspect if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else 1.0
         untimed = container.format.name == "avi"  # stores no order of display: what libav makes up goes to and fro
         size = (0, 0)
-        for native in _natives(container, stream, scan):
-            _check_frame(native, scan, limits)
+        for native in _natives(container, stream, stats):
+            _check_frame(native, stats, limits)
             pts = None if untimed else native.pts
             if pts is None:
-                scan.pts_nominal = True
-                pts = 0 if scan.last_pts is None else scan.last_pts + tick_step
+                stats.pts_nominal = True
+                pts = 0 if stats.last_pts is None else stats.last_pts + tick_step
             resized = (native.width, native.height) != size
             size = (native.width, native.height)
-            breaks = _note(scan, native, pts, tick_step=tick_step, cut_score=cut_score) or resized
-            yield Frame(scan.n_frames - 1, pts, float(pts * base), scan.rotation, aspect, breaks, native)
+            breaks = _note(stats, native, pts, tick_step=tick_step, cut_score=cut_score) or resized
+            yield Frame(stats.n_frames - 1, pts, float(pts * base), stats.rotation, aspect, breaks, native)
 
 
-def _check_frame(native: VideoFrame, scan: Scan, limits: Limits) -> None:
+def _check_frame(native: VideoFrame, stats: DecodeStats, limits: Limits) -> None:
     w, h = native.width, native.height
-    if w * h > limits.max_area_px or max(w, h) > limits.max_side_px or scan.n_frames >= limits.max_frames:
-        raise VideoFault(Code.E_LIMIT, Stage.DECODE, f"frame {scan.n_frames}, {w}x{h} px")
+    if w * h > limits.max_area_px or max(w, h) > limits.max_side_px or stats.n_frames >= limits.max_frames:
+        raise VideoFault(Code.E_LIMIT, Stage.DECODE, f"frame {stats.n_frames}, {w}x{h} px")
 
 
-def _natives(container: av.container.InputContainer, stream: VideoStream, scan: Scan) -> Iterator[VideoFrame]:
-    """Yield the frames that decode whole; what the decoder reports as damaged is noted in `scan`."""
+def _natives(container: av.container.InputContainer, stream: VideoStream, stats: DecodeStats) -> Iterator[VideoFrame]:
+    """Yield the frames that decode whole; what the decoder reports as damaged is noted in `stats`."""
     packets = container.demux(stream)
     while True:
         packet = None
@@ -301,20 +301,20 @@ def _natives(container: av.container.InputContainer, stream: VideoStream, scan: 
         except MEDIA_ERRORS as e:
             if isinstance(e, MemoryError):
                 raise  # the task's memory limit, not the content
-            scan.note_damage(packet.pts if packet is not None else None)
+            stats.note_damage(packet.pts if packet is not None else None)
             # a demuxer that fails at the same place for ever would never end
             if isinstance(e, (EOFError, OSError)) and not isinstance(e, av.error.InvalidDataError):
                 return
-            if scan.n_errors > 1000:
+            if stats.n_errors > 1000:
                 return
             continue
         for frame in frames:
             assert isinstance(frame, VideoFrame)  # mypy
             if frame.is_corrupt:
-                scan.note_damage(frame.pts)
+                stats.note_damage(frame.pts)
                 continue
             if packet.size:  # without, the decoder only hands out what it had held back
-                scan.ended_by_error = False
+                stats.ended_by_error = False
             yield frame
 
 
@@ -323,26 +323,26 @@ def _nominal_step(stream: VideoStream, base: Fraction) -> int:
     return max(1, round(1 / (rate * base)))
 
 
-def _note(scan: Scan, native: VideoFrame, pts: int, *, tick_step: int, cut_score: float) -> bool:
-    """Add one frame to `scan`; return True if it does not continue the frame before."""
-    breaks = scan.last_pts is None or scan.spoiled
-    if scan.last_pts is not None:
-        step = pts - scan.last_pts
-        usual = max(tick_step, step if scan.min_step_ticks is None else scan.min_step_ticks)
+def _note(stats: DecodeStats, native: VideoFrame, pts: int, *, tick_step: int, cut_score: float) -> bool:
+    """Add one frame to `stats`; return True if it does not continue the frame before."""
+    breaks = stats.last_pts is None or stats.spoiled
+    if stats.last_pts is not None:
+        step = pts - stats.last_pts
+        usual = max(tick_step, step if stats.min_step_ticks is None else stats.min_step_ticks)
         breaks = breaks or not 0 < step <= usual * HOLE
-        scan.min_step_ticks = step if scan.min_step_ticks is None else min(scan.min_step_ticks, step)
-        scan.max_step_ticks = step if scan.max_step_ticks is None else max(scan.max_step_ticks, step)
+        stats.min_step_ticks = step if stats.min_step_ticks is None else min(stats.min_step_ticks, step)
+        stats.max_step_ticks = step if stats.max_step_ticks is None else max(stats.max_step_ticks, step)
     # a key frame with an earlier time stamp had only been held back when the damage was met
-    if native.key_frame and (scan.spoiled_pts is None or scan.pts_nominal or pts > scan.spoiled_pts):
-        scan.spoiled = False
-    if scan.n_frames == 0:
-        scan.rotation = rotation_of(native)
+    if native.key_frame and (stats.spoiled_pts is None or stats.pts_nominal or pts > stats.spoiled_pts):
+        stats.spoiled = False
+    if stats.n_frames == 0:
+        stats.rotation = rotation_of(native)
     thumb = thumbnail(native)
-    if scan.thumb is not None:
-        score = cut_score_between(scan.thumb, thumb)
-        scan.cut_scores.append(score)
+    if stats.thumb is not None:
+        score = cut_score_between(stats.thumb, thumb)
+        stats.cut_scores.append(score)
         breaks = breaks or score > cut_score
-    scan.thumb, scan.last_pts, scan.n_frames = thumb, pts, scan.n_frames + 1
+    stats.thumb, stats.last_pts, stats.n_frames = thumb, pts, stats.n_frames + 1
     return breaks
 
 

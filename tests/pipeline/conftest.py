@@ -19,7 +19,7 @@ from lps.manifests.splits.assign import SplitParams
 from lps.pipeline.config.params import Params
 from lps.pipeline.job.finalize import Summary
 from lps.pipeline.job.plan import Plan
-from lps.pipeline.job.request import Request, RunOptions
+from lps.pipeline.job.request import PrepRequest, RunOptions
 from lps.pipeline.job.run import plan_job, run_job
 from lps.pipeline.job.shards import ShardJob, ShardVideo
 from lps.pipeline.tools.demo_videos import make_face_video, make_texture_video
@@ -53,9 +53,9 @@ class Scenario:
     address: str | None
     """Of the shared cluster; None for a private one."""
 
-    def request(self, out: Path | str, **changes: Any) -> Request:
+    def request(self, out: Path | str, **changes: Any) -> PrepRequest:
         """Return the request of a data set at `out`. Three clips at most go into a shard."""
-        made = Request(
+        made = PrepRequest(
             source=self.source,
             out=str(out),
             dataset="folder",
@@ -67,7 +67,7 @@ class Scenario:
 
     def run(
         self,
-        request: Request,
+        request: PrepRequest,
         on_event: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
         **options: Any,
     ) -> Result:
@@ -81,7 +81,7 @@ class Scenario:
         chosen = RunOptions(**{"workers": 2, "detectors": 1, "address": self.address, **options})
         return Result(run_job(request, chosen, record), events)
 
-    def plan(self, request: Request) -> Plan:
+    def plan(self, request: PrepRequest) -> Plan:
         """Make the plan only."""
         return plan_job(request, RunOptions(workers=2, address=self.address), lambda kind, facts: None)
 

@@ -26,7 +26,7 @@ from lps.pipeline.faces.detector import Faces, no_faces, rounded_faces
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
-Ask = Callable[..., list[Faces]]
+DetectFaces = Callable[..., list[Faces]]
 
 LENGTH = 10
 PARAMS = Params(localizer="none", clip_frames=LENGTH, block_frames=5, localize=LocalizeParams(smooth_frames=1))
@@ -78,7 +78,7 @@ def see_collapsed(images: Image, *, dense: bool) -> list[Faces]:
     ]
 
 
-def process(path: Path, *, name: str = "a", params: Params = PARAMS, ask: Ask = see) -> VideoResult:
+def process(path: Path, *, name: str = "a", params: Params = PARAMS, ask: DetectFaces = see) -> VideoResult:
     result = process_video(path, digest16(name), ask, params)
     for clip in result.clips:
         assert len(clip.frame_idx) == len(clip.frames) == len(clip.align_M) == len(clip.lmk5) == params.clip_frames
@@ -292,7 +292,7 @@ def test_truncated_but_enough(write_video: Write, tmp_path: Path) -> None:
 
 
 # ---- what failures are called ----------------------------------------------------------------------------------------
-def failure(path: Path, params: Params = PARAMS, ask: Ask = see) -> tuple[Code | None, Stage | None, str]:
+def failure(path: Path, params: Params = PARAMS, ask: DetectFaces = see) -> tuple[Code | None, Stage | None, str]:
     result = process(path, params=params, ask=ask)
     assert result.outcome.status is Status.FAILED
     assert result.clips == ()

@@ -38,7 +38,7 @@ from lps.pipeline.faces.align import (
 from lps.pipeline.faces.detector import Faces, FloatArray, Localizer
 from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.tools.demo_videos import make_face_video
-from lps.pipeline.video.decode import Scan, decode
+from lps.pipeline.video.decode import DecodeStats, decode
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
@@ -194,7 +194,7 @@ def test_a_face_cut_from_a_frame_is_that_of_the_whole_image(write_video: Write, 
     random = np.random.default_rng(turn)
     noise = [np.asarray(random.integers(0, 256, (120, 160, 3)), np.uint8) for _ in range(2)]
     path = write_video(tmp_path / "v.mp4", noise)
-    frame = replace(next(iter(decode(path, Limits(), Scan(), cut_score=1.0))), rotation=turn)
+    frame = replace(next(iter(decode(path, Limits(), DecodeStats(), cut_score=1.0))), rotation=turn)
     whole = frame.rgb()
     for _ in range(200):
         scale, angle = 10 ** random.uniform(-1, 1), random.uniform(-np.pi, np.pi)

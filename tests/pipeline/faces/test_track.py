@@ -17,7 +17,7 @@ from lps.manifests.codes import Code
 from lps.pipeline.config.params import LocalizeParams, Params
 from lps.pipeline.faces.align import ARCFACE_112
 from lps.pipeline.faces.detector import Faces, FloatArray, no_faces, rounded_faces
-from lps.pipeline.faces.track import Lost, Tally, Track, find_tracks
+from lps.pipeline.faces.track import DetectionCounts, Track, TrackLost, find_tracks
 from lps.pipeline.video.decode import Frame
 
 Image = NDArray[np.uint8]
@@ -107,14 +107,14 @@ def params(**local: Any) -> Params:
 
 
 def follow(
-    faces: Sequence[Face], *, n: int = N, aspect: float = 1.0, tally: Tally | None = None, **local: Any
+    faces: Sequence[Face], *, n: int = N, aspect: float = 1.0, counts: DetectionCounts | None = None, **local: Any
 ) -> Track:
     """Return the first track of a film of `faces`."""
-    return find_tracks(film(faces, n, aspect=aspect), Detector(), params(**local), tally or Tally())[0]
+    return find_tracks(film(faces, n, aspect=aspect), Detector(), params(**local), counts or DetectionCounts())[0]
 
 
-def lost(faces: Sequence[Face], **local: Any) -> Lost:
-    with pytest.raises(Lost) as caught:
+def lost(faces: Sequence[Face], **local: Any) -> TrackLost:
+    with pytest.raises(TrackLost) as caught:
         follow(faces, **local)
     return caught.value
 
@@ -228,7 +228,7 @@ def test_places_in_whole_frames_are_exact() -> None:
     def ask(images: Image, *, dense: bool) -> list[Faces]:
         return [no_faces() if dense else read_faces(image) for image in images]
 
-    track = find_tracks([frame], ask, params(), Tally())[0]
+    track = find_tracks([frame], ask, params(), DetectionCounts())[0]
     assert np.allclose(track.boxes, [[380, 180, 620, 420]], atol=0.15)
     assert np.allclose(track.points[0].mean(axis=0), SHAPE.mean(axis=0) * 240 + (500, 300), atol=0.15)
 
@@ -284,8 +284,8 @@ def test_a_longer_gap_ends_the_track_where_the_face_is_back(stride: int, gap: ra
 @pytest.mark.parametrize("gap", [range(35, 52), range(3, 21)])
 def test_a_gap_over_several_key_frames_ends_the_track_early(gap: range) -> None:
     detector = Detector()
-    with pytest.raises(Lost) as caught:
-        find_tracks(film([Face(still(), seen=absent(gap))]), detector, params(), Tally())
+    with pytest.raises(TrackLost) as caught:
+        find_tracks(film([Face(still(), seen=absent(gap))]), detector, params(), DetectionCounts())
     assert caught.value.fault.code is Code.E_TRACK_GAP
     assert gap.stop <= caught.value.resume_at < gap.stop + 8
     assert sum(shape[0] for shape, dense in detector.shapes if dense) <= 12, "key frames alone decide"
@@ -324,7 +324,7 @@ def test_every_resumed_run_moves_on() -> None:
         resume_at = 1
         try:
             follow([Face(still(), seen=absent(gone))], stride_frames=int(rng.integers(1, 10)))
-        except Lost as fault:
+        except TrackLost as fault:
             resume_at = fault.resume_at
         assert 1 <= resume_at <= N
 
@@ -392,13 +392,13 @@ def test_small_faces_on_other_frames_than_the_middle() -> None:
 
 def test_no_face() -> None:
     for faces in ([], [Face(still(), score=0.7)]):
-        tally = Tally()
-        with pytest.raises(Lost) as caught:
-            follow(faces, tally=tally)
+        counts = DetectionCounts()
+        with pytest.raises(TrackLost) as caught:
+            follow(faces, counts=counts)
         assert caught.value.fault.code is Code.E_NO_FACE
         assert caught.value.resume_at == N
-        assert tally.asked == {0, MIDDLE, N - 1}
-        assert not tally.with_face
+        assert counts.asked == {0, MIDDLE, N - 1}
+        assert not counts.with_face
 
 
 # ---- policies --------------------------------------------------------------------------------------------------------
@@ -408,7 +408,7 @@ SMALL = Face(still(160.0, 190.0), side=lambda k: 40.0)
 
 
 def tracks(faces: Sequence[Face], policy: str) -> list[Track]:
-    return find_tracks(film(faces), Detector(), params(faces=policy), Tally())
+    return find_tracks(film(faces), Detector(), params(faces=policy), DetectionCounts())
 
 
 def test_policy_largest() -> None:
@@ -439,7 +439,7 @@ def test_policy_all_leaves_out_who_is_lost() -> None:
 
 def test_policy_single() -> None:
     assert len(tracks([MEDIUM], "single")) == 1
-    with pytest.raises(Lost) as caught:
+    with pytest.raises(TrackLost) as caught:
         tracks([MEDIUM, SMALL], "single")
     assert caught.value.fault.code is Code.E_MULTI_FACE_AMBIGUOUS
 
@@ -447,23 +447,23 @@ def test_policy_single() -> None:
 def test_a_second_face_on_an_end_of_the_run_is_counted() -> None:
     late = replace(SMALL, seen=lambda k: k > 50)
     assert tracks([BIG, late], "largest")[0].n_faces == 2
-    with pytest.raises(Lost):
+    with pytest.raises(TrackLost):
         tracks([BIG, late], "single")
 
 
 # ---- what the detector is asked, and that nothing else matters -------------------------------------------------------
 def test_tally_holds_true_indices() -> None:
-    tally = Tally()
+    counts = DetectionCounts()
     frames = film([Face(still(), seen=absent([38]))], first_index=1000)
-    track = find_tracks(frames, Detector(), params(), tally)[0]
+    track = find_tracks(frames, Detector(), params(), counts)[0]
     asked = {1000 + int(k) for k in np.nonzero(track.source != 1)[0]}
-    assert tally.asked == asked
-    assert tally.with_face == asked - {1038}
+    assert counts.asked == asked
+    assert counts.with_face == asked - {1038}
 
 
 def test_images_have_few_shapes() -> None:
     detector = Detector()
-    find_tracks(film([Face(swing(20, 20))]), detector, params(), Tally())
+    find_tracks(film([Face(swing(20, 20))]), detector, params(), DetectionCounts())
     shapes = {(shape[1:], dense) for shape, dense in detector.shapes}
     assert shapes == {((320, 320, 3), True), ((384, 640, 3), False)}
 
@@ -478,8 +478,8 @@ def test_the_result_does_not_depend_on_batches(split: str) -> None:
         answers = {k: detector(images[k : k + 1], dense=dense)[0] for k in order}
         return [answers[k] for k in range(len(images))]
 
-    whole = find_tracks(film(faces), Detector(), params(), Tally())[0]
-    parts = find_tracks(film(faces), ask, params(), Tally())[0]
+    whole = find_tracks(film(faces), Detector(), params(), DetectionCounts())[0]
+    parts = find_tracks(film(faces), ask, params(), DetectionCounts())[0]
     assert_equal(whole, parts)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from lps.pipeline.job.request import Request
+    from lps.pipeline.job.request import PrepRequest
     from tests.pipeline.conftest import Digests, Scenario
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ run_job(request, RunOptions(workers=2, detectors=1), on_event)
 """
 
 
-def run_until(request: "Request", kind: str, number: int, folder: Path) -> None:
+def run_until(request: "PrepRequest", kind: str, number: int, folder: Path) -> None:
     """Run the job on a private cluster in a process that kills itself at the given event."""
     pickled = folder / "request.pickle"
     pickled.write_bytes(pickle.dumps(request))

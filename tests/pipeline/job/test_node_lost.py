@@ -12,7 +12,7 @@ from ray import cloudpickle
 from lps.manifests.records import VideoResult
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
-from lps.pipeline.faces.track import Ask
+from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job import run
 from lps.pipeline.job.cluster import start_detectors
 from lps.pipeline.job.shards import ShardVideo
@@ -72,8 +72,8 @@ def nodes() -> Iterator[Callable[..., Nodes]]:
 def telling_node(folder: Path) -> ProcessFunction:
     """Return the normal process function, but it writes the node of every video it finishes into `folder`."""
 
-    def process(source: Store, video: ShardVideo, ask: Ask, params: Params) -> VideoResult:
-        result = process_source(source, video, ask, params)
+    def process(source: Store, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
+        result = process_source(source, video, detect, params)
         (folder / video.source.video_id.hex()).write_text(ray.get_runtime_context().get_node_id())
         return result
 

@@ -20,7 +20,7 @@ from lps.manifests.records import VideoResult
 from lps.manifests.schemas import Row, read_table
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
-from lps.pipeline.faces.track import Ask
+from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job.finalize import committed_shards
 from lps.pipeline.job.shards import ShardVideo
 from lps.pipeline.job.tasks import process_source
@@ -59,11 +59,11 @@ POISON: dict[str, tuple[Callable[[], None], str]] = {
 CODES = {uri: code for uri, (_, code) in POISON.items()}
 
 
-def process_poisoned(source: Store, video: ShardVideo, ask: Ask, params: Params) -> VideoResult:
+def process_poisoned(source: Store, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
     """Process a video as ever, unless it is poison."""
     if video.source.uri in POISON:
         POISON[video.source.uri][0]()
-    return process_source(source, video, ask, params)
+    return process_source(source, video, detect, params)
 
 
 @pytest.fixture(scope="module")

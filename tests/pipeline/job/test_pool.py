@@ -16,7 +16,7 @@ from ray import exceptions as ray_exceptions
 from lps.manifests.codes import Code
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError
 from lps.pipeline.job import pool as engine
-from lps.pipeline.job.cluster import ray_cluster, start_ledger
+from lps.pipeline.job.cluster import ray_cluster, start_times_actor
 from lps.pipeline.job.pool import Done, End, Job, LostInputs, Pool, Quarantined
 
 exceptions: Any = ray_exceptions  # their constructors are not annotated
@@ -32,10 +32,10 @@ Act = Callable[[int], Any]
 
 
 @pytest.fixture(scope="module")
-def ledger(cluster_address: str) -> Iterator[Any]:
-    """Connect to the shared cluster and start a ledger."""
+def start_times(cluster_address: str) -> Iterator[Any]:
+    """Connect to the shared cluster and start the actor of the start times."""
     with ray_cluster(cluster_address, 2):
-        yield start_ledger()
+        yield start_times_actor()
 
 
 @pytest.fixture
@@ -45,22 +45,22 @@ def events() -> list[Event]:
 
 
 @pytest.fixture
-def pool(ledger: Any, events: list[Event]) -> Pool:
+def pool(start_times: Any, events: list[Event]) -> Pool:
     """Return a pool that does not pause for long."""
-    return Pool(width=2, ledger=ledger, on_event=lambda *event: events.append(event), pause_seconds=0.01)
+    return Pool(width=2, start_times=start_times, on_event=lambda *event: events.append(event), pause_seconds=0.01)
 
 
-def attempt(ledger: Any, label: str, number: int, act: Act) -> Any:
+def attempt(start_times: Any, label: str, number: int, act: Act) -> Any:
     """Run on a worker."""
-    ledger.started.remote(label)
+    start_times.started.remote(label)
     return act(number)
 
 
-def job(ledger: Any, name: str, act: Act, *, deadline: float = LONG, cpus: float = 1, inputs: bool = False) -> Job:
+def job(start_times: Any, name: str, act: Act, *, deadline: float = LONG, cpus: float = 1, inputs: bool = False) -> Job:
     """Return a job that does `act` on a worker."""
     task = ray.remote(num_cpus=cpus, max_retries=0)(attempt)
     count = iter(range(1, 1000))
-    return Job(name, lambda label: task.remote(ledger, label, next(count), act), deadline, has_inputs=inputs)
+    return Job(name, lambda label: task.remote(start_times, label, next(count), act), deadline, has_inputs=inputs)
 
 
 def failing_until(number: int, fail: Callable[[], Any]) -> Act:
@@ -107,9 +107,9 @@ def wait_for(path: Path) -> str:
 # ---- order and number ----------------------------------------------------------------------------------------------
 
 
-def test_results_come_in_order_of_completion(pool: Pool, ledger: Any, tmp_path: Path) -> None:
+def test_results_come_in_order_of_completion(pool: Pool, start_times: Any, tmp_path: Path) -> None:
     released = tmp_path / "released"
-    jobs = [job(ledger, "first", lambda _: wait_for(released)), job(ledger, "second", lambda _: "done")]
+    jobs = [job(start_times, "first", lambda _: wait_for(released)), job(start_times, "second", lambda _: "done")]
     names = []
     for end in pool.run(iter(jobs)):
         names.append(end.job.name)
@@ -117,7 +117,7 @@ def test_results_come_in_order_of_completion(pool: Pool, ledger: Any, tmp_path: 
     assert names == ["second", "first"]
 
 
-def test_no_more_jobs_are_out_than_the_pool_is_wide(pool: Pool, ledger: Any) -> None:
+def test_no_more_jobs_are_out_than_the_pool_is_wide(pool: Pool, start_times: Any) -> None:
     n_out = 0
 
     def supply() -> Iterator[Job]:
@@ -125,14 +125,14 @@ def test_no_more_jobs_are_out_than_the_pool_is_wide(pool: Pool, ledger: Any) -> 
         for i in range(8):
             n_out += 1
             assert n_out <= pool.width
-            yield job(ledger, str(i), lambda n: n)
+            yield job(start_times, str(i), lambda n: n)
 
     for _ in pool.run(supply()):
         n_out -= 1
     assert n_out == 0
 
 
-def test_every_job_ends_exactly_once(pool: Pool, ledger: Any) -> None:
+def test_every_job_ends_exactly_once(pool: Pool, start_times: Any) -> None:
     acts: list[tuple[Act, Any]] = [
         (lambda n: n, 1),
         (failing_until(2, crash), 2),
@@ -140,16 +140,16 @@ def test_every_job_ends_exactly_once(pool: Pool, ledger: Any) -> None:
         (failing_until(9, crash), Code.E_WORKER_LOST),
         (failing_until(9, throw(KeyError("x"))), Code.E_INTERNAL),
     ]
-    jobs = {f"{i}-{k}": (job(ledger, f"{i}-{k}", act), end) for k in range(2) for i, (act, end) in enumerate(acts)}
+    jobs = {f"{i}-{k}": (job(start_times, f"{i}-{k}", act), end) for k in range(2) for i, (act, end) in enumerate(acts)}
     ends = list(pool.run(one for one, _ in jobs.values()))
     assert summary(ends) == {name: end for name, (_, end) in jobs.items()}
 
 
-def test_jobs_that_appear_while_others_run_are_taken(pool: Pool, ledger: Any) -> None:
+def test_jobs_that_appear_while_others_run_are_taken(pool: Pool, start_times: Any) -> None:
     class Growing:
         """An iterator that is empty for a while."""
 
-        waiting = [job(ledger, "a", lambda n: n)]
+        waiting = [job(start_times, "a", lambda n: n)]
 
         def __iter__(self) -> Iterator[Job]:
             return self
@@ -164,7 +164,7 @@ def test_jobs_that_appear_while_others_run_are_taken(pool: Pool, ledger: Any) ->
     for end in pool.run(supply):
         names.append(end.job.name)
         if end.job.name != "aaa":
-            supply.waiting.append(job(ledger, end.job.name + "a", lambda n: n))
+            supply.waiting.append(job(start_times, end.job.name + "a", lambda n: n))
     assert names == ["a", "aa", "aaa"]
 
 
@@ -186,17 +186,17 @@ CHARGED = {
 
 
 @pytest.mark.parametrize("name", CHARGED)
-def test_the_second_charge_quarantines(pool: Pool, ledger: Any, events: list[Event], name: str) -> None:
+def test_the_second_charge_quarantines(pool: Pool, start_times: Any, events: list[Event], name: str) -> None:
     fail, code, detail = CHARGED[name]
-    (end,) = pool.run(iter([job(ledger, "video", failing_until(99, fail))]))
+    (end,) = pool.run(iter([job(start_times, "video", failing_until(99, fail))]))
     assert isinstance(end, Quarantined)
     assert (end.code, end.detail) == (code, detail)
     facts = {"job": "video", "code": str(code), "detail": detail}
     assert events == [("charge", {**facts, "charges": 1}), ("quarantine", {**facts, "charges": 2})]
 
 
-def test_one_charge_is_forgiven(pool: Pool, ledger: Any, events: list[Event]) -> None:
-    (end,) = pool.run(iter([job(ledger, "video", failing_until(2, crash))]))
+def test_one_charge_is_forgiven(pool: Pool, start_times: Any, events: list[Event]) -> None:
+    (end,) = pool.run(iter([job(start_times, "video", failing_until(2, crash))]))
     assert summary([end]) == {"video": 2}
     assert [kind for kind, _ in events] == ["charge"]
 
@@ -205,17 +205,17 @@ def test_one_charge_is_forgiven(pool: Pool, ledger: Any, events: list[Event]) ->
 
 
 def test_a_hanging_job_times_out_though_others_keep_finishing(
-    pool: Pool, ledger: Any, events: list[Event], monkeypatch: pytest.MonkeyPatch
+    pool: Pool, start_times: Any, events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "POLL_SECONDS", 0.3)
     ended: list[str] = []
 
     def supply() -> Iterator[Job]:
-        yield job(ledger, "hanging", hang, deadline=0.2)
+        yield job(start_times, "hanging", hang, deadline=0.2)
         for i in range(3000):
             if "hanging" in ended:
                 return
-            yield job(ledger, f"quick-{i}", lambda n: n)
+            yield job(start_times, f"quick-{i}", lambda n: n)
 
     for end in pool.run(supply()):
         ended.append(end.job.name)
@@ -228,13 +228,15 @@ def test_a_hanging_job_times_out_though_others_keep_finishing(
 
 
 def test_waiting_for_a_free_core_does_not_count_against_a_deadline(
-    pool: Pool, ledger: Any, events: list[Event], tmp_path: Path
+    pool: Pool, start_times: Any, events: list[Event], tmp_path: Path
 ) -> None:
     all_cores, deadline = 4, 4.0
     released, began = tmp_path / "released", time.monotonic()
-    holder = job(ledger, "holder", lambda _: wait_for(released), cpus=all_cores)
-    queued = job(ledger, "queued", lambda n: n, cpus=all_cores, deadline=deadline)
-    pool.ledger = _Telling(ledger, lambda: time.monotonic() - began > deadline + 1 and released.write_text("go"))
+    holder = job(start_times, "holder", lambda _: wait_for(released), cpus=all_cores)
+    queued = job(start_times, "queued", lambda n: n, cpus=all_cores, deadline=deadline)
+    pool.start_times = _Telling(
+        start_times, lambda: time.monotonic() - began > deadline + 1 and released.write_text("go")
+    )
     ends = list(pool.run(iter([holder, queued])))
     assert summary(ends) == {"holder": "go", "queued": 1}
     assert events == []
@@ -242,16 +244,16 @@ def test_waiting_for_a_free_core_does_not_count_against_a_deadline(
 
 
 class _Telling:
-    """A ledger that calls back whenever the driver has looked at the deadlines."""
+    """Start times that call back whenever the driver has looked at the deadlines."""
 
-    def __init__(self, ledger: Any, looked: Callable[[], object]) -> None:
-        self.ledger, self.looked = ledger, looked
+    def __init__(self, start_times: Any, looked: Callable[[], object]) -> None:
+        self.start_times, self.looked = start_times, looked
         self.ages = self
 
     def remote(self, labels: list[str]) -> Any:
-        """Ask the ledger."""
+        """Ask for the ages."""
         self.looked()
-        return self.ledger.ages.remote(labels)
+        return self.start_times.ages.remote(labels)
 
 
 # ---- losses --------------------------------------------------------------------------------------------------------
@@ -267,26 +269,26 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_are_retried_after_growing_pauses_and_never_charged(
-    pool: Pool, ledger: Any, events: list[Event], name: str
+    pool: Pool, start_times: Any, events: list[Event], name: str
 ) -> None:
-    (end,) = pool.run(iter([job(ledger, "video", failing_until(5, throw(LOSSES[name])))]))
+    (end,) = pool.run(iter([job(start_times, "video", failing_until(5, throw(LOSSES[name])))]))
     assert summary([end]) == {"video": 5}
     facts = {"job": "video", "cause": type(LOSSES[name]).__name__}
     assert events == [("retry", {**facts, "pause_s": 0.01 * 2**k}) for k in range(4)]
 
 
 def test_a_cluster_that_keeps_losing_a_job_stops_the_run(
-    pool: Pool, ledger: Any, events: list[Event], monkeypatch: pytest.MonkeyPatch
+    pool: Pool, start_times: Any, events: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "MAX_LOSSES", 3)
     with pytest.raises(LpsError, match=r"the cluster lost 'video' 4 times \(NodeDiedError\); giving up"):
-        list(pool.run(iter([job(ledger, "video", failing_until(99, throw(exceptions.NodeDiedError("x"))))])))
+        list(pool.run(iter([job(start_times, "video", failing_until(99, throw(exceptions.NodeDiedError("x"))))])))
     assert [kind for kind, _ in events] == ["retry"] * 3
 
 
-def test_lost_inputs_go_back_to_who_made_them(pool: Pool, ledger: Any, events: list[Event]) -> None:
+def test_lost_inputs_go_back_to_who_made_them(pool: Pool, start_times: Any, events: list[Event]) -> None:
     lost = failing_until(99, throw(exceptions.ObjectLostError("0" * 56, "", "")))
-    (end,) = pool.run(iter([job(ledger, "commit", lost, inputs=True)]))
+    (end,) = pool.run(iter([job(start_times, "commit", lost, inputs=True)]))
     assert isinstance(end, LostInputs)
     assert end.job.name == "commit"
     assert events == []
@@ -296,7 +298,7 @@ def test_lost_inputs_go_back_to_who_made_them(pool: Pool, ledger: Any, events: l
 
 
 @pytest.mark.timeout(120)
-def test_an_error_on_purpose_stops_the_run_and_what_still_runs(pool: Pool, ledger: Any, tmp_path: Path) -> None:
+def test_an_error_on_purpose_stops_the_run_and_what_still_runs(pool: Pool, start_times: Any, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
 
     def linger(_: int) -> None:
@@ -308,7 +310,7 @@ def test_an_error_on_purpose_stops_the_run_and_what_still_runs(pool: Pool, ledge
         raise RefusedError("source changed: a.mp4")
 
     with pytest.raises(RefusedError, match="^source changed: a.mp4$"):
-        list(pool.run(iter([job(ledger, "lingering", linger), job(ledger, "refusing", refuse)])))
+        list(pool.run(iter([job(start_times, "lingering", linger), job(start_times, "refusing", refuse)])))
     _wait_for_end(int(pid_file.read_text()))
 
 
@@ -317,9 +319,9 @@ def _wait_for_end(pid: int) -> None:
         time.sleep(0.02)
 
 
-def test_a_store_is_asked_three_times(pool: Pool, ledger: Any, events: list[Event]) -> None:
+def test_a_store_is_asked_three_times(pool: Pool, start_times: Any, events: list[Event]) -> None:
     fail = throw(UnreadableError("cannot read s3://bucket/a.mp4: no answer"))
-    assert summary(list(pool.run(iter([job(ledger, "patient", failing_until(3, fail))])))) == {"patient": 3}
+    assert summary(list(pool.run(iter([job(start_times, "patient", failing_until(3, fail))])))) == {"patient": 3}
     with pytest.raises(UnreadableError, match="^cannot read s3://bucket/a.mp4: no answer$"):
-        list(pool.run(iter([job(ledger, "impatient", failing_until(4, fail))])))
+        list(pool.run(iter([job(start_times, "impatient", failing_until(4, fail))])))
     assert [facts["job"] for _, facts in events] == ["patient"] * 2 + ["impatient"] * 2

@@ -138,7 +138,7 @@ def test_a_read_only_output_shows_at_once(
 
 
 class NoLedger:
-    """Stands for the ledger where there is no cluster."""
+    """Stands for the start times where there is no cluster."""
 
     def __init__(self) -> None:
         self.started = self

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lps.manifests.codes import Code
 from lps.manifests.errors import VideoFault
 from lps.pipeline.config.params import Limits, LocalizeParams
-from lps.pipeline.video.decode import Frame, Scan, count_packets, cut_score_between, decode
+from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, cut_score_between, decode
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
@@ -24,9 +24,9 @@ GOP = {"g": "20", "keyint_min": "20", "sc_threshold": "0"}
 FASTSTART = {"movflags": "faststart"}
 
 
-def decoded(path: Path, limits: Limits = LIMITS) -> tuple[list[Frame], Scan]:
-    scan = Scan()
-    return list(decode(path, limits, scan, cut_score=CUT)), scan
+def decoded(path: Path, limits: Limits = LIMITS) -> tuple[list[Frame], DecodeStats]:
+    stats = DecodeStats()
+    return list(decode(path, limits, stats, cut_score=CUT)), stats
 
 
 def plain(path: Path) -> dict[int, Image]:
@@ -68,10 +68,10 @@ def test_damage_in_the_middle_breaks_up_to_the_next_key_frame(
     path = write_video(tmp_path / "a.mp4", scene(80), options={**GOP, "bf": b_frames}, container=FASTSTART)
     truth = plain(path)
     overwrite_packet(path, number)
-    frames, scan = decoded(path)
-    assert scan.n_errors >= 1
-    assert not scan.ended_by_error
-    assert 70 <= scan.n_frames < 80
+    frames, stats = decoded(path)
+    assert stats.n_errors >= 1
+    assert not stats.ended_by_error
+    assert 70 <= stats.n_frames < 80
     assert_runs_are_whole(frames, truth)
     assert [f.index for f in frames] == list(range(len(frames)))
     broken = breaks(frames)
@@ -84,8 +84,8 @@ def test_several_damaged_places(write_video: Write, scene: Scene, tmp_path: Path
     truth = plain(path)
     for number in (23, 26, 84):
         overwrite_packet(path, number)
-    frames, scan = decoded(path)
-    assert scan.n_errors >= 3
+    frames, stats = decoded(path)
+    assert stats.n_errors >= 3
     assert_runs_are_whole(frames, truth)
     assert any(40 <= f.pts_seconds * 25 <= 78 and not f.breaks for f in frames)
 
@@ -96,11 +96,11 @@ def test_truncated_file(write_video: Write, scene: Scene, tmp_path: Path, b_fram
     path = write_video(tmp_path / "a.mp4", scene(80), options={**GOP, "bf": b_frames}, container=FASTSTART)
     truth = plain(path)
     os.truncate(path, int(path.stat().st_size * share))
-    frames, scan = decoded(path)
-    assert scan.ended_by_error
-    assert scan.n_errors == 1
-    assert 15 < scan.n_frames < 78
-    assert count_packets(path, LIMITS) >= scan.n_frames
+    frames, stats = decoded(path)
+    assert stats.ended_by_error
+    assert stats.n_errors == 1
+    assert 15 < stats.n_frames < 78
+    assert count_packets(path, LIMITS) >= stats.n_frames
     assert_runs_are_whole(frames, truth)
     assert max(breaks(frames)[1:], default=len(frames)) >= len(frames) - 4
 
@@ -143,10 +143,10 @@ def test_lack_of_memory_is_no_fault_of_the_video(
 @pytest.mark.parametrize("at", [1, 37, 49])
 def test_a_cut_breaks_at_its_frame(write_video: Write, scene: Scene, tmp_path: Path, at: int) -> None:
     shots = [*scene(at, seed=1), *scene(50 - at, seed=2)]
-    frames, scan = decoded(write_video(tmp_path / "a.mp4", shots))
+    frames, stats = decoded(write_video(tmp_path / "a.mp4", shots))
     assert breaks(frames) == [0, at]
-    assert len(scan.cut_scores) == 49
-    assert max(scan.cut_scores) == scan.cut_scores[at - 1]
+    assert len(stats.cut_scores) == 49
+    assert max(stats.cut_scores) == stats.cut_scores[at - 1]
 
 
 def test_a_black_frame_is_a_cut(write_video: Write, scene: Scene, tmp_path: Path) -> None:
@@ -188,13 +188,13 @@ def _flat(images: list[Image]) -> list[Image]:
 def test_no_cut_where_the_picture_goes_on(
     write_video: Write, scene: Scene, tmp_path: Path, change: Callable[[list[Image]], list[Image]]
 ) -> None:
-    frames, scan = decoded(write_video(tmp_path / "a.mp4", change(scene(40, 192, 128)), options={"crf": "10"}))
-    assert breaks(frames) == [0], max(scan.cut_scores)
+    frames, stats = decoded(write_video(tmp_path / "a.mp4", change(scene(40, 192, 128)), options={"crf": "10"}))
+    assert breaks(frames) == [0], max(stats.cut_scores)
 
 
 def test_a_fast_pan_is_no_cut(write_video: Write, scene: Scene, tmp_path: Path) -> None:
-    frames, scan = decoded(write_video(tmp_path / "a.mp4", scene(40, 192, 128, speed=4.0)))
-    assert breaks(frames) == [0], max(scan.cut_scores)
+    frames, stats = decoded(write_video(tmp_path / "a.mp4", scene(40, 192, 128, speed=4.0)))
+    assert breaks(frames) == [0], max(stats.cut_scores)
 
 
 def test_cut_scores_are_within_bounds() -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.errors import VideoFault
 from lps.pipeline.config.params import Limits, LocalizeParams
-from lps.pipeline.video.decode import Frame, Scan, count_packets, decode, read_header
+from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, decode, read_header
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
@@ -42,9 +42,9 @@ MIRRORED = {
 """The same turns, and the picture mirrored left to right after them."""
 
 
-def decoded(path: Path, limits: Limits = LIMITS) -> tuple[list[Frame], Scan]:
-    scan = Scan()
-    return list(decode(path, limits, scan, cut_score=CUT)), scan
+def decoded(path: Path, limits: Limits = LIMITS) -> tuple[list[Frame], DecodeStats]:
+    stats = DecodeStats()
+    return list(decode(path, limits, stats, cut_score=CUT)), stats
 
 
 def plain(path: Path) -> dict[int, Image]:
@@ -79,15 +79,15 @@ def same_scene(frames: Sequence[Frame], source: Sequence[Image]) -> bool:
 def test_every_frame_has_its_index_and_time(write_video: Write, scene: Scene, tmp_path: Path, b_frames: str) -> None:
     source = scene(50)
     path = write_video(tmp_path / "a.mp4", source, options={"bf": b_frames, "crf": "10"})
-    frames, scan = decoded(path)
+    frames, stats = decoded(path)
     assert [f.index for f in frames] == list(range(50))
     assert [f.pts_seconds for f in frames] == [k / 25 for k in range(50)]
     assert len({b.pts_ticks - a.pts_ticks for a, b in zip(frames, frames[1:], strict=False)}) == 1
     assert same_scene(frames, source)
     assert breaks(frames) == [0]
-    assert scan.is_vfr is False
-    assert not scan.pts_nominal
-    assert (scan.n_frames, scan.n_errors) == (50, 0)
+    assert stats.is_vfr is False
+    assert not stats.pts_nominal
+    assert (stats.n_frames, stats.n_errors) == (50, 0)
 
 
 def test_b_frames_are_in_the_file_that_tests_them(write_video: Write, scene: Scene, tmp_path: Path) -> None:
@@ -101,16 +101,16 @@ def test_b_frames_are_in_the_file_that_tests_them(write_video: Write, scene: Sce
 def test_variable_rate_keeps_true_times(write_video: Write, scene: Scene, tmp_path: Path) -> None:
     steps = [33, 34, 66, 33, 50, 67, 33, 33, 66, 34] * 4
     times = [int(t) for t in np.cumsum([120, *steps])]
-    frames, scan = decoded(write_video(tmp_path / "a.mkv", scene(41), pts=times))
+    frames, stats = decoded(write_video(tmp_path / "a.mkv", scene(41), pts=times))
     assert [round(f.pts_seconds * 1000) for f in frames] == times
-    assert scan.is_vfr is True
+    assert stats.is_vfr is True
     assert breaks(frames) == [0]
 
 
 def test_ntsc_rounded_to_milliseconds_is_constant_rate(write_video: Write, scene: Scene, tmp_path: Path) -> None:
     times = [round(k * 1001 / 30) for k in range(60)]
-    frames, scan = decoded(write_video(tmp_path / "a.mkv", scene(60), pts=times))
-    assert scan.is_vfr is False
+    frames, stats = decoded(write_video(tmp_path / "a.mkv", scene(60), pts=times))
+    assert stats.is_vfr is False
     assert frames[59].pts_seconds == 1.969
 
 
@@ -124,8 +124,8 @@ def test_streams_without_times_of_display_get_counted_ones(
 ) -> None:
     source = scene(50)
     path = write_video(tmp_path / name, source, options={"bf": "3", "b_strategy": "0", "crf": "10"})
-    frames, scan = decoded(path)
-    assert scan.pts_nominal
+    frames, stats = decoded(path)
+    assert stats.pts_nominal
     assert [f.pts_seconds for f in frames] == pytest.approx([k / 25 for k in range(50)])
     assert breaks(frames) == [0]
     assert same_scene(frames, source)
@@ -133,9 +133,9 @@ def test_streams_without_times_of_display_get_counted_ones(
 
 def test_a_hole_in_time_breaks(write_video: Write, scene: Scene, tmp_path: Path) -> None:
     times = [40 * k for k in range(60) if k not in {20, 40, 41, 42}]
-    frames, scan = decoded(write_video(tmp_path / "a.mkv", scene(56, speed=0.1), pts=times))
+    frames, stats = decoded(write_video(tmp_path / "a.mkv", scene(56, speed=0.1), pts=times))
     assert breaks(frames) == [0, 39], "one frame that a recorder dropped is variable rate, three are a hole"
-    assert scan.is_vfr is True
+    assert stats.is_vfr is True
 
 
 def test_times_that_go_back_break(write_video: Write, scene: Scene, tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_rotation_is_applied(
     path = write_video(tmp_path / "a.mp4", scene(4, 96, 64))
     coded = list(plain(path).values())
     set_display_matrix(path, (MIRRORED if mirrored else TURNS)[turn])
-    frames, scan = decoded(path)
-    assert scan.rotation == turn
+    frames, stats = decoded(path)
+    assert stats.rotation == turn
     for frame, image in zip(frames, coded, strict=True):
         assert frame.rotation == turn
         assert np.array_equal(frame.rgb(), np.rot90(image, -turn // 90))
@@ -204,9 +204,9 @@ def test_a_display_matrix_of_zeros_turns_nothing(
 )
 def test_rotation_of_camera_files(shared: Callable[[str], Path], name: str, turn: int) -> None:
     path = shared(f"media/videos/noface_{name}_3f.mov")
-    frames, scan = decoded(path)
+    frames, stats = decoded(path)
     coded = list(plain(path).values())
-    assert scan.rotation == turn
+    assert stats.rotation == turn
     assert len(frames) == 3
     for frame, image in zip(frames, coded, strict=True):
         assert np.array_equal(frame.rgb(), np.rot90(image, -turn // 90))
@@ -321,7 +321,7 @@ def test_regions_of_camera_files_have_the_pixels_of_the_whole(shared: Callable[[
     seen = set()
     for path in paths:
         try:
-            frame = next(iter(decode(path, LIMITS, Scan(), cut_score=CUT)))
+            frame = next(iter(decode(path, LIMITS, DecodeStats(), cut_score=CUT)))
         except (VideoFault, StopIteration):
             continue
         whole, (width, height) = frame.rgb(), frame.size

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lps.manifests.codes import Code
 from lps.manifests.errors import VideoFault
 from lps.pipeline.config.params import Limits, LocalizeParams
-from lps.pipeline.video.decode import Frame, Scan, count_packets, decode, open_video, read_header
+from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, decode, open_video, read_header
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
@@ -26,9 +26,9 @@ LIMITS = Limits()
 CUT = LocalizeParams().cut_score
 
 
-def decoded(path: Path, limits: Limits = LIMITS) -> tuple[list[Frame], Scan]:
-    scan = Scan()
-    return list(decode(path, limits, scan, cut_score=CUT)), scan
+def decoded(path: Path, limits: Limits = LIMITS) -> tuple[list[Frame], DecodeStats]:
+    stats = DecodeStats()
+    return list(decode(path, limits, stats, cut_score=CUT)), stats
 
 
 def fault_of(path: Path, limits: Limits = LIMITS) -> Code | None:
@@ -226,5 +226,5 @@ def test_containers_are_closed_on_a_fault(write_video: Write, scene: Scene, tmp_
     for _ in range(8):
         with pytest.raises(VideoFault):
             open_video(path, Limits(max_side_px=10))
-        decode(path, LIMITS, Scan(), cut_score=CUT).__next__()
+        decode(path, LIMITS, DecodeStats(), cut_score=CUT).__next__()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
