@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lps.manifests.pages.charts import bar
@@ -25,18 +25,24 @@ class Mark:
     tone: str
 
 
-def fill(template: str, style: str, **values: Any) -> str:
-    """Return a page from its template and style sheet, both from this package; all values are escaped.
+def render_page(package: str, page: object) -> str:
+    """Return the page that `page.html.j2` of a package makes of a record; all of its values are escaped.
 
     Values that are `Markup` are not: only charts and what is made here may be.
     """
-    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env = Environment(
+        loader=ChoiceLoader([PackageLoader(name, "") for name in (package, __package__)]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     env.globals["bar"] = bar
-    env.filters["breakable"] = _breakable
-    env.filters["coded"] = _coded
-    page = env.from_string(template).render(style=Markup(style), **values)
+    env.filters |= {"breakable": _breakable, "coded": _coded}
+    text = env.get_template("page.html.j2").render(page=page)
     # JSON can hold halves of characters, which no file can.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def spelled(value: Any) -> str:

@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from lps.manifests.pages.charts import number
-from lps.manifests.pages.html import Mark, fill
-from lps.manifests.pages.style import STYLE
+from lps.manifests.pages.html import Mark, render_page
 from lps.model.evaluation.metrics import TITLES
 from lps.model.report.curves import Curve, colour, curves_chart, is_wide, short
 from lps.model.report.errors import (
@@ -36,7 +35,6 @@ from lps.model.report.metrics import (
 )
 from lps.model.report.runs import Evaluation, Series, TrainingRun, count, finite, mapping, read_folders
 from lps.model.report.settings import LEAKY, PLACES, identities, name_view, setting_rows, shown_place, stamp, telling
-from lps.model.report.template import RUN_STYLE, TEMPLATE
 from lps.model.report.views import CurveRow, CurveView, NameView, PictureView, ReportPageView, StageView, SummaryView
 from lps.model.training.checkpoint import code_version
 
@@ -86,7 +84,7 @@ def render_report(folders: Sequence[Path], data: Sequence[str] = (), n_errors: i
     `data` that is not there; IntegrityError for scores that contradict themselves.
     """
     runs, evaluations = read_folders(folders)
-    return fill(TEMPLATE, STYLE + RUN_STYLE, page=_page(runs, evaluations, data, n_errors))
+    return render_page(__package__, _page(runs, evaluations, data, n_errors))
 
 
 def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence[str], n_errors: int) -> ReportPageView:

@@ -9,7 +9,6 @@ import numpy as np
 
 from lps.manifests.audit.core.types import State
 from lps.manifests.audit.report.data import ClipTile, CodeCount, Facts, Measure, Strip, read_facts
-from lps.manifests.audit.report.template import TEMPLATE
 from lps.manifests.audit.report.views import (
     AuditPageView,
     ChartView,
@@ -26,9 +25,8 @@ from lps.manifests.audit.report.views import (
 )
 from lps.manifests.names import label_name
 from lps.manifests.pages.charts import CLASSES, axis_of, ecdf, histogram, ks_distance, number
-from lps.manifests.pages.html import Mark, fill, shortened, spelled
+from lps.manifests.pages.html import Mark, render_page, shortened, spelled
 from lps.manifests.pages.pictures import read_strips
-from lps.manifests.pages.style import STYLE
 from lps.manifests.schemas import Row
 from lps.manifests.splits.records import SPLITS
 from lps.manifests.storage import Store
@@ -107,7 +105,7 @@ def render_html(report: dict[str, Any], store: Store, *, thumbnails: bool = True
         store: the audited data set; its manifests give what the record does not hold. What cannot be read is noted.
         thumbnails: show frames; without them the page has captions alone.
     """
-    return fill(TEMPLATE, STYLE, page=_page(report, store, thumbnails))
+    return render_page(__package__, _page(report, store, thumbnails))
 
 
 def _page(report: Report, store: Store, thumbnails: bool) -> AuditPageView:
@@ -122,7 +120,7 @@ def _page(report: Report, store: Store, thumbnails: bool) -> AuditPageView:
     mark, said = _verdict(report, checks)
     return AuditPageView(
         verdict=mark,
-        verdict_said=said,
+        verdict_said=(said,),
         name=_name(data),
         split_set=split_set,
         counts=tuple(CountView(m, n) for m in MARKS.values() if (n := sum(check.mark == m for check in checks))),

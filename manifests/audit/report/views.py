@@ -141,7 +141,7 @@ class AuditPageView:
     """All that the template prints."""
 
     verdict: Mark
-    verdict_said: str
+    verdict_said: tuple[str, ...]
     name: str
     split_set: str
     counts: tuple[CountView, ...]
