@@ -14,14 +14,14 @@ import click
     help="Checkpoint of classify or distill.",
 )
 def export(out: Path, checkpoint: Path) -> None:
-    """Write a detector as ONNX or as a program of torch.export, by the suffix of OUT.
+    """Export a detector as ONNX or as a torch.export program, by the suffix of OUT.
 
-    The file takes any number of clips, of the number and size of frames that the detector was trained on. It is run
-    once and compared with the network before it is kept. ONNX needs pip install 'lps-prep[export]'.
+    The file takes any number of clips, each with as many frames, and of the same size, as the detector was trained on.
+    Its logits are compared with the network's before it is kept. ONNX needs pip install 'lps-prep[export]'.
 
     \b
     Example:
-      lps-train export --checkpoint runs/cls/checkpoints/best.pt detector.onnx
+      lps-train export detector.onnx --checkpoint runs/cls/checkpoints/best.pt
     """
     from lps.model.evaluation.export import export_detector
     from lps.model.evaluation.loading import load_detector

@@ -12,6 +12,7 @@ import click
 from lps.cli.common import VERSION, LpsGroup
 from lps.cli.train.evaluate import evaluate
 from lps.cli.train.experiment import experiment
+from lps.cli.train.export import export
 from lps.cli.train.figure import figure
 from lps.cli.train.report import report
 from lps.cli.train.score import score
@@ -228,5 +229,6 @@ def summary(result: dict[str, Any]) -> str:
 main.add_command(evaluate)
 main.add_command(score)
 main.add_command(experiment)
+main.add_command(export)
 main.add_command(figure)
 main.add_command(report)

@@ -1,6 +1,7 @@
 """Exported detectors give the network's own logits, for any number of clips."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from torch import Tensor
 
-from lps.cli.train.export import export
+from lps.cli.train.main import main
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.model.evaluation import export as exporting
 from lps.model.evaluation.export import export_detector, export_network
@@ -76,13 +77,21 @@ def loaded(network: Detector, svm: Svm | None = None) -> LoadedDetector:
     )
 
 
+def run_export(out: Path, trained: Trained) -> Result:
+    """Run `lps-train export`."""
+    arguments = ["export", str(out), "--checkpoint", str(trained.checkpoint)]
+    return CliRunner().invoke(main, arguments, prog_name="lps-train", catch_exceptions=False)
+
+
 @torch.no_grad()
 def test_torch_program_from_the_command_line(trained: Trained, tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "detector.pt2"
-    done = CliRunner().invoke(export, [str(out), "--checkpoint", str(trained.checkpoint)], catch_exceptions=False)
+    done = run_export(out, trained)
     assert done.exit_code == 0, done.output
     assert "logits within" in done.output
     assert [path.name for path in out.parent.iterdir()] == ["detector.pt2"]
+    n_weight_bytes = sum(4 * value.numel() for value in trained.network.state_dict().values())
+    assert out.stat().st_size < n_weight_bytes + 1_000_000  # the clips that it was traced with are not in it
     facts = {"lps.json": ""}
     program = torch.export.load(out, extra_files=facts).module()
     for n in (1, 2, 5):
@@ -93,14 +102,14 @@ def test_torch_program_from_the_command_line(trained: Trained, tmp_path: Path) -
     assert (found["n_blocks"], found["block_frames"], found["image_px"]) == (12, 5, PX)
     assert found["outputs"] == ["real", "fake"]
     assert len(found["checkpoint_sha256"]) == 64
-    with pytest.raises(Exception, match=r"size\(\)\[1\] == 12"):  # the number of blocks is fixed
+    with pytest.raises(Exception, match=r"shape\[1\] to be equal to 12"):  # the number of blocks is fixed
         program(torch.randn(1, 13, 3, 5, PX, PX))
 
 
 @torch.no_grad()
 def test_onnx_from_the_command_line(trained: Trained, tmp_path: Path) -> None:
     out = tmp_path / "detector.onnx"
-    done = CliRunner().invoke(export, [str(out), "--checkpoint", str(trained.checkpoint)], catch_exceptions=False)
+    done = run_export(out, trained)
     assert done.exit_code == 0, done.output
     model = onnx.load(out)
     onnx.checker.check_model(model, full_check=True)
@@ -147,11 +156,20 @@ def tiny() -> Detector:
     return Detector(NetParams(width=2, n_blocks=2, block_frames=2), HeadParams()).eval()
 
 
-def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UnreadableError, match=r"onnxscript.*lps-prep\[export\]"):
-        export_network(tiny(), PX, tmp_path / "detector.onnx")
+    done = run_export(tmp_path / "detector.onnx", trained)
+    assert done.exit_code == UnreadableError.exit_code
+    assert done.output == "lps-train: export to ONNX needs onnxscript: pip install 'lps-prep[export]'\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_help_imports_neither_torch_nor_onnx() -> None:
+    code = (
+        "import sys; from lps.cli.train.main import main; main(['export', '--help'], standalone_mode=False); "
+        "assert not {'torch', 'onnx', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_a_file_that_gives_other_logits_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
