@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PARTS := cli manifests model pipeline
+BENCHMARKS := landmarks prep manifests model train
 READY := $(VENV)/.ready
 
 .PHONY: demo test dev check lint docs bench clean
@@ -28,10 +29,11 @@ lint: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m lps.cli.docs.reference docs/cli.md
+	$(BIN)/python -m lps.cli.docs.audit_checks docs/audit.md
 
+# on the sample videos of the demo, or on those of LPS_MEDIA_DIR
 bench: $(READY)
-	$(BIN)/python benchmarks/landmarks.py
-	$(BIN)/python benchmarks/prep.py
+	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -44,4 +46,5 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf build .venv *.egg-info
+	rm -rf build dist .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find $(PARTS) tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """How far sparse detection is from detecting every frame, clip by clip; one table per localizer.
 
-    python benchmarks/landmarks.py --media ../shared/media/videos --weights-dir ../shared/weights
+    python benchmarks/landmarks.py                                    the sample videos of lps-prep demo
+    python benchmarks/landmarks.py --media DIR --weights-dir DIR      videos of one person each, named man_* and woman_*
 
 Both runs use the same network and the same code; the reference has a stride of 1. Distances are between the final
 landmarks (the ones that frames are aligned by), in output px. Jitter is the mean second difference of the landmarks
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import media  # type: ignore[import-not-found]  # beside this file
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,6 +26,8 @@ from lps.pipeline.config.params import ALL_CLIPS, Params
 from lps.pipeline.faces.detector import Localizer
 from lps.pipeline.faces.localizers import load_localizer
 
+NAMES = ("man_*", "woman_*")
+"""Of the files that show one person."""
 SHORT = 20
 """Frames of a clip for videos that are too short for one of the usual length."""
 
@@ -66,19 +70,23 @@ def row(path: Path, net: Localizer, params: Params) -> tuple[list[str], float, f
 def main() -> None:
     """Measure every single-face clip with each localizer and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--media", type=Path, default=Path("../shared/media/videos"))
-    parser.add_argument("--weights-dir", type=Path, default=Path("../shared/weights"))
+    media.add_media_options(parser)
+    parser.add_argument("--limit", type=int, help="only so many videos")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    # the files that show one person, by name
-    videos = sorted([*args.media.glob("man_*"), *args.media.glob("woman_*")])
-    for name in ("retinaface-mobilenet", "mtcnn"):
-        net = load_localizer(name, weights_dir=args.weights_dir, device="cpu", batch_size=1)
+    with media.videos(args.media, NAMES) as paths:
+        show(paths[: args.limit], args.localizers, args.weights_dir)
+
+
+def show(paths: Sequence[Path], localizers: Sequence[str], weights_dir: Path | None) -> None:
+    """Print a table for each localizer whose weights are here."""
+    for name in media.usable(localizers, weights_dir):
+        net = load_localizer(name, weights_dir=weights_dir, device="cpu", batch_size=1)
         params = Params(localizer=name, clips=ALL_CLIPS)
         title = f"{name}, bound {params.localize.bound_px} px"
         table = Table("video", "clips", "detected", "mean", "p95", "max", "jitter", title=title)
         worst_mean = worst_p95 = 0.0
-        for path in videos:
+        for path in paths:
             measured = row(path, net, params) or row(path, net, replace(params, clip_frames=SHORT))
             if measured is not None:
                 cells, mean, p95 = measured

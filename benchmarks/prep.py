@@ -1,6 +1,7 @@
 """Frames per second of lps-prep beside its bounds and beside the way the field does it; one table, one run.
 
-    python benchmarks/prep.py --media ../shared/media/videos --weights-dir ../shared/weights
+    python benchmarks/prep.py                                    the sample videos of lps-prep demo
+    python benchmarks/prep.py --media DIR --weights-dir DIR      videos with the names of CLIPS
 
 Rows: (a) decode only; (b) decode, warp and encode with a fixed matrix; (c) lps-prep on Ray with each localizer; the
 same work without Ray; (d) facenet-pytorch's MTCNN on every full-resolution frame, crop, write. All with the same
@@ -11,7 +12,7 @@ import argparse
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 
 import av
 import cv2
+import media  # type: ignore[import-not-found]  # beside this file
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -65,7 +67,7 @@ class Speed:
 _LOADED: dict[str, Any] = {}
 
 
-def load(localizer: str | None, weights_dir: str) -> None:
+def load(localizer: str | None, weights_dir: Path | None) -> None:
     """Prepare a process: one thread, and its networks."""
     import torch
 
@@ -76,7 +78,7 @@ def load(localizer: str | None, weights_dir: str) -> None:
 
         _LOADED["net"] = MTCNN(device="cpu")
     elif localizer:
-        _LOADED["net"] = load_localizer(localizer, weights_dir=Path(weights_dir), device="cpu", batch_size=1)
+        _LOADED["net"] = load_localizer(localizer, weights_dir=weights_dir, device="cpu", batch_size=1)
 
 
 def decode_only(path: str) -> int:
@@ -134,7 +136,7 @@ def measure(
     paths: list[str],
     n_workers: int,
     localizer: str | None,
-    weights_dir: str,
+    weights_dir: Path | None,
     *extra: str,
 ) -> Speed:
     """Run `work` over `paths` in `n_workers` processes and time it, loading left out."""
@@ -145,7 +147,7 @@ def measure(
         return Speed(name, n_workers, frames, time.perf_counter() - started)
 
 
-def measure_job(localizer: str, source: Path, n_workers: int, weights_dir: str) -> Speed:
+def measure_job(localizer: str, source: Path, n_workers: int, weights_dir: Path | None) -> Speed:
     """Run the whole job on Ray and time it from the first video to the last commit."""
     marks: dict[str, float] = {}
 
@@ -163,22 +165,22 @@ def measure_job(localizer: str, source: Path, n_workers: int, weights_dir: str) 
             params=Params(localizer=localizer, clips=ALL_CLIPS),
             split=SplitParams(),
         )
-        summary = run_job(request, RunOptions(workers=n_workers, weights_dir=Path(weights_dir)), on_event)
+        summary = run_job(request, RunOptions(workers=n_workers, weights_dir=weights_dir), on_event)
     frames = sum(clips for _, clips in summary.by_split.values()) * request.params.clip_frames
     return Speed(f"(c) lps-prep, {localizer}", n_workers, frames, marks["last"] - marks["ready"])
 
 
 @contextmanager
-def copies(media: Path, n: int) -> Iterator[tuple[Path, list[str]]]:
-    """Give a source folder with `n` copies of every clip, longest work first."""
+def copies(videos: Sequence[Path], n: int) -> Iterator[tuple[Path, list[str]]]:
+    """Give a source folder with `n` copies of every video, longest work first."""
     with tempfile.TemporaryDirectory() as folder:
         real = Path(folder) / "real"
         real.mkdir()
         for k in range(n):
-            for name in CLIPS:
+            for video in videos:
                 # a trailing byte more makes each copy a file of its own; containers ignore it
-                shutil.copy(media / name, real / f"{k}_{name}")
-                with (real / f"{k}_{name}").open("ab") as file:
+                shutil.copy(video, real / f"{k}_{video.name}")
+                with (real / f"{k}_{video.name}").open("ab") as file:
                     file.write(b"\0" * (k + 1))
         paths = sorted(real.iterdir(), key=lambda p: ("1080" not in p.name, p.name))
         yield Path(folder), [str(p) for p in paths]
@@ -187,18 +189,22 @@ def copies(media: Path, n: int) -> Iterator[tuple[Path, list[str]]]:
 def main() -> None:
     """Measure everything and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--media", type=Path, default=Path("../shared/media/videos"))
-    parser.add_argument("--weights-dir", default="../shared/weights")
+    media.add_media_options(parser)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--copies", type=int, default=6, help="copies of each clip, for all rows but (d)")
+    parser.add_argument("--copies", type=int, default=6, help="copies of each video, for all rows but (d)")
+    parser.add_argument("--limit", type=int, help="only so many videos")
     args = parser.parse_args()
     n, weights = args.workers, args.weights_dir
-    with copies(args.media, args.copies) as (source, paths), copies(args.media, 1) as (_, once):
+    with (
+        media.videos(args.media, CLIPS) as videos,
+        copies(videos[: args.limit], args.copies) as (source, paths),
+        copies(videos[: args.limit], 1) as (_, once),
+    ):
         rows = [
             measure("(a) decode", decode_only, paths, n, None, weights),
             measure("(b) decode, warp, encode", decode_warp_encode, paths, n, None, weights),
         ]
-        for localizer in ("retinaface-mobilenet", "mtcnn"):
+        for localizer in media.usable(args.localizers, weights):
             rows.append(measure_job(localizer, source, n, weights))
             rows.append(measure_job(localizer, source, 1, weights))
             name = f"same without Ray, {localizer}"
