@@ -4,9 +4,9 @@ Classes are told apart by place (real above the axis, fake below), by line (soli
 repeats it. Text and strokes take the page's colours, so the charts follow its light, dark and printed form.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, isfinite, log10
+from math import floor, isfinite, log10
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-WIDTH, HEIGHT = 250, 150
-LEFT, RIGHT, TOP, BOTTOM = 38, 8, 8, 32
 BINS = 32
 TEXT_PX = 6.2
 """Width of a digit."""
@@ -27,7 +25,7 @@ CLASSES = ("real", "fake")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """The horizontal axis of a chart."""
+    """An axis of a chart."""
 
     low: float
     high: float
@@ -39,10 +37,6 @@ class Axis:
         low, high, x = (_log(self.low), _log(self.high), _log(value)) if self.log else (self.low, self.high, value)
         return min(1.0, max(0.0, (x - low) / (high - low)))
 
-    def x(self, value: float) -> float:
-        """Return the position of a value on the chart."""
-        return LEFT + self.place(value) * (WIDTH - LEFT - RIGHT)
-
     def edges(self, n: int = BINS) -> Floats:
         """Return the borders of `n` bins that are equally wide on the chart."""
         if self.log:
@@ -50,15 +44,67 @@ class Axis:
         return np.linspace(self.low, self.high, n + 1)
 
     def ticks(self) -> list[float]:
-        """Return round numbers along the axis, about four."""
-        if self.log and _log(self.high) - _log(self.low) > 1:
-            decades = range(floor(_log(self.low)), ceil(_log(self.high)) + 1)
-            every = [m * 10.0**d for d in decades for m in (1, 3)]
-            inside = [tick for tick in every if self.low <= tick <= self.high]
-            return inside[:: max(1, ceil(len(inside) / 5))]
-        step = _round_step((self.high - self.low) / 3.5)
-        first = ceil(self.low / step - 1e-9)
-        return [i * step for i in range(first, floor(self.high / step + 1e-9) + 1)]
+        """Return round numbers along the axis, about five."""
+        from matplotlib.ticker import LogLocator, MaxNLocator
+
+        decades = _log(self.high) - _log(self.low) if self.log else 0.0
+        if decades > 1:
+            found = LogLocator(subs=(1.0, 3.0) if decades < 3 else (1.0,), numticks=5).tick_values(self.low, self.high)
+        else:
+            found = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
+        return [float(tick) for tick in found if self.low <= tick <= self.high]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChartFrame:
+    """The two axes of a chart and their place in its drawing, in pixels."""
+
+    x: Axis
+    y: Axis = Axis(low=0.0, high=1.0)
+    width: int = 250
+    height: int = 150
+    left: int = 38
+    right: int = 8
+    top: int = 8
+    bottom: int = 32
+
+    def point(self, a: float, b: float) -> tuple[float, float]:
+        """Return the place of a pair of values."""
+        across = self.left + self.x.place(float(a)) * (self.width - self.left - self.right)
+        return across, self.height - self.bottom - self.y.place(float(b)) * (self.height - self.bottom - self.top)
+
+    def x_scale(self, unit: str) -> list[str]:
+        """Draw the horizontal axis: its ticks with their numbers, where these have room, and its unit."""
+        y, end = self.height - self.bottom, self.width - self.right
+        parts = [f'<line class="axis" x1="{self.left}" x2="{end}" y1="{y}" y2="{y}"/>']
+        free = 0.0
+        for tick in self.x.ticks():
+            x, label = self.point(tick, 0.0)[0], tick_label(tick)
+            parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 4}"/>')
+            anchor, wide = "end" if x > end - 12 else "middle", TEXT_PX * len(label)
+            left = x - wide if anchor == "end" else x - wide / 2
+            if left >= free:
+                free = left + wide + TEXT_PX
+                parts.append(f'<text class="dim" x="{x:.1f}" y="{y + 15}" text-anchor="{anchor}">{label}</text>')
+        parts.append(f'<text class="dim" x="{end}" y="{self.height - 3}" text-anchor="end">{escape(unit)}</text>')
+        return parts
+
+    def y_scale(self, labels: Mapping[float, str] | None = None) -> list[str]:
+        """Draw the vertical axis: lines over the width with their numbers, at its ticks or at those of `labels`."""
+        parts = []
+        for tick, label in (labels or {tick: tick_label(tick) for tick in self.y.ticks()}).items():
+            y = self.point(self.x.low, tick)[1]
+            line = f'x1="{self.left}" x2="{self.width - self.right}" y1="{y:.1f}" y2="{y:.1f}"'
+            parts.append(f'<line class="grid" {line}/>')
+            parts.append(f'<text class="dim" x="{self.left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+        return parts
+
+    def svg(self, title: str, parts: Sequence[str]) -> Markup:
+        """Return the drawing of parts that are markup already; `title` is for who does not see it."""
+        return Markup(
+            f'<svg class="chart" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(title)}">'
+            f"{''.join(parts)}</svg>"
+        )
 
 
 def axis_of(samples: Sequence[Floats], *, log: bool) -> Axis:
@@ -79,44 +125,47 @@ def histogram(samples: dict[str, Floats], axis: Axis, title: str, unit: str) -> 
     edges = axis.edges()
     shares = {name: _shares(values, edges) for name, values in samples.items()}
     peak = max((float(share.max()) for share in shares.values()), default=0.0) or 1.0
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    scale = (middle - TOP - 1) / peak
+    frame = ChartFrame(x=axis, y=Axis(low=-peak, high=peak))
+    middle = frame.point(axis.low, 0.0)[1]
     bars = []
     for name, share in shares.items():
         for i in np.flatnonzero(share):
-            left, right = axis.x(float(edges[i])), axis.x(float(edges[i + 1]))
-            tall = max(0.6, float(share[i]) * scale)
+            left, right = (frame.point(float(edge), 0.0)[0] for edge in edges[i : i + 2])
+            tall = max(0.6, middle - frame.point(axis.low, float(share[i]))[1])
             top = middle - tall if name == "real" else middle
             bars.append(
                 f'<rect class="{name}" x="{left:.1f}" y="{top:.1f}" width="{max(0.5, right - left - 0.6):.1f}" '
                 f'height="{tall:.1f}"/>'
             )
     words = [
-        f'<text class="dim" x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{peak:.0%}</text>',
-        f'<text x="{LEFT - 6}" y="{middle - 6:.1f}" text-anchor="end">real</text>',
-        f'<text x="{LEFT - 6}" y="{middle + 13:.1f}" text-anchor="end">fake</text>',
-        f'<text class="dim" x="{LEFT - 6}" y="{HEIGHT - BOTTOM}" text-anchor="end">{peak:.0%}</text>',
+        f'<text{style} x="{frame.left - 6}" y="{y:.1f}" text-anchor="end">{word}</text>'
+        for style, y, word in (
+            (' class="dim"', frame.top + 8, f"{peak:.0%}"),
+            ("", middle - 6, "real"),
+            ("", middle + 13, "fake"),
+            (' class="dim"', frame.height - frame.bottom, f"{peak:.0%}"),
+        )
     ]
-    line = f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
-    return svg(f"{title}: share of real and fake by value", [*bars, line, *words, *_scale(axis, unit)])
+    ends = f'x1="{frame.left}" x2="{frame.width - frame.right}" y1="{middle:.1f}" y2="{middle:.1f}"'
+    parts = [*bars, f'<line class="axis" {ends}/>', *words, *frame.x_scale(unit)]
+    return frame.svg(f"{title}: share of real and fake by value", parts)
 
 
 def ecdf(samples: dict[str, Floats], axis: Axis, title: str, unit: str) -> Markup:
     """Draw the share of each class at or below every value: real solid, fake dashed."""
-    bottom = HEIGHT - BOTTOM
-    parts = []
-    for share in (0.0, 0.5, 1.0):
-        y = bottom - share * (bottom - TOP)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="dim" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{share:.0%}</text>')
+    frame = ChartFrame(x=axis)
+    parts = frame.y_scale({0.0: "0%", 0.5: "50%", 1.0: "100%"})
     points = axis.edges(ECDF_POINTS)
     for name, values in samples.items():
         if len(values):
             shares = np.searchsorted(np.sort(values), points, side="right") / len(values)
-            ys = bottom - shares * (bottom - TOP)
-            path = [f"{axis.x(float(x)):.1f},{float(y):.1f}" for x, y in zip(points, ys, strict=True)]
-            parts.append(f'<polyline class="line {name}" points="{" ".join(path)}"/>')
-    return svg(f"{title}: cumulative share of real and fake", [*parts, *_scale(axis, unit)])
+            parts.append(polyline([frame.point(*at) for at in zip(points, shares, strict=True)], f"line {name}"))
+    return frame.svg(f"{title}: cumulative share of real and fake", [*parts, *frame.x_scale(unit)])
+
+
+def polyline(points: Iterable[tuple[float, float]], style: str) -> str:
+    """Draw a line through points in pixels."""
+    return f'<polyline class="{style}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in points)}"/>'
 
 
 def bar(share: float, name: str) -> Markup:
@@ -131,12 +180,11 @@ def bar(share: float, name: str) -> Markup:
 
 def ks_distance(a: Floats, b: Floats) -> float | None:
     """Return the largest distance between the two cumulative shares; None where a side is empty."""
+    from scipy.stats import ks_2samp
+
     if not len(a) or not len(b):
         return None
-    a, b = np.sort(a), np.sort(b)
-    at = np.concatenate([a, b])
-    gaps = np.searchsorted(a, at, side="right") / len(a) - np.searchsorted(b, at, side="right") / len(b)
-    return float(np.abs(gaps).max())
+    return float(ks_2samp(a, b, method="asymp").statistic)
 
 
 def number(value: float) -> str:
@@ -151,36 +199,9 @@ def number(value: float) -> str:
 
 def tick_label(value: float) -> str:
     """Write the number of a tick: a round one."""
-    for bound, letter in ((1e6, "M"), (1e4, "k")):
-        if abs(value) >= bound:
-            return f"{value / (1e6 if letter == 'M' else 1e3):g}{letter}"
-    return f"{round(value, 6):g}"
+    from matplotlib.ticker import EngFormatter
 
-
-def svg(title: str, parts: Sequence[str], width: int = WIDTH, height: int = HEIGHT) -> Markup:
-    """Return a drawing of parts that are markup already; `title` is for who does not see it."""
-    return Markup(
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(parts)}</svg>"
-    )
-
-
-def _scale(axis: Axis, unit: str) -> list[str]:
-    y = HEIGHT - BOTTOM
-    parts = [f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>']
-    free = 0.0
-    for tick in axis.ticks():
-        x = axis.x(tick)
-        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 4}"/>')
-        anchor = "end" if x > WIDTH - RIGHT - 12 else "middle"
-        wide = TEXT_PX * len(tick_label(tick))
-        left = x - wide if anchor == "end" else x - wide / 2
-        if left < free:
-            continue
-        free = left + wide + TEXT_PX
-        parts.append(f'<text class="dim" x="{x:.1f}" y="{y + 15}" text-anchor="{anchor}">{tick_label(tick)}</text>')
-    parts.append(f'<text class="dim" x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{escape(unit)}</text>')
-    return parts
+    return EngFormatter(sep="")(value) if abs(value) >= 1e4 else f"{value:g}"
 
 
 def _shares(values: Floats, edges: Floats) -> Floats:
@@ -188,11 +209,6 @@ def _shares(values: Floats, edges: Floats) -> Floats:
         return np.zeros(len(edges) - 1)
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     return counts / len(values)
-
-
-def _round_step(step: float) -> float:
-    magnitude = 10.0 ** floor(log10(step))
-    return min((m * magnitude for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - step))
 
 
 def _log(value: float) -> float:

@@ -8,16 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from lps.manifests.pages.charts import Axis, number, svg, tick_label
+from lps.manifests.pages.charts import Axis, ChartFrame, number, polyline
 from lps.model.evaluation.scores import THRESHOLD, Cases, Floats
 from lps.model.report.runs import Series
 
 N_COLOURS = 7
-WIDTH, HEIGHT = 420, 214
-LEFT, RIGHT, TOP, BOTTOM = 50, 10, 10, 34
-ROC_SIDE = 300
 MAX_POINTS = 240
 """Of a curve; more steps are averaged in equal parts."""
 MARGIN = 0.04
@@ -70,16 +67,17 @@ def curves_chart(title: str, curves: Sequence[Curve], *, log: bool = False) -> M
         return Markup("")
     x = _x_axis([series.steps for _, _, series in drawn])
     y = _y_axis([series.values for _, _, series in drawn], log=log)
-    parts = _frame(x, y, WIDTH, HEIGHT, "step")
+    frame = _frame(x, y, 420, 214)
+    parts = [*frame.y_scale(), *frame.x_scale("step")]
     for curve, kind, series in drawn:
-        points = [_at(x, y, a, b, WIDTH, HEIGHT) for a, b in zip(series.steps, series.values, strict=True)]
-        parts.append(_polyline(points, f"curve {kind} {colour(curve.number)}"))
+        points = [frame.point(*at) for at in zip(series.steps, series.values, strict=True)]
+        parts.append(polyline(points, f"curve {kind} {colour(curve.number)}"))
         if kind == "validation" or len(points) == 1:
             parts += [_circle(point, f"dot {colour(curve.number)}", 2.6) for point in points]
         if kind == "validation" and curve.best_step is not None:
             rings = [p for p, step in zip(points, series.steps, strict=True) if step == curve.best_step]
             parts += [_circle(point, f"ring {colour(curve.number)}", 5.5) for point in rings]
-    return svg(f"{title} by step: {'; '.join(_told(*each) for each in drawn)}", parts, WIDTH, HEIGHT)
+    return frame.svg(f"{title} by step: {'; '.join(_told(*each) for each in drawn)}", parts)
 
 
 def _told(curve: Curve, kind: str, series: Series) -> str:
@@ -116,15 +114,14 @@ def roc_points(cases: Cases) -> tuple[Floats, Floats, tuple[float, float]] | Non
 
 def roc_chart(title: str, curves: Sequence[tuple[int, Floats, Floats, tuple[float, float]]]) -> Markup:
     """Draw ROC curves: number of the run, false alarms, hits, and the point of the threshold, which gets a ring."""
-    unit = Axis(low=0.0, high=1.0)
-    parts = _frame(unit, unit, ROC_SIDE, ROC_SIDE, "reals called fake")
-    ends = [_at(unit, unit, v, v, ROC_SIDE, ROC_SIDE) for v in (0.0, 1.0)]
-    parts.append(_polyline(ends, "chance"))
+    frame = _frame(Axis(low=0.0, high=1.0), Axis(low=0.0, high=1.0), 300, 300)
+    parts = [*frame.y_scale(), *frame.x_scale("reals called fake")]
+    parts.append(polyline([frame.point(share, share) for share in (0.0, 1.0)], "chance"))
     for k, alarms, hits, point in curves:
-        points = [_at(unit, unit, a, b, ROC_SIDE, ROC_SIDE) for a, b in zip(alarms, hits, strict=True)]
-        parts.append(_polyline(points, f"curve validation {colour(k)}"))
-        parts.append(_circle(_at(unit, unit, *point, ROC_SIDE, ROC_SIDE), f"ring {colour(k)}", 5.5))
-    return svg(title, parts, ROC_SIDE, ROC_SIDE)
+        points = [frame.point(*at) for at in zip(alarms, hits, strict=True)]
+        parts.append(polyline(points, f"curve validation {colour(k)}"))
+        parts.append(_circle(frame.point(*point), f"ring {colour(k)}", 5.5))
+    return frame.svg(title, parts)
 
 
 def interval(value: float, low: float | None, high: float | None) -> Markup:
@@ -163,36 +160,9 @@ def _y_axis(values: Sequence[Floats], *, log: bool) -> Axis:
     return Axis(low=max(0.0, low - room) if low >= 0 else low - room, high=high + room)
 
 
-def _at(x: Axis, y: Axis, a: float, b: float, width: int, height: int) -> tuple[float, float]:
-    across = LEFT + x.place(float(a)) * (width - LEFT - RIGHT)
-    return across, height - BOTTOM - y.place(float(b)) * (height - BOTTOM - TOP)
-
-
-def _polyline(points: Sequence[tuple[float, float]], style: str) -> str:
-    return f'<polyline class="{style}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in points)}"/>'
+def _frame(x: Axis, y: Axis, width: int, height: int) -> ChartFrame:
+    return ChartFrame(x=x, y=y, width=width, height=height, left=50, right=10, top=10, bottom=34)
 
 
 def _circle(point: tuple[float, float], style: str, radius: float) -> str:
     return f'<circle class="{style}" cx="{point[0]:.1f}" cy="{point[1]:.1f}" r="{radius}"/>'
-
-
-def _frame(x: Axis, y: Axis, width: int, height: int, x_unit: str) -> list[str]:
-    """Draw grid, ticks and the unit."""
-    bottom, right = height - BOTTOM, width - RIGHT
-    parts = []
-    for tick in y.ticks():
-        at = bottom - y.place(tick) * (bottom - TOP)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text class="dim" x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_tick(tick)}</text>')
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    for tick in x.ticks():
-        at = LEFT + x.place(tick) * (right - LEFT)
-        anchor = "end" if at > right - 12 else "middle"
-        parts.append(f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
-        parts.append(f'<text class="dim" x="{at:.1f}" y="{bottom + 15}" text-anchor="{anchor}">{_tick(tick)}</text>')
-    parts.append(f'<text class="dim" x="{right}" y="{height - 4}" text-anchor="end">{escape(x_unit)}</text>')
-    return parts
-
-
-def _tick(value: float) -> str:
-    return f"{value:.2g}" if 0 < abs(value) < 1e-3 else tick_label(value)
