@@ -41,8 +41,7 @@ MAY_IMPORT = {
     "model.networks": "manifests",
     "model.paper": "manifests model.data model.evaluation model.networks model.training",
     "model.paper.figures": "manifests model.data model.evaluation model.paper",
-    "model.report": """manifests manifests.pages model.data model.evaluation model.paper.figures
-        model.training""",
+    "model.report": "manifests manifests.pages model.data model.evaluation model.paper.figures model.training",
     "model.training": "manifests model.data model.networks",
     "pipeline.clips": "manifests pipeline.config pipeline.faces pipeline.video",
     "pipeline.config": "manifests",
@@ -50,8 +49,8 @@ MAY_IMPORT = {
     "pipeline.job": """manifests manifests.splits pipeline.clips pipeline.config pipeline.faces pipeline.sources
         pipeline.video""",
     "pipeline.sources": "manifests",
-    "pipeline.tools": """manifests manifests.audit.core manifests.pages pipeline.clips pipeline.config pipeline.faces pipeline.job
-        pipeline.video""",
+    "pipeline.tools": """manifests manifests.audit.core manifests.pages pipeline.clips pipeline.config pipeline.faces
+        pipeline.job pipeline.video""",
     "pipeline.video": "manifests pipeline.config",
 }
 """Folder -> folders that its modules may import, besides their own. Every arrow here is used by some import."""
