@@ -2,26 +2,95 @@
 
 import difflib
 import math
+import tomllib
 import types
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import UnreadableError
 
 T = TypeVar("T")
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    date: "a date such as 2027-01-31",
+}
+MANY = 40
+"""More names than this do not fit into a message."""
+
+
+def read_toml(path: Path | None) -> tuple[dict[str, Any], str]:
+    """Return what a TOML file holds, and the SHA-256 of its bytes; None is an empty file. Raises UnreadableError."""
+    if path is None:
+        return {}, ""
+    try:
+        data = path.read_bytes()
+        return tomllib.loads(data.decode()), sha256_hex(data)
+    except (OSError, ValueError) as e:
+        raise UnreadableError(f"{path}: not a readable TOML file: {e}") from e
+
+
+def with_values(start: T, values: Any, where: str = "") -> T:
+    """Return the dataclass `start` with some of its fields, and those of dataclasses in it, replaced by plain values.
+
+    `where` names the table of a settings file. For an optional field, "none" stands for None, which TOML lacks. Raises
+    UnreadableError for unknown names and wrong types, and for what the dataclass itself refuses.
+    """
+    kind = type(start)
+    now = {f.name: getattr(start, f.name) for f in fields(start)}  # type: ignore[arg-type]
+    inner = {name: value for name, value in now.items() if is_dataclass(value)}
+    table = _table(values, where)
+    new = {name: with_values(inner[name], table[name], _path(where, name)) for name in inner if name in table}
+    plain = {name: value for name, value in table.items() if name not in inner}
+    return _built(kind, {**now, **new, **checked_values(kind, plain, where, now)}, where)
+
+
+def checked_values(kind: type, values: Any, where: str, names: Collection[str]) -> dict[str, Any]:
+    """Return the values of a table as the fields `names` of a dataclass have them. Raises UnreadableError."""
+    hints = get_type_hints(kind)
+    table = _table(values, where)
+    require_known(table, names, where)
+    return {name: checked(value, hints[name], _path(where, name)) for name, value in table.items()}
+
+
+def require_known(found: Collection[str], known: Collection[str], where: str) -> None:
+    """Raise UnreadableError for the first name that is not known, with the one that may have been meant."""
+    for name in found:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), list(known), 1)
+            listed = f"known ones: {', '.join(known)}" if len(known) < MANY else f"{len(known)} names are known"
+            hint = f"did you mean '{near[0]}'?" if near else listed
+            raise UnreadableError(f"unknown name '{_path(where, name)}'; {hint}")
 
 
 def checked(value: Any, kind: Any, name: str) -> Any:
-    """Return `value` if it is of `kind`: int, float (a whole number will do), bool, str or a Literal of texts.
+    """Return `value` as the type `kind` has it, or raise UnreadableError that says what `name` must be.
 
-    Raises UnreadableError that says what `name` must be.
+    Kinds: int, float (a whole number will do), bool, str, date, a Literal or StrEnum of texts, a dataclass (from a
+    table), tuples (from lists) and mappings of texts to all these, and each of them or None.
     """
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise UnreadableError(f"'{name}' must be one of {', '.join(get_args(kind))}, got {value!r}")
-        return value
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        (kind,) = (part for part in parts if part is not type(None))
+        return None if value is None or value == "none" else checked(value, kind, name)
+    if origin is tuple:
+        return _tuple(value, parts, name)
+    if origin is Mapping:
+        return {key: checked(item, parts[1], f"{name}.{key}") for key, item in _table(value, name).items()}
+    if is_dataclass(kind):
+        return _from_table(kind, value, name)
+    if origin is Literal or issubclass(kind, StrEnum):
+        allowed = parts or tuple(kind)
+        if value not in allowed:
+            raise UnreadableError(f"'{name}' must be one of {', '.join(allowed)}, got {value!r}")
+        return value if parts else kind(value)
     if kind is float and type(value) is int and abs(value) < 2**53:
         value = float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
@@ -29,30 +98,37 @@ def checked(value: Any, kind: Any, name: str) -> Any:
     return value
 
 
-def changed(start: T, values: Mapping[str, Any], where: str) -> T:
-    """Return the dataclass `start` with some of its fields replaced by plain values.
+def _tuple(value: Any, kinds: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise UnreadableError(f"'{name}' must be a list, got {value!r}")
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(value)
+    if len(value) != len(kinds):
+        raise UnreadableError(f"'{name}' must be a list of {len(kinds)}, got {value!r}")
+    return tuple(checked(item, kind, name) for item, kind in zip(value, kinds, strict=True))
 
-    For an optional field, "none" stands for None, which TOML lacks. Raises UnreadableError for unknown names and wrong
-    types, and for what the dataclass itself refuses.
-    """
-    hints = get_type_hints(type(start))
-    known = {f.name for f in fields(start)}  # type: ignore[arg-type]
-    new = {f.name: getattr(start, f.name) for f in fields(start)}  # type: ignore[arg-type]
-    for name, value in values.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known ones: {', '.join(sorted(known))}"
-            raise UnreadableError(f"unknown name '{where}.{name}'; {hint}")
-        new[name] = _value(value, hints[name], f"{where}.{name}")
+
+def _from_table(kind: Any, value: Any, name: str) -> Any:
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
+    given = checked_values(kind, value, name, known)
+    missing = [each for each, needed in known.items() if needed and each not in given]
+    if missing:
+        raise UnreadableError(f"[{name}] needs {', '.join(known)}; {missing[0]} is missing")
+    return _built(kind, given, name)
+
+
+def _built(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     try:
-        return type(start)(**new)
+        return kind(**values)
     except ValueError as e:
-        raise UnreadableError(f"[{where}] is not usable: {e}") from e
+        raise UnreadableError(f"{f'[{where}] is' if where else 'the settings are'} not usable: {e}") from e
 
 
-def _value(value: Any, kind: Any, name: str) -> Any:
-    if get_origin(kind) in (Union, types.UnionType):
-        (kind,) = (k for k in get_args(kind) if k is not type(None))
-        if value is None or value == "none":
-            return None
-    return checked(value, kind, name)
+def _table(values: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise UnreadableError(f"[{where}] must be a table, got {values!r}")
+    return values
+
+
+def _path(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name

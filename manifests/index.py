@@ -2,24 +2,27 @@
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
+from lps.manifests.canonical import sha256_hex
 from lps.manifests.columns import rule_path, split_path
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import check_version
 from lps.manifests.storage import Store, check_relative
 
-if TYPE_CHECKING:
-    pass
-
-
 INDEX_JSON = "index.json"
-
-
 PLAN_JSON = "plan/plan.json"
-
-
 PLAN_VIDEOS = "plan/videos.parquet"
+PLAN_SPLITS = "plan/splits.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class JsonRecord:
+    """A JSON file of a data set: what it says, and the digest of the same bytes."""
+
+    values: dict[str, Any]
+    sha256: str
 
 
 def split_sets(index: Mapping[str, Any]) -> list[str]:
@@ -28,13 +31,14 @@ def split_sets(index: Mapping[str, Any]) -> list[str]:
     return sorted(p[len(head) : -len(tail)] for p in index["manifests"] if p.startswith(head) and p.endswith(tail))
 
 
-def read_index(store: Store) -> dict[str, Any]:
+def read_index(store: Store) -> JsonRecord:
     """Return index.json. Raises UnreadableError where there is none, a damaged, a foreign or a newer one."""
     if store.is_local and not store.exists(INDEX_JSON):
         raise UnreadableError(
             f"{store.url} has no {INDEX_JSON}: it is no data set, or not a complete one (`lps-prep run` finishes it)"
         )
-    index = read_json(store, INDEX_JSON)
+    record = _read(store, INDEX_JSON)
+    index = record.values
     if index.get("schema") != "lps.dataset":
         raise UnreadableError(f"{store.join(INDEX_JSON)} is not the index of a data set of this program")
     check_version(str(index.get("schema_version")), what=store.join(INDEX_JSON))
@@ -44,7 +48,7 @@ def read_index(store: Store) -> dict[str, Any]:
         check_relative(path)
     if not _lists_are_whole(index["manifests"], index.get("shards", {})):
         raise UnreadableError(f"{store.join(INDEX_JSON)} is damaged: an entry of its manifests or shards is not whole")
-    return index
+    return record
 
 
 def _lists_are_whole(manifests: Mapping[str, Any], shards: Any) -> bool:
@@ -57,6 +61,15 @@ def _lists_are_whole(manifests: Mapping[str, Any], shards: Any) -> bool:
     )
 
 
+def read_plan(store: Store) -> JsonRecord | None:
+    """Return plan.json, None where there is none. Raises UnreadableError for a damaged or a newer one."""
+    if not store.exists(PLAN_JSON):
+        return None
+    plan = _read(store, PLAN_JSON)
+    check_version(str(plan.values.get("schema_version")), what=store.join(PLAN_JSON))
+    return plan
+
+
 def read_rule(store: Store, split_set: str) -> dict[str, Any]:
     """Return the rule record of a split set, empty where there is none that can be read: nothing is excused then."""
     try:
@@ -67,6 +80,10 @@ def read_rule(store: Store, split_set: str) -> dict[str, Any]:
 
 def read_json(store: Store, path: str) -> dict[str, Any]:
     """Return a JSON file of the data set. Raises UnreadableError for one that is missing or damaged."""
+    return _read(store, path).values
+
+
+def _read(store: Store, path: str) -> JsonRecord:
     data = store.read(path)
     try:
         value = json.loads(data)
@@ -74,4 +91,4 @@ def read_json(store: Store, path: str) -> dict[str, Any]:
         raise UnreadableError(f"{store.join(path)} is damaged: {e}") from e
     if not isinstance(value, dict):
         raise UnreadableError(f"{store.join(path)} is damaged: it holds no record")
-    return value
+    return JsonRecord(value, sha256_hex(data))

@@ -190,9 +190,10 @@ def _balance_tables(ctx: AuditContext) -> tuple[Table, Table]:
 
 
 def _note(ctx: AuditContext, name: str) -> str:
+    from lps.manifests.columns import rule_path
     from lps.manifests.index import read_json
 
-    path = f"manifests/splits/{name}.json"
+    path = rule_path(name)
     rule = read_json(ctx.store, path) if path in ctx.index["manifests"] else {}
     notes: Sequence[str] = (
         f"rule {rule['rule']}, seed {rule['seed']}" if "rule" in rule and "seed" in rule else "",

@@ -305,7 +305,7 @@ def _job(asked: dict[str, Any]) -> "tuple[PrepRequest, RunOptions]":
         params=params,
         split=rule,
         splits_dir=asked["splits_dir"],
-        **settings.request,
+        shard_mb=settings.shard_mb,
     )
     options = RunOptions(
         workers=asked["workers"], address=asked["address"], weights_dir=asked["weights_dir"], **settings.run

@@ -7,7 +7,7 @@ import numpy as np
 
 from lps.manifests.columns import read_columns
 from lps.manifests.errors import RefusedError, UnreadableError, VideoFault
-from lps.manifests.index import PLAN_JSON, read_json
+from lps.manifests.index import PLAN_JSON, read_plan
 from lps.manifests.storage import Store, open_store
 from lps.model.paper.figures.align import Example, Original
 from lps.pipeline.config.params import Params, params_from_record
@@ -23,7 +23,10 @@ def with_originals(examples: Iterable[Example], data: str, source: str) -> list[
     that is missing or does not decode, RefusedError for one that is not the file of that time.
     """
     store, videos = open_store(data), open_store(source)
-    params = params_from_record(read_json(store, PLAN_JSON)["params"])
+    plan = read_plan(store)
+    if plan is None:
+        raise UnreadableError(f"{store.url} has no {PLAN_JSON}; how its faces were cut is not known")
+    params = params_from_record(plan.values["params"])
     rows = read_columns(store, "videos", ("video_id", "uri", "sha256")).to_pylist()
     known = {row["video_id"]: (row["uri"], row["sha256"]) for row in rows}
     found = []

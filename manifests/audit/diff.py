@@ -12,9 +12,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from lps.manifests.columns import read_columns, split_path
-from lps.manifests.errors import UnreadableError
-from lps.manifests.index import read_index
+from lps.manifests.columns import read_columns, rule_path, split_path
+from lps.manifests.index import PLAN_JSON, read_index, read_json, read_plan
 from lps.manifests.storage import Store
 
 SCHEMA = "lps.diff"
@@ -239,10 +238,10 @@ def _split_sets(store: Store) -> set[str]:
 
 
 def _rule(store: Store, name: str) -> dict[str, Any] | None:
-    path = f"manifests/splits/{name}.json"
+    path = rule_path(name)
     if not store.exists(path):
         return None
-    record = _json(store, path)
+    record = read_json(store, path)
     rule = {field: record.get(field) for field in RULE_FIELDS}
     giant = rule["giant"]
     rule["giant"] = giant.get("policy") if isinstance(giant, dict) else giant  # the rest of it is counted
@@ -250,11 +249,11 @@ def _rule(store: Store, name: str) -> dict[str, Any] | None:
 
 
 def _plans(a: Store, b: Store) -> tuple[tuple[dict[str, Any], dict[str, Any]] | None, tuple[str, ...]]:
-    path = "plan/plan.json"
-    absent = [store.url for store in (a, b) if not store.exists(path)]
-    if absent:
-        return None, tuple(f"parameters and versions: {url} has no {path}" for url in absent)
-    return (_json(a, path), _json(b, path)), ()
+    before, after = read_plan(a), read_plan(b)
+    if before and after:
+        return (before.values, after.values), ()
+    absent = [store.url for store, plan in ((a, before), (b, after)) if plan is None]
+    return None, tuple(f"parameters and versions: {url} has no {PLAN_JSON}" for url in absent)
 
 
 def _parameter_changes(a: dict[str, Any], b: dict[str, Any]) -> tuple[Change, ...]:
@@ -275,13 +274,3 @@ def _leaves(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
             stack += [(f"{path}.{name}", item) for name, item in value.items()]
         else:
             yield path, json.dumps(value, ensure_ascii=False)
-
-
-def _json(store: Store, path: str) -> dict[str, Any]:
-    try:
-        record = json.loads(store.read(path))
-    except ValueError as e:
-        raise UnreadableError(f"{store.join(path)} is not JSON: {e}") from e
-    if not isinstance(record, dict):
-        raise UnreadableError(f"{store.join(path)} is not a JSON object")
-    return record

@@ -40,7 +40,6 @@ from lps.manifests.audit.core.types import (
 )
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.manifests.index import INDEX_JSON
 from lps.manifests.rows import scrubbed
 
 SCHEMA = "lps.audit"
@@ -241,7 +240,7 @@ def _run(entry: CheckEntry, ctx: AuditContext) -> CheckResult:
     """Run one check. Whatever it raises is its result: the audit is then incomplete, and the other checks still run."""
     try:
         return entry.run(ctx)
-    except Exception as e:  # noqa: BLE001  an auditor must get the other 43 answers, and this one's name
+    except Exception as e:  # noqa: BLE001  an auditor must get all other answers, and this one's name
         note = scrubbed(f"{type(e).__name__}: {' '.join(str(e).split())}")
         return CheckResult(id=entry.spec.id, state=State.ERROR, severity=entry.spec.severity, note=note)
 
@@ -292,7 +291,7 @@ def dataset_facts(ctx: AuditContext) -> dict[str, Any]:
     """Say which data set this is."""
     return {
         "name": ctx.store.name,
-        "index_sha256": sha256_hex(ctx.store.read(INDEX_JSON)),
+        "index_sha256": ctx.index_sha256,
         "plan_sha256": ctx.index.get("plan_sha256"),
         "params_sha256": ctx.index.get("params_sha256"),
         "split_set": ctx.split_set,

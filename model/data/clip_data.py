@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lps.manifests.canonical import sha256_hex
-from lps.manifests.columns import PATHS, read_columns, split_path
+from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
-from lps.manifests.index import INDEX_JSON, read_index, read_json, split_sets
+from lps.manifests.index import read_index, read_json, split_sets
 from lps.manifests.schemas import read_table
 from lps.manifests.storage import Store, open_store
 from lps.model.data.epoch_plan import Ints
@@ -162,7 +162,8 @@ def open_data(
     read, an unknown split set or a split without samples, IntegrityError for manifests that contradict each other.
     """
     store = open_store(location)
-    index = read_index(store)
+    record = read_index(store)
+    index = record.values
     name = split_set or str(index["split_set"])
     leaky = _leaky(store, index, name)
     if leaky and not allow_leaky:
@@ -184,7 +185,7 @@ def open_data(
     table = table.sort_by([("shard", "ascending"), ("offset", "ascending")])
     _check_places(table, shards, store)
     identity = DataIdentity(
-        index_sha256=sha256_hex(store.read(INDEX_JSON)),
+        index_sha256=record.sha256,
         split_set=name,
         split=split,
         leaky=leaky,
@@ -215,7 +216,7 @@ def _leaky(store: Store, index: Mapping[str, Any], split_set: str) -> bool:
     if path not in index["manifests"]:
         known = ", ".join(split_sets(index)) or "none"
         raise UnreadableError(f"{store.url} has no split set '{split_set}'; it has: {known}")
-    stamp = read_json(store, path.removesuffix(".parquet") + ".json").get("leaky")
+    stamp = read_json(store, rule_path(split_set)).get("leaky")
     return bool(stamp) or (split_set == index["split_set"] and bool(index.get("leaky")))
 
 

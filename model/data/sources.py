@@ -10,13 +10,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lps.manifests.columns import read_columns, split_path
-from lps.manifests.index import read_json
+from lps.manifests.index import read_plan
 from lps.manifests.storage import open_store
 from lps.model.data.clip_data import ClipData, open_data
 from lps.model.data.shard_cache import user_cache
 from lps.model.data.shard_index import open_shards
-
-PLAN_JSON = "plan/plan.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +78,8 @@ def data_identity(sources: Sources, data: ClipData) -> dict[str, Any]:
     identity = data.identity.as_json()
     if sources.data is None:
         return {**identity, "shards": sources.shards}
-    store = open_store(sources.data)
-    prep = read_json(store, PLAN_JSON).get("params") if store.exists(PLAN_JSON) else None
-    return {**identity, "prep": prep}
+    plan = read_plan(open_store(sources.data))
+    return {**identity, "prep": plan.values.get("params") if plan else None}
 
 
 def samples_sha256(data: ClipData) -> str:

@@ -7,10 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lps.manifests.canonical import sha256_hex
 from lps.manifests.columns import read_columns, read_rows
 from lps.manifests.errors import UnreadableError
-from lps.manifests.index import INDEX_JSON
+from lps.manifests.index import read_index
 from lps.manifests.names import label_name
 from lps.manifests.pages.html import shortened
 from lps.manifests.pages.pictures import SIDE_PX, read_strips, uris_of
@@ -71,7 +70,7 @@ def open_frame_sources(named: Sequence[str], recorded: Sequence[str]) -> tuple[l
     for location in dict.fromkeys([*named, *recorded]):
         store = open_store(location)
         try:
-            sources.append(FrameSource(store, sha256_hex(store.read(INDEX_JSON))))
+            sources.append(FrameSource(store, read_index(store).sha256))
         except UnreadableError:
             if location in named:
                 raise

@@ -15,8 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lps.manifests.errors import UnreadableError
-from lps.manifests.fields import changed
+from lps.manifests.fields import read_toml, with_values
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import AggPart, HeadParams
 from lps.model.networks.losses import DistillParams
@@ -91,36 +90,16 @@ def preset_for(name: str, stage: StageName, settings: Mapping[str, Any] | None =
     `settings` has the form of the file. Raises UnreadableError that names the entry at fault.
     """
     preset = PRESETS[name]
-    preset = replace(preset, train=changed(preset.train, STAGE_VALUES.get((name, stage), {}), "train"))
-    return _changed(preset, settings or {})
+    preset = with_values(preset, {"train": STAGE_VALUES.get((name, stage), {})})
+    return with_values(preset, settings or {})
 
 
 def preset_from_record(record: Mapping[str, Any]) -> Preset:
     """Return the configuration that `Preset.record` gave. Raises UnreadableError."""
-    return _changed(Preset(), record)
-
-
-def _changed(preset: Preset, values: Mapping[str, Any]) -> Preset:
-    tables = {"net", "pretrain", "head", "distill", "train", "run"}
-    new: dict[str, Any] = {}
-    top: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in tables:
-            top[name] = value
-        elif isinstance(value, Mapping):
-            new[name] = changed(getattr(preset, name), value, name)
-        else:
-            raise UnreadableError(f"[{name}] must be a table, got {value!r}")
-    return changed(replace(preset, **new), top, "settings")
+    return with_values(Preset(), record)
 
 
 def read_settings(path: Path | None) -> dict[str, Any]:
     """Read a TOML settings file; None is an empty one. Raises UnreadableError."""
-    import tomllib
-
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise UnreadableError(f"{path}: not a readable TOML file: {e}") from e
+    values, _ = read_toml(path)
+    return values

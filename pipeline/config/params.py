@@ -1,11 +1,11 @@
 """Every parameter that decides what a clip looks like. All of them are recorded in the plan and hashed."""
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_type_hints
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from lps.manifests.canonical import canonical_json, sha256_hex
-from lps.manifests.errors import UnreadableError
-from lps.manifests.fields import checked
+from lps.manifests.fields import with_values
 
 ALL_CLIPS = 0
 """Value of `Params.clips` that means every clip the video holds."""
@@ -111,37 +111,12 @@ class Params:
         return sha256_hex(canonical_json(self.record()))
 
 
-def params_from_record(record: dict[str, Any]) -> Params:
+def params_from_record(record: Mapping[str, Any]) -> Params:
     """Rebuild `Params` from `record`, nested tables included.
 
     Raises UnreadableError for a name that is not a parameter or a value that is not allowed.
     """
-    nested = {"localize": LocalizeParams, "limits": Limits}
-    values = dict(record)
-    for name, kind in nested.items():
-        if name in values:
-            values[name] = _build(kind, values[name], prefix=f"{name}.")
-    built = _build(Params, values, prefix="")
-    assert isinstance(built, Params)  # mypy
-    return built
-
-
-def _build(kind: type, values: Any, *, prefix: str) -> Any:
-    known = {f.name for f in fields(kind)}
-    if not isinstance(values, dict):
-        raise UnreadableError(f"parameter table '{prefix.rstrip('.')}' must hold names and values, got {values!r}")
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UnreadableError(f"unknown parameter '{prefix}{unknown[0]}'; known ones: {', '.join(sorted(known))}")
-    hints = get_type_hints(kind)
-    typed = {
-        name: value if isinstance(value, (LocalizeParams, Limits)) else checked(value, hints[name], f"{prefix}{name}")
-        for name, value in values.items()
-    }
-    try:
-        return kind(**typed)
-    except ValueError as e:
-        raise UnreadableError(f"parameters are not usable: {e}") from e
+    return with_values(Params(), record)
 
 
 def require_above_zero(params: Any, *names: str) -> None:

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 
 from lps.manifests.canonical import pretty_json, sha256_hex
 from lps.manifests.codes import QUARANTINE_CODES, Status
+from lps.manifests.columns import PATHS, rule_path, split_path
 from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.index import INDEX_JSON
 from lps.manifests.names import label_name
 from lps.manifests.rows import row_from_json
 from lps.manifests.schemas import SCHEMA_VERSION, Row, table_bytes
 from lps.manifests.storage import Store
 from lps.pipeline.job.plan import Plan
 from lps.pipeline.job.shards import commit_uri
-
-INDEX_JSON = "index.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,11 @@ def finalize(plan: Plan, out: Store) -> Summary:
 def _publish_manifests(plan: Plan, out: Store, *, videos: list[Row], clips: list[Row], shards: list[Row]) -> None:
     spec = plan.spec
     marks = {"lps.params_sha256": spec.params.sha256(), "lps.code_version": spec.versions.get("lps-prep", "")}
-    split_uri = f"manifests/splits/{spec.split_set}.parquet"
     files = {
-        "manifests/videos.parquet": ("videos", videos),
-        "manifests/clips.parquet": ("clips", clips),
-        "manifests/shards.parquet": ("shards", shards),
-        split_uri: ("splits", [asdict(row) for row in plan.split_rows]),
+        PATHS["videos"]: ("videos", videos),
+        PATHS["clips"]: ("clips", clips),
+        PATHS["shards"]: ("shards", shards),
+        split_path(spec.split_set): ("splits", [asdict(row) for row in plan.split_rows]),
     }
     listing = {}
     for uri, (table, rows) in files.items():
@@ -95,7 +94,7 @@ def _publish_manifests(plan: Plan, out: Store, *, videos: list[Row], clips: list
         out.publish(uri, data)
         listing[uri] = {"sha256": sha256_hex(data), "bytes": len(data), "rows": len(rows)}
     rule = pretty_json(json.loads(plan.json_bytes)["split"])
-    rule_uri = f"manifests/splits/{spec.split_set}.json"
+    rule_uri = rule_path(spec.split_set)
     out.publish(rule_uri, rule)
     listing[rule_uri] = {"sha256": sha256_hex(rule), "bytes": len(rule), "rows": None}
     out.publish(INDEX_JSON, pretty_json(_index(plan, listing, shards)))

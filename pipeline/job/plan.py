@@ -10,6 +10,7 @@ import pyarrow as pa
 from lps.manifests.canonical import pretty_json, sha256_hex, unit_interval
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.errors import IntegrityError, RefusedError
+from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS
 from lps.manifests.records import Header, Outcome, SourceVideo
 from lps.manifests.rows import video_row
 from lps.manifests.schemas import SCHEMA_VERSION, Row, table_bytes
@@ -21,9 +22,6 @@ from lps.pipeline.config.params import ALL_CLIPS, Params
 from lps.pipeline.job.shards import ShardJob, ShardVideo
 from lps.pipeline.video.probe import Probe
 
-PLAN_JSON = "plan/plan.json"
-PLAN_VIDEOS = "plan/videos.parquet"
-PLAN_SPLITS = "plan/splits.parquet"
 # CPU seconds measured by benchmarks/prep.py on 720p and 1080p clips; only the printed estimate uses them.
 SECONDS_PER_FRAME = 0.004
 SECONDS_PER_CLIP_FRAME = {"mtcnn": 0.018, "retinaface-mobilenet": 0.011, "retinaface-fan": 0.6}
@@ -327,7 +325,7 @@ def publish_plan(plan: Plan, out: Store) -> bool:
     Raises RefusedError that names the first differences when the output belongs to another plan.
     """
     if not out.exists(PLAN_JSON):
-        if out.exists("index.json"):
+        if out.exists(INDEX_JSON):
             raise RefusedError(f"{out.url} holds an index but no plan; choose an empty output")
         out.publish(PLAN_VIDEOS, plan.videos_bytes)
         out.publish(PLAN_SPLITS, plan.splits_bytes)

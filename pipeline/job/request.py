@@ -10,6 +10,7 @@ from lps.manifests.canonical import canonical_json
 from lps.manifests.splits.assign import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
+from lps.pipeline.config.settings import DEFAULT_SHARD_MB, RunSettings
 from lps.pipeline.job.tasks import ProcessFunction, process_source
 
 MIB = 1 << 20
@@ -29,24 +30,17 @@ class PrepRequest:
     dataset: str
     params: Params
     split: SplitParams
-    shard_mb: int = 256
+    shard_mb: int = DEFAULT_SHARD_MB
     splits_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How to make it: nothing here changes a byte of the result."""
+class RunOptions(RunSettings):
+    """How and where to make it: nothing here changes a byte of the result."""
 
     workers: int | None = None
-    detectors: int | None = None
     address: str | None = None
     weights_dir: Path | None = None
-    scratch: str | None = None
-    memory_mb: int = 4096
-    """Memory that processing one video may add to its worker."""
-    deadline_seconds: float = 120.0
-    deadline_seconds_per_frame: float = 0.5
-    """Added per frame of the video; about twenty times what a busy core needs."""
     process: ProcessFunction = process_source
     """What a worker does with a video; tests replace it."""
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.index import INDEX_JSON
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
 from lps.pipeline.faces.localizers import LocalizerSpec
 from lps.pipeline.job.cluster import Cluster, load_workers, ray_cluster, start_detectors, start_times_actor
-from lps.pipeline.job.finalize import INDEX_JSON, Summary, committed_shards, finalize
+from lps.pipeline.job.finalize import Summary, committed_shards, finalize
 from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan
 from lps.pipeline.job.pool import Pool
 from lps.pipeline.job.request import MIB, Log, OnEvent, PrepRequest, RunOptions

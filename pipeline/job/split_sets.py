@@ -7,14 +7,13 @@ import pyarrow.compute as pc
 from lps.manifests.canonical import pretty_json, sha256_hex
 from lps.manifests.columns import read_columns, rule_path, split_path
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.index import read_index, read_rule
+from lps.manifests.index import INDEX_JSON, read_index, read_rule
 from lps.manifests.schemas import parquet_bytes, read_table
 from lps.manifests.splits.assign import SplitParams, SplitRow
 from lps.manifests.splits.components import INPUT_COLUMNS
 from lps.manifests.splits.records import recorded_aliases
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store, open_store
-from lps.pipeline.job.finalize import INDEX_JSON
 
 
 def add_split_set(location: str, name: str, params: SplitParams, base: str | None) -> dict[str, int]:
@@ -27,7 +26,7 @@ def add_split_set(location: str, name: str, params: SplitParams, base: str | Non
     if not name.replace("-", "").replace("_", "").isalnum():
         raise RefusedError(f"a split set's name is made of letters, digits, '-' and '_', got '{name}'")
     out = open_store(location)
-    index = read_index(out)
+    index = read_index(out).values
     uri = split_path(name)
     if uri in index["manifests"]:
         raise RefusedError(f"split set '{name}' exists; split sets are never rewritten, choose another name")

@@ -1,6 +1,5 @@
 """Look at a data set that may still be in the making, reopen failures, and add split sets."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +7,11 @@ from typing import Any
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.codes import QUARANTINE_CODES, Code
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.schemas import Row, check_version
+from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_VIDEOS, JsonRecord, read_plan
+from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
-from lps.pipeline.job.finalize import INDEX_JSON, Summary, committed_shards, read_commit, summarise
-from lps.pipeline.job.plan import PLAN_JSON, PLAN_VIDEOS, plan_rows
+from lps.pipeline.job.finalize import Summary, committed_shards, read_commit, summarise
+from lps.pipeline.job.plan import plan_rows
 from lps.pipeline.job.shards import commit_uri
 
 
@@ -45,29 +45,23 @@ class JobStatus:
         }
 
 
-def read_plan(out: Store) -> tuple[Row, str]:
-    """Return plan.json and its digest. Raises UnreadableError where there is none, or one of a newer version."""
-    if not out.exists(PLAN_JSON):
+def _plan_of(out: Store) -> JsonRecord:
+    plan = read_plan(out)
+    if plan is None:
         raise UnreadableError(f"{out.url} is not a data set of this program: it has no {PLAN_JSON}")
-    data = out.read(PLAN_JSON)
-    try:
-        plan = json.loads(data)
-        check_version(str(plan["schema_version"]), what=out.join(PLAN_JSON))
-    except (ValueError, KeyError, TypeError) as e:
-        raise UnreadableError(f"{out.join(PLAN_JSON)} is damaged: {e}") from e
-    return plan, sha256_hex(data)
+    return plan
 
 
 def read_status(location: str) -> JobStatus:
     """Count what is committed below `location`. Raises UnreadableError or IntegrityError."""
     out = open_store(location)
-    plan, digest = read_plan(out)
+    plan = _plan_of(out)
     rows = plan_rows(out.read(PLAN_VIDEOS))
-    planned = {str(shard["shard_id"]) for shard in plan["shards"]}
+    planned = {str(shard["shard_id"]) for shard in plan.values["shards"]}
     done = sorted(committed_shards(out) & planned)
     videos = [_known(row) for row in rows if row["shard_id"] is None]
     for shard_id in done:
-        videos += read_commit(out, shard_id, digest)["videos"]
+        videos += read_commit(out, shard_id, plan.sha256)["videos"]
     return JobStatus(out.exists(INDEX_JSON), len(planned), len(done), len(rows), len(videos), summarise(videos))
 
 
@@ -94,35 +88,32 @@ def reopen(location: str, codes: Sequence[str]) -> tuple[int, int]:
             f"unknown code '{unknown[0]}'; known ones: {', '.join(code for code in Code if code[0] == 'E')}"
         )
     out = open_store(location)
-    plan, digest = read_plan(out)
+    plan = _plan_of(out)
     chosen: dict[str, int] = {}
     for shard_id in sorted(committed_shards(out)):
-        n = sum(row["error_code"] in codes for row in read_commit(out, shard_id, digest)["videos"])
+        n = sum(row["error_code"] in codes for row in read_commit(out, shard_id, plan.sha256)["videos"])
         if n:
             chosen[shard_id] = n
-    probed = _drop_probes(out, codes)
-    if not chosen and not probed:
+    _refuse_probed(out, codes)
+    if not chosen:
         raise RefusedError(f"no committed video of {location} has code {' or '.join(codes)}")
     out.delete(INDEX_JSON)
     for shard_id in chosen:
         record = out.read(commit_uri(shard_id))
         out.publish(f"runs/withdrawn/{shard_id}-{sha256_hex(record)[:12]}.json", record)
         out.delete(commit_uri(shard_id))
-    return sum(chosen.values()) + probed, len(chosen)
+    return sum(chosen.values()), len(chosen)
 
 
-def _drop_probes(out: Store, codes: Sequence[str]) -> int:
-    """Count the videos that were quarantined while their headers were read.
+def _refuse_probed(out: Store, codes: Sequence[str]) -> None:
+    """Raise RefusedError for videos that were quarantined while their headers were read.
 
     They are in no shard: the plan knows their code, and a plan does not change. Nothing can be reopened for them.
     """
     quarantined = {str(code) for code in QUARANTINE_CODES} & set(codes)
-    if not quarantined:
-        return 0
-    n = sum(row["code"] in quarantined for row in plan_rows(out.read(PLAN_VIDEOS)))
+    n = sum(row["code"] in quarantined for row in plan_rows(out.read(PLAN_VIDEOS))) if quarantined else 0
     if n:
         raise RefusedError(
             f"{n} videos were quarantined while their headers were read, so the plan itself holds their code; "
             "plan them again in a new output"
         )
-    return 0

@@ -54,7 +54,7 @@ def draw_preview(location: str, target: Path, *, per_row: int = 8, max_rows: int
         UnreadableError: the data set is not complete or not readable, or `target` cannot be written.
     """
     out = open_store(location)
-    index = read_index(out)
+    index = read_index(out).values
     videos = read_columns(out, "videos", VIDEO_COLUMNS).to_pylist()
     clips = read_columns(out, "clips", CLIP_COLUMNS).to_pylist()
     rows = sheet_rows(videos, clips, per_row)

@@ -45,7 +45,6 @@ LIMITS: dict[str, float] = {
     "b2_max_diff_pp": 1.0,
     "b2_max_p": 0.001,
     "b9_max_shift_pp": 1.0,
-    "b10_min_groups": 30,
     "b11_max_ambiguous_pct": 5.0,
     **MEDIA_LIMITS,
     **SHORTCUT_LIMITS,
@@ -92,16 +91,6 @@ B9 = CheckSpec(
     sql="""SELECT dataset, coalesce(method, 'unnamed') AS method, count(*) AS before,
     count(*) FILTER (n_clips > 0) AS after
 FROM videos WHERE label = 1 AND status <> 'skipped' GROUP BY ALL ORDER BY ALL""",
-)
-B10 = CheckSpec(
-    id="B10",
-    title="Published demographics are covered",
-    rule="Where the column `demographics` holds what the data set published: every value of every attribute "
-    "has at least b10_min_groups groups in each split and class (else WARN). Nothing is inferred from "
-    "pictures. SKIP without the column: schema 1.0 has none, as the supported data sets publish none for single "
-    "videos.",
-    remedy="State the numbers beside results; do not claim fairness for what has too few groups.",
-    severity=Severity.INFO,
 )
 B11 = CheckSpec(
     id="B11",
@@ -244,44 +233,6 @@ def check_survivors(ctx: AuditContext) -> CheckResult:
     )
 
 
-def check_demographics(ctx: AuditContext) -> CheckResult:
-    """B10: what the data set published about its people."""
-    columns = {row["column_name"]: row["column_type"] for row in records(ctx, "DESCRIBE videos")}
-    if not columns.get("demographics", "").startswith("STRUCT"):
-        return unjudged(B10, State.SKIP, "no demographics are published in the manifests; none are inferred")
-    fields = records(ctx, "SELECT unnest(struct_keys(demographics)) AS name FROM videos LIMIT 20")
-    cells: list[dict[str, Any]] = []
-    for name in sorted({row["name"] for row in fields} - {"source"}):
-        attribute = '"' + name.replace('"', '""') + '"'
-        cells += records(
-            ctx,
-            f"""WITH {PLACED}, {SURVIVORS}
-            SELECT {name!r} AS attribute, demographics.{attribute}::VARCHAR AS value, split, label, count(*) AS videos,
-                count(DISTINCT group_id) AS groups
-            FROM survivors WHERE demographics.{attribute} IS NOT NULL GROUP BY ALL ORDER BY ALL""",
-        )
-    if not cells:
-        return unjudged(B10, State.SKIP, "the column demographics holds nothing for the placed videos")
-    small = [cell for cell in cells if cell["groups"] < ctx.limits["b10_min_groups"]]
-    return CheckResult(
-        id=B10.id,
-        state=State.WARN if small else State.PASS,
-        severity=B10.severity,
-        measured=f"{len(small)} of {len(cells)} cells are small",
-        limit=f"{ctx.limits['b10_min_groups']:g} groups",
-        n_checked=len(cells),
-        offenders=tuple(
-            Offender(
-                kind="group",
-                key=f"{cell['attribute']}={cell['value']}",
-                detail=f"{cell['groups']} groups of {CLASSES[cell['label']]} videos in {cell['split']}",
-            )
-            for cell in small
-        ),
-        data={"cells": cells},
-    )
-
-
 def check_ambiguous(ctx: AuditContext) -> CheckResult:
     """B11: fakes with several faces."""
     rows = records(
@@ -316,7 +267,6 @@ CHECKS: tuple[CheckEntry, ...] = (
     CheckEntry(B7, check_timing),
     CheckEntry(B8, check_quality),
     CheckEntry(B9, check_survivors),
-    CheckEntry(B10, check_demographics),
     CheckEntry(B11, check_ambiguous),
     CheckEntry(B12, check_names),
 )

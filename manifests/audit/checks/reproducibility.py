@@ -24,7 +24,7 @@ from lps.manifests.audit.core.types import (
 )
 from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
 from lps.manifests.errors import RefusedError
-from lps.manifests.index import read_json, read_rule, split_sets
+from lps.manifests.index import PLAN_JSON, read_json, read_rule, split_sets
 from lps.manifests.splits.assign import SplitParams, SplitRow
 from lps.manifests.splits.components import INPUT_COLUMNS
 from lps.manifests.splits.key_edges import whole
@@ -232,7 +232,7 @@ def check_provenance(ctx: AuditContext) -> CheckResult:
     missing += [f"plan.{name}" for name in ("params", "params_sha256", "split") if not ctx.plan.get(name)]
     missing += [f"versions.{name}" for name, value in weights.items() if len(value) != 64]
     missing += [] if weights else ["versions.weights/*"]
-    offenders = [_file("plan/plan.json", f"{name} is missing") for name in missing]
+    offenders = [_file(PLAN_JSON, f"{name} is missing") for name in missing]
     runs = _codes_of_runs(ctx)
     offenders += [_file(path, "ran from a modified checkout") for path, code in runs.items() if code.get("modified")]
     commits = {str(code["commit"]): path for path, code in runs.items() if "commit" in code}

@@ -25,7 +25,6 @@ from lps.manifests.audit.core.types import (
     State,
     unjudged,
 )
-from lps.manifests.canonical import sha256_hex
 from lps.manifests.columns import split_path
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.index import INDEX_JSON
@@ -97,7 +96,7 @@ def check_reuse(ctx: AuditContext, *, runs: Sequence[Path] = ()) -> CheckResult:
 
 def _versions(ctx: AuditContext) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Yield the digest of each index that this data set has or provably had, with the digests of its manifests."""
-    yield sha256_hex(ctx.store.read(INDEX_JSON)), {p: entry["sha256"] for p, entry in ctx.index["manifests"].items()}
+    yield ctx.index_sha256, {p: entry["sha256"] for p, entry in ctx.index["manifests"].items()}
     try:
         seals = read_seals(ctx.store)
     except (IntegrityError, UnreadableError):

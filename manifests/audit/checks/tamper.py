@@ -42,7 +42,7 @@ from lps.manifests.audit.core.types import (
 from lps.manifests.canonical import canonical_json, jsonable, rows_digest, sha256_hex, unit_interval
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.manifests.index import PLAN_JSON, PLAN_VIDEOS
+from lps.manifests.index import PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS
 from lps.manifests.row_digest import batches_digest
 from lps.manifests.schemas import TABLES, Row
 from lps.manifests.storage import Store
@@ -50,7 +50,6 @@ from lps.manifests.storage import Store
 LIMITS: dict[str, float] = {"t4_quick_rows": 2000, "t4_quick_values": 20_000_000}
 DIGEST_ROWS = 8192
 NOT_SEALED = "not sealed"
-PLAN_SPLITS = "plan/splits.parquet"
 
 T1 = CheckSpec(
     id="T1",
@@ -216,7 +215,7 @@ def _plan_digests(ctx: AuditContext) -> Iterator[Offender]:
     if not ctx.plan:
         yield _file(PLAN_JSON, "missing")
         return
-    if sha256_hex(ctx.store.read(PLAN_JSON)) != ctx.index.get("plan_sha256"):
+    if ctx.plan_sha256 != ctx.index.get("plan_sha256"):
         yield _file(PLAN_JSON, "not the plan that the index names")
     for path, name in ((PLAN_VIDEOS, "videos_sha256"), (PLAN_SPLITS, "splits_sha256")):
         if not ctx.store.exists(path):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from lps.manifests.audit.core.types import AuditContext, Offender
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.errors import UnreadableError
-from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_VIDEOS, read_index, read_json, read_rule, split_sets
+from lps.manifests.index import INDEX_JSON, PLAN_VIDEOS, read_index, read_plan, read_rule, split_sets
 from lps.manifests.schemas import SCHEMA_ID, TABLES, check_version
 from lps.manifests.splits.components import alias_roots
 from lps.manifests.splits.records import recorded_aliases
@@ -47,8 +47,8 @@ def open_dataset(
     index, a damaged or foreign table, a newer version, no videos, an unknown split set.
     """
     store = open_store(location)
-    index = read_index(store)
-    plan = read_json(store, PLAN_JSON) if store.exists(PLAN_JSON) else {}
+    record, plan = read_index(store), read_plan(store)
+    index = record.values
     name = split_set or str(index["split_set"])
     if split_path(name) not in index["manifests"]:
         known = ", ".join(split_sets(index)) or "none"
@@ -59,7 +59,9 @@ def open_dataset(
             yield AuditContext(
                 store=store,
                 index=index,
-                plan=plan,
+                index_sha256=record.sha256,
+                plan=plan.values if plan else {},
+                plan_sha256=plan.sha256 if plan else "",
                 db=db,
                 split_set=name,
                 limits=dict(limits),

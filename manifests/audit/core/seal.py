@@ -150,7 +150,7 @@ def seal_dataset(store: Store, *, allow_transient: bool = False) -> Seal:
     Raises RefusedError while codes are left that another run may cure, IntegrityError where bytes differ from the
     index or an older seal is broken, UnreadableError for what is no complete data set.
     """
-    index = read_index(store)
+    index = read_index(store).values
     left = _transient(store)
     if left and not allow_transient:
         raise RefusedError(

@@ -105,6 +105,8 @@ class AuditContext:
     split_set: str
     limits: dict[str, float]
     """The policy's limits by name, defaults filled in."""
+    index_sha256: str = ""
+    plan_sha256: str = ""
     source: Store | None = None
     """Root of the source videos, where the auditor has them."""
 

@@ -279,7 +279,7 @@ def test_partly_damaged_video_is_scored_and_its_fault_shown(videos: Path, checkp
     ("changes", "code", "says"),
     [
         ({"stage": "pretrain"}, 3, "has no detector"),
-        ({"data": {"prep": {"colour": 1}}}, 4, "unknown parameter 'colour'"),
+        ({"data": {"prep": {"colour": 1}}}, 4, "unknown name 'colour'"),
     ],
 )
 def test_unusable_checkpoint_is_one_line(

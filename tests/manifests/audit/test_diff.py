@@ -233,9 +233,9 @@ def test_order_of_rows_does_not_matter(dataset: Path, mutated: Callable[..., Pat
     [
         ("manifests/videos.parquet", b"PAR1", "not readable"),
         ("manifests/clips.parquet", None, "no such file"),
-        ("manifests/splits/ranked.json", b"{", "not JSON"),
-        ("manifests/splits/ranked.json", b"[]", "not a JSON object"),
-        ("plan/plan.json", b"\xff", "not JSON"),
+        ("manifests/splits/ranked.json", b"{", "is damaged"),
+        ("manifests/splits/ranked.json", b"[]", "holds no record"),
+        ("plan/plan.json", b"\xff", "is damaged"),
     ],
 )
 def test_damage_is_one_line(

@@ -192,7 +192,7 @@ def test_policy_file_is_read(tmp_path: Path) -> None:
         ('[limits]\nc3_landmark_px = "4"', "must be a number"),
         ("[limits]\nc3_landmark_px = true", "must be a number"),
         ('[severity]\nC1 = "fatal"', "must be one of critical"),
-        ('[severity]\nC9 = "warn"', "unknown name 'C9'"),
+        ('[severity]\nC9 = "warn"', "unknown name 'severity.C9'"),
         ("limits = 3", "[limits] must be a table"),
         ('[require]\nseal = "yes"', "true or false"),
         ('[require]\nallowed_signers = "none"', "no file"),

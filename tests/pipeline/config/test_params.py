@@ -95,11 +95,11 @@ def test_values_of_a_wrong_type(table: str, name: str, default: Any) -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"clip_frame": 60}, "unknown parameter 'clip_frame'"),
-        ({"localize": {"stride": 8}}, "unknown parameter 'localize.stride'"),
-        ({"limits": {"max_side": 1}}, "unknown parameter 'limits.max_side'"),
-        ({"limits": 5}, "parameter table 'limits' must hold names and values"),
-        ({"localize": [1]}, "parameter table 'localize' must hold names and values"),
+        ({"clip_frame": 60}, "unknown name 'clip_frame'"),
+        ({"localize": {"stride": 8}}, "unknown name 'localize.stride'"),
+        ({"limits": {"max_side": 1}}, "unknown name 'limits.max_side'"),
+        ({"limits": 5}, "[limits] must be a table"),
+        ({"localize": [1]}, "[localize] must be a table"),
     ],
 )
 def test_names_that_are_unknown(record: dict[str, Any], message: str) -> None:

@@ -112,7 +112,7 @@ def test_policy_names_runs_beside_it(dataset: Path, trained: Any, tmp_path: Path
     ("text", "said"),
     [
         ('runs = ["nowhere"]', "has no result.json"),
-        ('runs = "runs"', "must be a list of folders"),
+        ('runs = "runs"', "must be a list"),
         ("run = []", "did you mean 'runs'"),
     ],
 )

@@ -26,8 +26,8 @@ from tests.pages import (
 )
 
 HOSTILE = "real/<script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>.mp4"
-IDS = ("A1", "A2", "T1", "T3", "L1", "L2", "L6", "L11", "B2", "B10", "C1", "R1")
-STATES = {"L1": "fail", "L6": "warn", "T3": "unknown", "L11": "skip", "B10": "waived", "A2": "error"}
+IDS = ("A1", "A2", "T1", "T3", "L1", "L2", "L6", "L11", "B2", "B11", "C1", "R1")
+STATES = {"L1": "fail", "L6": "warn", "T3": "unknown", "L11": "skip", "B11": "waived", "A2": "error"}
 
 
 def check(check_id: str, **values: Any) -> Row:
