@@ -17,10 +17,11 @@ from lps.manifests.audit.core.database import PLAN_COLUMNS
 from lps.manifests.canonical import canonical_json, digest16, pretty_json, sha256_hex
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.index import PLAN_VIDEOS
+from lps.manifests.names import SPLITS
 from lps.manifests.row_digest import fixed_bytes, hex_texts
 from lps.manifests.schemas import CLIPS, SCHEMA_ID, SCHEMA_VERSION, SHARDS, VIDEOS
 from lps.manifests.splits.components import INPUT_COLUMNS
-from lps.manifests.splits.records import SPLITS, SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.manifests.splits.table import split_table
 from lps.pipeline.clips.process import start_seed
 from lps.pipeline.config.params import Params

@@ -1,24 +1,42 @@
-"""Names that commands and parameters share; imports nothing, so that `--help` stays fast."""
+"""Names that commands, parameters and tables share, each list once. Imports nothing heavy, so that `--help` is fast."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
+from enum import StrEnum
+from typing import Literal, get_args
 
 DATASETS = ("folder", "ffpp", "dfdc", "celebdf", "table")
-
-
+"""Layouts of sources."""
 LOCALIZERS = ("retinaface-fan", "retinaface-mobilenet", "mtcnn")
-
-
+"""The first is the default of a run."""
 RULES = ("group", "official", "official-clean", "ranked", "identity-hash", "stratified", "random")
-
-
-CODECS = ("jpg", "png", "webp")
-
-
+"""Split rules."""
+GIANT_POLICIES = ("fail", "component", "identity-hash", "target-only")
+SPLITS = ("train", "val", "test")
 LABELS = ("real", "fake", "unknown")
+PRESET_NAMES = ("paper", "strong", "small")
+EXPERIMENT_NAMES = ("table1", "cross", "align", "variants", "sweep", "ablate", "efficiency")
+
+Codec = Literal["jpg", "png", "webp"]
+CODECS: tuple[Codec, ...] = get_args(Codec)
+FacePolicy = Literal["largest", "all", "single"]
+StageName = Literal["encoder", "pretrain", "classify", "distill"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+Kernel = Literal["rbf", "linear"]
+KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+DeviceName = Literal["auto", "cpu", "cuda"]
+DEVICES: tuple[DeviceName, ...] = get_args(DeviceName)
+Channel = Literal["random", "maxvar"]
+CHANNELS: tuple[Channel, ...] = get_args(Channel)
+
+
+class Level(StrEnum):
+    """How much an audit reads: manifests only, every byte of every tar, or sources decoded again."""
+
+    QUICK = "quick"
+    FULL = "full"
+    DEEP = "deep"
+
+
+LEVELS = tuple(Level)
 
 
 def label_name(label: int | None) -> str:

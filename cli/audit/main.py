@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lps.cli.common import VERSION, LpsGroup
+from lps.manifests.names import LEVELS
 
 if TYPE_CHECKING:
     from lps.manifests.audit.core.policy import Policy
     from lps.manifests.audit.run import Audit, Suite
     from lps.manifests.storage import Store
 
-LEVELS = ("quick", "full", "deep")
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("out", required=False)
-@click.option("--level", type=click.Choice(LEVELS), default="quick", show_default=True,
+@click.option("--level", type=click.Choice([str(level) for level in LEVELS]), default="quick", show_default=True,
               help="Manifests only, every byte of every tar, or sources decoded again.")  # fmt: skip
 @click.option("--split-set", help="Split set to audit  [default: the one the shards were made for].")
 @click.option("--checks", default="", metavar="A,L1,...", help="Classes and ids of checks  [default: all].")
@@ -109,8 +109,8 @@ def full_suite() -> "Suite":
 def _audit(out: str, suite: "Suite", policy: "Policy", asked: dict[str, Any]) -> None:
     from lps.cli.audit.view import AuditView
     from lps.manifests.audit.core.database import open_dataset
-    from lps.manifests.audit.core.types import Level
     from lps.manifests.audit.run import run_audit
+    from lps.manifests.names import Level
 
     selection = _selection(suite, asked["checks"])
     with open_dataset(out, asked["split_set"], asked["source"], suite.limits) as ctx:

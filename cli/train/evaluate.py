@@ -9,6 +9,8 @@ import click
 if TYPE_CHECKING:
     from lps.model.data.sources import Sources
 
+from lps.manifests.names import DEVICES
+
 CHECKPOINT = partial(
     click.option,
     "--checkpoint",
@@ -17,7 +19,7 @@ CHECKPOINT = partial(
     help="Detector: a checkpoint of classify or distill.",
 )
 DEVICE = partial(
-    click.option, "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    click.option, "--device", type=click.Choice(DEVICES), default="auto", show_default=True,
     help="What computes; auto takes a GPU where there is one.",
 )  # fmt: skip
 

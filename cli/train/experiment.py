@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lps.manifests.errors import RefusedError
+from lps.manifests.names import EXPERIMENT_NAMES, PRESET_NAMES
 
 if TYPE_CHECKING:
     from lps.model.paper.results import Result
     from lps.model.paper.zoo import Lab
 
-NAMES = ("table1", "cross", "align", "variants", "sweep", "ablate", "efficiency")
-
 
 @click.command()
-@click.argument("name", type=click.Choice(NAMES))
+@click.argument("name", type=click.Choice(EXPERIMENT_NAMES))
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--data", multiple=True, metavar="NAME=OUT", help="Data set of lps-prep and its name; may be given again."
 )
-@click.option("--preset", type=click.Choice(["paper", "strong", "small"]), default="paper", show_default=True,
+@click.option("--preset", type=click.Choice(PRESET_NAMES), default="paper", show_default=True,
               help="Recipe of all runs.")  # fmt: skip
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with settings.")
 @click.option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]")

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from lps.manifests.names import CHANNELS
+
 PATH = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -111,7 +113,7 @@ def _opened(asked: dict[str, Any]) -> tuple[Any, Any]:
 
 @figure.command()
 @data_options
-@click.option("--channel", type=click.Choice(["random", "maxvar"]), default="maxvar", show_default=True,
+@click.option("--channel", type=click.Choice(CHANNELS), default="maxvar", show_default=True,
               help="Channel to show; the paper draws one at random.")  # fmt: skip
 @click.option("--clips", type=click.IntRange(min=1), default=2, show_default=True, help="Clips of each class.")
 def featmap(out: Path, channel: Any, clips: int, **asked: Any) -> None:

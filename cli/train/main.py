@@ -16,10 +16,10 @@ from lps.cli.train.export import export
 from lps.cli.train.figure import figure
 from lps.cli.train.report import report
 from lps.cli.train.score import score
+from lps.manifests.names import KERNELS, PRESET_NAMES
 
 if TYPE_CHECKING:
-    from lps.model.networks.svm import Kernel
-    from lps.model.training.presets import StageName
+    from lps.manifests.names import Kernel, StageName
     from lps.model.training.train import TrainJob
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,7 +27,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 # torch then asks for huge pages, which takes a tenth off a training step on a CPU. It looks once, at its first memory.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-PRESETS = ("paper", "strong", "small")
 SEED = click.IntRange(min=0, max=2**32 - 1)
 
 
@@ -61,7 +60,7 @@ def stage_options(command: F) -> F:
         option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]"),
         option("--shards", metavar="PATTERN", help="Shards instead of --data: 'URL/train-{000000..000009}.tar'."),
         option("--val-shards", metavar="PATTERN", help="Shards to validate with."),
-        option("--preset", type=click.Choice(PRESETS), default="paper", help="Recipe to start from."),
+        option("--preset", type=click.Choice(PRESET_NAMES), default="paper", help="Recipe to start from."),
         option("--config", type=file, help="TOML file with all other settings (docs/train.md)."),
         option("--seed", type=SEED, default=0, help="Decides first weights, order, augmentation."),
         option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky."),
@@ -91,7 +90,7 @@ def pretrain(**asked: Any) -> None:
 @stage_options
 @INIT()
 @click.option("--head", type=click.Choice(["linear", "svm"]), default="linear", show_default=True, help="svm is LPS_c.")
-@click.option("--kernel", type=click.Choice(["rbf", "linear"]), help="Of the support vector machine.  [default: rbf]")
+@click.option("--kernel", type=click.Choice(KERNELS), help="Of the support vector machine.  [default: rbf]")
 def classify(head: str, kernel: "Kernel | None", **asked: Any) -> None:
     """Learn the detector from labels; --init random is LPS_ri, --head svm is LPS_c.
 

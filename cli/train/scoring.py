@@ -7,7 +7,7 @@ its most suspicious track, because one forged face makes a video a fake.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import CODE_MEANING
 from lps.manifests.errors import UnreadableError
+from lps.manifests.names import FacePolicy
 from lps.manifests.records import Clip, Outcome
 from lps.model.data.clip_decoder import Batch
 from lps.model.data.frames import frame_span
@@ -40,8 +41,6 @@ NO_ID = bytes(16)
 """Raw videos are in no manifest."""
 GPU_IMAGES, CPU_IMAGES = 32, 1
 """Images per pass of the localizer, as in a run of `lps-prep`."""
-
-FacePolicy = Literal["largest", "all"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from lps.manifests.audit.core.queries import PLACED, records
 from lps.manifests.audit.core.stats import cramers_v
 from lps.manifests.audit.core.types import AuditContext
 from lps.manifests.index import read_rule
-from lps.manifests.splits.records import SPLITS
+from lps.manifests.names import SPLITS
 
 UNKNOWN = "?"
 HEIGHT_EDGES = (360, 540, 720, 1080)

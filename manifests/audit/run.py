@@ -28,18 +28,10 @@ from lps.manifests.audit.checks.tamper import tamper_checks
 from lps.manifests.audit.core.database import fetch_number
 from lps.manifests.audit.core.policy import Policy
 from lps.manifests.audit.core.seal import check_signature, read_seals, seal_state
-from lps.manifests.audit.core.types import (
-    LEVELS,
-    AuditContext,
-    CheckEntry,
-    CheckResult,
-    CheckSpec,
-    Level,
-    Severity,
-    State,
-)
+from lps.manifests.audit.core.types import AuditContext, CheckEntry, CheckResult, CheckSpec, Severity, State
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.names import LEVELS, Level
 from lps.manifests.rows import scrubbed
 
 SCHEMA = "lps.audit"

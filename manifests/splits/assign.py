@@ -20,9 +20,9 @@ from lps.manifests.splits.leakage import crossing_groups
 from lps.manifests.splits.official import official_rows, published_splits, without_crossing
 from lps.manifests.splits.pins import Owners, attach, pinned_rows, with_base_sizes
 from lps.manifests.splits.placement import Settled, kind_of
-from lps.manifests.splits.records import SPLITS, SplitParams, SplitRow, aliases_digest, sorted_aliases
+from lps.manifests.splits.records import SplitParams, SplitRow, aliases_digest, sorted_aliases
 
-__all__ = ["SPLITS", "SplitParams", "SplitRow", "assign_splits", "rule_record"]
+__all__ = ["SplitParams", "SplitRow", "assign_splits", "rule_record"]
 
 ALGORITHM_VERSION = 1
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lps.manifests.names import SPLITS
 from lps.manifests.splits.components import (
     CONTENT_PREFIX,
     Aliases,
@@ -18,7 +19,7 @@ from lps.manifests.splits.components import (
 )
 from lps.manifests.splits.pins import Owners, all_keys
 from lps.manifests.splits.placement import hash_places, ranked_places
-from lps.manifests.splits.records import SPLITS, SplitParams, SplitRow, bridge_row, make_row, position
+from lps.manifests.splits.records import SplitParams, SplitRow, bridge_row, make_row, position
 
 TORN = -1
 """Place of an identity that the base holds in two splits: no video of it can be kept."""

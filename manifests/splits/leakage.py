@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lps.manifests.names import SPLITS
 from lps.manifests.splits.components import (
     CONTENT_PREFIX,
     EMPTY_SHA256,
@@ -25,7 +26,7 @@ from lps.manifests.splits.components import (
     group_videos,
 )
 from lps.manifests.splits.key_edges import KEY_COLUMNS, KeyEdges, listed, whole
-from lps.manifests.splits.records import SPLITS, SplitRow
+from lps.manifests.splits.records import SplitRow
 
 KINDS = ("identity", "target", "donor", "donor_only", "source", "original", "duplicate", "any")
 """Kinds of overlap. `any` counts every published key; `donor_only` the fakes whose donor is known and target is not."""

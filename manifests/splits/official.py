@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lps.manifests.errors import RefusedError
+from lps.manifests.names import SPLITS
 from lps.manifests.splits.by_group import Scene, group_rows
 from lps.manifests.splits.components import SplitInput, group_videos
 from lps.manifests.splits.pins import Owners, all_keys, attach
-from lps.manifests.splits.records import BRIDGE, NOT_SELECTED, SPLITS, SplitParams, SplitRow, make_row
+from lps.manifests.splits.records import BRIDGE, NOT_SELECTED, SplitParams, SplitRow, make_row
 
 
 def published_splits(videos: Sequence[SplitInput]) -> frozenset[tuple[str, str]]:

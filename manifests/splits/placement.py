@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lps.manifests.names import SPLITS
 from lps.manifests.splits.components import Groups, Ints, SplitInput
-from lps.manifests.splits.records import SPLITS, Ratios, SplitParams, position
+from lps.manifests.splits.records import Ratios, SplitParams, position
 
 SMALL_SET_GROUPS = 50
 """Below this, the shares that a hash gives are off by 14 points or more in one set of twenty."""

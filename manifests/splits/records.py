@@ -6,11 +6,9 @@ from typing import Any
 
 from lps.manifests.canonical import canonical_json, sha256_hex, unit_interval
 from lps.manifests.errors import RefusedError
+from lps.manifests.names import GIANT_POLICIES, RULES, SPLITS
 from lps.manifests.splits.components import Aliases, Membership, SplitInput, group_id
 
-SPLITS = ("train", "val", "test")
-RULES = ("group", "ranked", "stratified", "identity-hash", "official", "official-clean", "random")
-GIANT_POLICIES = ("fail", "component", "identity-hash", "target-only")
 BRIDGE = "bridge"
 NOT_SELECTED = "not_selected"
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lps.manifests.names import SPLITS
 from lps.manifests.row_digest import batches_digest
 from lps.manifests.schemas import SPLITS as SCHEMA
 from lps.manifests.splits.assign import RecordFacts, assign_splits, record_of, rows_table, rule_record
@@ -21,7 +22,7 @@ from lps.manifests.splits.by_group import GIANT_FACTOR, GIANT_MIN_VIDEOS
 from lps.manifests.splits.components import INPUT_COLUMNS, Ints, group_id, inputs_from_table
 from lps.manifests.splits.key_edges import EDGE_COLUMNS, KEY_COLUMNS, Bytes, KeyEdges, binary, byte_order, fixed, whole
 from lps.manifests.splits.placement import SMALL_SET_GROUPS, hash_places
-from lps.manifests.splits.records import SPLITS, SplitParams, SplitRow, position
+from lps.manifests.splits.records import SplitParams, SplitRow, position
 
 BATCH_ROWS = 1 << 20
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.names import DeviceName
 from lps.manifests.storage import Store, open_store
 from lps.model.data.clip_data import ClipData, spread_clips
 from lps.model.data.clip_decoder import ReadOptions
@@ -25,7 +26,7 @@ from lps.model.data.epoch_plan import evaluation_plan
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.evaluation.loading import LoadedDetector
 from lps.model.evaluation.metrics import Bootstrap, measure
-from lps.model.evaluation.predict import DeviceName, PredictOptions, choose_device, predict
+from lps.model.evaluation.predict import PredictOptions, choose_device, predict
 from lps.model.evaluation.scores import SCORES_VERSION, THRESHOLD, Cases, Scores, joined, read_scores, scores_bytes
 from lps.model.training.checkpoint import code_version
 

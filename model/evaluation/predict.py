@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from lps.manifests.errors import LpsError, RefusedError
+from lps.manifests.names import DeviceName
 from lps.model.data.frames import frames_to_blocks
 from lps.model.evaluation.scores import ScoreRows, Scores
 from lps.model.networks.detector import Detector
@@ -16,7 +17,6 @@ from lps.model.networks.detector import Detector
 if TYPE_CHECKING:
     from lps.model.networks.svm import Svm
 
-DeviceName = Literal["auto", "cpu", "cuda"]
 MAX_NAMED = 8
 """Samples that an error names."""
 

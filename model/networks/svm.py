@@ -1,7 +1,7 @@
 """A support vector machine over contexts (LPS_c; paper, Table 4), kept as tensors."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lps.manifests.errors import RefusedError
+from lps.manifests.names import Kernel
 from lps.model.networks.context_net import State
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 
 Floats = NDArray[np.float64]
-
-
-Kernel = Literal["rbf", "linear"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from lps.manifests.errors import RefusedError
+from lps.manifests.names import StageName
 from lps.model.networks.context_net import State
 from lps.model.networks.detector import Detector
 from lps.model.networks.predictive_net import PredictiveNet
 from lps.model.training.checkpoint import Checkpoint, preset_of, read_checkpoint
-from lps.model.training.presets import Preset, StageName
+from lps.model.training.presets import Preset
 from lps.model.training.stages import (
     BlockClassifier,
     ClassifyStage,

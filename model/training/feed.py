@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.names import StageName
 from lps.model.data.clip_data import ClipData, long_enough, spread_clips, with_labels
 from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions, verify_shards
@@ -20,7 +21,7 @@ from lps.model.data.shard_index import open_shards
 from lps.model.data.sources import Sources, data_identity, open_split, samples_sha256
 from lps.model.training.build import state_sha256
 from lps.model.training.engine import AnyBatch, Batches, RunProgress
-from lps.model.training.presets import Preset, StageName
+from lps.model.training.presets import Preset
 from lps.model.training.processes import all_gather_list
 from lps.model.training.stages import DistillStage, TrainingStage
 

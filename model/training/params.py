@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from lps.manifests.names import DeviceName
 from lps.model.data.augment import Augmentation
 from lps.model.data.epoch_plan import Sampling
 
@@ -61,7 +62,7 @@ class RunParams:
     changes nothing.
     """
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 in the encoder only; aggregator, scores and losses stay in fp32."""
     compile: bool = False

@@ -13,17 +13,15 @@ They differ in named values only; a settings file changes any of them:
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lps.manifests.fields import read_toml, with_values
+from lps.manifests.names import PRESET_NAMES, StageName
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import AggPart, HeadParams
 from lps.model.networks.losses import DistillParams
 from lps.model.networks.predictive_net import PretrainParams
 from lps.model.training.params import RunParams, TrainParams
-
-StageName = Literal["encoder", "pretrain", "classify", "distill"]
-STAGES: tuple[StageName, ...] = ("encoder", "pretrain", "classify", "distill")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +69,7 @@ SMALL = replace(
 """For some dozens of videos, where the literal recipe stalls: close to what fitted its training videos in a study on 32
 of them. What made the difference there was the size of the face, pairs in a batch, and no dropout."""
 
-PRESETS: dict[str, Preset] = {"paper": PAPER, "strong": STRONG, "small": SMALL}
+PRESETS: dict[str, Preset] = dict(zip(PRESET_NAMES, (PAPER, STRONG, SMALL), strict=True))
 STAGE_VALUES: dict[tuple[str, StageName], dict[str, Any]] = {
     ("strong", "distill"): {"lr": 1e-4, "min_lr": 1e-5, "augment": "none"},
     ("strong", "pretrain"): {"sampling": "natural"},

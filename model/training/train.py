@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lps.manifests.errors import IntegrityError, RefusedError, first_line
+from lps.manifests.names import StageName
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.sample import BadSample
 from lps.model.data.sources import Sources
@@ -27,7 +28,7 @@ from lps.model.training.build import RANDOM, build_stage
 from lps.model.training.checkpoint import Checkpoint, file_sha256, read_checkpoint, write_checkpoint
 from lps.model.training.engine import Learner, RunProgress, nan_to_none, train_one_epoch
 from lps.model.training.feed import Feed, open_feed
-from lps.model.training.presets import Preset, StageName
+from lps.model.training.presets import Preset
 from lps.model.training.processes import all_gather_list, process_group
 from lps.model.training.run_folder import (
     BEST,

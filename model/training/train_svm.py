@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from lps.manifests.errors import LpsError, RefusedError
+from lps.manifests.names import Kernel
 from lps.model.data.clip_data import ClipData
 from lps.model.data.epoch_plan import Rank
-from lps.model.networks.svm import Floats, Kernel, Svm, fit_svm
+from lps.model.networks.svm import Floats, Svm, fit_svm
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import Checkpoint, write_checkpoint
 from lps.model.training.feed import Feed, open_feed

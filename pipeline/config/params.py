@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.fields import with_values
+from lps.manifests.names import Codec, FacePolicy
 
 ALL_CLIPS = 0
 """Value of `Params.clips` that means every clip the video holds."""
@@ -52,7 +53,7 @@ class LocalizeParams:
     min_det_rate: float = 0.6
     smooth_frames: int = 7
     """Window of the Savitzky-Golay filter (order 2) over the landmarks of a track; 1 turns it off."""
-    faces: Literal["largest", "all", "single"] = "largest"
+    faces: FacePolicy = "largest"
     """Which faces become clips: the largest, every one, or only faces that are alone (others are refused)."""
     cut_score: float = 0.42
     """Scene-cut score, 0 to 1, above which a run ends."""
@@ -84,7 +85,7 @@ class Params:
     """False crops the box instead of aligning (the paper's Table 3)."""
     template_scale: float = 0.85
     """Size of the face in units of the ArcFace template (112 px, doubled)."""
-    codec: Literal["jpg", "png", "webp"] = "jpg"
+    codec: Codec = "jpg"
     jpeg_quality: int = 95
     seed: int = 0
     localize: LocalizeParams = field(default_factory=LocalizeParams)

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from lps.manifests.names import LOCALIZERS
 from lps.pipeline.faces.detector import Localizer
 from lps.pipeline.faces.weights import LOCALIZER_WEIGHTS, find_weight, load_state, verify_weight
-
-LOCALIZERS = tuple(LOCALIZER_WEIGHTS)
-"""Names that `load_localizer` knows; the first is the default of a run."""
 
 
 @dataclass(frozen=True, slots=True)

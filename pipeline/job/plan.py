@@ -11,6 +11,7 @@ from lps.manifests.canonical import pretty_json, sha256_hex, unit_interval
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.errors import IntegrityError, RefusedError
 from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS
+from lps.manifests.names import SPLITS
 from lps.manifests.records import Header, Outcome, SourceVideo
 from lps.manifests.rows import video_row
 from lps.manifests.schemas import SCHEMA_VERSION, Row, table_bytes
@@ -25,7 +26,6 @@ from lps.pipeline.video.probe import Probe
 # CPU seconds measured by benchmarks/prep.py on 720p and 1080p clips; only the printed estimate uses them.
 SECONDS_PER_FRAME = 0.004
 SECONDS_PER_CLIP_FRAME = {"mtcnn": 0.018, "retinaface-mobilenet": 0.011, "retinaface-fan": 0.6}
-SPLIT_ORDER = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ class Plan:
 
 def _train_first(item: tuple[str, Any]) -> tuple[int, str]:
     split = item[0].rsplit("-", 1)[0]
-    return (SPLIT_ORDER.index(split) if split in SPLIT_ORDER else len(SPLIT_ORDER), item[0])
+    return (SPLITS.index(split) if split in SPLITS else len(SPLITS), item[0])
 
 
 def _order(video: PlannedVideo, seed: int) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import UnreadableError
+from lps.manifests.names import SPLITS
 from lps.pipeline.sources.types import SourceFile, SourceOptions, parse_json, read_list
 
 PUBLISHED_SHA256 = {
@@ -38,7 +39,7 @@ def read_lists(files: Sequence[SourceFile], options: SourceOptions) -> Lists:
     notes: list[str] = []
     split_of: dict[str, str] = {}
     missing: list[str] = []
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         name = f"{split}.json"
         found = read_list(options, (f"ffpp_split_{name}", name), (f"dataset/splits/{name}", f"splits/{name}"), present)
         if found is None:

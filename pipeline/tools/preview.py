@@ -16,11 +16,10 @@ from lps.manifests.codes import Code, meaning_of
 from lps.manifests.columns import read_columns, read_rows
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import read_index
-from lps.manifests.names import LABELS, label_name
+from lps.manifests.names import LABELS, SPLITS, label_name
 from lps.manifests.pages.pictures import DECODE_ERRORS, READERS, decode_frame, evenly_spaced, frame_members, shard_uris
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
-from lps.pipeline.job.plan import SPLIT_ORDER
 from lps.pipeline.tools.contact_sheet import (
     FACE_PX,
     SIDE_PX,
@@ -84,7 +83,7 @@ def _clip_rows(videos: Sequence[Row], clips: Sequence[Row], per_row: int) -> lis
     for row in clips:
         groups.setdefault((str(row["split"]), label_name(row["label"])), []).append(row)
     rows = []
-    for split, label in sorted(groups, key=lambda key: (_place(SPLIT_ORDER, key[0]), LABELS.index(key[1]))):
+    for split, label in sorted(groups, key=lambda key: (_place(SPLITS, key[0]), LABELS.index(key[1]))):
         group = sorted(groups[split, label], key=lambda row: str(row["sample_key"]))
         shown = evenly_spaced(group, per_row)
         n_videos = len({row["video_id"] for row in group})

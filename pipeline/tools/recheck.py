@@ -17,7 +17,6 @@ from lps.manifests.audit.core.types import (
     CheckEntry,
     CheckResult,
     CheckSpec,
-    Level,
     Offender,
     Severity,
     State,
@@ -25,6 +24,7 @@ from lps.manifests.audit.core.types import (
     unjudged,
 )
 from lps.manifests.errors import LpsError, UnreadableError, VideoFault
+from lps.manifests.names import Level
 from lps.manifests.records import Clip
 from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store

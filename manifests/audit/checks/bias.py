@@ -36,7 +36,7 @@ from lps.manifests.audit.core.types import (
     State,
     unjudged,
 )
-from lps.manifests.splits.records import SPLITS
+from lps.manifests.names import SPLITS
 
 LIMITS: dict[str, float] = {
     "b1_max_diff_pp": 2.0,

@@ -15,7 +15,6 @@ from lps.manifests.audit.core.types import (
     CheckEntry,
     CheckResult,
     CheckSpec,
-    Level,
     Offender,
     Severity,
     State,
@@ -23,6 +22,7 @@ from lps.manifests.audit.core.types import (
     unjudged,
 )
 from lps.manifests.errors import UnreadableError
+from lps.manifests.names import Level
 from lps.manifests.schemas import BOX_UNITS, Row
 
 LIMITS: dict[str, float] = {

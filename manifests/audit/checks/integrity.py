@@ -17,7 +17,6 @@ from lps.manifests.audit.core.types import (
     CheckEntry,
     CheckResult,
     CheckSpec,
-    Level,
     Offender,
     Severity,
     State,
@@ -28,8 +27,9 @@ from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import INDEX_JSON, PLAN_JSON
+from lps.manifests.names import RULES, SPLITS, Level
 from lps.manifests.schemas import TABLES
-from lps.manifests.splits.records import BRIDGE, NOT_SELECTED, RULES
+from lps.manifests.splits.records import BRIDGE, NOT_SELECTED
 
 LIMITS: dict[str, float] = {"a8_sample_videos": 200}
 
@@ -102,8 +102,8 @@ A1 = CheckSpec(
             _strange("videos", "status", tuple(Status)),
             _strange("videos", "error_code", tuple(Code)),
             _strange("videos", "error_stage", tuple(Stage)),
-            _strange("videos", "split", ("train", "val", "test")),
-            _strange("splits", "split", ("train", "val", "test")),
+            _strange("videos", "split", SPLITS),
+            _strange("splits", "split", SPLITS),
             _strange("shards", "status", ("sealed", "open", "orphan")),
             _strange("videos", "label_source", ("folder", "metadata", "list", "csv")),
             _strange("videos", "identity_confidence", ("published", "alias_list", "embedding", "none")),

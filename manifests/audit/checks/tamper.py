@@ -32,7 +32,6 @@ from lps.manifests.audit.core.types import (
     CheckEntry,
     CheckResult,
     CheckSpec,
-    Level,
     Offender,
     Severity,
     State,
@@ -43,6 +42,7 @@ from lps.manifests.canonical import canonical_json, jsonable, rows_digest, sha25
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.index import PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS
+from lps.manifests.names import Level
 from lps.manifests.row_digest import batches_digest
 from lps.manifests.schemas import TABLES, Row
 from lps.manifests.storage import Store

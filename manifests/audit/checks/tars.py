@@ -20,7 +20,6 @@ from lps.manifests.audit.core.types import (
     CheckEntry,
     CheckResult,
     CheckSpec,
-    Level,
     Offender,
     Severity,
     State,
@@ -28,6 +27,7 @@ from lps.manifests.audit.core.types import (
     unjudged,
 )
 from lps.manifests.errors import UnreadableError
+from lps.manifests.names import Level
 from lps.manifests.storage import Store
 
 LIMITS: dict[str, float] = {}

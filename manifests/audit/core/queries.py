@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from lps.manifests.audit.core.types import AuditContext
 from lps.manifests.index import read_rule
+from lps.manifests.names import SPLITS
 from lps.manifests.splits.components import Aliases, Ints
 from lps.manifests.splits.key_edges import EDGE_COLUMNS
-from lps.manifests.splits.records import SPLITS, aliases_digest, recorded_aliases
+from lps.manifests.splits.records import aliases_digest, recorded_aliases
 
 PLACED = """placed AS (
     SELECT v.* EXCLUDE (split), s.split, s.group_id

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from lps.manifests.names import Level
 from lps.manifests.storage import Store
 
 if TYPE_CHECKING:
@@ -33,17 +34,6 @@ class Severity(StrEnum):
     ERROR = "error"
     WARN = "warn"
     INFO = "info"
-
-
-class Level(StrEnum):
-    """How much is read: manifests only, every byte of every tar, or sources decoded again."""
-
-    QUICK = "quick"
-    FULL = "full"
-    DEEP = "deep"
-
-
-LEVELS = (Level.QUICK, Level.FULL, Level.DEEP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

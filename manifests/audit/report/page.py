@@ -23,12 +23,11 @@ from lps.manifests.audit.report.views import (
     StripView,
     TileView,
 )
-from lps.manifests.names import label_name
+from lps.manifests.names import SPLITS, label_name
 from lps.manifests.pages.charts import CLASSES, axis_of, ecdf, histogram, ks_distance, number
 from lps.manifests.pages.html import Mark, render_page, shortened, spelled
 from lps.manifests.pages.pictures import read_strips
 from lps.manifests.schemas import Row
-from lps.manifests.splits.records import SPLITS
 from lps.manifests.storage import Store
 
 MAX_PAIRS = 30

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError
+from lps.manifests.names import Channel
 from lps.model.data.clip_data import ClipData, with_labels
 from lps.model.data.clip_decoder import Batch, ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions
@@ -56,9 +57,7 @@ def _maps(loaded: LoadedDetector, batch: Batch) -> torch.Tensor:
 # ---- Figure 9 --------------------------------------------------------------------------------------------------------
 
 
-def draw_feature_maps(
-    loaded: LoadedDetector, data: ClipData, out: Path, *, channel: Literal["random", "maxvar"], seed: int = 0
-) -> None:
+def draw_feature_maps(loaded: LoadedDetector, data: ClipData, out: Path, *, channel: Channel, seed: int = 0) -> None:
     """Write OUT/featmap.png and .npz: frames of clips and one channel of the encoder's map of their blocks.
 
     `random` draws the channel, as the paper does; `maxvar` takes the one that varies most over places.

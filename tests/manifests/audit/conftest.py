@@ -21,10 +21,11 @@ import pytest
 
 from lps.manifests.audit.core.database import open_dataset
 from lps.manifests.audit.core.policy import Policy
-from lps.manifests.audit.core.types import AuditContext, Level, State
+from lps.manifests.audit.core.types import AuditContext, State
 from lps.manifests.audit.run import Audit, Suite, base_suite, run_audit
 from lps.manifests.canonical import canonical_json, pretty_json, rows_digest, sha256_hex
 from lps.manifests.codes import Code, Stage, Status
+from lps.manifests.names import Level
 from lps.manifests.records import Clip, Header, Outcome, SourceVideo, VideoResult
 from lps.manifests.rows import row_to_json
 from lps.manifests.schemas import Row, read_table, table_bytes

@@ -11,18 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lps.manifests.audit.core.policy import Policy, Waiver, read_policy
-from lps.manifests.audit.core.types import (
-    AuditContext,
-    CheckEntry,
-    CheckResult,
-    CheckSpec,
-    Level,
-    Offender,
-    Severity,
-    State,
-)
+from lps.manifests.audit.core.types import AuditContext, CheckEntry, CheckResult, CheckSpec, Offender, Severity, State
 from lps.manifests.audit.run import Suite, Verdict, base_suite, judge
 from lps.manifests.errors import RefusedError
+from lps.manifests.names import Level
 
 Mutated = Callable[..., Path]
 TODAY = date(2026, 6, 1)

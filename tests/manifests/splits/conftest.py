@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lps.manifests.canonical import digest16
+from lps.manifests.names import SPLITS
 from lps.manifests.splits.components import SplitInput
-from lps.manifests.splits.records import SPLITS
 
 FFPP_METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
 

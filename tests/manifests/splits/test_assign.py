@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lps.manifests.canonical import canonical_json, digest16
 from lps.manifests.errors import RefusedError
-from lps.manifests.splits.assign import SPLITS, SplitParams, SplitRow, assign_splits, rule_record
+from lps.manifests.names import SPLITS
+from lps.manifests.splits.assign import SplitParams, SplitRow, assign_splits, rule_record
 from lps.manifests.splits.by_identity import find_identities
 from lps.manifests.splits.components import SplitInput, group_videos
 from lps.manifests.splits.leakage import crossing_groups

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lps.manifests.canonical import digest16
+from lps.manifests.names import SPLITS
 from lps.manifests.splits.assign import SplitParams, SplitRow, assign_splits
 from lps.manifests.splits.components import Membership, SplitInput
 from lps.manifests.splits.leakage import KINDS, Crossing, Leak, crossing_groups, crossing_keys, measure_leakage
-from lps.manifests.splits.records import SPLITS, make_row
+from lps.manifests.splits.records import make_row
 
 
 def video(name: str, *keys: str, **other: object) -> SplitInput:

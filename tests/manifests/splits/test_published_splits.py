@@ -10,7 +10,8 @@ import pytest
 
 from lps.manifests.audit.checks.shortcut import cross_validate
 from lps.manifests.errors import RefusedError
-from lps.manifests.splits.assign import SPLITS, SplitParams, SplitRow, assign_splits, rule_record
+from lps.manifests.names import SPLITS
+from lps.manifests.splits.assign import SplitParams, SplitRow, assign_splits, rule_record
 from lps.manifests.splits.components import SplitInput
 from lps.manifests.splits.leakage import crossing_groups
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from lps.cli.train.experiment import NAMES
 from lps.cli.train.main import main
 from lps.manifests.errors import RefusedError
+from lps.manifests.names import EXPERIMENT_NAMES
 from lps.model.networks.losses import DistillParams, selective_distillation
 from lps.model.paper import published as paper
 from lps.model.paper.distill_metrics import _metrics, over_videos
@@ -260,7 +260,7 @@ def test_markdown_puts_the_paper_beside_ours() -> None:
 
 
 def test_every_experiment_says_which_item_of_the_paper_it_is() -> None:
-    assert tuple(EXPERIMENTS) == NAMES
+    assert tuple(EXPERIMENTS) == EXPERIMENT_NAMES
     assert all(make.__doc__ and re.match("Table|Figure|Efficiency", make.__doc__) for make in EXPERIMENTS.values())
 
 

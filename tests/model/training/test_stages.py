@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from lps.cli.train.main import main
+from lps.manifests.names import STAGES
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.frames import frames_to_blocks
 from lps.model.data.sources import Sources
@@ -26,7 +27,7 @@ from lps.model.networks.svm import fit_svm, svm_from_state
 from lps.model.training.build import RANDOM, build_stage
 from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.feed import open_feed
-from lps.model.training.presets import PRESETS, STAGES, Preset, preset_for, preset_from_record, read_settings
+from lps.model.training.presets import PRESETS, Preset, preset_for, preset_from_record, read_settings
 from lps.model.training.run_log import read_log
 from lps.model.training.stages import ClassifyStage, DistillOptions, DistillStage
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.pipeline.faces.localizers import LOCALIZERS, load_localizer, weight_digests
+from lps.manifests.names import LOCALIZERS
+from lps.pipeline.faces.localizers import load_localizer, weight_digests
 from lps.pipeline.faces.weights import (
     FAN4,
     LOCALIZER_WEIGHTS,

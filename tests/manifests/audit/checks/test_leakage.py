@@ -16,8 +16,9 @@ from lps.manifests.audit.checks.leakage import L1
 from lps.manifests.audit.checks.near_duplicates import chance_distance
 from lps.manifests.audit.core.database import alias_table
 from lps.manifests.audit.core.queries import placed_table
-from lps.manifests.audit.core.types import AuditContext, CheckResult, Level, State
+from lps.manifests.audit.core.types import AuditContext, CheckResult, State
 from lps.manifests.canonical import digest16
+from lps.manifests.names import Level
 from lps.manifests.splits.components import EMPTY_SHA256
 from lps.manifests.splits.leakage import crossing_table_groups
 
