@@ -16,7 +16,7 @@ from lps.model.report.runs import Series
 
 N_COLOURS = 7
 MAX_POINTS = 240
-"""Of a curve; more steps are averaged in equal parts."""
+"""Points of a curve; more steps are averaged in equal parts."""
 MARGIN = 0.04
 """Room above and below the curves, as a share of their height."""
 TAIL = 0.005
@@ -30,7 +30,7 @@ class Curve:
 
     name: str
     number: int
-    """Of the run; decides colour and dashes."""
+    """Number of the run; decides colour and dashes."""
     train: Series | None = None
     """At each logged step; drawn thin."""
     validation: Series | None = None
@@ -91,7 +91,7 @@ def short(value: float) -> str:
     return f"{value:.2g}" if 0 < abs(value) < 1e-3 else f"{value:.4g}" if abs(value) < 1000 else number(value)
 
 
-def is_wide(series: Sequence[Floats]) -> bool:
+def spans_decades(series: Sequence[Floats]) -> bool:
     """Tell whether values span so much that decades show them better."""
     pooled = np.concatenate([*series, np.empty(0)])
     return bool(len(pooled)) and float(pooled.min()) > 0 and float(pooled.max() / pooled.min()) > 50
@@ -125,7 +125,7 @@ def roc_chart(title: str, curves: Sequence[tuple[int, Floats, Floats, tuple[floa
 
 
 def interval(value: float, low: float | None, high: float | None) -> Markup:
-    """Draw a figure between 0 and 1 with its interval, for a table's cell that says it in words, too."""
+    """Draw a metric between 0 and 1 with its interval, for a table's cell that says it in words, too."""
     edges = (value, value if low is None else low, value if high is None else high)
     value, low, high = (min(1.0, max(0.0, edge)) for edge in edges)
     return Markup(

@@ -1,4 +1,4 @@
-"""The worst errors of evaluations with their frames, where the data set that was judged can be reached."""
+"""The worst errors of evaluations with their frames, where the evaluated data set can be reached."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -150,16 +150,16 @@ class _Clip:
 
 
 def _find(entry: Record, clip_ids: Sequence[bytes], sources: Sequence[FrameSource]) -> tuple[dict[bytes, _Clip], str]:
-    """Look for clips where the data set that was judged is, then in any other that has them; returns them, and a note.
+    """Look for clips in the evaluated data set, then in any other that has them; returns them, and a note.
 
     Ids of clips follow from the videos and how they were prepared, so the same id means the same clip.
     """
     if not clip_ids:
         return {}, ""
-    judged = entry.get("index_sha256")
-    if not judged:
-        return {}, "No frames: what was judged were shards without manifests."
-    same = [source for source in sources if source.index_sha256 == judged]
+    evaluated = entry.get("index_sha256")
+    if not evaluated:
+        return {}, "No frames: what was evaluated were shards without manifests."
+    same = [source for source in sources if source.index_sha256 == evaluated]
     unreadable = ""
     for source in (*same, *(source for source in sources if source not in same)):
         try:
@@ -171,13 +171,13 @@ def _find(entry: Record, clip_ids: Sequence[bytes], sources: Sequence[FrameSourc
             continue
         if not all(clip.image for clip in clips.values()):
             return clips, f"Frames are missing: shards of '{source.store.name}' cannot be read."
-        changed = f"Frames are from '{source.store.name}', whose index is not the one that was judged."
+        changed = f"Frames are from '{source.store.name}', whose index is not the one that was evaluated."
         return clips, "" if source in same else changed
     if unreadable:
         return {}, f"No frames: manifests of '{unreadable}' cannot be read."
     return (
         {},
-        f"No frames: the data set that was judged (index {str(judged)[:12]}…) was not found; name it with --data.",
+        f"No frames: the evaluated data set (index {str(evaluated)[:12]}…) was not found; name it with --data.",
     )
 
 

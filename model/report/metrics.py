@@ -1,4 +1,4 @@
-"""Figures of evaluations for the trainer's page: tables with intervals, ROC curves, distributions of scores."""
+"""Metrics of evaluations for the trainer's page: tables with intervals, ROC curves, distributions of scores."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from lps.model.evaluation.scores import Cases
 from lps.model.report.curves import colour, interval, roc_chart, roc_points
 from lps.model.report.errors import of_entry
 from lps.model.report.runs import Evaluation, Record, count, finite, mapping
-from lps.model.report.views import CellView, DataView, FigureRow, NameView
+from lps.model.report.views import CellView, DataView, MetricsRow, NameView
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class EvaluatedData:
     """One evaluation on one data set."""
 
     evaluation: Evaluation
@@ -24,7 +24,7 @@ class Judged:
     """Entry of the evaluation's data."""
     title: str
     leaky: bool
-    """A split set that is stamped leaky was judged or learnt from."""
+    """A split set that is stamped leaky was evaluated or trained on."""
 
     @property
     def entry(self) -> Record:
@@ -33,7 +33,7 @@ class Judged:
 
     @property
     def video(self) -> Record:
-        """Its figures over all videos."""
+        """Its metrics over all videos."""
         return mapping(mapping(mapping(self.entry.get("results")).get("all")).get("video"))
 
     @property
@@ -53,7 +53,7 @@ class Judged:
         return of_entry(self.evaluation.scores, self.number).cases().by_video()
 
 
-def judged(evaluations: Sequence[Evaluation], leaky_sha256: Collection[str]) -> list[Judged]:
+def evaluated_data(evaluations: Sequence[Evaluation], leaky_sha256: Collection[str]) -> list[EvaluatedData]:
     """Return every evaluation on every data set; a name that one evaluation has twice gets a number.
 
     `leaky_sha256` are digests of checkpoints that are known to rest on a leaky split set.
@@ -61,34 +61,36 @@ def judged(evaluations: Sequence[Evaluation], leaky_sha256: Collection[str]) -> 
     found = []
     for evaluation in evaluations:
         seen: dict[str, int] = {}
-        taught = evaluation.learnt_from.get("leaky") is True or str(evaluation.checkpoint.get("sha256")) in leaky_sha256
+        trained_on_leaky = (
+            evaluation.learnt_from.get("leaky") is True or str(evaluation.checkpoint.get("sha256")) in leaky_sha256
+        )
         for number, entry in enumerate(evaluation.data):
             name = str(entry.get("name") or f"data {number}")
             seen[name] = seen.get(name, 0) + 1
             title = name if seen[name] == 1 else f"{name} ({seen[name]})"
-            found.append(Judged(evaluation, number, title, taught or entry.get("leaky") is True))
+            found.append(EvaluatedData(evaluation, number, title, trained_on_leaky or entry.get("leaky") is True))
     return found
 
 
-def by_title(found: Sequence[Judged]) -> dict[str, list[Judged]]:
-    """Gather what was judged on data of the same name."""
-    groups: dict[str, list[Judged]] = {}
+def by_title(found: Sequence[EvaluatedData]) -> dict[str, list[EvaluatedData]]:
+    """Group evaluations by the name of their data."""
+    groups: dict[str, list[EvaluatedData]] = {}
     for each in found:
         groups.setdefault(each.title, []).append(each)
     return groups
 
 
-def unlike(found: Sequence[Judged]) -> list[str]:
-    """Say which data sets have the same name, but not the same samples: figures on them cannot be compared."""
+def incomparable(found: Sequence[EvaluatedData]) -> list[str]:
+    """Say which data sets have the same name, but not the same samples: metrics on them cannot be compared."""
     lines = []
     for title, group in by_title(found).items():
         digests = {str(each.entry.get("samples_sha256")) for each in group}
         if len(digests) > 1:
-            lines.append(f"not all evaluations on {title} judged the same clips; their figures are not comparable")
+            lines.append(f"not all evaluations on {title} used the same clips; their metrics are not comparable")
     return lines
 
 
-def contradictions(found: Sequence[Judged]) -> Iterator[tuple[str, str]]:
+def contradictions(found: Sequence[EvaluatedData]) -> Iterator[tuple[str, str]]:
     """Yield the names of evaluations whose scores give another AUC than their record, and what is wrong."""
     for each in found:
         cases, said = each.cases(), auc_of(each)[0]
@@ -113,12 +115,12 @@ def level_of(evaluations: Sequence[Evaluation]) -> str:
     return " / ".join(f"{level:.0%}" for level in sorted(levels or {LEVEL})).replace("%", " %")
 
 
-def data_views(found: Sequence[Judged]) -> tuple[DataView, ...]:
-    """Return figures and charts by data set."""
+def data_views(found: Sequence[EvaluatedData]) -> tuple[DataView, ...]:
+    """Return metrics and charts by data set."""
     return tuple(_data_view(title, group) for title, group in by_title(found).items())
 
 
-def _data_view(title: str, group: Sequence[Judged]) -> DataView:
+def _data_view(title: str, group: Sequence[EvaluatedData]) -> DataView:
     results = [(each, mapping(each.entry.get("results"))) for each in group]
     videos = [_row(each, "all", mapping(mapping(found.get("all")).get("video"))) for each, found in results]
     clips = [_row(each, "all", mapping(mapping(found.get("all")).get("clip"))) for each, found in results]
@@ -147,7 +149,7 @@ def _data_view(title: str, group: Sequence[Judged]) -> DataView:
     )
 
 
-def _groups(results: Sequence[tuple[Judged, Record]]) -> Iterator[FigureRow]:
+def _groups(results: Sequence[tuple[EvaluatedData, Record]]) -> Iterator[MetricsRow]:
     """Yield a row for each method and data set, where there are several."""
     for kind, word in (("methods", "method"), ("datasets", "data set")):
         names = list(dict.fromkeys(str(name) for _, found in results for name in mapping(found.get(kind))))
@@ -155,17 +157,17 @@ def _groups(results: Sequence[tuple[Judged, Record]]) -> Iterator[FigureRow]:
             continue
         for name in names:
             for each, found in results:
-                figures = mapping(mapping(mapping(found.get(kind)).get(name)).get("video"))
-                if figures:
-                    yield _row(each, f"{word} {name}", figures)
+                metrics = mapping(mapping(mapping(found.get(kind)).get(name)).get("video"))
+                if metrics:
+                    yield _row(each, f"{word} {name}", metrics)
 
 
-def _row(each: Judged, group: str, figures: Record) -> FigureRow:
-    return FigureRow(
+def _row(each: EvaluatedData, group: str, metrics: Record) -> MetricsRow:
+    return MetricsRow(
         who=each.who,
         group=group,
-        n=f"{count(figures.get('n_real')):,} + {count(figures.get('n_fake')):,}",
-        cells=tuple(_cell(mapping(figures.get(name)), drawn=name == "auc") for name in TITLES),
+        n=f"{count(metrics.get('n_real')):,} + {count(metrics.get('n_fake')):,}",
+        cells=tuple(_cell(mapping(metrics.get(name)), drawn=name == "auc") for name in TITLES),
     )
 
 
@@ -177,20 +179,20 @@ def _cell(metric: Record, *, drawn: bool) -> CellView:
     return CellView(f"{value:.3f}", span, interval(value, low, high) if drawn else "")
 
 
-def _reasons(each: Judged) -> Iterator[str]:
+def _reasons(each: EvaluatedData) -> Iterator[str]:
     for name in TITLES:
         metric: Mapping[str, Any] = mapping(each.video.get(name))
         if finite(metric.get("value")) is None:
             yield f"{each.evaluation.name}: {metric.get('reason') or 'not measured'}"
 
 
-def auc_of(each: Judged) -> tuple[float | None, float | None, float | None]:
+def auc_of(each: EvaluatedData) -> tuple[float | None, float | None, float | None]:
     """Return the AUC over videos and its interval."""
     metric = mapping(each.video.get("auc"))
     return finite(metric.get("value")), finite(metric.get("low")), finite(metric.get("high"))
 
 
-def auc_text(each: Judged) -> str:
+def auc_text(each: EvaluatedData) -> str:
     """Spell the AUC over videos with its interval."""
     value, low, high = auc_of(each)
     if value is None:
@@ -198,7 +200,7 @@ def auc_text(each: Judged) -> str:
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}–{high:.3f}]"
 
 
-def auc_bar(each: Judged) -> Markup | str:
+def auc_bar(each: EvaluatedData) -> Markup | str:
     """Draw the AUC over videos with its interval."""
     value, low, high = auc_of(each)
     return "" if value is None else interval(value, low, high)

@@ -11,7 +11,7 @@ from PIL import Image
 from lps.manifests.pages.charts import number
 from lps.manifests.pages.html import Mark, render_page
 from lps.model.evaluation.metrics import TITLES
-from lps.model.report.curves import Curve, colour, curves_chart, is_wide, short
+from lps.model.report.curves import Curve, colour, curves_chart, short, spans_decades
 from lps.model.report.errors import (
     STRIP_PX,
     ErrorsView,
@@ -22,26 +22,26 @@ from lps.model.report.errors import (
     recorded_locations,
 )
 from lps.model.report.metrics import (
-    Judged,
+    EvaluatedData,
     auc_bar,
     auc_of,
     auc_text,
     by_title,
     contradictions,
     data_views,
-    judged,
+    evaluated_data,
+    incomparable,
     level_of,
-    unlike,
 )
 from lps.model.report.runs import Evaluation, Series, TrainingRun, count, finite, mapping, read_folders
-from lps.model.report.settings import LEAKY, PLACES, identities, name_view, setting_rows, shown_place, stamp, telling
+from lps.model.report.settings import LEAKY, PLACES, differing, identities, name_view, setting_rows, shown_place, stamp
 from lps.model.report.views import CurveRow, CurveView, NameView, PictureView, ReportPageView, StageView, SummaryView
 from lps.model.training.checkpoint import code_version
 
 FINISHED, UNFINISHED = Mark("FINISHED", "✓", "good"), Mark("UNFINISHED", "…", "open")
-JUDGED, NOTES = Mark("JUDGED", "✓", "good"), Mark("SEE NOTES", "!", "warn")
+EVALUATED, NOTES = Mark("EVALUATED", "✓", "good"), Mark("SEE NOTES", "!", "warn")
 FEW_VIDEOS = 10
-"""Of a class, below which the page warns: a bootstrap of so few cannot know what it has not seen."""
+"""Videos of a class below which the page warns: a bootstrap of so few cannot know what it has not seen."""
 CURVES = {
     "loss": "Loss",
     "auc": "AUC over videos",
@@ -89,7 +89,7 @@ def render_report(folders: Sequence[Path], data: Sequence[str] = (), n_errors: i
 
 def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence[str], n_errors: int) -> ReportPageView:
     tainted = _tainted(runs)
-    found = judged(evaluations, {run.best_sha256 for run in tainted.values()} - {""})
+    found = evaluated_data(evaluations, {run.best_sha256 for run in tainted.values()} - {""})
     lines = [_run_line(run, runs, leaky=run.number in tainted) for run in runs]
     summary = (*lines, *(_evaluation_line(each, runs) for each in found))
     leaky = tuple(dict.fromkeys(line.who.name for line in summary if LEAKY in line.marks))
@@ -116,7 +116,7 @@ def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence
         strip_px=STRIP_PX,
         stages=tuple(_stages(runs)),
         runs=tuple(name_view(run) for run in runs),
-        settings=telling(rows),
+        settings=differing(rows),
         all_settings=rows,
         stamps=stamps,
         identity=identity,
@@ -133,29 +133,29 @@ def _verdict(runs: Sequence[TrainingRun], evaluations: Sequence[Evaluation], lea
         return Mark("Leaky split", "✕", "bad")
     tone, symbol = ("good", "✓") if all(run.result is not None for run in runs) else ("open", "…")
     if len(runs) + len(evaluations) == 1:
-        word = ("Finished" if runs[0].result is not None else "Unfinished") if runs else "Judged"
+        word = ("Finished" if runs[0].result is not None else "Unfinished") if runs else "Evaluated"
     else:
         counts = ((len(runs), "run"), (len(evaluations), "evaluation"))
         word = ", ".join(f"{n} {name}{'s' if n > 1 else ''}" for n, name in counts if n)
     return Mark(word, symbol, tone)
 
 
-def _said(runs: Sequence[TrainingRun], found: Sequence[Judged], summary: Sequence[SummaryView]) -> Iterator[str]:
+def _said(runs: Sequence[TrainingRun], found: Sequence[EvaluatedData], summary: Sequence[SummaryView]) -> Iterator[str]:
     """Yield the page in a few sentences."""
     if len(summary) == 1:
         line = summary[0]
-        yield f"{line.who.name}: {line.kind}; {line.how_far}; {line.figure}."
+        yield f"{line.who.name}: {line.kind}; {line.how_far}; {line.metric}."
         return
     if runs:
         open_runs = [run.name for run in runs if run.result is None]
         yield f"Not finished: {', '.join(open_runs)}." if open_runs else "All runs are finished."
     for title, group in by_title(found).items():
-        # A leaky split flatters, and other samples are another question: such figures are not ranked.
+        # A leaky split flatters, and other samples are another question: such metrics are not ranked.
         fair = [each for each in group if not each.leaky]
-        yield from (f"{title}: {line}" for line in (_ranked(fair) if not unlike(fair) else map(_alone, fair)))
+        yield from (f"{title}: {line}" for line in (_ranked(fair) if not incomparable(fair) else map(_alone, fair)))
 
 
-def _ranked(group: Sequence[Judged]) -> Iterator[str]:
+def _ranked(group: Sequence[EvaluatedData]) -> Iterator[str]:
     """Yield which AUC is the highest, and whose intervals reach up to its own."""
     ranked = sorted((each for each in group if auc_of(each)[0] is not None), key=lambda each: -(auc_of(each)[0] or 0.0))
     if not ranked:
@@ -167,7 +167,7 @@ def _ranked(group: Sequence[Judged]) -> Iterator[str]:
         yield f"its interval overlaps with that of {', '.join(near)}."
 
 
-def _alone(each: Judged) -> str:
+def _alone(each: EvaluatedData) -> str:
     n_real, n_fake = each.n_videos
     return f"AUC {auc_text(each)}, {each.evaluation.name} on {n_real:,} real and {n_fake:,} fake videos."
 
@@ -204,12 +204,12 @@ def _run_line(run: TrainingRun, runs: Sequence[TrainingRun], *, leaky: bool) -> 
         kind=f"{run.stage}, from {parents[0]}",
         marks=tuple(marks),
         how_far=how_far,
-        figure=_best(run),
+        metric=_best(run),
     )
 
 
 def _best(run: TrainingRun) -> str:
-    """Say what validation found at its best; such a figure chose its own checkpoint and has no interval."""
+    """Say what validation found at its best; such a metric chose its own checkpoint and has no interval."""
     auc, loss = (run.log.series.get(("validation", name)) for name in ("auc", "loss"))
     if run.result is not None:
         best, step = finite(run.result.get("best")), count(run.result.get("best_step"))
@@ -227,13 +227,13 @@ def _best(run: TrainingRun) -> str:
     return "not validated yet"
 
 
-def _evaluation_line(each: Judged, runs: Sequence[TrainingRun]) -> SummaryView:
+def _evaluation_line(each: EvaluatedData, runs: Sequence[TrainingRun]) -> SummaryView:
     entry, checkpoint = each.entry, each.evaluation.checkpoint
     sha256 = str(checkpoint.get("sha256") or "")
     of = [f"'{run.name}'" for run in runs if sha256 and run.best_sha256 == sha256]
     of.append(f"{checkpoint.get('stage')} {sha256[:12]}")
     known = isinstance(entry.get("leaky"), bool)
-    marks = [JUDGED, *([LEAKY] if each.leaky else [] if known else [stamp(None)])]
+    marks = [EVALUATED, *([LEAKY] if each.leaky else [] if known else [stamp(None)])]
     marks += [NOTES] if entry.get("notes") else []
     n_real, n_fake = each.n_videos
     return SummaryView(
@@ -241,15 +241,15 @@ def _evaluation_line(each: Judged, runs: Sequence[TrainingRun]) -> SummaryView:
         kind=f"evaluation of {of[0]}",
         marks=tuple(marks),
         how_far=f"{each.title}: {n_real:,} real + {n_fake:,} fake videos",
-        figure=f"AUC {auc_text(each)}",
+        metric=f"AUC {auc_text(each)}",
         bar=auc_bar(each),
     )
 
 
 def _notes(
-    runs: Sequence[TrainingRun], evaluations: Sequence[Evaluation], found: Sequence[Judged]
+    runs: Sequence[TrainingRun], evaluations: Sequence[Evaluation], found: Sequence[EvaluatedData]
 ) -> Iterator[tuple[str, str]]:
-    """Yield what weakens a figure or is missing, with the name that it is about."""
+    """Yield what weakens a metric or is missing, with the name that it is about."""
     for run in runs:
         yield from ((run.name, note) for note in run.notes)
         n_bad = count((run.result or {}).get("n_bad_samples"))
@@ -259,7 +259,7 @@ def _notes(
             yield run.name, "there is no log.jsonl, and so there are no curves"
     for each in found:
         if 0 < min(each.n_videos) < FEW_VIDEOS:
-            few = "{:,} real and {:,} fake videos are too few: its figures and intervals say little"
+            few = "{:,} real and {:,} fake videos are too few: its metrics and intervals say little"
             yield each.evaluation.name, f"{each.title}: {few.format(*each.n_videos)}"
         said = each.entry.get("notes")
         for note in said if isinstance(said, list) else []:
@@ -273,7 +273,7 @@ def _notes(
     for evaluation in evaluations:
         yield from ((evaluation.name, note) for note in evaluation.notes)
     yield from contradictions(found)
-    yield from (("comparison", line) for line in unlike(found))
+    yield from (("comparison", line) for line in incomparable(found))
 
 
 # ---- curves ----------------------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ def _curve(name: str, runs: Sequence[TrainingRun]) -> CurveView:
         )
     curves = [curve for curve in curves if curve.train is not None or curve.validation is not None]
     shown = [series.values for curve in curves for series in (curve.train, curve.validation) if series is not None]
-    log = name != "lr" and is_wide(shown)  # a schedule that ends near 0 would be all decades
+    log = name != "lr" and spans_decades(shown)  # a schedule that ends near 0 would be all decades
     title = CURVES.get(name, name)
     return CurveView(
         title=title,
@@ -346,7 +346,7 @@ def _at_best(curve: Curve) -> str:
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
-def _errors(found: Sequence[Judged], sources: Sequence[FrameSource], n: int) -> Iterator[ErrorsView]:
+def _errors(found: Sequence[EvaluatedData], sources: Sequence[FrameSource], n: int) -> Iterator[ErrorsView]:
     for each in found:
         others = {
             other.evaluation.name: of_entry(other.evaluation.scores, other.number)

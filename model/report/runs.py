@@ -21,7 +21,7 @@ from lps.model.training.run_folder import BEST, CONFIG, RESULT, read_json, step_
 from lps.model.training.run_log import LOG
 
 MAX_DEPTH = 24
-"""Of a record's nesting; ours have 7."""
+"""Nesting of a record; ours have 7."""
 LAST_STEP = 1 << 53
 LARGEST = 1e100
 """Logged values beyond it are left out: axes cannot be divided there. What is nearer to 0 than its inverse is 0."""
@@ -68,7 +68,7 @@ class TrainingRun:
     data: Record
     """Identity of what it learns from; empty where nothing says it yet."""
     best_sha256: str
-    """Of `best.pt`; empty where that is not there."""
+    """SHA-256 of `best.pt`; empty where that is missing."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -97,13 +97,13 @@ class Evaluation:
 
     @property
     def data(self) -> list[Record]:
-        """What it judged on, entry by entry."""
+        """The evaluated data sets, entry by entry."""
         found = self.record["data"]
         return [mapping(entry) for entry in found] if isinstance(found, list) else []
 
     @property
     def checkpoint(self) -> Record:
-        """What it judged."""
+        """The evaluated checkpoint."""
         return mapping(self.record.get("checkpoint"))
 
     @property
@@ -216,7 +216,7 @@ def _evaluation(folder: Path, name: str, number: int) -> Evaluation:
     path = folder / METRICS_JSON
     record = _record(path)
     if record.get("schema") != METRICS_ID or not isinstance(record.get("data"), list):
-        raise UnreadableError(f"{path} is not a result of lps-train evaluate; restore it, or judge again")
+        raise UnreadableError(f"{path} is not a result of lps-train evaluate; restore it, or evaluate again")
     major = str(record.get("schema_version")).partition(".")[0]
     if not major.isdigit() or int(major) > int(METRICS_VERSION.partition(".")[0]):
         raise UnreadableError(

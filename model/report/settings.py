@@ -8,7 +8,7 @@ from lps.manifests.pages.html import Mark
 from lps.model.data.shards import Shard
 from lps.model.evaluation.evaluate import PREP_FIELDS
 from lps.model.report.curves import colour
-from lps.model.report.metrics import Judged
+from lps.model.report.metrics import EvaluatedData
 from lps.model.report.runs import Record, TrainingRun, mapping
 from lps.model.report.views import NameView, SettingRow, StampView
 from lps.model.training.params import RESULT_FIELDS
@@ -55,7 +55,7 @@ def setting_rows(runs: Sequence[TrainingRun]) -> tuple[SettingRow, ...]:
     return tuple(rows)
 
 
-def telling(rows: Sequence[SettingRow]) -> tuple[SettingRow, ...]:
+def differing(rows: Sequence[SettingRow]) -> tuple[SettingRow, ...]:
     """Return the settings that differ between runs or from the paper's recipe, without those that decide no result."""
     return tuple(
         row
@@ -98,13 +98,13 @@ def shown_place(location: str, n_parts: int) -> str:
 
 
 def identities(
-    runs: Sequence[TrainingRun], found: Sequence[Judged]
+    runs: Sequence[TrainingRun], found: Sequence[EvaluatedData]
 ) -> tuple[tuple[StampView, ...], tuple[SettingRow, ...]]:
     """Return the stamps of all data, and rows with a cell for each."""
-    columns = [(StampView(who=name_view(run), what="learns from", mark=stamp(run.leaky)), _of_run(run)) for run in runs]
+    columns = [(StampView(who=name_view(run), what="trained on", mark=stamp(run.leaky)), _of_run(run)) for run in runs]
     for each in found:
         mark = stamp(each.entry.get("leaky"))
-        columns.append((StampView(who=each.who, what=f"judges on {each.title}", mark=mark), _of_entry(each)))
+        columns.append((StampView(who=each.who, what=f"evaluated on {each.title}", mark=mark), _of_entry(each)))
     names = list(dict.fromkeys(name for _, column in columns for name in column))
     rows = []
     for name in names:
@@ -124,7 +124,7 @@ def _of_run(run: TrainingRun) -> dict[str, str]:
     }
 
 
-def _of_entry(each: Judged) -> dict[str, str]:
+def _of_entry(each: EvaluatedData) -> dict[str, str]:
     entry, checkpoint = each.entry, each.evaluation.checkpoint
     learnt = each.evaluation.learnt_from
     code = mapping(each.evaluation.record.get("code"))
@@ -134,9 +134,9 @@ def _of_entry(each: Judged) -> dict[str, str]:
         "Clips": spelled(entry.get("n_clips")),
         "Clips of one video": spelled(mapping(each.evaluation.record.get("request")).get("clips")),
         "SHA-256 of the checkpoint": spelled(checkpoint.get("sha256")),
-        "Detector learnt from": f"{spelled(learnt.get('datasets'))}, split {spelled(learnt.get('split'))}",
-        "SHA-256 of the index it learnt from": spelled(learnt.get("index_sha256")),
-        "Stamp of what it learnt from": stamp(learnt.get("leaky")).word,
+        "Detector trained on": f"{spelled(learnt.get('datasets'))}, split {spelled(learnt.get('split'))}",
+        "SHA-256 of its training index": spelled(learnt.get("index_sha256")),
+        "Stamp of its training data": stamp(learnt.get("leaky")).word,
         "Code": f"{spelled(code.get('lps-prep'))}, commit {spelled(code.get('commit'))}",
     }
 

@@ -25,13 +25,13 @@ class SummaryView:
     kind: str
     marks: tuple[Mark, ...]
     how_far: str
-    figure: str
+    metric: str
     bar: Markup | str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CellView:
-    """One figure with its interval, or why there is none."""
+    """One metric with its interval, or why there is none."""
 
     value: str
     span: str = ""
@@ -39,8 +39,8 @@ class CellView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FigureRow:
-    """The figures of one detector on one group of videos or clips."""
+class MetricsRow:
+    """The metrics of one detector on one group of videos or clips."""
 
     who: NameView
     group: str
@@ -53,12 +53,12 @@ class DataView:
     """What was measured on one data set."""
 
     title: str
-    videos: tuple[FigureRow, ...]
-    groups: tuple[FigureRow, ...]
+    videos: tuple[MetricsRow, ...]
+    groups: tuple[MetricsRow, ...]
     """By method and by data set, where there are several."""
-    clips: tuple[FigureRow, ...]
+    clips: tuple[MetricsRow, ...]
     reasons: tuple[str, ...]
-    """Why figures are missing."""
+    """Why metrics are missing."""
     roc: Markup | str
     histograms: tuple[tuple[NameView, Markup], ...]
 
@@ -139,10 +139,10 @@ class ReportPageView:
     notes: tuple[tuple[str, str], ...]
     """Name, and what to know of it."""
     level: str
-    """Of intervals."""
+    """Confidence of the intervals, as a percentage."""
     data: tuple[DataView, ...]
     heads: tuple[str, ...]
-    """Of the tables of figures."""
+    """Titles of the columns of metrics."""
     n_evaluations: int
     errors: tuple[ErrorsView, ...]
     strip_px: tuple[int, int]

@@ -21,7 +21,7 @@ TILE_WIDTH = FACE_PX + SEAM + SIDE_PX
 TILE_GAP = 14
 MARGIN = 28
 MIN_WIDTH = 760
-"""Of the page: headings need it even where there is one tile."""
+"""Least width of the page: headings need it even where there is one tile."""
 
 TITLE_SIZE, HEADING_SIZE, ROW_SIZE, TEXT_SIZE = 24, 18, 16, 12
 TITLE_HEIGHT, SECTION_HEIGHT, ROW_HEADING_HEIGHT, LINE_HEIGHT = 38, 66, 30, 16
@@ -53,7 +53,7 @@ class SheetClip:
     method: str
     """Name of the manipulation; the label's where there is none."""
     uri: str
-    """Of its video, relative to the source root."""
+    """Path of its video, relative to the source root."""
     video_id: str
     """Hex."""
     det_rate: float
@@ -121,7 +121,7 @@ class Layout:
 
     @property
     def width(self) -> int:
-        """Of the page, pixels."""
+        """Width of the page, pixels."""
         n = max((len(row.tiles) for row in self.rows), default=0)
         return max(MIN_WIDTH, 2 * MARGIN + n * (TILE_WIDTH + TILE_GAP) - TILE_GAP)
 
@@ -135,7 +135,7 @@ class Layout:
 
     @property
     def height(self) -> int:
-        """Of the page, pixels."""
+        """Height of the page, pixels."""
         return self.tops[-1] + MARGIN
 
     def opens_section(self, row: int) -> bool:

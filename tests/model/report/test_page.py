@@ -118,7 +118,7 @@ def test_curves_of_one_stage_share_their_charts(tmp_path: Path) -> None:
     assert "0.66 → 0.22 0.68 → 0.44 0.44 at 12" in page.text
 
 
-def test_figures_are_those_of_the_evaluation(tmp_path: Path) -> None:
+def test_metrics_are_those_of_the_evaluation(tmp_path: Path) -> None:
     folders = [write_evaluation(tmp_path / name, made_scores(seed)) for name, seed in (("one", 1), ("two", 2))]
     page = checked(render_report(folders))
     for folder in folders:
@@ -136,7 +136,7 @@ def test_figures_are_those_of_the_evaluation(tmp_path: Path) -> None:
 
 def test_what_has_no_figure_says_why(tmp_path: Path) -> None:
     page = checked(render_report([write_evaluation(tmp_path / "real", made_scores(1, labels=(0, 0)))]))
-    assert "✓ Judged real: evaluation of classify 555555555555; celebdf/test: 24 real + 0 fake videos" in page.text
+    assert "✓ Evaluated real: evaluation of classify 555555555555; celebdf/test: 24 real + 0 fake videos" in page.text
     assert "– real: only real videos" in page.text
     assert "AUC none: only real videos" in page.text
 
@@ -145,7 +145,7 @@ def test_evaluations_of_other_samples_are_not_comparable(tmp_path: Path) -> None
     one = write_evaluation(tmp_path / "one", made_scores(1))
     two = write_evaluation(tmp_path / "two", made_scores(2), entry={"samples_sha256": "98" * 32, "notes": ["seen"]})
     page = checked(render_report([one, two]))
-    assert "comparison: not all evaluations on celebdf/test judged the same clips" in page.text
+    assert "comparison: not all evaluations on celebdf/test used the same clips" in page.text
     assert "two: celebdf/test: seen" in page.text
     assert "! SEE NOTES" in page.text
 
@@ -196,13 +196,13 @@ def test_a_run_without_a_step_is_a_page(tmp_path: Path) -> None:
 def test_leaky_splits_are_stamped_loudly(tmp_path: Path, where: str) -> None:
     run = write_run(tmp_path / "cls", data={"leaky": where == "run"})
     learnt = {"sha256": "55" * 32, "stage": "classify", "learnt_from": {**IDENTITY, "leaky": where == "detector"}}
-    judged = write_evaluation(
-        tmp_path / "judged", made_scores(1), entry={"leaky": where == "evaluation"}, record={"checkpoint": learnt}
+    evaluated = write_evaluation(
+        tmp_path / "evaluated", made_scores(1), entry={"leaky": where == "evaluation"}, record={"checkpoint": learnt}
     )
-    text = render_report([run, judged])
+    text = render_report([run, evaluated])
     page = checked(text)
     assert "<title>LEAKY – Leaky split – report of" in text
-    name = "cls" if where == "run" else "judged"
+    name = "cls" if where == "run" else "evaluated"
     assert f"✕ LEAKY SPLIT below {name}: the split set is stamped leaky" in page.text
     assert page.text.index("✕ Leaky split") < page.text.index("Summary")
     assert ("section", {"class": "verdict bad", "id": "verdict"}) in page.tags
@@ -215,11 +215,11 @@ def test_what_starts_from_a_leaky_run_is_leaky(tmp_path: Path) -> None:
         write_checkpoint(runs[-1] / "checkpoints/best.pt", record)
         start = file_sha256(runs[-1] / "checkpoints/best.pt")
         runs.append(write_run(tmp_path / name, config={"init": "x/best.pt", "init_sha256": start}))
-    judged = write_evaluation(tmp_path / "of-cls", made_scores(1))
+    evaluated = write_evaluation(tmp_path / "of-cls", made_scores(1))
     checkpoint = {"sha256": file_sha256(runs[1] / "checkpoints/best.pt"), "learnt_from": {**IDENTITY, "prep": None}}
-    write_evaluation(judged, made_scores(1), record={"checkpoint": checkpoint})
+    write_evaluation(evaluated, made_scores(1), record={"checkpoint": checkpoint})
     clean = write_run(tmp_path / "clean")
-    page = checked(render_report([*reversed(runs), judged, clean]))
+    page = checked(render_report([*reversed(runs), evaluated, clean]))
     assert "✕ LEAKY SPLIT below ssd, cls, pre, of-cls: the split set" in page.text
 
 
@@ -240,8 +240,8 @@ def trained(
     run, out = root / "cls", root / "eval"
     done = lps_train("classify", run, "--data", tiny_data, "--init", "random", "--config", settings())
     assert done.code == 0, done.stderr
-    judge = ["--data", tiny_data, "--split", "val", "--workers", 0, "--device", "cpu", "--out", out]
-    done = lps_train("evaluate", "--checkpoint", run / "checkpoints/best.pt", *judge)
+    options = ["--data", tiny_data, "--split", "val", "--workers", 0, "--device", "cpu", "--out", out]
+    done = lps_train("evaluate", "--checkpoint", run / "checkpoints/best.pt", *options)
     assert done.code == 0, done.stderr
     return [run, out]
 
@@ -281,11 +281,11 @@ def test_a_real_run_has_its_errors_with_frames(trained: list[Path], tmp_path: Pa
             assert len(np.unique(frames.round(), axis=0)) == 6, "six different frames"
 
 
-def test_frames_are_from_the_data_set_that_was_judged(trained: list[Path], tiny_data: Path, tmp_path: Path) -> None:
+def test_frames_are_from_the_evaluated_data_set(trained: list[Path], tiny_data: Path, tmp_path: Path) -> None:
     wrong = spoilt_scores(trained[1], tmp_path / "wrong")
     page = checked(render_report([wrong]))
     index = json.loads((wrong / "metrics.json").read_bytes())["data"][0]["index_sha256"]
-    said = f"No frames: the data set that was judged (index {index[:12]}…) was not found; name it with --data."
+    said = f"No frames: the evaluated data set (index {index[:12]}…) was not found; name it with --data."
     assert said in page.text
     assert len(re.findall("called (?:real|fake) , p_fake [01]", page.text)) == 6
     assert not page.images()
@@ -296,7 +296,7 @@ def test_frames_are_from_the_data_set_that_was_judged(trained: list[Path], tiny_
     (other / "index.json").write_text((other / "index.json").read_text() + "\n")
     moved = checked(render_report([wrong], [str(other)]))
     assert len(moved.images()) == 6
-    assert "Frames are from 'other', whose index is not the one that was judged." in moved.text
+    assert "Frames are from 'other', whose index is not the one that was evaluated." in moved.text
     for tar in other.glob("shards/val/*.tar"):
         tar.write_bytes(b"")
     gone = checked(render_report([wrong], [str(other)]))
@@ -319,12 +319,12 @@ def test_records_send_nobody_to_a_server(tmp_path: Path, monkeypatch: pytest.Mon
     assert "sig=1" not in page.text
 
 
-def test_without_scores_there_are_still_figures(three: list[Path]) -> None:
+def test_without_scores_there_are_still_metrics(three: list[Path]) -> None:
     (three[2] / "scores.parquet").unlink()
     page = checked(render_report(three))
     assert "eval: no scores.parquet beside its metrics: no curves, no errors" in page.text
     assert "No ROC and no distribution" in page.text
-    assert "Figures with intervals" in page.text
+    assert "Metrics with intervals" in page.text
 
 
 # ---- drawn figures -------------------------------------------------------------------------------------------------
@@ -362,10 +362,10 @@ def test_hostile_words_are_text(tmp_path: Path) -> None:
     )  # fmt: skip
     entry = {"name": HOSTILE, "notes": [HOSTILE, 7], "n_bad_samples": 3, "index_sha256": HOSTILE}
     checkpoint = {"sha256": HOSTILE, "stage": HOSTILE, "learnt_from": [HOSTILE]}
-    judged = write_evaluation(
+    evaluated = write_evaluation(
         tmp_path / "<i>eval", made_scores(1), entry=entry, record={"checkpoint": checkpoint, "code": HOSTILE}
     )
-    text = render_report([run, judged])
+    text = render_report([run, evaluated])
     page = checked(text)
     assert "<script" not in text
     assert "<script>alert('x')</script>" in page.text
@@ -467,7 +467,7 @@ def whole(three: list[Path], trained: list[Path], tmp_path: Path) -> str:
 def test_browser_shows_it_and_asks_nobody(whole: str, tmp_path: Path) -> None:
     dom, asked = browsed(tmp_path, whole)
     page = Page(dom)
-    assert {"verdict", "summary", "figures", "errors", "curves", "settings", "data", "pictures"} <= page.ids()
+    assert {"verdict", "summary", "metrics", "errors", "curves", "settings", "data", "pictures"} <= page.ids()
     assert not [tag for tag, _ in page.tags if tag == "script"]
     assert len(page.images()) == len(Page(whole).images()) >= 7
     for words in ("✓ 3 runs, 4 evaluations", "<script>alert('x')</script>", "Every setting, resolved"):
