@@ -61,14 +61,14 @@ def evaluated_data(evaluations: Sequence[Evaluation], leaky_sha256: Collection[s
     found = []
     for evaluation in evaluations:
         seen: dict[str, int] = {}
-        trained_on_leaky = (
+        on_leaky = (
             evaluation.learnt_from.get("leaky") is True or str(evaluation.checkpoint.get("sha256")) in leaky_sha256
         )
         for number, entry in enumerate(evaluation.data):
             name = str(entry.get("name") or f"data {number}")
             seen[name] = seen.get(name, 0) + 1
             title = name if seen[name] == 1 else f"{name} ({seen[name]})"
-            found.append(EvaluatedData(evaluation, number, title, trained_on_leaky or entry.get("leaky") is True))
+            found.append(EvaluatedData(evaluation, number, title, on_leaky or entry.get("leaky") is True))
     return found
 
 
