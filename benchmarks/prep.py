@@ -33,6 +33,7 @@ from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import ALL_CLIPS, Params
 from lps.pipeline.faces.align import warp
 from lps.pipeline.faces.localizers import load_localizer
+from lps.pipeline.job.events import DetectorsReady, PrepEvent, ShardCommitted
 from lps.pipeline.job.request import PrepRequest, RunOptions
 from lps.pipeline.job.run import run_job
 from lps.pipeline.video.decode import DecodeStats, decode
@@ -151,10 +152,10 @@ def measure_job(localizer: str, source: Path, n_workers: int, weights_dir: Path 
     """Run the whole job on Ray and time it from the first video to the last commit."""
     marks: dict[str, float] = {}
 
-    def on_event(kind: str, _facts: dict[str, Any]) -> None:
-        if kind == "ready":
+    def on_event(event: PrepEvent) -> None:
+        if isinstance(event, DetectorsReady):
             marks["ready"] = time.perf_counter()
-        elif kind == "shard":
+        elif isinstance(event, ShardCommitted):
             marks["last"] = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as out:

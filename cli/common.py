@@ -1,17 +1,27 @@
-"""What the three programs share: errors as one line with an exit code, and a version."""
+"""What the programs share: errors as one line with an exit code, a version, tables and progress."""
 
 import os
 import sys
 from importlib.metadata import version
-from typing import Any
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 from lps.manifests.errors import LpsError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
 VERSION = version("lps-prep")
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+WIDTH = 140
+"""Columns of tables that go to a file or a pipe."""
+LINE_SECONDS = 10.0
+"""Pause between plain progress lines."""
 
 
 class LpsGroup(click.Group):
@@ -25,8 +35,95 @@ class LpsGroup(click.Group):
             click.echo(f"{ctx.info_name}: {' '.join(str(e).split())}", err=True)
             ctx.exit(e.exit_code)
         except KeyboardInterrupt:
-            click.echo(f"\n{ctx.info_name}: interrupted; the same command again goes on where this one was", err=True)
+            click.echo(f"\n{ctx.info_name}: interrupted; run the same command again to resume", err=True)
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:  # the reader of our output is gone: `lps-prep status OUT | head`
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  stays open until the process ends
             ctx.exit(0)
+
+
+def console() -> "Console":
+    """Return the console of stdout; a file or a pipe gets full lines, however narrow the terminal that started us."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
+
+
+class ProgressView:
+    """Progress on stderr: a bar on a terminal, elsewhere plain lines, one in LINE_SECONDS at most.
+
+    `lines=False` leaves out the plain lines and clears the bar at the end; `quiet` shows nothing at all.
+    """
+
+    def __init__(self, *, lines: bool = True, quiet: bool = False) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._lines, self._quiet = lines and not quiet, quiet
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self.what = ""
+        """What is in progress."""
+        self._unit = ""
+        self._first = self._total = 0
+        self._began = self._last_line = monotonic()
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal and not self._quiet:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+                       TextColumn("{task.fields[note]}", markup=False), TimeElapsedColumn())  # fmt: skip
+            self._bar = Progress(*columns, console=self._console, transient=not self._lines)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def start(self, what: str, total: int, *, done: int = 0, unit: str = "") -> None:
+        """Begin a new bar; with a `unit` ("clips") it tells the rate and the time that is left."""
+        self.what, self._total, self._first, self._unit = what, total, done, unit
+        self._began = monotonic()
+        if self._bar is not None:
+            self._task = self._bar.add_task(what, total=total, completed=done, note="")
+
+    @property
+    def seconds(self) -> float:
+        """Time since the bar began."""
+        return max(monotonic() - self._began, 1e-3)
+
+    def update(self, done: int, note: str = "", *, what: str = "") -> None:
+        """Show that `done` of all are done; `what` replaces the name of the bar."""
+        self.what = what or self.what
+        if self._unit:
+            rate = (done - self._first) / self.seconds
+            left = duration((self._total - done) / max(rate, 1e-9))
+            note = ", ".join(part for part in (note, f"{rate:.2f} {self._unit}/s", f"{left} left") if part)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, note=note, description=self.what)
+        elif self._lines and (done == self._total or monotonic() - self._last_line >= LINE_SECONDS):
+            self._last_line = monotonic()
+            click.echo(f"{self.what}: {done}/{self._total} {note}".rstrip(), err=True)
+
+    def note(self, text: str) -> None:
+        """Replace what the bar says besides its numbers; plain lines do not show it."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, note=text)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        elif not self._quiet:
+            click.echo(line, err=True)
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

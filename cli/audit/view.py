@@ -1,16 +1,13 @@
 """What `lps-audit` shows: a table of checks, what stands behind one, and what a data set holds."""
 
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from lps.cli.common import ProgressView, console
 from lps.manifests.audit.core.database import fetch_rows
 from lps.manifests.audit.core.policy import Policy
 from lps.manifests.audit.core.types import AuditContext, CheckResult, CheckSpec, State
@@ -19,7 +16,6 @@ from lps.manifests.codes import CODE_MEANING, Code
 from lps.manifests.index import split_sets
 
 FIRST_OFFENDERS = 3
-WIDTH = 140
 STYLE = {
     State.PASS: "green",
     State.WARN: "yellow",
@@ -32,35 +28,25 @@ STYLE = {
 _LABEL = "CASE label WHEN 0 THEN 'real' WHEN 1 THEN 'fake' ELSE 'unknown' END"
 
 
-def console() -> Console:
-    """Return a console; a file or a pipe gets full lines, however narrow the terminal that started us."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
-
-
-class AuditView:
+class AuditView(ProgressView):
     """Shows an audit: a bar on a terminal while it runs, then a table."""
 
     def __init__(self, n_checks: int) -> None:
+        super().__init__(lines=False)
         self._n_checks = n_checks
+        self._n_done = 0
         self._titles: dict[str, str] = {}
-        shown = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal)
-        self._task = self._bar.add_task("checking", total=n_checks)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        super().__enter__()
+        self.start("checking", self._n_checks)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def on_result(self, result: CheckResult, title: str) -> None:
         """Take one result."""
         self._titles[result.id] = title
-        self._bar.update(self._task, advance=1, description=f"checked {result.id}")
+        self._n_done += 1
+        self.update(self._n_done, what=f"checked {result.id}")
 
     def print_end(self, audit: Audit) -> None:
         """Print all results and the verdict."""

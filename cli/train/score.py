@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lps.cli.common import ProgressView, console
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import LOCALIZERS
 
@@ -61,24 +62,17 @@ def score(videos: tuple[Path, ...], **asked: Any) -> None:
 
 def score_all(scorer: "Scorer", videos: Iterable[Path], out: Path | None) -> list["VideoScore"]:
     """Score each video and, with `out`, write its files at once. On a terminal a bar shows how far it is."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     scores: list[VideoScore] = []
     taken: set[str] = set()
     paths = list(videos)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(paths))
+    with ProgressView(lines=False) as view:
+        view.start("scoring", len(paths))
         for path in paths:
-            bar.update(task, description=f"scoring {escape(shown(Path(path.name)))}")
+            view.update(len(scores), what=f"scoring {shown(Path(path.name))}")
             found = scorer.score(path)
             if out is not None:
                 write_files(found, scorer.facts, out, taken)
             scores.append(found)
-            bar.advance(task)
     return scores
 
 
@@ -138,7 +132,6 @@ def print_scores(scores: Iterable["VideoScore"], out: Path | None) -> None:
     from rich.markup import escape
     from rich.table import Column, Table
 
-    from lps.cli.audit.view import console
     from lps.cli.train.scoring import called
     from lps.model.evaluation.scores import THRESHOLD
 

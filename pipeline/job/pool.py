@@ -16,6 +16,7 @@ from ray import exceptions as rx
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import LpsError, UnreadableError
+from lps.pipeline.job.events import JobCharged, JobQuarantined, JobRetried, OnEvent
 
 MAX_CHARGES = 2
 MAX_LOSSES = 20
@@ -40,15 +41,51 @@ INFRASTRUCTURE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One unit of work. `submit` starts an attempt and returns its reference; the name is unique in a run."""
+class ProbeJob:
+    """Read the header of a source file."""
 
-    name: str
+    uri: str
+
+    def __str__(self) -> str:
+        return self.uri
+
+
+@dataclass(frozen=True, slots=True)
+class VideoJob:
+    """Process one video of a shard."""
+
+    shard_id: str
+    video_id: bytes
+
+    def __str__(self) -> str:
+        return f"{self.shard_id}/{self.video_id.hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class CommitJob:
+    """Write a shard whose videos are all processed."""
+
+    shard_id: str
+
+    def __str__(self) -> str:
+        return f"commit/{self.shard_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One unit of work. `submit` starts an attempt and returns its reference; the key is unique in a run."""
+
+    key: ProbeJob | VideoJob | CommitJob
     submit: Callable[[str], Any]
     """Called with the attempt's own name, under which the worker reports its start."""
     deadline_seconds: float
     has_inputs: bool = False
     """True for jobs whose arguments are results of other jobs."""
+
+    @property
+    def name(self) -> str:
+        """What events and messages call it."""
+        return str(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +120,7 @@ End = Done | Quarantined | LostInputs
 class _State:
     job: Job
     label: str = ""
-    """Of the running attempt. No two attempts of a run share one, also where a job of the same name comes again."""
+    """Name of the running attempt. No two attempts of a run share one, even if a job of the same name comes again."""
     charges: int = 0
     losses: int = 0
     store_errors: int = 0
@@ -96,16 +133,16 @@ class Pool:
 
     width: int
     start_times: Any
-    on_event: Callable[[str, dict[str, Any]], None]
-    """Called with a kind (`retry`, `charge`, `quarantine`) and its facts."""
+    on_event: OnEvent
+    """Told of retries, charges and quarantines."""
     pause_seconds: float = 1.0
     """First pause after a loss; doubles with each further one, up to a minute."""
     _in_flight: dict[Any, _State] = field(default_factory=dict)
     _backing_off: list[tuple[float, int, _State]] = field(default_factory=list)
     _count: int = 0
     _attempts: int = 0
-    _looked: float = 0.0
-    """When the deadlines were last looked at, on the monotonic clock."""
+    _deadlines_checked: float = 0.0
+    """When that was last done, on the monotonic clock."""
 
     def run(self, jobs: Iterator[Job]) -> Iterator[End]:
         """Yield every job's end, in order of completion. Raises the LpsError that a job raised on purpose."""
@@ -144,7 +181,7 @@ class Pool:
 
     def _collect(self) -> Iterator[End]:
         if not self._in_flight:
-            # nothing runs: sleep until the first resting job may go on
+            # nothing runs: sleep until the first pause is over
             time.sleep(max(0.0, self._backing_off[0][0] - time.monotonic()))
             return
         ready, _ = ray.wait(list(self._in_flight), num_returns=1, timeout=POLL_SECONDS)
@@ -153,15 +190,15 @@ class Pool:
             try:
                 yield Done(state.job, ray.get(ref))
             except rx.RayError as error:
-                end = self._judge(state, error)
+                end = self._handle_failure(state, error)
                 if end is not None:
                     yield end
         # by the clock: on a busy cluster something is always ready, and a hanging job must not wait for a lull
-        if time.monotonic() - self._looked >= POLL_SECONDS:
+        if time.monotonic() - self._deadlines_checked >= POLL_SECONDS:
             self._enforce_deadlines()
 
     def _enforce_deadlines(self) -> None:
-        self._looked = time.monotonic()
+        self._deadlines_checked = time.monotonic()
         labels = [state.label for state in self._in_flight.values()]
         try:
             ages: dict[str, float] = ray.get(self.start_times.ages.remote(labels), timeout=30)
@@ -172,8 +209,8 @@ class Pool:
                 state.timed_out = True
                 _cancel(ref)
 
-    def _judge(self, state: _State, error: rx.RayError) -> End | None:
-        """Decide on a failed attempt: rest and retry, or quarantine. Raises what must stop the run."""
+    def _handle_failure(self, state: _State, error: rx.RayError) -> End | None:
+        """Decide on a failed attempt: back off and retry, or quarantine. Raises what must stop the run."""
         cause = _innermost(error)
         if state.timed_out:
             return self._charge(state, Code.E_TIMEOUT, f"no result after {state.job.deadline_seconds:.0f} s")
@@ -181,7 +218,7 @@ class Pool:
             state.store_errors += 1
             if state.store_errors >= MAX_STORE_ERRORS:
                 raise cause
-            self._lost(state, cause)
+            self._retry(state, cause)
             return None
         if isinstance(cause, LpsError):
             raise cause
@@ -190,7 +227,7 @@ class Pool:
         if state.job.has_inputs and isinstance(cause, (rx.ObjectLostError, rx.OwnerDiedError)):
             return LostInputs(state.job)
         if isinstance(cause, INFRASTRUCTURE) or type(cause).__name__ == "OutOfMemoryError":  # torch's, on a shared GPU
-            self._lost(state, cause)
+            self._retry(state, cause)
             return None
         if isinstance(cause, (rx.WorkerCrashedError, rx.TaskCancelledError)):
             return self._charge(state, Code.E_WORKER_LOST, "the worker process died")
@@ -198,23 +235,23 @@ class Pool:
             state, Code.E_INTERNAL, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
         )
 
-    def _lost(self, state: _State, cause: BaseException) -> None:
+    def _retry(self, state: _State, cause: BaseException) -> None:
         state.losses += 1
         if state.losses > MAX_LOSSES:
             raise LpsError(
                 f"the cluster lost '{state.job.name}' {state.losses} times ({type(cause).__name__}); giving up"
             )
         pause = min(60.0, self.pause_seconds * 2 ** (state.losses - 1))
-        self.on_event("retry", {"job": state.job.name, "cause": type(cause).__name__, "pause_s": pause})
+        self.on_event(JobRetried(state.job.name, type(cause).__name__, pause))
         self._back_off(state, pause)
 
     def _charge(self, state: _State, code: Code, detail: str) -> Quarantined | None:
         state.charges += 1
-        facts = {"job": state.job.name, "code": str(code), "detail": detail, "charges": state.charges}
+        facts = (state.job.name, str(code), detail, state.charges)
         if state.charges >= MAX_CHARGES:
-            self.on_event("quarantine", facts)
+            self.on_event(JobQuarantined(*facts))
             return Quarantined(state.job, code, detail)
-        self.on_event("charge", facts)
+        self.on_event(JobCharged(*facts))
         self._back_off(state, 0.0)
         return None
 

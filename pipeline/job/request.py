@@ -1,6 +1,5 @@
-"""What data set to make, how to make it, and the events that tell how far it is."""
+"""What data set to make, how to make it, and what every step of a run shares."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +10,11 @@ from lps.manifests.splits.assign import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.config.settings import DEFAULT_SHARD_MB, RunSettings
+from lps.pipeline.job.cluster import Cluster
+from lps.pipeline.job.events import OnEvent, PrepEvent, event_record
 from lps.pipeline.job.tasks import ProcessFunction, process_source
 
 MIB = 1 << 20
-
-OnEvent = Callable[[str, dict[str, Any]], None]
-"""`on_event(kind, facts)`: `start`, `sources`, `note`, `probed`, `planned`, `ready`, `video`, `shard`, `retry`,
-`charge`, `quarantine`, `finalize`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +41,14 @@ class RunOptions(RunSettings):
     process: ProcessFunction = process_source
     """What a worker does with a video; tests replace it."""
 
+    @property
+    def memory_bytes(self) -> int:
+        """`memory_mb` in bytes."""
+        return self.memory_mb * MIB
+
 
 @dataclass(slots=True)
-class Log:
+class EventLog:
     """Events of one run: told to the caller at once, and kept below runs/ in segments."""
 
     out: Store
@@ -55,10 +57,10 @@ class Log:
     pending: list[bytes]
     n_segments: int = 0
 
-    def __call__(self, kind: str, facts: dict[str, Any]) -> None:
+    def __call__(self, event: PrepEvent) -> None:
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.pending.append(canonical_json({"at": stamp, "kind": kind, **facts}))
-        self.on_event(kind, facts)
+        self.pending.append(canonical_json({"at": stamp, **event_record(event)}))
+        self.on_event(event)
 
     def flush(self) -> None:
         """Publish what has gathered since the last flush."""
@@ -67,3 +69,16 @@ class Log:
             data = b"\n".join(self.pending) + b"\n"
             self.out.publish(f"runs/{self.run_id}/events-{self.n_segments:06d}.jsonl", data)
             self.pending.clear()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What every step of a run shares."""
+
+    request: PrepRequest
+    options: RunOptions
+    out: Store
+    cluster: Cluster
+    start_times: Any
+    """Handle of the actor `StartTimes`."""
+    log: EventLog

@@ -7,10 +7,10 @@ from typing import Any
 from lps.manifests.codes import Stage, Status
 from lps.manifests.errors import LpsError
 from lps.manifests.records import Outcome, VideoResult
-from lps.manifests.schemas import Row
+from lps.pipeline.job.events import JobRetried, VideoDone
 from lps.pipeline.job.plan import Plan
-from lps.pipeline.job.pool import Done, Job, LostInputs, Pool, Quarantined
-from lps.pipeline.job.request import MIB, Log, PrepRequest, RunOptions
+from lps.pipeline.job.pool import CommitJob, Done, End, Job, LostInputs, Pool, Quarantined, VideoJob
+from lps.pipeline.job.request import RunContext
 from lps.pipeline.job.shards import ShardJob, ShardVideo
 from lps.pipeline.job.survey import source_store
 from lps.pipeline.job.tasks import run_commit, run_process
@@ -20,59 +20,38 @@ COMMIT_SECONDS = 3600.0
 
 
 class ShardScheduler:
-    """Process the videos of open shards and commit each shard when its last video is there."""
+    """Yields the jobs of a run's shards to the pool, and takes what comes of them."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        jobs: Sequence[ShardJob],
-        request: PrepRequest,
-        options: RunOptions,
-        detectors: Sequence[Any],
-        start_times: Any,
-        log: Log,
-    ) -> None:
+    def __init__(self, run: RunContext, plan: Plan, shards: Sequence[ShardJob], detectors: Sequence[Any]) -> None:
         import ray
 
-        self.options, self.log, self.start_times = options, log, start_times
-        self.source, _ = source_store(request)
-        self.params = request.params
+        self.context, self.options, self.log = run, run.options, run.log
+        self.source, _ = source_store(run.request)
+        self.params = run.request.params
         self.frames = {v.source.video_id: v.n_frames_promised for v in plan.videos}
-        self.closed: deque[ShardJob] = deque(jobs)
+        self.closed: deque[ShardJob] = deque(shards)
         self.queue: deque[Job] = deque()
         self.open: dict[str, ShardJob] = {}
-        self.missing: dict[str, set[str]] = {}
-        """Shard -> names of its videos without a result."""
-        self.results: dict[str, Any] = {}
-        """Video name -> its result, or the reference to it in the object store."""
+        self.missing: dict[str, set[VideoJob]] = {}
+        """Shard -> its videos without a result."""
+        self.results: dict[VideoJob, Any] = {}
+        """Result of a video, or the reference to it in the object store."""
         self.detectors = detectors
-        self.detector_of: dict[str, int] = {}
-        """Name of a running video -> its detector. Videos that run at the same time are spread evenly over them."""
+        self.detector_of: dict[VideoJob, int] = {}
+        """Detector of each running video. Videos that run at the same time are spread evenly over them."""
         self.process_task = ray.remote(num_cpus=1, max_retries=0, max_calls=100, num_returns=2)(run_process)
         self.commit_task = ray.remote(num_cpus=0.5, max_retries=0)(run_commit)
 
-    def run(self, pool: Pool) -> None:
+    def run(self) -> None:
         """Work until every shard is committed."""
+        context = self.context
+        pool = Pool(width=context.cluster.n_workers, start_times=context.start_times, on_event=self.log)
         for end in pool.run(self):
-            name = end.job.name
-            if name.startswith("commit/"):
-                shard_id = name.removeprefix("commit/")
-                if isinstance(end, LostInputs):
-                    self._reopen(shard_id)
-                elif isinstance(end, Quarantined):
-                    raise LpsError(f"shard {shard_id} cannot be written: {end.code}, {end.detail}")
-                else:
-                    self._close(shard_id, end.value)
-                continue
-            shard_id, _, video_hex = name.partition("/")
-            if isinstance(end, Quarantined):
-                self.results[name] = _quarantined(video_hex, end)
-                self.log(
-                    "video", {"video": name, "status": "failed", "code": str(end.code), "n_clips": 0, "n_frames": 0}
-                )
-            elif isinstance(end, Done):
-                self.log("video", {"video": name, **end.value})
-            self._finish(shard_id, name)
+            match end.job.key:
+                case CommitJob(shard_id):
+                    self._take_commit(shard_id, end)
+                case VideoJob() as video:
+                    self._take_video(video, end)
 
     # The pool asks for jobs as long as it has room. Shards are opened one by one, so that what waits in the object
     # store for its shard mates stays small.
@@ -86,65 +65,69 @@ class ShardScheduler:
             raise StopIteration
         return self.queue.popleft()
 
-    def _open(self, job: ShardJob) -> None:
-        self.open[job.shard_id] = job
-        self.missing[job.shard_id] = {_video_name(job, video) for video in job.videos}
+    def _open(self, shard: ShardJob) -> None:
+        self.open[shard.shard_id] = shard
+        self.missing[shard.shard_id] = set(_video_jobs(shard))
         # The longest first, so that no core is left with one at the end while the others have nothing to do.
-        videos = sorted(job.videos, key=lambda video: -self.frames[video.source.video_id])
-        self.queue.extend(self._video_job(job, video) for video in videos)
+        videos = sorted(shard.videos, key=lambda video: -self.frames[video.source.video_id])
+        self.queue.extend(self._process_job(VideoJob(shard.shard_id, video.source.video_id), video) for video in videos)
 
-    def _video_job(self, job: ShardJob, video: ShardVideo) -> Job:
-        name = _video_name(job, video)
+    def _process_job(self, key: VideoJob, video: ShardVideo) -> Job:
         work = (self.options.process, self.source, video, self.params)
-        memory = self.options.memory_mb * MIB
 
         def submit(label: str) -> Any:
-            detector = self.detectors[self._assign_detector(name)]
-            brief, result = self.process_task.remote(self.start_times, label, detector, work, memory)
-            self.results[name] = result
-            return brief
+            detector = self.detectors[self._assign_detector(key)]
+            done, self.results[key] = self.process_task.remote(
+                self.context.start_times, label, str(key), detector, work, self.options.memory_bytes
+            )
+            return done
 
-        frames = self.frames[video.source.video_id]
-        return Job(name, submit, self.options.deadline_seconds + frames * self.options.deadline_seconds_per_frame)
+        frames = self.frames[key.video_id]
+        return Job(key, submit, self.options.deadline_seconds + frames * self.options.deadline_seconds_per_frame)
 
-    def _assign_detector(self, name: str) -> int:
-        self.detector_of.pop(name, None)
+    def _assign_detector(self, key: VideoJob) -> int:
+        self.detector_of.pop(key, None)
         taken = Counter(self.detector_of.values())
-        self.detector_of[name] = min(range(len(self.detectors)), key=lambda k: (taken[k], k))
-        return self.detector_of[name]
+        self.detector_of[key] = min(range(len(self.detectors)), key=lambda k: (taken[k], k))
+        return self.detector_of[key]
 
-    def _finish(self, shard_id: str, name: str) -> None:
+    def _take_video(self, key: VideoJob, end: End) -> None:
         """Note that a video has its result; queue the commit when it was the shard's last."""
-        job, missing = self.open[shard_id], self.missing[shard_id]
-        self.detector_of.pop(name, None)
-        missing.discard(name)
-        if missing:
-            return
+        if isinstance(end, Quarantined):
+            outcome = Outcome(status=Status.FAILED, code=end.code, stage=Stage.DECODE, detail=end.detail)
+            self.results[key] = VideoResult(video_id=key.video_id, outcome=outcome)
+            code = str(end.code)
+            self.log(VideoDone(video=str(key), status="failed", code=code, n_clips=0, n_frames=0, seconds=None))
+        elif isinstance(end, Done):
+            self.log(end.value)
+        del self.detector_of[key]
+        missing = self.missing[key.shard_id]
+        missing.discard(key)
+        if not missing:
+            self.queue.appendleft(self._commit_job(self.open[key.shard_id]))
 
+    def _commit_job(self, shard: ShardJob) -> Job:
         def submit(label: str) -> Any:
-            results = [self.results[_video_name(job, video)] for video in job.videos]
-            work = (job, self.params, self.log.out)
-            return self.commit_task.remote(self.start_times, label, work, self.options.scratch, *results)
+            results = [self.results[key] for key in _video_jobs(shard)]
+            work = (shard, self.params, self.context.out)
+            return self.commit_task.remote(self.context.start_times, label, work, self.options.scratch, *results)
 
-        self.queue.appendleft(Job(f"commit/{shard_id}", submit, COMMIT_SECONDS, has_inputs=True))
+        return Job(CommitJob(shard.shard_id), submit, COMMIT_SECONDS, has_inputs=True)
 
-    def _close(self, shard_id: str, brief: Row) -> None:
-        for video in self.open[shard_id].videos:
-            del self.results[_video_name(self.open[shard_id], video)]
+    def _take_commit(self, shard_id: str, end: End) -> None:
+        """Forget a shard that is written; process its videos again, uncharged, if their results were lost."""
+        if isinstance(end, Quarantined):
+            raise LpsError(f"shard {shard_id} cannot be written: {end.code}, {end.detail}")
+        if isinstance(end, LostInputs):
+            self.log(JobRetried(end.job.name, "results lost", 0.0))
+            self._open(self.open[shard_id])
+            return
+        for key in _video_jobs(self.open[shard_id]):
+            del self.results[key]
         del self.open[shard_id], self.missing[shard_id]
-        self.log("shard", dict(brief))
+        self.log(end.value)
         self.log.flush()
 
-    def _reopen(self, shard_id: str) -> None:
-        """Results were lost with a node before they were written: make the shard's videos again, uncharged."""
-        self.log("retry", {"job": f"commit/{shard_id}", "cause": "results lost", "pause_s": 0.0})
-        self._open(self.open[shard_id])
 
-
-def _video_name(job: ShardJob, video: ShardVideo) -> str:
-    return f"{job.shard_id}/{video.source.video_id.hex()}"
-
-
-def _quarantined(video_hex: str, end: Quarantined) -> VideoResult:
-    outcome = Outcome(status=Status.FAILED, code=end.code, stage=Stage.DECODE, detail=end.detail)
-    return VideoResult(video_id=bytes.fromhex(video_hex), outcome=outcome)
+def _video_jobs(shard: ShardJob) -> list[VideoJob]:
+    return [VideoJob(shard.shard_id, video.source.video_id) for video in shard.videos]

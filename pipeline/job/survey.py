@@ -1,35 +1,38 @@
-"""Look at the sources before the plan: list them, probe their headers, record the versions."""
+"""Look at the sources before the plan: list them, read their headers, record the versions."""
 
 import json
 import platform
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from lps.manifests.canonical import canonical_json
 from lps.manifests.codes import Stage
 from lps.manifests.errors import UnreadableError
-from lps.manifests.records import SourceVideo
-from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, StoredFile, open_store
-from lps.pipeline.config.params import Params
 from lps.pipeline.faces.localizers import weight_digests
-from lps.pipeline.job.cluster import Cluster
-from lps.pipeline.job.pool import Done, Job, Pool, Quarantined
-from lps.pipeline.job.request import MIB, Log, PrepRequest, RunOptions
+from lps.pipeline.job.events import SourceProbed
+from lps.pipeline.job.pool import Done, Job, Pool, ProbeJob, Quarantined
+from lps.pipeline.job.request import PrepRequest, RunContext
 from lps.pipeline.job.tasks import run_probe
+from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
 from lps.pipeline.video.probe import Probe, probe_from_record
 
 PROBE_CACHE = "runs/cache/probes.json"
 
 
-def list_sources(request: PrepRequest) -> tuple[Store, dict[str, StoredFile], Sequence[SourceVideo], Sequence[str]]:
-    """List the source and let its adapter read it. Returns store, files by path, videos sorted by path, notes.
+@dataclass(frozen=True, slots=True)
+class SourceTree:
+    """A source and what its adapter makes of it."""
 
-    Raises UnreadableError where there is nothing to read.
-    """
-    from lps.pipeline.sources.adapters import SourceFile, SourceOptions, list_videos
+    store: Store
+    files: dict[str, StoredFile]
+    """By path."""
+    listing: SourceListing
 
+
+def list_sources(request: PrepRequest) -> SourceTree:
+    """List the source and let its adapter read it. Raises UnreadableError where there is nothing to read."""
     store, table_path = source_store(request)
     files = {file.path: file for file in store.walk()}
     if not files:
@@ -43,8 +46,7 @@ def list_sources(request: PrepRequest) -> tuple[Store, dict[str, StoredFile], Se
         read_bytes=store.read, splits_dir_read=read_split if splits else None, table_path=table_path
     )
     listed = [SourceFile(path=file.path, n_bytes=file.n_bytes) for file in files.values()]
-    listing = list_videos(request.dataset, listed, options)
-    return store, files, listing.videos, listing.notes
+    return SourceTree(store, files, list_videos(request.dataset, listed, options))
 
 
 def source_store(request: PrepRequest) -> tuple[Store, str]:
@@ -55,52 +57,41 @@ def source_store(request: PrepRequest) -> tuple[Store, str]:
     return open_store(root or "."), name
 
 
-def probe_all(
-    store: Store,
-    files: dict[str, StoredFile],
-    sources: Sequence[SourceVideo],
-    request: PrepRequest,
-    options: RunOptions,
-    pool: Pool,
-    log: Log,
-) -> dict[str, Probe]:
+def probe_all(run: RunContext, tree: SourceTree) -> dict[str, Probe]:
     """Probe every source worth opening; files that are unchanged since an earlier run are taken from its cache."""
     import ray
 
-    out, limits, memory = log.out, request.params.limits, options.memory_mb * MIB
+    out, files, limits = run.out, tree.files, run.request.params.limits
     cache: dict[str, Any] = json.loads(out.read(PROBE_CACHE)) if out.exists(PROBE_CACHE) else {}
-    wanted = sorted({s.uri for s in sources if s.code is None and s.uri in files})
+    wanted = sorted({s.uri for s in tree.listing.videos if s.code is None and s.uri in files})
     # The limits decide a probe too, so they are part of what must be unchanged.
-    marks = {uri: f"{files[uri].mark} {canonical_json(_limits(request.params)).decode()}" for uri in wanted}
+    marks = {uri: f"{files[uri].mark} {canonical_json(asdict(limits)).decode()}" for uri in wanted}
     probes = {u: probe_from_record(cache[u]["probe"]) for u in wanted if cache.get(u, {}).get("mark") == marks[u]}
     task = ray.remote(num_cpus=1, max_retries=0, max_calls=200)(run_probe)
 
     def job(uri: str) -> Job:
-        return Job(
-            uri,
-            lambda label: task.remote(pool.start_times, label, store, uri, limits, memory),
-            options.deadline_seconds,
-        )
+        def submit(label: str) -> Any:
+            return task.remote(run.start_times, label, tree.store, uri, limits, run.options.memory_bytes)
+
+        return Job(ProbeJob(uri), submit, run.options.deadline_seconds)
 
     fresh = [uri for uri in wanted if uri not in probes]
+    pool = Pool(width=run.cluster.n_workers, start_times=run.start_times, on_event=run.log)
     for end in pool.run(job(uri) for uri in fresh):
-        if isinstance(end, Done):
-            probes[end.job.name] = end.value
-        elif isinstance(end, Quarantined):
-            size = files[end.job.name].n_bytes
-            probes[end.job.name] = Probe(n_bytes=size, sha256="", code=end.code, stage=Stage.PROBE, detail=end.detail)
-        log.on_event("probed", {"n_done": len(probes), "n_videos": len(wanted)})
+        match end:
+            case Done(Job(ProbeJob(uri)), probe):
+                probes[uri] = probe
+            case Quarantined(Job(ProbeJob(uri)), code, detail):
+                size = files[uri].n_bytes
+                probes[uri] = Probe(n_bytes=size, sha256="", code=code, stage=Stage.PROBE, detail=detail)
+        run.log.on_event(SourceProbed(len(probes), len(wanted)))
     if fresh:
         kept = {u: {"mark": marks[u], "probe": p.record()} for u, p in probes.items() if p.sha256}
         out.publish(PROBE_CACHE, canonical_json(kept))
     return probes
 
 
-def _limits(params: Params) -> Row:
-    return dict(params.record()["limits"])
-
-
-def versions_of(params: Params, options: RunOptions, cluster: Cluster) -> dict[str, str]:
+def versions_of(run: RunContext) -> dict[str, str]:
     """Return the versions of everything whose change could change bytes. Raises for missing weights."""
     import av
     from PIL import features
@@ -111,9 +102,9 @@ def versions_of(params: Params, options: RunOptions, cluster: Cluster) -> dict[s
     found |= {f"ffmpeg/{name}": ".".join(map(str, v)) for name, v in av.library_versions.items()}
     found["libjpeg"] = str(features.version("jpg"))
     found["python"] = platform.python_version()
-    found["device"] = cluster.device
-    found["batch_size"] = str(cluster.batch_size)
-    digests = weight_digests(params.localizer, options.weights_dir)
+    found["device"] = run.cluster.device
+    found["batch_size"] = str(run.cluster.batch_size)
+    digests = weight_digests(run.request.params.localizer, run.options.weights_dir)
     return found | {f"weights/{name}": digest for name, digest in digests.items()}
 
 

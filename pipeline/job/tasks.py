@@ -18,16 +18,17 @@ from numpy.typing import NDArray
 
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.records import VideoResult
-from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
-from lps.pipeline.config.params import Params
+from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.faces.detector import CHUNK, Faces, Localizer
 from lps.pipeline.faces.localizers import LocalizerSpec, own_localizer
 from lps.pipeline.faces.track import DetectFaces
+from lps.pipeline.job.events import ShardCommitted, VideoDone
 from lps.pipeline.job.shards import ShardJob, ShardVideo, write_shard
 from lps.pipeline.video.probe import Probe, file_sha256, local_copy, probe_file
 
 ProcessFunction = Callable[[Store, ShardVideo, DetectFaces, Params], VideoResult]
+VideoTask = tuple[ProcessFunction, Store, ShardVideo, Params]
 
 
 def process_source(source: Store, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
@@ -46,9 +47,9 @@ def process_source(source: Store, video: ShardVideo, detect: DetectFaces, params
         return process_video(path, video.source.video_id, detect, params)
 
 
-def run_probe(start_times: Any, job: str, source: Store, uri: str, limits: Any, memory_bytes: int) -> Probe:
+def run_probe(start_times: Any, label: str, source: Store, uri: str, limits: Limits, memory_bytes: int) -> Probe:
     """Probe one file."""
-    start_times.started.remote(job)
+    start_times.started.remote(label)
     limit_memory(memory_bytes)
     return probe_file(source, uri, limits)
 
@@ -63,17 +64,13 @@ def run_load(spec: LocalizerSpec) -> None:
 
 
 def run_process(
-    start_times: Any,
-    job: str,
-    detector: Any,
-    work: tuple[ProcessFunction, Store, ShardVideo, Params],
-    memory_bytes: int,
-) -> tuple[Row, VideoResult]:
-    """Process one video and return its brief for the driver and its result for the shard.
+    start_times: Any, label: str, name: str, detector: Any, work: VideoTask, memory_bytes: int
+) -> tuple[VideoDone, VideoResult]:
+    """Process one video and return the event for the driver and the result for the shard.
 
-    `detector` is an actor, or the spec of a localizer that this process is to load for itself.
+    `name` is that of the job, `detector` an actor, or the spec of a localizer that this process is to load for itself.
     """
-    start_times.started.remote(job)
+    start_times.started.remote(label)
     process, source, video, params = work
     own = own_localizer(detector) if isinstance(detector, LocalizerSpec) else None
     limit_memory(memory_bytes)
@@ -86,20 +83,21 @@ def run_process(
 
     started = time.perf_counter()
     result = process(source, video, detect, params)
-    brief = {
-        "status": str(result.outcome.status),
-        "code": str(result.outcome.code) if result.outcome.code else None,
-        "n_clips": len(result.clips),
-        "n_frames": result.outcome.n_frames_decoded or 0,
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    return brief, result
+    done = VideoDone(
+        video=name,
+        status=str(result.outcome.status),
+        code=str(result.outcome.code) if result.outcome.code else None,
+        n_clips=len(result.clips),
+        n_frames=result.outcome.n_frames_decoded or 0,
+        seconds=round(time.perf_counter() - started, 3),
+    )
+    return done, result
 
 
 def run_commit(
     start_times: Any, label: str, work: tuple[ShardJob, Params, Store], scratch: str | None, *results: VideoResult
-) -> Row:
-    """Write one shard and return the brief of its commit record. Raises as `write_shard`, also for the scratch disk."""
+) -> ShardCommitted:
+    """Write one shard and return the event of its commit. Raises as `write_shard`, also for the scratch disk."""
     import tempfile
 
     start_times.started.remote(label)
@@ -110,7 +108,7 @@ def run_commit(
     except OSError as e:
         where = scratch or tempfile.gettempdir()
         raise UnreadableError(f"cannot build {job.shard_id} in the scratch folder {where}: {e.strerror or e}") from e
-    return {"shard_id": job.shard_id, "n_samples": len(record["clips"])}
+    return ShardCommitted(job.shard_id, len(record["clips"]))
 
 
 def limit_memory(n_bytes: int) -> None:
@@ -127,20 +125,20 @@ def limit_memory(n_bytes: int) -> None:
 
 
 class StartTimes:
-    """Knows when each job began on its worker: queueing must not count against a deadline."""
+    """When each attempt began on its worker: queueing must not count against a deadline."""
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
 
-    def started(self, job: str) -> None:
-        """Note that `job` begins now."""
-        self._started[job] = time.monotonic()
+    def started(self, label: str) -> None:
+        """Note that the attempt `label` begins now."""
+        self._started[label] = time.monotonic()
 
-    def ages(self, jobs: Sequence[str]) -> dict[str, float]:
-        """Return the seconds since each of `jobs` began, and forget all others."""
-        now = time.monotonic()
-        self._started = {job: t for job, t in self._started.items() if job in set(jobs)}
-        return {job: now - t for job, t in self._started.items()}
+    def ages(self, labels: Sequence[str]) -> dict[str, float]:
+        """Return the seconds since each of `labels` began, and forget all others."""
+        now, kept = time.monotonic(), set(labels)
+        self._started = {label: t for label, t in self._started.items() if label in kept}
+        return {label: now - t for label, t in self._started.items()}
 
 
 class LocalizerActor:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,6 +17,7 @@ from lps.manifests.codes import Status
 from lps.manifests.records import Clip, Outcome, SourceVideo, VideoResult
 from lps.manifests.splits.assign import SplitParams
 from lps.pipeline.config.params import Params
+from lps.pipeline.job.events import OnEvent, PrepEvent
 from lps.pipeline.job.finalize import Summary
 from lps.pipeline.job.plan import Plan
 from lps.pipeline.job.request import PrepRequest, RunOptions
@@ -24,7 +25,7 @@ from lps.pipeline.job.run import plan_job, run_job
 from lps.pipeline.job.shards import ShardJob, ShardVideo
 from lps.pipeline.tools.demo_videos import make_face_video, make_texture_video
 
-Event = tuple[str, dict[str, Any]]
+E = TypeVar("E", bound=PrepEvent)
 Digests = dict[str, str]
 """Path of a file of a data set -> its SHA-256."""
 
@@ -38,11 +39,11 @@ class Result:
     """What one run gave."""
 
     summary: Summary
-    events: list[Event]
+    events: list[PrepEvent]
 
-    def of(self, *kinds: str) -> list[dict[str, Any]]:
-        """Return the facts of all events of these kinds."""
-        return [facts for kind, facts in self.events if kind in kinds]
+    def of(self, kind: type[E]) -> list[E]:
+        """Return all events of this kind."""
+        return [event for event in self.events if isinstance(event, kind)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +69,22 @@ class Scenario:
     def run(
         self,
         request: PrepRequest,
-        on_event: Callable[[str, dict[str, Any]], None] = lambda kind, facts: None,
+        on_event: OnEvent = lambda event: None,
         **options: Any,
     ) -> Result:
         """Run the job. `options` are those of RunOptions, `on_event` is called besides the recording."""
-        events: list[Event] = []
+        events: list[PrepEvent] = []
 
-        def record(kind: str, facts: dict[str, Any]) -> None:
-            events.append((kind, facts))
-            on_event(kind, facts)
+        def record(event: PrepEvent) -> None:
+            events.append(event)
+            on_event(event)
 
         chosen = RunOptions(**{"workers": 2, "detectors": 1, "address": self.address, **options})
         return Result(run_job(request, chosen, record), events)
 
     def plan(self, request: PrepRequest) -> Plan:
         """Make the plan only."""
-        return plan_job(request, RunOptions(workers=2, address=self.address), lambda kind, facts: None)
+        return plan_job(request, RunOptions(workers=2, address=self.address), lambda event: None)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from lps.cli.train import progress as train_progress
+from lps.cli import common
 from lps.cli.train.main import main, summary
 from lps.cli.train.progress import TrainProgress
 from lps.model.training.presets import PAPER, preset_for
@@ -79,7 +79,7 @@ def test_interrupted_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lps.model.training.train.train", interrupted)
     result = run("pretrain", "run", "--init", "random", "--data", "x")
     assert result.exit_code == 130
-    assert result.stderr.split(": ", 1)[1] == "interrupted; the same command again goes on where this one was\n"
+    assert result.stderr.split(": ", 1)[1] == "interrupted; run the same command again to resume\n"
 
 
 def test_documented_settings_are_those_of_the_paper_preset() -> None:
@@ -107,7 +107,7 @@ def step(number: int, loss: float | None = 0.5) -> dict[str, Any]:
 def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Set the clock of the progress: the last of the list."""
     now = [0.0]
-    monkeypatch.setattr(train_progress, "monotonic", lambda: now[-1])
+    monkeypatch.setattr(common, "monotonic", lambda: now[-1])
     return now
 
 
@@ -122,9 +122,9 @@ def test_plain_lines_come_now_and_then(seconds: list[float], capsys: pytest.Capt
         progress.on_event("validation", VALIDATION)
     assert capsys.readouterr().err.splitlines() == [
         "note: no validation",
-        "classify: 64 clips, 14,847,554 trainable parameters, 1000 steps on cpu, going on from step 10",
-        "step 12/1000 loss 0.5000, lr 1.0e-03, 0.10 steps/s, 164.7 min left",
-        "step 1000/1000 loss 0.5000, lr 1.0e-03, 45.00 steps/s, 0.0 min left",
+        "classify: 64 clips, 14,847,554 trainable parameters, 1000 steps on cpu, resumed at step 10",
+        "classify: 12/1000 loss 0.5000, lr 1.0e-03, 0.10 steps/s, 2.7 h left",
+        "classify: 1000/1000 loss 0.5000, lr 1.0e-03, 45.00 steps/s, 0 s left",
         "epoch 2, step 12: loss 0.6123, auc 0.875 (best)",
     ]
 
@@ -137,7 +137,7 @@ def test_end_of_an_epoch_without_validation(capsys: pytest.CaptureFixture[str]) 
 
 def test_terminals_get_a_bar(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(force_terminal=True, width=100, file=sys.stderr, record=True)
-    monkeypatch.setattr(train_progress, "Console", lambda **_: console)
+    monkeypatch.setattr("rich.console.Console", lambda **_: console)
     with TrainProgress() as progress:
         progress.on_event("begin", BEGIN)
         seconds.append(2.0)

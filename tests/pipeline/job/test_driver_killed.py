@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+from lps.pipeline.job.events import Planned, PrepEvent, ShardCommitted, VideoDone
 
 if TYPE_CHECKING:
     from lps.pipeline.job.request import PrepRequest
@@ -19,14 +21,14 @@ pytestmark = pytest.mark.slow
 DRIVER = """
 import os, pickle, signal, sys
 from pathlib import Path
-from lps.pipeline.run import RunOptions, run_job
+from lps.pipeline.job.run import RunOptions, run_job
 
 request = pickle.loads(Path(sys.argv[1]).read_bytes())
 kind_of_death, n_left = sys.argv[2], int(sys.argv[3])
 
-def on_event(kind, facts):
+def on_event(event):
     global n_left
-    n_left -= kind == kind_of_death
+    n_left -= event.kind == kind_of_death
     if n_left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -76,8 +78,8 @@ def test_a_run_after_a_killed_driver_keeps_what_is_committed(
     half.write_bytes(b"half a shard")
     kept: dict[str, tuple[int, int]] = {}
 
-    def note(event: str, _: dict[str, Any]) -> None:
-        if event == "planned":
+    def note(event: PrepEvent) -> None:
+        if isinstance(event, Planned):
             kept.update(committed(out))
 
     result = scenario.run(scenario.request(out), note)
@@ -85,5 +87,5 @@ def test_a_run_after_a_killed_driver_keeps_what_is_committed(
     assert n_at_least <= len(shards) <= 4
     assert digests(out) == undisturbed
     assert {name: mark for name, mark in committed(out).items() if name in kept} == kept
-    assert shards.isdisjoint(video["video"].split("/")[0] for video in result.of("video"))
-    assert shards.isdisjoint(shard["shard_id"] for shard in result.of("shard"))
+    assert shards.isdisjoint(video.video.split("/")[0] for video in result.of(VideoDone))
+    assert shards.isdisjoint(shard.shard_id for shard in result.of(ShardCommitted))

@@ -15,6 +15,7 @@ from lps.pipeline.config.params import Params
 from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job import run
 from lps.pipeline.job.cluster import start_detectors
+from lps.pipeline.job.events import Finalized, JobCharged, JobQuarantined, JobRetried, PrepEvent, VideoDone
 from lps.pipeline.job.shards import ShardVideo
 from lps.pipeline.job.tasks import ProcessFunction, process_source
 
@@ -82,7 +83,7 @@ def telling_node(folder: Path) -> ProcessFunction:
 
 def assert_nobody_charged(result: "Result") -> None:
     """Check that the videos did not pay for the node."""
-    assert result.of("charge", "quarantine") == []
+    assert result.of(JobCharged) + result.of(JobQuarantined) == []
     assert result.summary.n_quarantined == 0
 
 
@@ -96,10 +97,10 @@ def test_a_lost_node_takes_its_finished_results_along(
     made = nodes(0, 2, 2)
     killed: list[str] = []
 
-    def kill_first(kind: str, facts: dict[str, Any]) -> None:
+    def kill_first(event: PrepEvent) -> None:
         # The result of the first finished video waits on its node for its shard mates.
-        if kind == "video" and not killed:
-            shard_id, video = facts["video"].split("/")
+        if isinstance(event, VideoDone) and not killed:
+            shard_id, video = event.video.split("/")
             made.kill((tmp_path / video).read_text())
             killed.append(shard_id)
 
@@ -107,7 +108,7 @@ def test_a_lost_node_takes_its_finished_results_along(
     result = scenario.run(request, kill_first, address=made.cluster.address, workers=4, process=telling_node(tmp_path))
     assert digests(tmp_path / "out") == undisturbed
     assert_nobody_charged(result)
-    lost = {facts["job"] for facts in result.of("retry") if facts["cause"] == "results lost"}
+    lost = {event.job for event in result.of(JobRetried) if event.cause == "results lost"}
     assert f"commit/{killed[0]}" in lost
 
 
@@ -133,10 +134,10 @@ def test_a_lost_node_takes_its_detectors_along(
         homes.append(homes_of(detectors))
         return detectors
 
-    def kill(kind: str, _: dict[str, Any]) -> None:
-        if kind == "video" and victim in made.added:
+    def kill(event: PrepEvent) -> None:
+        if isinstance(event, VideoDone) and victim in made.added:
             made.kill(victim)
-        if kind == "finalize":
+        if isinstance(event, Finalized):
             homes.append(homes_of(detectors))
 
     monkeypatch.setattr(run, "start_detectors", start)
@@ -147,7 +148,7 @@ def test_a_lost_node_takes_its_detectors_along(
     assert victim not in after
     assert digests(tmp_path / "out") == undisturbed
     assert_nobody_charged(result)
-    assert {facts["cause"] for facts in result.of("retry")} <= {"ActorUnavailableError", "ActorDiedError"}
+    assert {event.cause for event in result.of(JobRetried)} <= {"ActorUnavailableError", "ActorDiedError"}
 
 
 def homes_of(actors: list[Any]) -> list[str]:

@@ -21,6 +21,7 @@ from lps.manifests.schemas import Row, read_table
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.track import DetectFaces
+from lps.pipeline.job.events import JobCharged, JobQuarantined, VideoDone
 from lps.pipeline.job.finalize import committed_shards
 from lps.pipeline.job.shards import ShardVideo
 from lps.pipeline.job.tasks import process_source
@@ -113,8 +114,8 @@ def test_every_poison_is_charged_twice_and_ends_as_its_code(poisoned: "tuple[Pat
     out, result = poisoned
     ended = {row["uri"]: (row["status"], row["error_code"], row["n_clips"]) for row in rows(out, "videos")}
     assert {uri: ended[uri] for uri in POISON} == {uri: ("failed", code, 0) for uri, code in CODES.items()}
-    assert sorted(facts["code"] for facts in result.of("charge")) == sorted(CODES.values())
-    assert sorted(facts["code"] for facts in result.of("quarantine")) == sorted(CODES.values())
+    assert sorted(event.code for event in result.of(JobCharged)) == sorted(CODES.values())
+    assert sorted(event.code for event in result.of(JobQuarantined)) == sorted(CODES.values())
 
 
 def test_shard_mates_are_as_if_nothing_had_happened(poisoned: "tuple[Path, Result]", undisturbed_out: Path) -> None:
@@ -154,4 +155,4 @@ def test_retried_without_poison_the_bytes_are_the_undisturbed_ones(
     assert asked.output.startswith(f"3 videos in {len(reopened)} shards reopened")
     result = scenario.run(scenario.request(out))
     assert digests(out) == undisturbed
-    assert {video["video"].split("/")[0] for video in result.of("video")} == reopened
+    assert {video.video.split("/")[0] for video in result.of(VideoDone)} == reopened

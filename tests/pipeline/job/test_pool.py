@@ -17,7 +17,8 @@ from lps.manifests.codes import Code
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError
 from lps.pipeline.job import pool as engine
 from lps.pipeline.job.cluster import ray_cluster, start_times_actor
-from lps.pipeline.job.pool import Done, End, Job, LostInputs, Pool, Quarantined
+from lps.pipeline.job.events import JobCharged, JobQuarantined, JobRetried, PrepEvent
+from lps.pipeline.job.pool import Done, End, Job, LostInputs, Pool, ProbeJob, Quarantined
 
 exceptions: Any = ray_exceptions  # their constructors are not annotated
 pickling: Any = cloudpickle
@@ -26,7 +27,6 @@ pickling.register_pickle_by_value(sys.modules[__name__])  # workers cannot impor
 pytestmark = pytest.mark.slow
 LONG = 600.0
 """Deadline in seconds of jobs that must not run into it."""
-Event = tuple[str, dict[str, Any]]
 Act = Callable[[int], Any]
 """What a worker does at attempt number 1, 2, ... of a job."""
 
@@ -39,15 +39,15 @@ def start_times(cluster_address: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def events() -> list[Event]:
+def events() -> list[PrepEvent]:
     """Collect what a pool reports."""
     return []
 
 
 @pytest.fixture
-def pool(start_times: Any, events: list[Event]) -> Pool:
+def pool(start_times: Any, events: list[PrepEvent]) -> Pool:
     """Return a pool that does not pause for long."""
-    return Pool(width=2, start_times=start_times, on_event=lambda *event: events.append(event), pause_seconds=0.01)
+    return Pool(width=2, start_times=start_times, on_event=events.append, pause_seconds=0.01)
 
 
 def attempt(start_times: Any, label: str, number: int, act: Act) -> Any:
@@ -60,7 +60,9 @@ def job(start_times: Any, name: str, act: Act, *, deadline: float = LONG, cpus: 
     """Return a job that does `act` on a worker."""
     task = ray.remote(num_cpus=cpus, max_retries=0)(attempt)
     count = iter(range(1, 1000))
-    return Job(name, lambda label: task.remote(start_times, label, next(count), act), deadline, has_inputs=inputs)
+    return Job(
+        ProbeJob(name), lambda label: task.remote(start_times, label, next(count), act), deadline, has_inputs=inputs
+    )
 
 
 def failing_until(number: int, fail: Callable[[], Any]) -> Act:
@@ -186,26 +188,25 @@ CHARGED = {
 
 
 @pytest.mark.parametrize("name", CHARGED)
-def test_the_second_charge_quarantines(pool: Pool, start_times: Any, events: list[Event], name: str) -> None:
+def test_the_second_charge_quarantines(pool: Pool, start_times: Any, events: list[PrepEvent], name: str) -> None:
     fail, code, detail = CHARGED[name]
     (end,) = pool.run(iter([job(start_times, "video", failing_until(99, fail))]))
     assert isinstance(end, Quarantined)
     assert (end.code, end.detail) == (code, detail)
-    facts = {"job": "video", "code": str(code), "detail": detail}
-    assert events == [("charge", {**facts, "charges": 1}), ("quarantine", {**facts, "charges": 2})]
+    assert events == [JobCharged("video", str(code), detail, 1), JobQuarantined("video", str(code), detail, 2)]
 
 
-def test_one_charge_is_forgiven(pool: Pool, start_times: Any, events: list[Event]) -> None:
+def test_one_charge_is_forgiven(pool: Pool, start_times: Any, events: list[PrepEvent]) -> None:
     (end,) = pool.run(iter([job(start_times, "video", failing_until(2, crash))]))
     assert summary([end]) == {"video": 2}
-    assert [kind for kind, _ in events] == ["charge"]
+    assert [event.kind for event in events] == ["charge"]
 
 
 # ---- deadlines -----------------------------------------------------------------------------------------------------
 
 
 def test_a_hanging_job_times_out_though_others_keep_finishing(
-    pool: Pool, start_times: Any, events: list[Event], monkeypatch: pytest.MonkeyPatch
+    pool: Pool, start_times: Any, events: list[PrepEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "POLL_SECONDS", 0.3)
     ended: list[str] = []
@@ -224,11 +225,11 @@ def test_a_hanging_job_times_out_though_others_keep_finishing(
             assert (end.code, end.detail) == (Code.E_TIMEOUT, "no result after 0 s")
     assert "hanging" in ended
     assert len(ended) < 3000
-    assert [kind for kind, _ in events] == ["charge", "quarantine"]
+    assert [event.kind for event in events] == ["charge", "quarantine"]
 
 
 def test_waiting_for_a_free_core_does_not_count_against_a_deadline(
-    pool: Pool, start_times: Any, events: list[Event], tmp_path: Path
+    pool: Pool, start_times: Any, events: list[PrepEvent], tmp_path: Path
 ) -> None:
     all_cores, deadline = 4, 4.0
     released, began = tmp_path / "released", time.monotonic()
@@ -269,24 +270,23 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_are_retried_after_growing_pauses_and_never_charged(
-    pool: Pool, start_times: Any, events: list[Event], name: str
+    pool: Pool, start_times: Any, events: list[PrepEvent], name: str
 ) -> None:
     (end,) = pool.run(iter([job(start_times, "video", failing_until(5, throw(LOSSES[name])))]))
     assert summary([end]) == {"video": 5}
-    facts = {"job": "video", "cause": type(LOSSES[name]).__name__}
-    assert events == [("retry", {**facts, "pause_s": 0.01 * 2**k}) for k in range(4)]
+    assert events == [JobRetried("video", type(LOSSES[name]).__name__, 0.01 * 2**k) for k in range(4)]
 
 
 def test_a_cluster_that_keeps_losing_a_job_stops_the_run(
-    pool: Pool, start_times: Any, events: list[Event], monkeypatch: pytest.MonkeyPatch
+    pool: Pool, start_times: Any, events: list[PrepEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "MAX_LOSSES", 3)
     with pytest.raises(LpsError, match=r"the cluster lost 'video' 4 times \(NodeDiedError\); giving up"):
         list(pool.run(iter([job(start_times, "video", failing_until(99, throw(exceptions.NodeDiedError("x"))))])))
-    assert [kind for kind, _ in events] == ["retry"] * 3
+    assert [event.kind for event in events] == ["retry"] * 3
 
 
-def test_lost_inputs_go_back_to_who_made_them(pool: Pool, start_times: Any, events: list[Event]) -> None:
+def test_lost_inputs_go_back_to_who_made_them(pool: Pool, start_times: Any, events: list[PrepEvent]) -> None:
     lost = failing_until(99, throw(exceptions.ObjectLostError("0" * 56, "", "")))
     (end,) = pool.run(iter([job(start_times, "commit", lost, inputs=True)]))
     assert isinstance(end, LostInputs)
@@ -319,9 +319,9 @@ def _wait_for_end(pid: int) -> None:
         time.sleep(0.02)
 
 
-def test_a_store_is_asked_three_times(pool: Pool, start_times: Any, events: list[Event]) -> None:
+def test_a_store_is_asked_three_times(pool: Pool, start_times: Any, events: list[PrepEvent]) -> None:
     fail = throw(UnreadableError("cannot read s3://bucket/a.mp4: no answer"))
     assert summary(list(pool.run(iter([job(start_times, "patient", failing_until(3, fail))])))) == {"patient": 3}
     with pytest.raises(UnreadableError, match="^cannot read s3://bucket/a.mp4: no answer$"):
         list(pool.run(iter([job(start_times, "impatient", failing_until(4, fail))])))
-    assert [facts["job"] for _, facts in events] == ["patient"] * 2 + ["impatient"] * 2
+    assert [event.job for event in events if isinstance(event, JobRetried)] == ["patient"] * 2 + ["impatient"] * 2

@@ -14,6 +14,7 @@ from lps.manifests.records import VideoResult
 from lps.manifests.splits.assign import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import LocalizeParams, Params
+from lps.pipeline.job.events import Planned, PrepEvent
 from lps.pipeline.job.shards import ShardJob, write_shard
 
 if TYPE_CHECKING:
@@ -129,8 +130,8 @@ def test_a_source_that_changes_during_the_run_is_named(
 ) -> None:
     spoilt: list[str] = []
 
-    def on_event(kind: str, _: dict[str, Any]) -> None:
-        if kind == "planned":
+    def on_event(event: PrepEvent) -> None:
+        if isinstance(event, Planned):
             spoilt.append(spoil(source).split(" ")[2])
 
     with pytest.raises(RefusedError) as caught:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lps.pipeline.job.events import Planned, ShardCommitted, VideoDone
+
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Digests, Scenario
 
@@ -63,6 +65,6 @@ def test_running_a_finished_job_again_processes_nothing(
     out = shutil.copytree(undisturbed_out, tmp_path / "out")
     result = scenario.run(scenario.request(out))
     assert digests(out) == undisturbed
-    assert result.of("video", "shard") == []
-    assert result.of("planned") == [{"n_videos": 10, "n_left": 0, "n_shards": 0}]
+    assert result.of(VideoDone) + result.of(ShardCommitted) == []
+    assert result.of(Planned) == [Planned(n_videos=10, n_left=0, n_shards=0)]
     assert result.summary.n_ok == 8

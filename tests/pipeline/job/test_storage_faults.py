@@ -161,7 +161,7 @@ def test_a_shard_that_does_not_fit_into_scratch_leaves_nothing(
         run_commit(NoLedger(), "commit", work, str(scratch), *results)
     assert list(scratch.iterdir()) == []
     assert not Path(out.url).exists()
-    assert run_commit(NoLedger(), "commit", work, str(scratch), *results)["n_samples"] == 1
+    assert run_commit(NoLedger(), "commit", work, str(scratch), *results).n_samples == 1
 
 
 @pytest.mark.parametrize("before", [b"older content", None], ids=["replacing", "new"])
