@@ -84,7 +84,7 @@ def run(max_failed: float, **asked: Any) -> None:
     with PrepProgress() as progress:
         summary = run_job(request, options, progress.on_event)
     print_summary(summary, request.out)
-    _check_share(summary, max_failed)
+    check_failed_share(summary, max_failed)
 
 
 @main.command()
@@ -320,7 +320,8 @@ def _check_leak(rule: str, understood: bool) -> None:  # noqa: FBT001
         )
 
 
-def _check_share(summary: "Summary", max_failed_percent: float) -> None:
+def check_failed_share(summary: "Summary", max_failed_percent: float) -> None:
+    """Raise TooManyFailedError where more videos were quarantined than allowed."""
     share = 100 * summary.quarantined_share
     if share > max_failed_percent:
         raise TooManyFailedError(

@@ -90,10 +90,10 @@ class ClipReader:
         self._shard_of = self.data.column("shard")
         self._pairs = pair_up(self.data) if plan.sampling == "pairs" else np.empty((0, 2), np.int64)
         self._samples_sha256 = self.data.digest()
-        self._decoder = ClipDecoder(read, _image_px(self.data, read))
+        self.decoder = ClipDecoder(read, _image_px(self.data, read))
         self._ahead = ShardPrefetcher(data.shards, cache or user_cache())
         self._requests = _Requests()
-        self._loader = _loader(self._decoder, self._requests, self.work_options)
+        self._loader = _loader(self.decoder, self._requests, self.work_options)
         self.n_steps = self.plan(0).n_steps
 
     def __enter__(self) -> Self:
@@ -113,7 +113,7 @@ class ClipReader:
     @property
     def image_px(self) -> int:
         """Side of the frames in a batch."""
-        return self._decoder.image_px
+        return self.decoder.image_px
 
     @property
     def n_unpaired(self) -> int:
@@ -141,7 +141,7 @@ class ClipReader:
         steps = np.repeat(np.arange(plan.n_steps), np.diff(plan.bounds) * plan.order.samples.shape[1])
         shards = self._shard_of[plan.order.samples[plan.bounds[0] : plan.bounds[-1]].ravel()]
         self._ahead.begin(shards[steps >= start_step], steps[steps >= start_step])
-        self._requests.source = self._requests_of(plan, epoch, start_step)
+        self._requests.source = self.requests_of(plan, epoch, start_step)
         outcomes = iter(self._loader)
         n_bad = 0
         for step in range(start_step, plan.n_steps):
@@ -183,7 +183,8 @@ class ClipReader:
         options = {**asdict(self.plan_options), **asdict(self.read_options)}
         return {**options, "world_size": self.rank.world_size, "samples_sha256": self._samples_sha256}
 
-    def _requests_of(self, plan: EpochPlan, epoch: int, start_step: int) -> Iterator[BatchRequest]:
+    def requests_of(self, plan: EpochPlan, epoch: int, start_step: int) -> Iterator[BatchRequest]:
+        """Yield what workers are asked for, step by step."""
         for step in range(start_step, plan.n_steps):
             rows = plan.rows(step)
             yield self._batch_request(plan, epoch, step, np.arange(rows.start, rows.stop))
@@ -218,7 +219,7 @@ class ClipReader:
         first, stop = int(plan.bounds[0]), int(plan.bounds[-1])
         after = int(plan.bounds[empty.step + 1])
         for row in [*range(after, stop), *range(first, after)]:
-            batch = self._decoder.read(self._batch_request(plan, epoch, empty.step, np.array([row])))
+            batch = self.decoder.read(self._batch_request(plan, epoch, empty.step, np.array([row])))
             if len(batch):
                 return replace(batch, bad=empty.bad)
         raise IntegrityError(f"no sample of epoch {epoch} can be used; the first: {empty.bad[0]}")

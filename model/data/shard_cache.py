@@ -84,10 +84,10 @@ class ShardCache:
                 return
             partial = path.with_suffix(".part")
             try:
-                with self._counting():
+                with self.counting():
                     self._make_room(shard, partial, shard.n_bytes or 0)
                 found = fetch_shard(shard, partial, delays_s=self.retry_delays_s, cancelled=cancelled)
-                with self._counting():
+                with self.counting():
                     if shard.n_bytes is None:
                         self._make_room(shard, partial, found.n_bytes)
                     partial.replace(path)
@@ -97,7 +97,7 @@ class ShardCache:
             os.close(lock)
 
     @contextmanager
-    def _counting(self) -> Iterator[None]:
+    def counting(self) -> Iterator[None]:
         """Let one process at a time count what is in the folder, and none rename anything meanwhile."""
         lock = _open_lock(self.folder / "room")
         try:

@@ -53,11 +53,13 @@ def measure_distilled(job: TrainJob, checkpoint: Path, split: str) -> dict[str, 
             videos += [feed.video_of[key] for key in batch.keys]
     found = torch.cat(students), torch.cat(teachers), torch.cat(labels)
     video = np.unique(np.array(videos), return_inverse=True)[1].astype(np.int64)
-    return _metrics(*found, video, job.preset.distill)
+    return distilled_metrics(*found, video, job.preset.distill)
 
 
-def _metrics(student: Tensor, teacher: Tensor, labels: Tensor, video: Ints, params: DistillParams) -> dict[str, Metric]:
-    """(n, 2), (n, 2), (n,), (n,): logits, labels and the number of the video of every clip."""
+def distilled_metrics(
+    student: Tensor, teacher: Tensor, labels: Tensor, video: Ints, params: DistillParams
+) -> dict[str, Metric]:
+    """Return the metrics of clips: logits (n, 2) of both, labels (n,) and numbers of their videos (n,)."""
     nobody = np.full(len(video), None, object)
     cases = Cases(
         labels=labels.numpy(), p_fake=student.double().softmax(1)[:, 1].numpy(), video=video, method=nobody,

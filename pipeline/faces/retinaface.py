@@ -96,7 +96,7 @@ class RetinaFaceLocalizer:
             )
             # From here on the CPU in float64: few rows, and the same on every device.
             found, image, anchor = found.double().cpu(), image.cpu(), anchor.cpu()
-            priors = self._priors_of(height, width, levels)[anchor]
+            priors = self.anchors(height, width, levels)[anchor]
             boxes = decode(found[:, 1:5], priors, VARIANCES) * torch.tensor([width, height] * 2)
             points = decode_landm(found[:, 5:], priors, VARIANCES) * torch.tensor([width, height] * 5)
             usable = torch.isfinite(boxes).all(dim=1) & torch.isfinite(points).all(dim=1)
@@ -115,7 +115,7 @@ class RetinaFaceLocalizer:
         pixels = pixels if self._bgr else pixels.div_(self._stds)
         return pixels.permute(0, 3, 1, 2).contiguous(memory_format=self._format)
 
-    def _priors_of(self, height: int, width: int, levels: int) -> Tensor:
+    def anchors(self, height: int, width: int, levels: int) -> Tensor:
         """Return the anchors as (centre x, centre y, width, height) in shares of the image, (anchors, 4)."""
         key = (height, width, levels)
         if key not in self._priors:

@@ -244,7 +244,7 @@ def check_geometry(ctx: AuditContext) -> CheckResult:
         found = screen_cuts(clips, ctx.limits, min_face, ARCFACE_112)
         worst = max([worst, *found.worst[~found.marked].tolist()])
         for row in clips.filter(pa.array(found.marked)).to_pylist():
-            detail, miss = _cut(row, ctx.limits, min_face)
+            detail, miss = cut_fault(row, ctx.limits, min_face)
             worst = max(worst, miss)
             if detail:
                 offenders.append(Offender(kind="clip", key=row["sample_key"], detail=detail))
@@ -272,7 +272,7 @@ def _clip_rows(ctx: AuditContext, sql: str) -> Iterator[Row]:
         cursor.close()
 
 
-def _cut(row: Row, limits: dict[str, float], min_face_px: float) -> tuple[str, float]:
+def cut_fault(row: Row, limits: dict[str, float], min_face_px: float) -> tuple[str, float]:
     """Return what is wrong with the cut of a clip, and by how many output px its landmarks miss."""
     boxes = np.array(row["box_xyxy"], np.float64).reshape(-1, 4) / BOX_UNITS
     matrices = np.array(row["matrix"], np.float64).reshape(-1, 2, 3)
@@ -339,7 +339,7 @@ def check_tracks(ctx: AuditContext) -> CheckResult:
     for clips in _clip_tables(ctx, "SELECT sample_key, box_xyxy FROM clips"):
         n += len(clips)
         for row in clips.filter(pa.array(screen_steps(clips, ctx.limits))).to_pylist():
-            iou, jump = _steps(np.array(row["box_xyxy"], np.float64).reshape(-1, 4))
+            iou, jump = box_steps(np.array(row["box_xyxy"], np.float64).reshape(-1, 4))
             if iou < ctx.limits["c5_min_iou"] or jump > ctx.limits["c5_max_jump"]:
                 detail = f"neighbouring boxes overlap by {iou:.2f}, jump {jump:.2f} sides"
                 offenders.append(Offender(kind="clip", key=row["sample_key"], detail=detail))
@@ -347,7 +347,7 @@ def check_tracks(ctx: AuditContext) -> CheckResult:
     return judged(C5, offenders, n, "clips", limit=limit)
 
 
-def _steps(boxes: Floats) -> tuple[float, float]:
+def box_steps(boxes: Floats) -> tuple[float, float]:
     """Return the smallest IoU of neighbours, and the largest step of the middle in sides."""
     if len(boxes) < 2:
         return 1.0, 0.0

@@ -273,11 +273,11 @@ def check_counts(ctx: AuditContext) -> CheckResult:
     if adapter not in ("ffpp", "dfdc", "celebdf"):
         return unjudged(R6, State.SKIP, "nobody published how many videos an own folder or table has")
     rows = fetch_rows(ctx, R6.sql)
-    offenders = list(_miscounted(adapter, rows, ctx.limits["r6_tolerance"]))
+    offenders = list(miscounted(adapter, rows, ctx.limits["r6_tolerance"]))
     return judged(R6, offenders, sum(int(row[-1]) for row in rows), "videos")
 
 
-def _miscounted(adapter: str, rows: list[tuple[Any, ...]], tolerance: float) -> Iterator[Offender]:
+def miscounted(adapter: str, rows: list[tuple[Any, ...]], tolerance: float) -> Iterator[Offender]:
     """Yield groups whose number of videos is not the published one. Rows: data set, label, method, compression, n."""
     if adapter == "dfdc":
         total = sum(int(row[-1]) for row in rows)

@@ -255,7 +255,7 @@ def test_a_million_samples_take_little_memory(million: ClipData) -> None:
 def test_a_million_samples_can_be_planned_and_asked_for(million: ClipData, cache: ShardCache, sampling: str) -> None:
     options = PlanOptions(sampling=sampling)  # type: ignore[arg-type]
     with ClipReader(million, ReadOptions(), options, cache=cache) as reader:
-        request = next(reader._requests_of(reader.plan(1), 1, 1000))
+        request = next(reader.requests_of(reader.plan(1), 1, 1000))
     assert len(request.wanted) == 16
     if sampling != "natural":
         assert sum(wanted.sample.label for wanted in request.wanted) == 8

@@ -304,8 +304,8 @@ def test_a_request_carries_all_that_a_worker_needs(make: "Maker", many: "Many") 
 
     data = open_data(str(make.data_set(many(40))), "train")
     with ClipReader(data, READ, PlanOptions()) as reader:
-        request = next(reader._requests_of(reader.plan(0), 0, 0))
+        request = next(reader.requests_of(reader.plan(0), 0, 0))
         assert len(pickle.dumps(request)) < 400 * 16
         assert isinstance(request.wanted[0].sample, Sample)
         assert isinstance(request.wanted[0].shard, LocalShard)
-        assert len(pickle.dumps(reader._decoder)) < 1000
+        assert len(pickle.dumps(reader.decoder)) < 1000

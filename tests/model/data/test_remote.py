@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -149,10 +150,11 @@ def test_closing_a_reader_ends_its_downloads(
     path = Path(make.shards(many(4)).replace("{000000..000000}", "000000"))
     with pytest.raises(UnreadableError, match="no longer wanted"):
         fetch_shard(Shard(uri=url_of(web, str(path))), tmp_path / "copy", cancelled=lambda: True)
-    data = open_shards(url_of(web, make.shards(many(4))), cache)
-    reader = ClipReader(data, READ, PlanOptions(), cache=cache)
-    reader.close()
-    assert reader._ahead._closed.is_set()
+    patient = ShardCache(cache.folder, retry_delays_s=(1.0,))
+    reader = ClipReader(served(make, many, web, 4), READ, PlanOptions(), cache=patient)
+    web.break_after_bytes, web.on_break = [10], Thread(target=reader.close).start
+    with pytest.raises(UnreadableError, match="no longer wanted"):
+        next(reader.epoch(0))
 
 
 # ---- the cache -----------------------------------------------------------------------------------------------------
@@ -190,7 +192,7 @@ def test_the_cache_stays_within_its_bounds_and_shards_in_use_stay(
         found = []
         for batch in reader.epoch(0):
             found.append(batch.keys)
-            with small._counting():  # nothing comes or goes meanwhile
+            with small.counting():  # nothing comes or goes meanwhile
                 assert sum(path.stat().st_size for path in small.folder.glob("*.tar")) <= small.max_bytes
     assert found == expected
     assert fetched(web) == 2 * 24
@@ -223,6 +225,7 @@ def test_many_processes_fetch_a_shard_once(make: "Maker", many: "Many", web: "We
     data = served(make, many, web, 4)
     code = f"""
 from pathlib import Path
+from threading import Thread
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shards import Shard
 held = ShardCache(Path({str(tmp_path / "shared")!r})).hold(
@@ -301,6 +304,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 READ_BUCKET = """
 import sys
 from pathlib import Path
+from threading import Thread
 from lps.manifests.errors import LpsError
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.clip_decoder import ReadOptions

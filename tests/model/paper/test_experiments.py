@@ -18,7 +18,7 @@ from lps.manifests.errors import RefusedError
 from lps.manifests.names import EXPERIMENT_NAMES
 from lps.model.networks.losses import DistillParams, selective_distillation
 from lps.model.paper import published as paper
-from lps.model.paper.distill_metrics import _metrics, over_videos
+from lps.model.paper.distill_metrics import distilled_metrics, over_videos
 from lps.model.paper.results import Result, Row, Value, markdown
 from lps.model.paper.tables import EXPERIMENTS, align, run_experiment
 from lps.model.paper.timings import MODULES
@@ -120,7 +120,7 @@ def test_losses_of_the_sweep_are_those_of_training(
     student, teacher = torch.randn((2, 9, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.tensor([0, 1, 1, 0, 1, 0, 0, 1, 1])
     params = DistillParams(weight=0.3, temperature=2.0, t_squared=True, normaliser=normaliser, soften=soften)
-    found = _metrics(student, teacher, labels, np.array([0, 1, 1, 0, 2, 3, 3, 1, 2]), params)
+    found = distilled_metrics(student, teacher, labels, np.array([0, 1, 1, 0, 2, 3, 3, 1, 2]), params)
     assert found["loss"].value == pytest.approx(float(selective_distillation(student, teacher, labels, params)))
 
 

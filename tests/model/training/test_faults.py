@@ -387,10 +387,12 @@ def test_auc_is_over_videos() -> None:
 # ---- what is left to read --------------------------------------------------------------------------------------------
 
 
-def test_log_without_room_is_told(tmp_path: Path) -> None:
+def test_log_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_open = Path.open
+    full = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115  the log closes it
+    monkeypatch.setattr(Path, "open", lambda path, mode: full if mode == "ab" else whole_open(path, mode))
     log = RunLog(tmp_path, 0)
-    log._file.close()
-    log._file = Path("/dev/full").open("ab", buffering=0)  # type: ignore[assignment]  # noqa: SIM115
+    monkeypatch.undo()
     with pytest.raises(UnreadableError, match=r"cannot write .*log\.jsonl: No space left on device; make room"):
         log.write("step", 1, {"loss": 1.0})
     log.__exit__(None, None, None)

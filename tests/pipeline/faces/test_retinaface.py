@@ -171,7 +171,7 @@ class TestNetworks:
 
         assert cfg_mnet["variance"] == retinaface.VARIANCES
         theirs = PriorBox(cfg_mnet, image_size=(96, 160)).forward().double()
-        assert torch.equal(localizer._priors_of(96, 160, 3), theirs)
+        assert torch.equal(localizer.anchors(96, 160, 3), theirs)
 
     @pytest.mark.parametrize("backbone", ["mobilenet", "resnet50"])
     def test_levels_are_those_of_the_whole_network(self, backbone: Backbone) -> None:
@@ -217,7 +217,7 @@ class TestNetworks:
         net = filled(empty_network("resnet50"), state, "resnet50").double()
         with torch.inference_mode():
             codes, logits, _ = net(normalised)
-        boxes = decode(codes[0], localizer._priors_of(64, 96, 3), [0.1, 0.2]) * torch.tensor([96, 64, 96, 64])
+        boxes = decode(codes[0], localizer.anchors(64, 96, 3), [0.1, 0.2]) * torch.tensor([96, 64, 96, 64])
         scores = logits[0].softmax(-1)[:, 1]
         passed = scores > 0.5
         kept = nms(boxes[passed], scores[passed], 0.4)

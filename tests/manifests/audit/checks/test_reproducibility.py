@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lps.manifests.audit.checks.reproducibility import VERSIONS
+from lps.manifests.audit.checks.reproducibility import VERSIONS, miscounted
 from lps.manifests.audit.core.seal import seal_dataset
 from lps.manifests.canonical import pretty_json
 from lps.manifests.schemas import Row
@@ -138,11 +138,9 @@ def test_incomplete_published_data_set_is_found(replanned: Replanned, broken: Br
 
 
 def test_published_counts_pass() -> None:
-    from lps.manifests.audit.checks.reproducibility import _miscounted
-
     ffpp = [("ffpp", 0, "real", "c23", 1000), ("ffpp", 1, "Deepfakes", "c23", 999), ("dfd", 1, "DFD", "c23", 3068)]
-    assert list(_miscounted("ffpp", ffpp, 0.001)) == []
-    assert list(_miscounted("dfdc", [("dfdc", 0, "real", None, 19154), ("dfdc", 1, "dfdc", None, 99992)], 0.001)) == []
+    assert list(miscounted("ffpp", ffpp, 0.001)) == []
+    assert list(miscounted("dfdc", [("dfdc", 0, "real", None, 19154), ("dfdc", 1, "dfdc", None, 99992)], 0.001)) == []
     celebdf = [("celebdf2", 0, "real", None, 890), ("celebdf2", 1, "celeb_synthesis", None, 5639)]
-    assert list(_miscounted("celebdf", celebdf, 0.001)) == []
-    assert [o.key for o in _miscounted("ffpp", [("ffpp", 1, "FaceSwap", "c40", 990)], 0.001)] == ["ffpp FaceSwap c40"]
+    assert list(miscounted("celebdf", celebdf, 0.001)) == []
+    assert [o.key for o in miscounted("ffpp", [("ffpp", 1, "FaceSwap", "c40", 990)], 0.001)] == ["ffpp FaceSwap c40"]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lps.manifests.audit.checks.clips import ARCFACE_112, _cut, _steps
+from lps.manifests.audit.checks.clips import ARCFACE_112, box_steps, cut_fault
 from lps.manifests.audit.checks.screen import screen_cuts, screen_steps
 from lps.manifests.schemas import CLIPS, Row, read_table
 
@@ -36,7 +36,7 @@ def assert_equal(rows: list[Row]) -> int:
     """Compare the screen with the check; return how many clips are wrong."""
     found = screen_cuts(pa.Table.from_pylist(rows, schema=SCHEMA), LIMITS, MIN_FACE_PX, ARCFACE_112)
     for row, marked, worst in zip(rows, found.marked.tolist(), found.worst.tolist(), strict=True):
-        detail, miss = _cut(row, LIMITS, MIN_FACE_PX)
+        detail, miss = cut_fault(row, LIMITS, MIN_FACE_PX)
         assert marked == bool(detail), detail
         assert marked or worst == pytest.approx(miss, abs=1e-9)
     return int(found.marked.sum())
@@ -122,7 +122,7 @@ def test_steps(clips: list[Row]) -> None:
     marked = screen_steps(pa.Table.from_pylist(rows, schema=SCHEMA), LIMITS)
     wanted = []
     for row in rows:
-        iou, jump = _steps(np.array(row["box_xyxy"], np.float64).reshape(-1, 4))
+        iou, jump = box_steps(np.array(row["box_xyxy"], np.float64).reshape(-1, 4))
         wanted.append(iou < LIMITS["c5_min_iou"] or jump > LIMITS["c5_max_jump"])
     assert marked.tolist() == wanted
     assert 0 < sum(wanted) < len(rows)
