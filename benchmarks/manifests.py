@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lps.manifests.columns import PATHS, read_columns
-from lps.manifests.splits.assign import assign_splits, rule_record
-from lps.manifests.splits.components import INPUT_COLUMNS, component_labels, group_videos, inputs_from_table
+from lps.manifests.splits.groups import group_videos
+from lps.manifests.splits.inputs import INPUT_COLUMNS, inputs_from_table
+from lps.manifests.splits.key_edges import component_labels
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import open_store
@@ -57,10 +58,10 @@ def group_rows(folder: str) -> str:
     return f"{len(groups):,} groups"
 
 
-def record_rule(folder: str) -> str:
-    """Split, and state the rule: digests of every input row."""
-    inputs = inputs_from_table(read_columns(open_store(folder), "videos", INPUT_COLUMNS))
-    record = rule_record(SplitParams(), inputs, assign_splits(inputs, SplitParams()))
+def split_by_rows(folder: str) -> str:
+    """Split by rows: by the rule `random`, which decides video by video."""
+    videos = read_columns(open_store(folder), "videos", INPUT_COLUMNS)
+    _, record = split_table(videos, SplitParams(rule="random", allow_leaky=True))
     return f"{record['n_groups']:,} groups"
 
 
@@ -98,7 +99,7 @@ STAGES: dict[str, tuple[str, Callable[[str], str]]] = {
     "index": ("index: read the columns", read_index),
     "components": ("components: arrays", label_components),
     "groups": ("components: rows, links and names", group_rows),
-    "rule": ("split: rows and rule record", record_rule),
+    "rows": ("split: by rows", split_by_rows),
     "columns": ("split: columns and rule record", split_columns),
     "audit": ("quick audit", quick_audit),
 }

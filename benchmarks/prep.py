@@ -27,7 +27,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.pipeline.clips.encode import encode_image
 from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import ALL_CLIPS, Params

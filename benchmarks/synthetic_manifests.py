@@ -20,7 +20,7 @@ from lps.manifests.index import PLAN_VIDEOS
 from lps.manifests.names import SPLITS
 from lps.manifests.row_digest import fixed_bytes, hex_texts
 from lps.manifests.schemas import CLIPS, SCHEMA_ID, SCHEMA_VERSION, SHARDS, VIDEOS
-from lps.manifests.splits.components import INPUT_COLUMNS
+from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.splits.table import split_table
 from lps.pipeline.clips.process import start_seed

@@ -22,8 +22,6 @@ WORDS = {
     str: "a text",
     date: "a date such as 2027-01-31",
 }
-MANY = 40
-"""More names than this do not fit into a message."""
 
 
 def read_toml(path: Path | None) -> tuple[dict[str, Any], str]:
@@ -65,8 +63,7 @@ def require_known(found: Collection[str], known: Collection[str], where: str) ->
     for name in found:
         if name not in known:
             near = difflib.get_close_matches(str(name), list(known), 1)
-            listed = f"known ones: {', '.join(known)}" if len(known) < MANY else f"{len(known)} names are known"
-            hint = f"did you mean '{near[0]}'?" if near else listed
+            hint = f"did you mean '{near[0]}'?" if near else f"known ones: {', '.join(known)}"
             raise UnreadableError(f"unknown name '{_path(where, name)}'; {hint}")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from lps.cli.prep.progress import PrepProgress, print_summary
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.pipeline.config.params import Params
 from lps.pipeline.job.request import PrepRequest, RunOptions
 from lps.pipeline.job.run import run_job

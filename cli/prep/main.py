@@ -199,7 +199,7 @@ def split(out: str, name: str, base: str | None, params_file: Path | None, **ask
     Example:
       lps-prep split out/ --rule ranked --name ranked-v1
     """
-    from lps.manifests.splits.assign import SplitParams
+    from lps.manifests.splits.records import SplitParams
     from lps.pipeline.config.settings import read_settings
     from lps.pipeline.job.split_sets import add_split_set
 
@@ -277,7 +277,7 @@ def check(weights_dir: Path | None) -> None:
 
 def _job(asked: dict[str, Any]) -> "tuple[PrepRequest, RunOptions]":
     """Turn what the command line says into a request and run options."""
-    from lps.manifests.splits.assign import SplitParams
+    from lps.manifests.splits.records import SplitParams
     from lps.pipeline.config.params import ALL_CLIPS
     from lps.pipeline.config.settings import read_settings
     from lps.pipeline.job.request import PrepRequest, RunOptions

@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lps.manifests.errors import RefusedError
+from lps.manifests.names import SPLITS
 from lps.manifests.splits.by_identity import identity_rows
-from lps.manifests.splits.components import Groups, SplitInput, group_videos
+from lps.manifests.splits.groups import Groups, group_videos
+from lps.manifests.splits.inputs import SplitInput
 from lps.manifests.splits.pins import Owners
-from lps.manifests.splits.placement import Settled, place_groups
-from lps.manifests.splits.records import Ratios, SplitParams, SplitRow, make_row, position
+from lps.manifests.splits.placement import Settled, kind_of, place_groups
+from lps.manifests.splits.records import Ratios, SplitParams, SplitRow, make_row
 
 GIANT_FACTOR = 1.2
 GIANT_MIN_VIDEOS = 20
@@ -81,9 +83,9 @@ def _explain_giant(groups: Groups, params: SplitParams, n_videos: int) -> str:
 def _placed_rows(
     videos: Sequence[SplitInput], groups: Groups, params: SplitParams, rule: str, scene: Scene
 ) -> list[SplitRow]:
-    places, used = place_groups(videos, groups, params, rule, scene.settled)
+    placed = place_groups(lambda: map(kind_of, videos), groups, params, rule, scene.settled)
     return [
-        make_row(video, params, groups.membership(i, video), split=places[group], rule=used)
+        make_row(video, params, groups.membership(i), split=SPLITS[placed.split[group]], rule=placed.rule)
         for i, (video, group) in enumerate(zip(videos, groups.of_video.tolist(), strict=True))
     ]
 
@@ -97,11 +99,11 @@ def random_rows(videos: Sequence[SplitInput], params: SplitParams, scene: Scene)
         anchors=tuple(video.own_key for video in videos),
         sizes=np.ones(len(videos), dtype=np.int64),
     )
-    places, _ = place_groups(videos, alone, params, "hash", scene.settled)
+    placed = place_groups(lambda: map(kind_of, videos), alone, params, "hash", scene.settled)
     return [
         replace(
-            make_row(video, params, groups.membership(i, video), split=places[i], rule="random"),
-            u=position(params.seed, video.own_key),
+            make_row(video, params, groups.membership(i), split=SPLITS[placed.split[i]], rule="random"),
+            u=float(placed.u[i]),
         )
         for i, video in enumerate(videos)
     ]

@@ -4,19 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lps.manifests.names import SPLITS
-from lps.manifests.splits.components import (
-    CONTENT_PREFIX,
-    Aliases,
-    Ints,
-    KeyGraph,
-    Links,
-    SplitInput,
-    group_videos,
-    video_key,
-)
+from lps.manifests.splits.groups import group_videos
+from lps.manifests.splits.inputs import CONTENT_PREFIX, Aliases, Ints, SplitInput, inputs_table, video_key
+from lps.manifests.splits.key_edges import KeyEdges
 from lps.manifests.splits.pins import Owners, all_keys
 from lps.manifests.splits.placement import hash_places, ranked_places
 from lps.manifests.splits.records import SplitParams, SplitRow, bridge_row, make_row, position
@@ -33,6 +27,8 @@ class Identities:
     keys: tuple[frozenset[str], ...]
     """All keys of each identity."""
     of_video: tuple[frozenset[int], ...]
+    keys_of_video: Sequence[Sequence[str]]
+    """The keys that tie each video to others, sorted."""
 
 
 def identity_rows(videos: Sequence[SplitInput], params: SplitParams, owners: Owners) -> list[SplitRow]:
@@ -45,61 +41,64 @@ def identity_rows(videos: Sequence[SplitInput], params: SplitParams, owners: Own
     kept: list[SplitInput] = []
     splits: list[str] = []
     rows: list[SplitRow] = []
-    links = Links.among(videos)
-    for video, shown in zip(videos, identities.of_video, strict=True):
+    for video, shown, keys in zip(videos, identities.of_video, identities.keys_of_video, strict=True):
         where = {int(places[identity]) for identity in shown}
         where |= {SPLITS.index(split) for split in owners.splits_of(all_keys(video))}
         if len(where) == 1 and TORN not in where:
             kept.append(video)
             splits.append(SPLITS[where.pop()])
         else:
-            rows.append(bridge_row(video, params, rule="identity-hash", keys=links.keys(video)))
+            rows.append(bridge_row(video, params, rule="identity-hash", keys=keys))
     groups = group_videos(kept, params.aliases)
     for i, (video, split) in enumerate(zip(kept, splits, strict=True)):
-        rows.append(make_row(video, params, groups.membership(i, video), split=split, rule="identity-hash"))
+        rows.append(make_row(video, params, groups.membership(i), split=split, rule="identity-hash"))
     return rows
 
 
 def find_identities(videos: Sequence[SplitInput], aliases: Aliases = ()) -> Identities:
     """Tie keys to identities by the real videos, by originals and by aliases; fakes tie nothing, they show."""
-    links = Links.among(videos)
+    originals = {video.original_video_id for video in videos}
     implied = {
         (video_key(video.original_video_id), key)
         for video in videos
         if video.original_video_id is not None
         for key in video.target_keys
     }
-    ties = [video.label == 0 or video.video_id in links.originals for video in videos]
-    keys_of_videos = [_keys(video, links, tie) for video, tie in zip(videos, ties, strict=True)]
-    graph = KeyGraph.build(keys_of_videos, (*aliases, *sorted(implied)))
-    tying = np.array([*ties, *[True] * graph.n_aliases], dtype=np.bool_)
-    _, key_label = graph.labels(tying[graph.video_index])
-    anchors = graph.anchors(key_label)
-    numbers = {label: i for i, label in enumerate(anchors)}
-    number_of_key = {name: numbers.get(int(label)) for name, label in zip(graph.names, key_label, strict=True)}
-    keys: list[set[str]] = [set() for _ in anchors]
-    for key, number in number_of_key.items():
+    ties = np.array([video.label == 0 or video.video_id in originals for video in videos], np.bool_)
+    edges = KeyEdges.of(inputs_table(videos), (*aliases, *sorted(implied)))
+    content = pc.starts_with(edges.names, CONTENT_PREFIX).to_numpy(zero_copy_only=False)[edges.key]
+    # Content ties real videos; as a key of a fake it would be one more identity that has to agree.
+    tying = ties[edges.video]
+    showing = edges.only(tying | ~content)
+    _, key_label = edges.only(tying).labels()
+    names = edges.names.to_pylist()
+    carried = np.unique(showing.key)
+    anchor = showing.anchors(key_label)
+    number_of_label = {int(label): i for i, label in enumerate(np.unique(key_label[carried]))}
+    number_of_key = [number_of_label.get(label) for label in key_label.tolist()]
+    keys: list[set[str]] = [set() for _ in number_of_label]
+    for name, number in zip(names, number_of_key, strict=True):
         if number is not None:
-            keys[number].add(key)
-    shown = [{n for key in of_video if (n := number_of_key[key]) is not None} for of_video in keys_of_videos]
-    _unite_copies(videos, links, shown)
+            keys[number].add(name)
+    shown: list[set[int]] = [set() for _ in videos]
+    for video, key in zip(showing.video.tolist(), showing.key.tolist(), strict=True):
+        number = number_of_key[key]
+        assert number is not None  # the key is carried
+        shown[video].add(number)
+    _unite_copies(videos, shown)
     return Identities(
-        names=tuple(anchors.values()),
+        names=tuple(names[int(anchor[label])] for label in number_of_label),
         keys=tuple(frozenset(group) for group in keys),
         of_video=tuple(frozenset(numbers) for numbers in shown),
+        keys_of_video=edges.keys_of_videos(),
     )
 
 
-def _keys(video: SplitInput, links: Links, tie: bool) -> list[str]:
-    """Content ties real videos; as a key of a fake it would be one more identity that has to agree."""
-    return [key for key in links.keys(video) if tie or not key.startswith(CONTENT_PREFIX)]
-
-
-def _unite_copies(videos: Sequence[SplitInput], links: Links, shown: list[set[int]]) -> None:
+def _unite_copies(videos: Sequence[SplitInput], shown: list[set[int]]) -> None:
     """Let equal files show the same identities, whatever their names say."""
     of_content: dict[str, set[int]] = {}
     for video, identities in zip(videos, shown, strict=True):
-        if video.content_key in links.repeated:
+        if video.content_key is not None:
             of_content.setdefault(video.content_key, set()).update(identities)
     for video, identities in zip(videos, shown, strict=True):
         identities.update(of_content.get(video.content_key or "", ()))

@@ -15,18 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lps.manifests.names import SPLITS
-from lps.manifests.splits.components import (
-    CONTENT_PREFIX,
-    EMPTY_SHA256,
-    VIDEO_PREFIX,
-    Aliases,
-    Ints,
-    SplitInput,
-    alias_roots,
-    group_videos,
-)
-from lps.manifests.splits.key_edges import KEY_COLUMNS, KeyEdges, listed, whole
-from lps.manifests.splits.records import SplitRow
+from lps.manifests.splits.groups import Groups, alias_roots
+from lps.manifests.splits.inputs import CONTENT_PREFIX, EMPTY_SHA256, KEY_COLUMNS, VIDEO_PREFIX, Aliases, Ints
+from lps.manifests.splits.key_edges import KeyEdges, listed, whole
 
 KINDS = ("identity", "target", "donor", "donor_only", "source", "original", "duplicate", "any")
 """Kinds of overlap. `any` counts every published key; `donor_only` the fakes whose donor is known and target is not."""
@@ -121,71 +112,10 @@ class _Overlap:
         return some, every
 
 
-# ---- single records ------------------------------------------------------------------------------------------------
+# ---- measures ----- --------------------------------------------------------------------------------------------------
 
 
 def measure_leakage(
-    inputs: Sequence[SplitInput],
-    rows: Sequence[SplitRow],
-    *,
-    aliases: Aliases = (),
-    pairs: Sequence[tuple[str, str]] = PAIRS,
-    seed: int = 0,
-) -> list[Leak]:
-    """Measure as `measure_table` does. Excluded videos count nowhere."""
-    return measure_table(_table(inputs), split_codes(inputs, rows), aliases=aliases, pairs=pairs, seed=seed)
-
-
-def split_codes(inputs: Sequence[SplitInput], rows: Sequence[SplitRow]) -> Ints:
-    """Return the number of the split of each video in `SPLITS`, -1 for those excluded or without a row."""
-    code = {name: i for i, name in enumerate(SPLITS)}
-    of_video = {row.video_id: code[row.split] for row in rows if row.split is not None}
-    return np.array([of_video.get(video.video_id, -1) for video in inputs], dtype=np.int64)
-
-
-def crossing_groups(inputs: Sequence[SplitInput], rows: Sequence[SplitRow], aliases: Aliases = ()) -> list[Crossing]:
-    """List the groups that lie in more than one split, from the keys of the videos that are in some split."""
-    codes = split_codes(inputs, rows)
-    included = [video for video, code in zip(inputs, codes.tolist(), strict=True) if code >= 0]
-    groups = group_videos(included, aliases)
-    return [
-        Crossing(name=groups.anchors[group], videos=videos)
-        for group, videos in sorted(
-            _crossing(groups.of_video, codes[codes >= 0]), key=lambda found: groups.anchors[found[0]]
-        )
-    ]
-
-
-def crossing_keys(
-    inputs: Sequence[SplitInput], rows: Sequence[SplitRow], kind: str = "any", aliases: Aliases = ()
-) -> list[Crossing]:
-    """List the published keys of one kind that videos of more than one split have, in whatever role."""
-    published = _Published.of(_table(inputs), alias_roots(aliases))
-    asked = np.unique(published.key[published.where[kind]])
-    held = np.isin(published.key, asked)
-    pairs = np.unique(np.stack([published.owner[held], published.key[held]]), axis=1)
-    code = split_codes(inputs, rows)[pairs[0]]
-    found = _crossing(pairs[1][code >= 0], code[code >= 0])
-    names = published.names.take(pa.array([key for key, _ in found], pa.int64())).to_pylist()
-    return sorted(
-        (Crossing(name=name, videos=videos) for name, (_, videos) in zip(names, found, strict=True)),
-        key=lambda crossing: crossing.name,
-    )
-
-
-def _table(inputs: Sequence[SplitInput]) -> pa.Table:
-    lists = {name: [list(getattr(video, name)) for video in inputs] for name in (*KEY_COLUMNS, "keys")}
-    columns = {name: pa.array(values, pa.list_(pa.string())) for name, values in lists.items()}
-    for name, width in (("video_id", 16), ("original_video_id", 16), ("sha256", 32)):
-        columns[name] = pa.array([getattr(video, name) for video in inputs], pa.binary(width))
-    columns["label"] = pa.array([video.label for video in inputs], pa.int8())
-    return pa.table(columns)
-
-
-# ---- whole tables --------------------------------------------------------------------------------------------------
-
-
-def measure_table(
     videos: pa.Table,
     codes: Ints,
     *,
@@ -233,17 +163,25 @@ def measure_table(
     return leaks
 
 
-def crossing_table_groups(videos: pa.Table, codes: Ints, aliases: Aliases = ()) -> list[Crossing]:
-    """List the groups of whole tables that lie in more than one split; every video must be in one."""
-    edges = KeyEdges.of(videos, aliases)
-    video_label, key_label = edges.labels()
-    found = _crossing(video_label, codes)
-    anchors = edges.anchors(key_label)[np.array([label for label, _ in found], dtype=np.int64)]
-    names = edges.names.take(pa.array(anchors)).to_pylist()
-    return sorted(
-        (Crossing(name=name, videos=videos) for name, (_, videos) in zip(names, found, strict=True)),
-        key=lambda crossing: crossing.name,
-    )
+def crossing_groups(
+    videos: pa.Table, codes: Ints, aliases: Aliases = (), groups: Groups | None = None
+) -> list[Crossing]:
+    """List the groups that lie in more than one split, from the keys of the videos that are in some split.
+
+    `groups` are those of all videos, where they are known.
+    """
+    included = codes >= 0
+    if groups is None or not included.all():
+        groups = Groups.of(KeyEdges.of(videos.filter(pa.array(included)), aliases))
+    found = _crossing(groups.of_video, codes[included])
+    crossing = (Crossing(name=groups.anchors[group], videos=counts) for group, counts in found)
+    return sorted(crossing, key=lambda crossing: crossing.name)
+
+
+def split_codes(splits: pa.Table) -> Ints:
+    """Return the number in `SPLITS` of the split of each row, -1 for those excluded."""
+    numbers = pc.index_in(splits["split"].cast(pa.string()), value_set=pa.array(SPLITS))
+    return np.asarray(pc.fill_null(numbers, -1).to_numpy(), np.int64)
 
 
 def _crossing(numbers: Ints, codes: Ints) -> list[tuple[int, tuple[tuple[str, int], ...]]]:

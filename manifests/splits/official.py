@@ -6,7 +6,8 @@ from dataclasses import replace
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import SPLITS
 from lps.manifests.splits.by_group import Scene, group_rows
-from lps.manifests.splits.components import SplitInput, group_videos
+from lps.manifests.splits.groups import group_videos
+from lps.manifests.splits.inputs import SplitInput
 from lps.manifests.splits.pins import Owners, all_keys, attach
 from lps.manifests.splits.records import BRIDGE, NOT_SELECTED, SplitParams, SplitRow, make_row
 
@@ -40,7 +41,7 @@ def official_rows(videos: Sequence[SplitInput], params: SplitParams, scene: Scen
         row = carved.get(video.video_id) or make_row(
             video,
             params,
-            groups.membership(i, video),
+            groups.membership(i),
             split=listed[video.video_id],
             rule="official",
             reason=None if listed[video.video_id] else NOT_SELECTED,

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lps.manifests.splits.components import Aliases, Membership, SplitInput, alias_roots, group_videos, video_key
+from lps.manifests.splits.groups import Membership, alias_roots, group_videos
+from lps.manifests.splits.inputs import Aliases, SplitInput, video_key
 from lps.manifests.splits.records import SplitParams, SplitRow, bridge_row, make_row
 
 Claims = frozenset[tuple[str, str]]
@@ -97,8 +98,8 @@ def attach(new: Sequence[SplitInput], owners: Owners, params: SplitParams) -> At
     for video, group in zip(rest, groups.of_video.tolist(), strict=True):
         touched[group] |= owners.touched_by(all_keys(video))
     free: list[SplitInput] = []
-    for video, group in zip(rest, groups.of_video.tolist(), strict=True):
-        claims, keys = touched[group], groups.links.keys(video)
+    for video, group, keys in zip(rest, groups.of_video.tolist(), groups.keys, strict=True):
+        claims = touched[group]
         if not claims:
             free.append(video)
         elif len({split for split, _ in claims}) > 1:

@@ -1,13 +1,14 @@
 """Where whole groups go: three pure rules over the positions, sizes and contents of groups."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lps.manifests.names import SPLITS
-from lps.manifests.splits.components import Groups, Ints, SplitInput
+from lps.manifests.splits.groups import Groups
+from lps.manifests.splits.inputs import Ints, SplitInput
 from lps.manifests.splits.records import Ratios, SplitParams, position
 
 SMALL_SET_GROUPS = 50
@@ -40,9 +41,8 @@ class Contents:
     """Per group: pairs of the number of a kind and how many videos have it."""
 
 
-def contents_of(videos: Sequence[SplitInput], groups: Groups) -> Contents:
-    """Count the kinds of videos in every group."""
-    kinds = [kind_of(video) for video in videos]
+def contents_of(kinds: Sequence[Kind], groups: Groups) -> Contents:
+    """Count the kinds of videos in every group; `kinds` has one for each video."""
     names = sorted(set(kinds))
     number = {kind: i for i, kind in enumerate(names)}
     codes = np.array([number[kind] for kind in kinds], dtype=np.int64)
@@ -60,30 +60,41 @@ def kind_of(video: SplitInput) -> Kind:
     return label, video.method or "", video.dataset, video.compression or ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """The split of every group."""
+
+    split: Ints
+    """Number in `SPLITS`."""
+    u: NDArray[np.float64]
+    """Hash position, 0 to 1."""
+    rule: str
+    """What decided: `hash`, `ranked` or `stratified`."""
+
+
 def place_groups(
-    videos: Sequence[SplitInput], groups: Groups, params: SplitParams, rule: str, settled: Settled | None = None
-) -> tuple[list[str], str]:
-    """Choose a split for every group; also say which rule did: `hash`, `ranked` or `stratified`.
+    kinds: Callable[[], Iterable[Kind]], groups: Groups, params: SplitParams, rule: str, settled: Settled | None = None
+) -> Placement:
+    """Choose a split for every group by `hash`, `ranked` or `stratified`; `kinds` gives that of every video if needed.
 
     Settled videos are counted, never moved. A hash that cannot be trusted (too few groups), or a rule that leaves a
     wanted split empty, gives way to `stratified`.
     """
     settled = settled or Settled()
-    positions = np.array([position(params.seed, anchor) for anchor in groups.anchors])
+    u = np.array([position(params.seed, anchor) for anchor in groups.anchors])
     few = len(groups) + settled.n_groups < SMALL_SET_GROUPS
-    if rule == "ranked" or (rule == "hash" and not few):
-        if rule == "ranked":
-            strata = strata_of(contents_of(videos, groups))
-            places = ranked_places(positions, groups.sizes, strata, params.ratios, settled.kinds)
-        else:
-            places = hash_places(positions, params.ratios)
-        chosen = [SPLITS[i] for i in places]
-        wanted = {split for split, ratio in zip(SPLITS, params.ratios, strict=True) if ratio > 0}
-        if wanted <= {split for _, split in settled.kinds} | set(chosen):
-            return chosen, rule
-    contents = contents_of(videos, groups)
-    places = stratified_places(positions, groups.sizes, contents, params.ratios, settled.kinds)
-    return [SPLITS[i] for i in places], "stratified"
+    wanted = {i for i, ratio in enumerate(params.ratios) if ratio > 0} - {SPLITS.index(s) for _, s in settled.kinds}
+    if rule == "hash" and not few:
+        places = hash_places(u, params.ratios)
+        if wanted <= set(np.unique(places).tolist()):
+            return Placement(split=places, u=u, rule=rule)
+    contents = contents_of(list(kinds()), groups)
+    if rule == "ranked":
+        places = ranked_places(u, groups.sizes, strata_of(contents), params.ratios, settled.kinds)
+        if wanted <= set(np.unique(places).tolist()):
+            return Placement(split=places, u=u, rule=rule)
+    places = stratified_places(u, groups.sizes, contents, params.ratios, settled.kinds)
+    return Placement(split=places, u=u, rule="stratified")
 
 
 def hash_places(positions: NDArray[np.float64], ratios: Ratios) -> Ints:

@@ -4,10 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from lps.manifests.canonical import canonical_json, sha256_hex, unit_interval
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import GIANT_POLICIES, RULES, SPLITS
-from lps.manifests.splits.components import Aliases, Membership, SplitInput, group_id
+from lps.manifests.schemas import SPLITS as SCHEMA
+from lps.manifests.splits.groups import Membership, group_id
+from lps.manifests.splits.inputs import Aliases, SplitInput
 
 BRIDGE = "bridge"
 NOT_SELECTED = "not_selected"
@@ -137,3 +141,19 @@ def bridge_row(video: SplitInput, params: SplitParams, *, rule: str, keys: Seque
     """Build the row of a video that would tie two splits together: it is left out, so that nobody has to move."""
     alone = Membership(anchor=video.own_key, size=1, keys=keys)
     return make_row(video, params, alone, split=None, rule=rule, reason=BRIDGE)
+
+
+def rows_table(rows: Sequence[SplitRow]) -> pa.Table:
+    """Return the rows of a split as the manifest `splits`."""
+    columns = []
+    for field in SCHEMA:
+        values = [getattr(row, field.name) for row in rows]
+        plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        array = pa.array(values, plain)
+        columns.append(array.dictionary_encode() if plain != field.type else array)
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def rows_from_table(splits: pa.Table) -> list[SplitRow]:
+    """Return the rows of a manifest `splits`."""
+    return [SplitRow(**{**row, "group_keys": tuple(row["group_keys"])}) for row in splits.to_pylist()]

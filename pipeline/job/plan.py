@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +14,10 @@ from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS
 from lps.manifests.names import SPLITS
 from lps.manifests.records import Header, Outcome, SourceVideo
 from lps.manifests.rows import video_row
-from lps.manifests.schemas import SCHEMA_VERSION, Row, table_bytes
-from lps.manifests.splits.assign import SplitParams, SplitRow, assign_splits, rule_record
-from lps.manifests.splits.components import split_input
+from lps.manifests.schemas import SCHEMA_VERSION, Row, parquet_bytes
+from lps.manifests.splits.inputs import inputs_table, split_input
+from lps.manifests.splits.records import SplitParams, SplitRow, rows_from_table
+from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store
 from lps.pipeline.clips.encode import bytes_bound
 from lps.pipeline.config.params import ALL_CLIPS, Params
@@ -161,14 +162,15 @@ def build_plan(spec: PlanSpec, sources: Sequence[SourceVideo], probes: Mapping[s
         for s in sources
         if s.code is None or not s.code.startswith("S_")
     ]
-    split_rows = assign_splits(inputs, spec.split)
+    splits, rule = split_table(inputs_table(inputs), spec.split)
+    split_rows = rows_from_table(splits)
     by_id = {row.video_id: row for row in split_rows}
     videos = [_planned(s, probes.get(s.uri), by_id.get(s.video_id), originals[s.video_id]) for s in sources]
     videos = _packed(sorted(videos, key=lambda v: v.source.video_id), spec)
     marks = {"lps.params_sha256": spec.params.sha256()}
     videos_bytes = _plan_table(videos)
-    splits_bytes = table_bytes("splits", [asdict(row) for row in split_rows], marks)
-    record = plan_record(spec, videos, rule_record(spec.split, inputs, split_rows), videos_bytes, splits_bytes)
+    splits_bytes = parquet_bytes("splits", splits, marks)
+    record = plan_record(spec, videos, rule, videos_bytes, splits_bytes)
     return Plan(
         spec=spec,
         videos=tuple(videos),

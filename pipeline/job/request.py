@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lps.manifests.canonical import canonical_json
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.config.settings import DEFAULT_SHARD_MB, RunSettings

@@ -9,9 +9,8 @@ from lps.manifests.columns import read_columns, rule_path, split_path
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.index import INDEX_JSON, read_index, read_rule
 from lps.manifests.schemas import parquet_bytes, read_table
-from lps.manifests.splits.assign import SplitParams, SplitRow
-from lps.manifests.splits.components import INPUT_COLUMNS
-from lps.manifests.splits.records import recorded_aliases
+from lps.manifests.splits.inputs import INPUT_COLUMNS
+from lps.manifests.splits.records import SplitParams, SplitRow, recorded_aliases, rows_from_table
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store, open_store
 
@@ -54,5 +53,4 @@ def _split_rows(out: Store, name: str) -> list[SplitRow]:
     uri = split_path(name)
     if not out.exists(uri):
         raise UnreadableError(f"{out.url} has no split set '{name}'")
-    rows = read_table("splits", out.read(uri)).to_pylist()
-    return [SplitRow(**{**row, "group_keys": tuple(row["group_keys"])}) for row in rows]
+    return rows_from_table(read_table("splits", out.read(uri)))

@@ -15,7 +15,7 @@ import pytest
 
 from lps.manifests.codes import Status
 from lps.manifests.records import Clip, Outcome, SourceVideo, VideoResult
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.pipeline.config.params import Params
 from lps.pipeline.job.events import OnEvent, PrepEvent
 from lps.pipeline.job.finalize import Summary

@@ -30,7 +30,7 @@ from lps.manifests.audit.core.types import (
     State,
     unjudged,
 )
-from lps.manifests.splits.leakage import crossing_table_groups, measure_table
+from lps.manifests.splits.leakage import crossing_groups, measure_leakage
 
 LIMITS: dict[str, float] = {
     "l2_max_unresolved_pct": 0.1,
@@ -188,11 +188,11 @@ def check_groups(ctx: AuditContext) -> CheckResult:
     found = sql_offenders(ctx, L1.sql)
     n_keys = len(found)
     videos, codes = placed_table(ctx)
-    leaks = measure_table(videos, codes, aliases=claim.aliases)
+    leaks = measure_leakage(videos, codes, aliases=claim.aliases)
     if found:
         found = tuple(
             Offender(kind="group", key=group.name, detail=", ".join(f"{k} {split}" for split, k in group.videos))
-            for group in crossing_table_groups(videos, codes, claim.aliases)
+            for group in crossing_groups(videos, codes, claim.aliases)
         )
     notes = []
     if not claim.knows_aliases:

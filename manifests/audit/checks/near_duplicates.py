@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lps.manifests.audit.core.queries import PLACED, placed_table, read_claim, records
 from lps.manifests.audit.core.types import AuditContext, CheckResult, CheckSpec, Offender, Severity, State, unjudged
 from lps.manifests.names import Level
-from lps.manifests.splits.components import Ints
+from lps.manifests.splits.inputs import Ints
 from lps.manifests.splits.key_edges import KeyEdges
 
 LIMITS: dict[str, float] = {

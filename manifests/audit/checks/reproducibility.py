@@ -25,10 +25,9 @@ from lps.manifests.audit.core.types import (
 from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
 from lps.manifests.errors import RefusedError
 from lps.manifests.index import PLAN_JSON, read_json, read_rule, split_sets
-from lps.manifests.splits.assign import SplitParams, SplitRow
-from lps.manifests.splits.components import INPUT_COLUMNS
+from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.key_edges import whole
-from lps.manifests.splits.records import aliases_digest, recorded_aliases
+from lps.manifests.splits.records import SplitParams, SplitRow, aliases_digest, recorded_aliases, rows_from_table
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store
 
@@ -185,10 +184,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def split_rows(ctx: AuditContext, split_set: str) -> list[SplitRow]:
     """Return the rows of a split set."""
-    rows = pq.read_table(local_manifest(ctx, split_path(split_set))).to_pylist()
-    names = {f.name for f in fields(SplitRow)}
-    known = [{name: value for name, value in row.items() if name in names} for row in rows]
-    return [SplitRow(**{**row, "group_keys": tuple(row["group_keys"])}) for row in known]
+    stored = pq.read_table(local_manifest(ctx, split_path(split_set)))
+    known = {f.name for f in fields(SplitRow)}
+    return rows_from_table(stored.select([name for name in stored.column_names if name in known]))
 
 
 def base_of(ctx: AuditContext, rule: dict[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ from lps.manifests.columns import PATHS, split_path
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import INDEX_JSON, PLAN_VIDEOS, read_index, read_plan, read_rule, split_sets
 from lps.manifests.schemas import SCHEMA_ID, TABLES, check_version
-from lps.manifests.splits.components import alias_roots
+from lps.manifests.splits.groups import alias_roots
 from lps.manifests.splits.records import recorded_aliases
 from lps.manifests.storage import Store, StoredFile, open_store
 

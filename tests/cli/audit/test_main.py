@@ -22,7 +22,7 @@ from lps.cli.audit.main import main
 from lps.manifests.canonical import pretty_json
 from lps.manifests.codes import Code, Stage
 from lps.manifests.records import SourceVideo
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.job.finalize import finalize
@@ -141,7 +141,7 @@ def test_wrong_usage(small: Path, words: tuple[str, ...], said: str) -> None:
 def test_bad_policy_is_one_line(small: Path, tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text("[limits]\nc9 = 1\n")
-    assert_one_line(audit("check", small, "--policy", policy), 3, "unknown name 'c9'")
+    assert_one_line(audit("check", small, "--policy", policy), 3, "unknown name 'limits.c9'")
 
 
 @pytest.mark.parametrize("name", ["A1", "c6", "A2", "C2", "R1", "L1", "B4", "T4"])

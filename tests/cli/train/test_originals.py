@@ -15,7 +15,7 @@ from lps.cli.train.originals import with_originals
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.records import SourceVideo
 from lps.manifests.schemas import read_table, table_bytes
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.model.paper.figures.align import Example, alignment_examples, draw_alignment, open_clips
 from lps.pipeline.clips.process import process_video

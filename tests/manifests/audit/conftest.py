@@ -29,7 +29,7 @@ from lps.manifests.names import Level
 from lps.manifests.records import Clip, Header, Outcome, SourceVideo, VideoResult
 from lps.manifests.rows import row_to_json
 from lps.manifests.schemas import Row, read_table, table_bytes
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.clips.encode import encode_image, frames_digest
 from lps.pipeline.clips.process import start_frames, start_seed

@@ -10,8 +10,8 @@ import pytest
 
 from lps.cli.audit.main import full_suite
 from lps.cli.docs.audit_checks import with_checks
-from lps.manifests.splits.assign import SplitParams
-from lps.manifests.splits.components import alias_roots
+from lps.manifests.splits.groups import alias_roots
+from lps.manifests.splits.records import SplitParams
 from lps.pipeline.job.split_sets import add_split_set
 
 PAGE = Path(__file__).parents[3] / "docs/audit.md"

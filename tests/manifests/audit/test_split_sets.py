@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from lps.cli.prep.main import main
 from lps.manifests.canonical import pretty_json
 from lps.manifests.schemas import Row
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.pipeline.job.split_sets import add_split_set
 
 Mutated = Callable[..., Path]

@@ -9,7 +9,7 @@ import pytest
 
 from lps.manifests.canonical import digest16
 from lps.manifests.names import SPLITS
-from lps.manifests.splits.components import SplitInput
+from lps.manifests.splits.inputs import SplitInput
 
 FFPP_METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
 

@@ -11,21 +11,10 @@ from hypothesis import strategies as st
 
 from lps.manifests.canonical import digest16
 from lps.manifests.records import SourceVideo
-from lps.manifests.splits.components import (
-    SplitInput,
-    alias_roots,
-    component_labels,
-    group_id,
-    group_videos,
-    inputs_from_table,
-    split_input,
-)
-
-
-def video(name: str, *keys: str, **other: object) -> SplitInput:
-    """Return a fake of this name with these keys."""
-    fields = {"label": 1, "dataset": "toy", "keys": keys, **other}
-    return SplitInput(video_id=digest16("toy", name), **fields)  # type: ignore[arg-type]
+from lps.manifests.splits.groups import alias_roots, group_id, group_videos
+from lps.manifests.splits.inputs import SplitInput, inputs_from_table, split_input
+from lps.manifests.splits.key_edges import component_labels
+from tests.manifests.splits.rows import video
 
 
 def parts(videos: list[SplitInput], aliases: tuple[tuple[str, str], ...] = ()) -> set[frozenset[bytes]]:
@@ -66,7 +55,7 @@ def test_order_changes_neither_anchor_nor_size(keys: list[set[str]], rng: random
 
     def by_id(these: list[SplitInput]) -> dict[bytes, tuple[str, int]]:
         groups = group_videos(these)
-        found = {v.video_id: groups.membership(i, v) for i, v in enumerate(these)}
+        found = {v.video_id: groups.membership(i) for i, v in enumerate(these)}
         return {video_id: (group.anchor, group.size) for video_id, group in found.items()}
 
     assert by_id(videos) == by_id(shuffled)
@@ -104,7 +93,7 @@ def test_equal_content_ties_but_never_names_a_group() -> None:
     assert group_videos(twins).anchors == ("z",)
     lone = group_videos([video("1", sha256=digest)])
     assert lone.anchors == (f"video/{digest16('toy', '1').hex()}",)
-    assert lone.links.keys(video("1", sha256=digest)) == lone.anchors
+    assert tuple(lone.keys[0]) == lone.anchors
 
 
 def test_empty_files_are_not_copies_of_each_other() -> None:

@@ -6,18 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lps.manifests.canonical import digest16
 from lps.manifests.names import SPLITS
-from lps.manifests.splits.assign import SplitParams, SplitRow, assign_splits
-from lps.manifests.splits.components import Membership, SplitInput
-from lps.manifests.splits.leakage import KINDS, Crossing, Leak, crossing_groups, crossing_keys, measure_leakage
-from lps.manifests.splits.records import make_row
-
-
-def video(name: str, *keys: str, **other: object) -> SplitInput:
-    """Return a fake of this name with these keys."""
-    fields = {"label": 1, "dataset": "toy", "keys": keys, **other}
-    return SplitInput(video_id=digest16("toy", name), **fields)  # type: ignore[arg-type]
+from lps.manifests.splits.groups import Membership
+from lps.manifests.splits.inputs import SplitInput
+from lps.manifests.splits.leakage import KINDS, Crossing, Leak
+from lps.manifests.splits.records import SplitParams, SplitRow, make_row
+from tests.manifests.splits.rows import crossing, leaks_of, video
+from tests.manifests.splits.rows import split as assign
 
 
 def rows_of(videos: Sequence[SplitInput], splits: Sequence[str | None]) -> list[SplitRow]:
@@ -37,7 +32,7 @@ class TestKinds:
     """Each kind of overlap, alone."""
 
     def test_every_kind_is_measured_for_every_pair(self) -> None:
-        leaks = measure_leakage([], [])
+        leaks = leaks_of([], [])
         assert len(leaks) == len(KINDS) * 3
         assert {x.state for x in leaks} == {"NONE"}
 
@@ -46,7 +41,7 @@ class TestKinds:
             video("seen", "a", "b", target_keys=("a",), donor_keys=("b",)),
             video("held", "b", "c", target_keys=("b",), donor_keys=("c",)),
         ]
-        leaks = measure_leakage(videos, rows_of(videos, ["train", "test"]))
+        leaks = leaks_of(videos, rows_of(videos, ["train", "test"]))
         assert leak(leaks, "target").rate == 1
         assert leak(leaks, "donor").rate == 0
         assert (leak(leaks, "any").rate, leak(leaks, "any").rate_all) == (1, 0)
@@ -57,7 +52,7 @@ class TestKinds:
             video("one", "a", "b", target_keys=("b",), donor_keys=("a",)),
             video("two", "a", "c", target_keys=("a",), donor_keys=("c",)),
         ]
-        leaks = measure_leakage(videos, rows_of(videos, ["train", "test", "test"]))
+        leaks = leaks_of(videos, rows_of(videos, ["train", "test", "test"]))
         assert leak(leaks, "donor_only").n_leaked == 1
         assert leak(leaks, "target").n_leaked == 1
 
@@ -68,13 +63,13 @@ class TestKinds:
             video("fake", original_video_id=real.video_id, sha256=b"\2" * 32),
             video("copy", label=0, sha256=b"\1" * 32),
         ]
-        leaks = measure_leakage(videos, rows_of(videos, ["train", "test", "test"]))
+        leaks = leaks_of(videos, rows_of(videos, ["train", "test", "test"]))
         assert (leak(leaks, "original").n_videos, leak(leaks, "original").n_leaked) == (1, 1)
         assert (leak(leaks, "duplicate").n_known, leak(leaks, "duplicate").n_leaked) == (2, 1)
 
     def test_absent_keys_are_unknown_not_zero(self) -> None:
         videos = [video("seen", "src/a", source_keys=("src/a",)), video("held", "src/b", source_keys=("src/b",))]
-        leaks = measure_leakage(videos, rows_of(videos, ["train", "test"]))
+        leaks = leaks_of(videos, rows_of(videos, ["train", "test"]))
         donor = leak(leaks, "donor")
         assert (donor.state, donor.rate, donor.rate_all, donor.expected) == ("UNKNOWN", None, None, None)
         assert (leak(leaks, "source").state, leak(leaks, "source").rate) == ("MEASURED", 0)
@@ -82,29 +77,27 @@ class TestKinds:
 
     def test_partly_published_keys_say_so(self) -> None:
         videos = [video("a", "x", identity_keys=("x",)), video("b", "x", identity_keys=("x",)), video("c")]
-        identity = leak(measure_leakage(videos, rows_of(videos, ["train", "test", "test"])), "identity")
+        identity = leak(leaks_of(videos, rows_of(videos, ["train", "test", "test"])), "identity")
         assert (identity.state, identity.rate, identity.n_known, identity.n_videos) == ("PARTLY UNKNOWN", 1, 1, 2)
 
     def test_real_videos_have_no_donors_to_know(self) -> None:
         videos = [video("a", "x", label=0), video("b", "x", label=0)]
-        leaks = measure_leakage(videos, rows_of(videos, ["train", "test"]))
+        leaks = leaks_of(videos, rows_of(videos, ["train", "test"]))
         assert leak(leaks, "donor").state == "NONE"
 
     def test_excluded_videos_count_nowhere(self) -> None:
         videos = [video("a", "x"), video("b", "x"), video("c", "y")]
         rows = rows_of(videos, [None, "test", "train"])
-        assert leak(measure_leakage(videos, rows), "any").rate == 0
-        assert crossing_groups(videos, rows) == []
-        assert crossing_keys(videos, rows) == []
+        assert leak(leaks_of(videos, rows), "any").rate == 0
+        assert crossing(videos, rows) == []
 
     def test_aliases_join_names(self) -> None:
         videos = [video("a", "x"), video("b", "y")]
         rows = rows_of(videos, ["train", "val"])
         aliases = (("x", "y"),)
-        assert leak(measure_leakage(videos, rows, aliases=aliases), "any", held="val").rate == 1
+        assert leak(leaks_of(videos, rows, aliases), "any", held="val").rate == 1
         expected = [Crossing(name="x", videos=(("train", 1), ("val", 1)))]
-        assert crossing_keys(videos, rows, aliases=aliases) == expected
-        assert crossing_groups(videos, rows, aliases) == expected
+        assert crossing(videos, rows, aliases) == expected
 
     @given(
         st.lists(
@@ -115,7 +108,7 @@ class TestKinds:
     def test_rates_agree_with_a_plain_recount(self, drawn: list[tuple[set[str], str | None]]) -> None:
         videos = [video(str(i), *sorted(keys)) for i, (keys, _) in enumerate(drawn)]
         splits = [split for _, split in drawn]
-        leaks = measure_leakage(videos, rows_of(videos, splits))
+        leaks = leaks_of(videos, rows_of(videos, splits))
         seen = {key for keys, split in drawn if split == "train" for key in keys}
         held = [keys for keys, split in drawn if split == "test" and keys]
         found = leak(leaks, "any")
@@ -125,12 +118,12 @@ class TestKinds:
 
     def test_baseline_is_what_random_placement_gives(self) -> None:
         videos = [video(f"{i}.{j}", f"k{i}") for i in range(500) for j in range(2)]
-        rows = assign_splits(videos, SplitParams(rule="random", allow_leaky=True))
-        found = leak(measure_leakage(videos, rows), "any")
+        rows = assign(videos, SplitParams(rule="random", allow_leaky=True))
+        found = leak(leaks_of(videos, rows), "any")
         assert found.rate is not None
         assert found.expected == pytest.approx(0.6, abs=0.03)
         assert found.rate == pytest.approx(0.6, abs=0.1)
-        safe = leak(measure_leakage(videos, assign_splits(videos, SplitParams())), "any")
+        safe = leak(leaks_of(videos, assign(videos, SplitParams())), "any")
         assert safe.rate == 0
         assert safe.expected == pytest.approx(0.6, abs=0.1)
 
@@ -139,29 +132,28 @@ class TestPublishedSplits:
     """What the official splits share."""
 
     def test_seven_recordings_cross_the_ffpp_split(self, ffpp: list[SplitInput]) -> None:
-        rows = assign_splits(ffpp, SplitParams(rule="official"))
-        crossing = crossing_keys(ffpp, rows, "source")
-        assert sorted(tuple(split for split, _ in key.videos) for key in crossing) == [
+        rows = assign(ffpp, SplitParams(rule="official"))
+        groups = crossing(ffpp, rows)
+        assert len(groups) == 7
+        assert sorted(tuple(split for split, _ in group.videos) for group in groups) == [
             *[("train", "test")] * 2,
             *[("train", "val")] * 5,
         ]
-        assert crossing_keys(ffpp, rows, "target") == []
-        groups = crossing_groups(ffpp, rows)
-        assert len(groups) == 7
         assert sum(n for group in groups for _, n in group.videos) == 5 * 30
+        assert {leak(leaks_of(ffpp, rows), "target", held=held).n_leaked for held in ("val", "test")} == {0}
 
     def test_touched_reals_and_fakes_of_ffpp(self, ffpp: list[SplitInput]) -> None:
-        rows = assign_splits(ffpp, SplitParams(rule="official"))
-        reals = measure_leakage(ffpp[:1000], rows)
+        rows = assign(ffpp, SplitParams(rule="official"))
+        reals = leaks_of(ffpp[:1000], rows)
         assert [leak(reals, "source", held=held).n_leaked for held in ("val", "test")] == [5, 2]
-        fakes = measure_leakage([*ffpp[:1000], *(v for v in ffpp if v.method == "FaceSwap")], rows)
+        fakes = leaks_of([*ffpp[:1000], *(v for v in ffpp if v.method == "FaceSwap")], rows)
         assert [leak(fakes, "source", held=held).n_leaked for held in ("val", "test")] == [5 + 10, 2 + 4]
         assert leak(fakes, "original").rate == 0
         assert leak(fakes, "identity").state == "UNKNOWN"
 
     def test_random_ffpp_split_leaks_nearly_everything(self, ffpp: list[SplitInput]) -> None:
-        rows = assign_splits(ffpp, SplitParams(rule="random", allow_leaky=True))
-        found = leak(measure_leakage(ffpp, rows), "target")
+        rows = assign(ffpp, SplitParams(rule="random", allow_leaky=True))
+        found = leak(leaks_of(ffpp, rows), "target")
         assert found.rate is not None
         assert found.rate > 0.995
         assert found.expected is not None
@@ -169,7 +161,7 @@ class TestPublishedSplits:
 
     def test_originals_of_celebdf_test_fakes_are_in_train(self, celebdf: list[SplitInput]) -> None:
         splits = [v.official_split for v in celebdf]
-        leaks = measure_leakage(celebdf, rows_of(celebdf, splits))
+        leaks = leaks_of(celebdf, rows_of(celebdf, splits))
         original = leak(leaks, "original")
         assert (original.n_known, original.n_leaked) == (340, 234)
         inside = {v.video_id for v in celebdf if v.official_split == "test"}

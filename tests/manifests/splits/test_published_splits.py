@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,25 +10,14 @@ import pytest
 
 from lps.manifests.audit.checks.shortcut import cross_validate
 from lps.manifests.errors import RefusedError
-from lps.manifests.names import SPLITS
-from lps.manifests.splits.assign import SplitParams, SplitRow, assign_splits, rule_record
-from lps.manifests.splits.components import SplitInput
-from lps.manifests.splits.leakage import crossing_groups
-
-
-def where(rows: Sequence[SplitRow]) -> dict[bytes, str | None]:
-    """Return the split of each video."""
-    return {row.video_id: row.split for row in rows}
-
-
-def count(rows: Sequence[SplitRow]) -> tuple[int, ...]:
-    """Return the numbers of train, val and test videos."""
-    splits = Counter(row.split for row in rows)
-    return tuple(splits[name] for name in SPLITS)
+from lps.manifests.splits.inputs import SplitInput
+from lps.manifests.splits.records import SplitParams
+from tests.manifests.splits.rows import count, crossing, record, where
+from tests.manifests.splits.rows import split as assign
 
 
 def test_ffpp_official_counts(ffpp: list[SplitInput]) -> None:
-    split = where(assign_splits(ffpp, SplitParams(rule="official")))
+    split = where(assign(ffpp, SplitParams(rule="official")))
     for method in (None, "Deepfakes", "NeuralTextures"):
         assert Counter(split[v.video_id] for v in ffpp if v.method == method) == {
             "train": 720,
@@ -37,30 +26,30 @@ def test_ffpp_official_counts(ffpp: list[SplitInput]) -> None:
         }
 
 
-def test_ffpp_official_clean_leaves_out_the_crossing_groups(ffpp: list[SplitInput]) -> None:
-    rows = assign_splits(ffpp, SplitParams(rule="official-clean"))
+def test_ffpp_official_clean_leaves_out_the_crossing(ffpp: list[SplitInput]) -> None:
+    rows = assign(ffpp, SplitParams(rule="official-clean"))
     split = where(rows)
     assert Counter(split[v.video_id] for v in ffpp[:1000]) == {"train": 720, "val": 128, "test": 136, None: 16}
     assert {row.exclude_reason for row in rows if row.excluded} == {"bridge"}
-    assert crossing_groups(ffpp, rows) == []
+    assert crossing(ffpp, rows) == []
 
 
 @pytest.mark.parametrize(("seed", "sequences"), [(0, (628, 188, 184)), (1, (626, 176, 198)), (2, (642, 184, 174))])
 def test_ffpp_hash_counts(ffpp: list[SplitInput], seed: int, sequences: tuple[int, ...]) -> None:
-    rows = assign_splits(ffpp, SplitParams(seed=seed))
+    rows = assign(ffpp, SplitParams(seed=seed))
     assert count(rows) == tuple(5 * n for n in sequences)
     assert {row.rule for row in rows} == {"hash"}
 
 
 def test_ffpp_ranked_is_exact(ffpp: list[SplitInput]) -> None:
-    rows = assign_splits(ffpp, SplitParams(rule="ranked"))
+    rows = assign(ffpp, SplitParams(rule="ranked"))
     split = where(rows)
     assert Counter(split[v.video_id] for v in ffpp[:1000]) == {"train": 600, "val": 200, "test": 200}
-    assert crossing_groups(ffpp, rows) == []
+    assert crossing(ffpp, rows) == []
 
 
 def test_random_tears_more_than_half_of_the_pairs(ffpp: list[SplitInput]) -> None:
-    split = where(assign_splits(ffpp[:1000], SplitParams(rule="random", allow_leaky=True)))
+    split = where(assign(ffpp[:1000], SplitParams(rule="random", allow_leaky=True)))
     pairs = {frozenset((*v.target_keys, *v.donor_keys)) for v in ffpp if v.donor_keys}
     of_key = {v.target_keys[0]: split[v.video_id] for v in ffpp[:1000]}
     torn = sum(len({of_key[key] for key in pair}) > 1 for pair in pairs)
@@ -69,15 +58,15 @@ def test_random_tears_more_than_half_of_the_pairs(ffpp: list[SplitInput]) -> Non
 
 
 def test_identity_hash_loses_the_pairs_that_random_tears(ffpp: list[SplitInput]) -> None:
-    rows = assign_splits(ffpp, SplitParams(rule="identity-hash"))
+    rows = assign(ffpp, SplitParams(rule="identity-hash"))
     split = where(rows)
     lost = sum(split[v.video_id] is None for v in ffpp[1000:2000]) / 1000
     assert lost == pytest.approx(0.54, abs=0.1)  # 0.56 of the pairs, less those of one recording
-    assert crossing_groups(ffpp, rows) == []
+    assert crossing(ffpp, rows) == []
 
 
 def test_seed_moves_the_expected_share(ffpp: list[SplitInput]) -> None:
-    one, other = (where(assign_splits(ffpp, SplitParams(seed=seed))) for seed in (0, 1))
+    one, other = (where(assign(ffpp, SplitParams(seed=seed))) for seed in (0, 1))
     moved = sum(one[key] != other[key] for key in one) / len(one)
     assert moved == pytest.approx(0.56, abs=0.1)
 
@@ -112,28 +101,28 @@ def test_dfdc_frame_counts_alone_tell_a_little(shared: Callable[[str], Path]) ->
 def test_celebdf_giant_group_is_refused_with_its_reason(celebdf: list[SplitInput]) -> None:
     fakes = [v for v in celebdf if v.label == 1]
     with pytest.raises(RefusedError, match=r"275 of 340 videos \(81%\).*celebdf2/id/id0.*component"):
-        assign_splits(fakes, SplitParams())
+        assign(fakes, SplitParams())
 
 
 def test_celebdf_giant_policies(celebdf: list[SplitInput]) -> None:
     fakes = [v for v in celebdf if v.label == 1]
-    whole = assign_splits(fakes, SplitParams(giant="component"))
+    whole = assign(fakes, SplitParams(giant="component"))
     assert count(whole) == (275, 24, 41)
-    divided = assign_splits(fakes, SplitParams(giant="identity-hash"))
+    divided = assign(fakes, SplitParams(giant="identity-hash"))
     assert min(count(divided)) > 0
-    assert crossing_groups(fakes, divided) == []
-    loose = assign_splits(fakes, SplitParams(giant="target-only"))
+    assert crossing(fakes, divided) == []
+    loose = assign(fakes, SplitParams(giant="target-only"))
     assert sum(count(loose)) == 340
     target = {v.video_id: v.target_keys[0] for v in fakes}
     homes = {(target[row.video_id], row.split) for row in loose}
     assert len(homes) == len({key for key, _ in homes})
-    assert rule_record(SplitParams(giant="target-only"), fakes, loose)["accepted_leakage"] == ["donor"]
+    assert record(fakes, SplitParams(giant="target-only"))["accepted_leakage"] == ["donor"]
 
 
 def test_more_tries_lose_fewer_videos(celebdf: list[SplitInput]) -> None:
     fakes = [v for v in celebdf if v.label == 1]
     lost = [
-        sum(row.excluded for row in assign_splits(fakes, SplitParams(rule="identity-hash", tries=tries)))
+        sum(row.excluded for row in assign(fakes, SplitParams(rule="identity-hash", tries=tries)))
         for tries in (2, 50, 500)
     ]
     assert lost == sorted(lost, reverse=True)
@@ -141,7 +130,7 @@ def test_more_tries_lose_fewer_videos(celebdf: list[SplitInput]) -> None:
 
 
 def test_official_carves_a_val_where_none_is_published(celebdf: list[SplitInput]) -> None:
-    rows = assign_splits(celebdf, SplitParams(rule="official"))
+    rows = assign(celebdf, SplitParams(rule="official"))
     split = where(rows)
     assert all(split[v.video_id] == "test" for v in celebdf if v.official_split == "test")
     carved = Counter(split[v.video_id] for v in celebdf if v.official_split == "train")

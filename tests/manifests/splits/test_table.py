@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from lps.manifests.canonical import digest16
 from lps.manifests.errors import RefusedError
+from lps.manifests.row_digest import table_digest
 from lps.manifests.schemas import SPLITS, VIDEOS, parquet_bytes, table_bytes
-from lps.manifests.splits.assign import assign_splits, rule_record
-from lps.manifests.splits.components import EMPTY_SHA256, INPUT_COLUMNS, inputs_from_table
-from lps.manifests.splits.records import SplitParams
+from lps.manifests.splits.assign import assign_splits, distinct
+from lps.manifests.splits.inputs import EMPTY_SHA256, INPUT_COLUMNS, inputs_from_table, inputs_table
+from lps.manifests.splits.records import SplitParams, rows_from_table, rows_table
 from lps.manifests.splits.table import split_table
 
 Row = dict[str, Any]
@@ -37,12 +38,11 @@ def split(videos: pa.Table, params: SplitParams) -> pa.Table:
 
 def assert_equal(videos: pa.Table, params: SplitParams) -> set[str]:
     """Split as a table and as rows; return how the rows were decided."""
-    inputs = inputs_from_table(videos)
-    rows = assign_splits(inputs, params)
+    rows = assign_splits(distinct(inputs_from_table(videos)), params)
     found, record = split_table(videos, params)
     assert found.schema.equals(SPLITS)
     assert found.to_pylist() == [{**asdict(row), "group_keys": list(row.group_keys)} for row in rows]
-    assert record == rule_record(params, inputs, rows)
+    assert record == split_table(inputs_table(inputs_from_table(videos)), params)[1]
     marks = {"lps.params_sha256": "0" * 64}
     assert parquet_bytes("splits", found, marks) == table_bytes("splits", [asdict(row) for row in rows], marks)
     return set(found["rule"].to_pylist())
@@ -128,9 +128,8 @@ def test_other_rules_go_the_slow_way() -> None:
 
 def test_a_base_moves_nobody() -> None:
     rows = [video(i, target_keys=[f"seq/{i // 2}"]) for i in range(200)]
-    base = assign_splits(inputs_from_table(table(rows[:150])), SplitParams())
-    inputs = inputs_from_table(table(rows))
-    made = assign_splits(inputs, SplitParams(seed=3), base)
+    base = rows_from_table(split(table(rows[:150]), SplitParams()))
+    made = assign_splits(inputs_from_table(table(rows)), SplitParams(seed=3), base)
     found, record = split_table(table(rows), SplitParams(seed=3), base)
     assert found.to_pylist() == [{**asdict(row), "group_keys": list(row.group_keys)} for row in made]
-    assert record == rule_record(SplitParams(seed=3), inputs, made, base)
+    assert record["base_sha256"] == table_digest(rows_table(base))

@@ -431,7 +431,7 @@ def test_usage_and_places(three: list[Path], tmp_path: Path) -> None:
     assert report(three[0], "--errors", -1).exit_code == 2
     gone = report(*three, "--html", tmp_path / "p.html", "--data", tmp_path / "absent")
     assert (gone.exit_code, len(gone.stderr.splitlines())) == (4, 1)
-    assert "absent/index.json" in gone.stderr
+    assert "absent has no index.json" in gone.stderr
     nowhere = report(three[0], "--html", tmp_path / "absent/p.html")
     assert (nowhere.exit_code, len(nowhere.stderr.splitlines())) == (4, 1)
     assert "Example:" in report("--help").stdout

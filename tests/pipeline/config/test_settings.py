@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lps.manifests.errors import UnreadableError
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.pipeline.config.params import Limits, LocalizeParams, Params
 from lps.pipeline.config.settings import read_settings
 from lps.pipeline.job.request import RunOptions

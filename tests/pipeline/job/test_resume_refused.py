@@ -11,7 +11,7 @@ import pytest
 
 from lps.manifests.errors import IntegrityError, RefusedError
 from lps.manifests.records import VideoResult
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import LocalizeParams, Params
 from lps.pipeline.job.events import Planned, PrepEvent

@@ -15,7 +15,7 @@ from lps.manifests.errors import UnreadableError
 from lps.manifests.pages.pictures import evenly_spaced
 from lps.manifests.records import Clip, Outcome, SourceVideo, VideoResult
 from lps.manifests.schemas import Row, read_table
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store, open_store
 from lps.pipeline.clips.encode import encode_image
 from lps.pipeline.config.params import Params

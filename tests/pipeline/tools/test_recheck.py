@@ -14,7 +14,7 @@ from lps.manifests.audit.core.types import AuditContext, CheckResult
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo, VideoResult
 from lps.manifests.schemas import Row, read_table, table_bytes
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import Params

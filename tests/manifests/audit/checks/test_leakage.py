@@ -19,8 +19,8 @@ from lps.manifests.audit.core.queries import placed_table
 from lps.manifests.audit.core.types import AuditContext, CheckResult, State
 from lps.manifests.canonical import digest16
 from lps.manifests.names import Level
-from lps.manifests.splits.components import EMPTY_SHA256
-from lps.manifests.splits.leakage import crossing_table_groups
+from lps.manifests.splits.inputs import EMPTY_SHA256
+from lps.manifests.splits.leakage import crossing_groups
 
 Audited = Callable[[Any], Mapping[str, CheckResult]]
 BROKEN = (State.FAIL, State.WARN, State.ERROR)
@@ -412,7 +412,7 @@ def test_keys_cross_exactly_where_groups_do(drawn: list[tuple[str, str, int]], a
     ctx = _keyed(drawn)
     alias_table(ctx.db, {"aliases": [list(pair) for pair in aliases]})
     videos, codes = placed_table(ctx)
-    assert bool(ctx.db.execute(L1.sql).fetchall()) == bool(crossing_table_groups(videos, codes, tuple(aliases)))
+    assert bool(ctx.db.execute(L1.sql).fetchall()) == bool(crossing_groups(videos, codes, tuple(aliases)))
     ctx.db.close()
 
 

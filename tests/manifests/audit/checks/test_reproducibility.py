@@ -11,7 +11,7 @@ from lps.manifests.audit.checks.reproducibility import VERSIONS, miscounted
 from lps.manifests.audit.core.seal import seal_dataset
 from lps.manifests.canonical import pretty_json
 from lps.manifests.schemas import Row
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.job.split_sets import add_split_set
 

@@ -12,7 +12,7 @@ from lps.manifests.audit.core.policy import Policy, read_policy
 from lps.manifests.audit.core.seal import seal_dataset
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import RefusedError
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.job.split_sets import add_split_set
 

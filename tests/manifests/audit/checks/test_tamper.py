@@ -24,7 +24,7 @@ from lps.manifests.audit.core.seal import (
 from lps.manifests.canonical import canonical_json, pretty_json
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.schemas import Row
-from lps.manifests.splits.assign import SplitParams
+from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.job.split_sets import add_split_set
 
