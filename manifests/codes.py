@@ -61,7 +61,6 @@ class Code(StrEnum):
     S_MASK = "S_MASK"
     S_FOREIGN = "S_FOREIGN"
     S_NOT_SELECTED = "S_NOT_SELECTED"
-    S_QUARANTINED = "S_QUARANTINED"
 
 
 CODE_MEANING: dict[Code, str] = {
@@ -92,7 +91,6 @@ CODE_MEANING: dict[Code, str] = {
     Code.S_MASK: "a mask video, not an input",
     Code.S_FOREIGN: "not a video of this data set",
     Code.S_NOT_SELECTED: "left out by the declared selection",
-    Code.S_QUARANTINED: "left out by a quarantine list",
 }
 
 QUARANTINE_CODES = frozenset({Code.E_OOM, Code.E_TIMEOUT, Code.E_WORKER_LOST, Code.E_INTERNAL})
