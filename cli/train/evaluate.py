@@ -53,7 +53,7 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
     if not asked["data"] and not asked["shards"]:
         raise click.UsageError("name a data set (--data) or shards (--shards)")
     n_clips = clip_count(asked["clips"])
-    from lps.cli.train.evaluate_view import EvaluateProgress, print_figures
+    from lps.cli.train.evaluate_view import EvaluateProgress, print_metrics
     from lps.manifests.canonical import pretty_json
     from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
     from lps.model.evaluation.loading import load_detector
@@ -71,7 +71,7 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
     if as_json:
         click.echo(pretty_json(record), nl=False)
     else:
-        print_figures(record, out)
+        print_metrics(record, out)
 
 
 def clip_count(text: str) -> int | None:

@@ -29,7 +29,7 @@ class EvaluateProgress(ProgressView):
             self.update(self._n_done)
 
 
-def print_figures(record: dict[str, Any], out: Path) -> None:
+def print_metrics(record: dict[str, Any], out: Path) -> None:
     """Print the figures by video: every data set, below it its methods where there are several."""
     screen = console()
     level = f"{record['request']['bootstrap']['level']:.0%}"

@@ -11,7 +11,7 @@ from lps.manifests.names import EXPERIMENT_NAMES, PRESET_NAMES
 
 if TYPE_CHECKING:
     from lps.model.paper.results import Result
-    from lps.model.paper.zoo import Lab
+    from lps.model.paper.zoo import ModelZoo
 
 
 @click.command()
@@ -44,22 +44,22 @@ def experiment(name: str, out: Path, **asked: Any) -> None:
 
     \b
     Example:
-      lps-train experiment table1 lab/ --data ffpp=ffpp/ --data celebdf=celebdf/
+      lps-train experiment table1 exp/ --data ffpp=ffpp/ --data celebdf=celebdf/
     """
     from lps.cli.train.progress import TrainProgress
     from lps.model.paper.figures.tables import draw_table
     from lps.model.paper.tables import run_experiment
 
     with TrainProgress() as progress:
-        lab = _lab(out, progress.on_event, asked)
-        result = run_experiment(name, lab)
-    draw_table(result, out / name / "result.png", smoke=lab.smoke)
-    _show(result, smoke=lab.smoke)
+        zoo = _zoo(out, progress.on_event, asked)
+        result = run_experiment(name, zoo)
+    draw_table(result, out / name / "result.png", smoke=zoo.smoke)
+    _show(result, smoke=zoo.smoke)
     click.echo(f"{out / name / 'result.md'}")
 
 
-def _lab(out: Path, on_event: Any, asked: dict[str, Any]) -> "Lab":
-    from lps.model.paper.zoo import DataSet, Lab
+def _zoo(out: Path, on_event: Any, asked: dict[str, Any]) -> "ModelZoo":
+    from lps.model.paper.zoo import DataSet, ModelZoo
     from lps.model.training.presets import read_settings
 
     data = []
@@ -70,7 +70,7 @@ def _lab(out: Path, on_event: Any, asked: dict[str, Any]) -> "Lab":
         data.append(DataSet(name, location))
     if len({d.name for d in data}) < len(data):
         raise RefusedError("two data sets have the same name; results of one would be taken for the other's")
-    return Lab(
+    return ModelZoo(
         out=out, data=tuple(data), preset=asked["preset"], settings=read_settings(asked["config"]), seed=asked["seed"],
         split_set=asked["split_set"], allow_leaky=asked["allow_leaky"], smoke=asked["smoke"], on_event=on_event,
     )  # fmt: skip

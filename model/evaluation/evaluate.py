@@ -27,7 +27,15 @@ from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.evaluation.loading import LoadedDetector
 from lps.model.evaluation.metrics import Bootstrap, measure
 from lps.model.evaluation.predict import PredictOptions, choose_device, predict
-from lps.model.evaluation.scores import SCORES_VERSION, THRESHOLD, Cases, Scores, joined, read_scores, scores_bytes
+from lps.model.evaluation.scores import (
+    SCORES_VERSION,
+    THRESHOLD,
+    LabelledScores,
+    Scores,
+    concat,
+    read_scores,
+    scores_bytes,
+)
 from lps.model.training.checkpoint import code_version
 
 METRICS_ID = "lps.metrics"
@@ -69,7 +77,7 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _DataEntry:
     """One data set to be judged."""
 
     number: int
@@ -84,7 +92,7 @@ class _Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class ScoredData:
     """One data set judged."""
 
     scores: Scores
@@ -113,7 +121,7 @@ def evaluate(
         return done
     parts = [_scored(loaded, entry, store, options, on_event) for entry in entries]
     record = _record(loaded, request, entries, parts)
-    store.publish(SCORES_PARQUET, scores_bytes(joined([part.scores for part in parts]).in_order(), _marks(loaded)))
+    store.publish(SCORES_PARQUET, scores_bytes(concat([part.scores for part in parts]).sorted_by_id(), _marks(loaded)))
     store.publish(METRICS_JSON, pretty_json(record))
     for entry in entries:
         store.delete(_part_path(loaded, entry, options))
@@ -126,7 +134,7 @@ def evaluate(
 # ---- what is judged ------------------------------------------------------------------------------------------------
 
 
-def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: EvaluateOptions) -> _Entry:
+def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: EvaluateOptions) -> _DataEntry:
     data = open_split(sources, sources.split)
     if options.n_clips is not None:
         data = spread_clips(data, options.n_clips)
@@ -145,7 +153,7 @@ def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: Evalu
         facts[key] = facts[key] or None
     if sources.shards:
         facts["shards"] = [shard.shown for shard in (data.shards[0], data.shards[-1])]  # without what may be secret
-    return _Entry(number, data, facts)
+    return _DataEntry(number, data, facts)
 
 
 def _notes(identity: dict[str, Any], prep: dict[str, Any] | None, loaded: LoadedDetector) -> list[str]:
@@ -195,7 +203,7 @@ def _short(value: Any) -> str:
 # ---- scores --------------------------------------------------------------------------------------------------------
 
 
-def _part_path(loaded: LoadedDetector, entry: _Entry, options: EvaluateOptions) -> str:
+def _part_path(loaded: LoadedDetector, entry: _DataEntry, options: EvaluateOptions) -> str:
     decided = {**options.record(), "bootstrap": None, "checkpoint": loaded.sha256, "version": SCORES_VERSION}
     return f"{PARTS}/{sha256_hex(canonical_json({**entry.facts, **decided}))[:32]}.parquet"
 
@@ -209,7 +217,9 @@ def _marks(loaded: LoadedDetector) -> dict[str, str]:
     }
 
 
-def _scored(loaded: LoadedDetector, entry: _Entry, store: Store, options: EvaluateOptions, on_event: OnEvent) -> _Part:
+def _scored(
+    loaded: LoadedDetector, entry: _DataEntry, store: Store, options: EvaluateOptions, on_event: OnEvent
+) -> ScoredData:
     """Judge a data set, or take the part of it that was kept."""
     path = _part_path(loaded, entry, options)
     for note in entry.facts["notes"]:
@@ -217,12 +227,12 @@ def _scored(loaded: LoadedDetector, entry: _Entry, store: Store, options: Evalua
     if store.exists(path):
         scores, marks = read_scores(store.read(path), store.join(path))
         on_event("note", {"text": f"{entry.name}: {len(scores)} clips were judged before"})
-        return _Part(scores.numbered(entry.number), tuple(json.loads(marks["lps.bad_samples"])))
+        return ScoredData(scores.with_entry(entry.number), tuple(json.loads(marks["lps.bad_samples"])))
     on_event("data", {"name": entry.name, "n_clips": len(entry.data)})
     part = score_data(loaded, entry.data, options, lambda n: on_event("clips", {"n": n}))
-    scores = part.scores.numbered(entry.number).in_order()
+    scores = part.scores.with_entry(entry.number).sorted_by_id()
     store.publish(path, scores_bytes(scores, {**_marks(loaded), "lps.bad_samples": json.dumps(part.bad)}))
-    return _Part(scores, part.bad)
+    return ScoredData(scores, part.bad)
 
 
 def score_data(
@@ -230,7 +240,7 @@ def score_data(
     data: ClipData,
     options: EvaluateOptions,
     on_batch: Callable[[int], None] = lambda n_clips: None,
-) -> _Part:
+) -> ScoredData:
     """Judge all samples of `data`, unlabelled ones too. Raises as the reader and `predict` do."""
     device = choose_device(options.device)
     read = ReadOptions(n_frames=loaded.n_frames, train=False, image_px=loaded.image_px, labelled=False)
@@ -241,17 +251,17 @@ def score_data(
     with ClipReader(data, read, evaluation_plan(options.batch_size), work) as reader:
         scores = predict(loaded.network.to(device), reader.epoch(0), how, on_batch)
         bad = tuple(str(sample) for sample in reader.bad_samples)
-    return _Part(scores.described(data.samples), bad)
+    return ScoredData(scores.with_sample_columns(data.samples), bad)
 
 
 # ---- figures -------------------------------------------------------------------------------------------------------
 
 
 def _record(
-    loaded: LoadedDetector, request: dict[str, Any], entries: Sequence[_Entry], parts: Sequence[_Part]
+    loaded: LoadedDetector, request: dict[str, Any], entries: Sequence[_DataEntry], parts: Sequence[ScoredData]
 ) -> dict[str, Any]:
     bootstrap = Bootstrap(**request["bootstrap"])
-    results = [figures(part.scores.cases(), bootstrap) for part in parts]
+    results = [metrics_by_group(part.scores.labelled(), bootstrap) for part in parts]
     return {
         "schema": METRICS_ID,
         "schema_version": METRICS_VERSION,
@@ -275,7 +285,7 @@ def _record(
     }
 
 
-def _data_record(entry: _Entry, part: _Part, found: dict[str, Any]) -> dict[str, Any]:
+def _data_record(entry: _DataEntry, part: ScoredData, found: dict[str, Any]) -> dict[str, Any]:
     return {
         **entry.facts,
         "n_clips": len(part.scores),
@@ -287,7 +297,7 @@ def _data_record(entry: _Entry, part: _Part, found: dict[str, Any]) -> dict[str,
     }
 
 
-def figures(cases: Cases, bootstrap: Bootstrap) -> dict[str, Any]:
+def metrics_by_group(cases: LabelledScores, bootstrap: Bootstrap) -> dict[str, Any]:
     """Return the figures by video and by clip: of all, of each method against all reals, and of each data set in it."""
     fakes = cases.labels == 1
     methods = np.array([name or UNNAMED for name in cases.method], object)
@@ -306,5 +316,5 @@ def figures(cases: Cases, bootstrap: Bootstrap) -> dict[str, Any]:
     return {"all": everything, **found}
 
 
-def _levels(clips: Cases, bootstrap: Bootstrap) -> dict[str, Any]:
+def _levels(clips: LabelledScores, bootstrap: Bootstrap) -> dict[str, Any]:
     return {"video": measure(clips.by_video(), bootstrap).record(), "clip": measure(clips, bootstrap).record()}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lps.model.evaluation.scores import THRESHOLD, Cases, Floats, Ints
+from lps.model.evaluation.scores import THRESHOLD, Floats, Ints, LabelledScores
 
 METRICS = (
     "auc",
@@ -23,7 +23,7 @@ METRICS = (
     "balanced_recall",
     "balanced_precision",
 )
-"""A16. Accuracy, recall and precision are at 0.5 and at the prevalence of the data; `balanced_*` weigh the cases so
+"""A16. Accuracy, recall and precision are at 0.5 and at the prevalence of the data; `balanced_*` weigh the scores so
 that reals and fakes count the same, which makes precision comparable between data sets and leaves recall as it is."""
 TITLES = {
     "auc": "AUC",
@@ -39,7 +39,7 @@ N_DRAWS = 1000
 LEVEL = 0.95
 """Of the bootstrap intervals, which run between percentiles."""
 CHUNK = 1 << 22
-"""Weights held at a time, draws times cases: some 32 MB for each of a few arrays."""
+"""Weights held at a time, draws times scores: some 32 MB for each of a few arrays."""
 MIN_DRAWS = 20
 """An interval from fewer usable draws is not given."""
 
@@ -68,7 +68,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The figures of one group of cases."""
+    """The figures of one group of scores."""
 
     n_real: int
     n_fake: int
@@ -95,19 +95,19 @@ class Bootstrap:
             raise ValueError(f"not possible: {self}")
 
 
-def measure(cases: Cases, bootstrap: Bootstrap | None = None) -> Measured:
-    """Return all figures of labelled cases with their intervals."""
+def measure(scores: LabelledScores, bootstrap: Bootstrap | None = None) -> Measured:
+    """Return all figures of labelled scores with their intervals."""
     plan = bootstrap or Bootstrap()
-    spans = intervals(cases, plan) if len(cases) and plan.n_draws else {}
+    spans = intervals(scores, plan) if len(scores) and plan.n_draws else {}
     metrics = {}
-    for name, value in point_values(cases.labels, cases.p_fake).items():
+    for name, value in point_values(scores.labels, scores.p_fake).items():
         if isinstance(value, str):
             metrics[name] = Metric(value=None, reason=value)
         else:
             low, high, n = spans.get(name, (None, None, 0))
             metrics[name] = Metric(value=value, low=low, high=high, n_draws=n)
-    n_fake = int(cases.labels.sum())
-    return Measured(n_real=len(cases) - n_fake, n_fake=n_fake, n_videos=len(np.unique(cases.video)), metrics=metrics)
+    n_fake = int(scores.labels.sum())
+    return Measured(n_real=len(scores) - n_fake, n_fake=n_fake, n_videos=len(np.unique(scores.video)), metrics=metrics)
 
 
 def point_values(labels: Ints, p_fake: Floats) -> dict[str, float | str]:
@@ -167,16 +167,16 @@ def _crossing(alarms: Floats, hits: Floats) -> Floats:
 # ---- intervals -----------------------------------------------------------------------------------------------------
 
 
-def intervals(cases: Cases, bootstrap: Bootstrap) -> dict[str, tuple[float | None, float | None, int]]:
+def intervals(scores: LabelledScores, bootstrap: Bootstrap) -> dict[str, tuple[float | None, float | None, int]]:
     """Return the bounds of every figure over draws of as many videos, with replacement, and the number of usable draws.
 
     A video is drawn with all its clips. Draws in which a figure cannot be computed (of one class only) do not count.
     """
     parts: dict[str, list[Floats]] = {name: [] for name in METRICS}
-    order = np.argsort(-cases.p_fake, kind="stable")
-    ranked = _Ranked.of(cases.labels[order], cases.p_fake[order])
-    video = cases.video[order]
-    for drawn in _draws(int(cases.video.max()) + 1, len(cases), bootstrap):
+    order = np.argsort(-scores.p_fake, kind="stable")
+    ranked = _Ranked.of(scores.labels[order], scores.p_fake[order])
+    video = scores.video[order]
+    for drawn in _draws(int(scores.video.max()) + 1, len(scores), bootstrap):
         for name, values in ranked.values(drawn[:, video].astype(np.float64)).items():
             parts[name].append(values)
     tail = (1 - bootstrap.level) / 2
@@ -192,10 +192,10 @@ def intervals(cases: Cases, bootstrap: Bootstrap) -> dict[str, tuple[float | Non
     return found
 
 
-def _draws(n_videos: int, n_cases: int, bootstrap: Bootstrap) -> Iterator[NDArray[np.int64]]:
+def _draws(n_videos: int, n_scores: int, bootstrap: Bootstrap) -> Iterator[NDArray[np.int64]]:
     """Yield (draws, videos): how often each video is drawn. The same numbers whatever the chunks."""
     rng = np.random.default_rng(bootstrap.seed)
-    rows = max(1, CHUNK // max(n_cases, n_videos))
+    rows = max(1, CHUNK // max(n_scores, n_videos))
     for start in range(0, bootstrap.n_draws, rows):
         n = min(rows, bootstrap.n_draws - start)
         picked = rng.integers(0, n_videos, (n, n_videos)) + n_videos * np.arange(n)[:, None]
@@ -204,7 +204,7 @@ def _draws(n_videos: int, n_cases: int, bootstrap: Bootstrap) -> Iterator[NDArra
 
 @dataclass(frozen=True, slots=True)
 class _Ranked:
-    """Cases by falling score, ready to be measured under many weightings at once."""
+    """Scores in falling order, ready to be measured under many weightings at once."""
 
     fake: Floats
     """1 for a fake, 0 for a real."""
@@ -220,7 +220,7 @@ class _Ranked:
         return cls(labels.astype(np.float64), (p_fake > THRESHOLD).astype(np.float64), ends)
 
     def values(self, weights: Floats) -> dict[str, Floats]:
-        """Return every figure for each row of weights (draws, cases); NaN where it cannot be computed."""
+        """Return every figure for each row of weights (draws, scores); NaN where it cannot be computed."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return self._values(weights)
 

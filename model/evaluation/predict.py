@@ -86,7 +86,7 @@ def predict(
     detector.eval()
     try:
         for batch in batches:
-            p_fake = _judge(detector, batch, options)
+            p_fake = _score_batch(detector, batch, options)
             rows.add(batch.video_ids, batch.clip_ids, batch.labels.tolist(), p_fake)
             on_batch(len(p_fake))
     finally:
@@ -95,7 +95,7 @@ def predict(
 
 
 @torch.inference_mode()
-def _judge(detector: Detector, batch: ClipBatch, options: PredictOptions) -> list[float]:
+def _score_batch(detector: Detector, batch: ClipBatch, options: PredictOptions) -> list[float]:
     params = detector.params
     if batch.frames.shape[1] != params.n_blocks * params.block_frames:
         raise RefusedError(

@@ -46,7 +46,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cases:
+class LabelledScores:
     """Labelled scores to be measured, by clip or by video, as arrays of one length."""
 
     labels: Ints
@@ -61,10 +61,10 @@ class Cases:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, mask: NDArray[np.bool_]) -> "Cases":
+    def select(self, mask: NDArray[np.bool_]) -> "LabelledScores":
         """Return some of them, their videos numbered anew."""
         _, video = np.unique(self.video[mask], return_inverse=True)
-        return Cases(
+        return LabelledScores(
             labels=self.labels[mask],
             p_fake=self.p_fake[mask],
             video=video.astype(np.int64),
@@ -72,7 +72,7 @@ class Cases:
             dataset=self.dataset[mask],
         )
 
-    def by_video(self) -> "Cases":
+    def by_video(self) -> "LabelledScores":
         """Return one case per video: the mean of its clips (the paper's Eq. 2). Of clips, in any order.
 
         Raises IntegrityError for a video whose clips have different labels.
@@ -82,7 +82,7 @@ class Cases:
         numbers, first, video, size = np.unique(self.video, return_index=True, return_inverse=True, return_counts=True)
         if (self.labels != self.labels[first][video]).any():
             raise IntegrityError("clips of one video have different labels; the data contradict each other")
-        return Cases(
+        return LabelledScores(
             labels=self.labels[first],
             p_fake=np.bincount(video, weights=self.p_fake) / size,
             video=np.arange(len(numbers)),
@@ -111,7 +111,7 @@ class Scores:
         """0 real, 1 fake, -1 unknown."""
         return np.asarray(self.table["label"].fill_null(UNKNOWN).to_numpy(), np.int64)
 
-    def described(self, samples: pa.Table) -> "Scores":
+    def with_sample_columns(self, samples: pa.Table) -> "Scores":
         """Return them with method, data set, track and start of their clips, by `clip_id` from a table that has these.
 
         Raises IntegrityError for a clip that `samples` lacks.
@@ -122,11 +122,11 @@ class Scores:
         columns = {name: samples[name].take(row).cast(SCORES.field(name).type) for name in FACTS}
         return self._with(columns)
 
-    def numbered(self, data: int) -> "Scores":
+    def with_entry(self, data: int) -> "Scores":
         """Return them as those of entry `data`."""
         return self._with({"data": pa.array([data] * len(self), pa.int16())})
 
-    def in_order(self) -> "Scores":
+    def sorted_by_id(self) -> "Scores":
         """Return them in the order of their ids, so that a file does not depend on the order of reading."""
         keys = [(name, "ascending") for name in ("data", "video_id", "clip_id")]
         return Scores(self.table.sort_by(keys).combine_chunks())
@@ -137,11 +137,11 @@ class Scores:
             table = table.set_column(SCORES.get_field_index(name), SCORES.field(name), values)
         return Scores(table)
 
-    def cases(self) -> Cases:
+    def labelled(self) -> LabelledScores:
         """Return the labelled clips."""
         table = self.table.filter(self.table["label"].is_valid())
         video = table["video_id"].combine_chunks().dictionary_encode().indices
-        return Cases(
+        return LabelledScores(
             labels=np.asarray(table["label"].to_numpy(), np.int64),
             p_fake=np.asarray(table["p_fake"].to_numpy(), np.float64),
             video=np.asarray(video.to_numpy(), np.int64),
@@ -181,7 +181,7 @@ class ScoreRows:
         return Scores(pa.Table.from_arrays(arrays, schema=SCORES))
 
 
-def joined(parts: Sequence[Scores]) -> Scores:
+def concat(parts: Sequence[Scores]) -> Scores:
     """Return several tables as one."""
     return Scores(pa.concat_tables([SCORES.empty_table(), *(part.table for part in parts)]))
 

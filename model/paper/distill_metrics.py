@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from lps.model.data.epoch_plan import Rank
 from lps.model.evaluation.metrics import Bootstrap, Metric, measure
-from lps.model.evaluation.scores import Cases, Floats
+from lps.model.evaluation.scores import Floats, LabelledScores
 from lps.model.networks.losses import DistillParams, soft_terms
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import read_checkpoint
@@ -61,7 +61,7 @@ def distilled_metrics(
 ) -> dict[str, Metric]:
     """Return the metrics of clips: logits (n, 2) of both, labels (n,) and numbers of their videos (n,)."""
     nobody = np.full(len(video), None, object)
-    cases = Cases(
+    cases = LabelledScores(
         labels=labels.numpy(), p_fake=student.double().softmax(1)[:, 1].numpy(), video=video, method=nobody,
         dataset=nobody,
     )  # fmt: skip

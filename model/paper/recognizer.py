@@ -26,7 +26,7 @@ from lps.model.evaluation.predict import choose_device
 from lps.model.training.checkpoint import file_sha256
 
 Floats = NDArray[np.float64]
-Maps = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+MapsOfFrames = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Frames (n, H, W, 3) RGB of side `image_px` -> feature maps (n, C, h, w)."""
 
 INPUT_PX = 224
@@ -49,7 +49,7 @@ class Recognizer:
     """Of its file, in hex."""
     image_px: int
     """Side of the frames that it takes."""
-    run: Maps
+    run: MapsOfFrames
 
     def semantic_maps(self, frames: NDArray[np.uint8]) -> Floats:
         """Return (n, h, w): the feature maps of frames (n, H, W, 3), averaged over channels, as the paper does.
@@ -77,7 +77,7 @@ def open_recognizer(name: str, path: Path) -> Recognizer:
 # ---- FaceNet ---------------------------------------------------------------------------------------------------------
 
 
-def _open_facenet(path: Path) -> Maps:
+def _open_facenet(path: Path) -> MapsOfFrames:
     from facenet_pytorch import InceptionResnetV1
 
     network = InceptionResnetV1(pretrained=None)
@@ -133,7 +133,7 @@ def _check_zip(path: Path) -> None:
 # ---- ONNX ------------------------------------------------------------------------------------------------------------
 
 
-def _open_onnx(path: Path) -> tuple[int, Maps]:
+def _open_onnx(path: Path) -> tuple[int, MapsOfFrames]:
     try:
         import onnxruntime
     except ImportError as e:

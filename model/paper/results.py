@@ -6,26 +6,26 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class MetricColumn:
     """How a figure is headed and written."""
 
     title: str
     digits: int = 2
 
 
-HEADS: dict[str, Head] = {
-    "auc": Head("AUC %"),
-    "recall": Head("recall %"),
-    "precision": Head("precision %"),
-    "loss_val": Head("L_ssd, val", 3),
-    "cross_entropy_val": Head("cross entropy, val", 3),
-    "auc_val": Head("AUC %, val"),
-    "loss_train": Head("L_ssd, train", 3),
-    "cross_entropy_train": Head("cross entropy, train", 3),
-    "auc_train": Head("AUC %, train"),
-    "ms": Head("ms per video"),
-    "ms_frame": Head("ms per frame", 4),
-    "ms_p95": Head("ms per video, 95th percentile"),
+COLUMNS: dict[str, MetricColumn] = {
+    "auc": MetricColumn("AUC %"),
+    "recall": MetricColumn("recall %"),
+    "precision": MetricColumn("precision %"),
+    "loss_val": MetricColumn("L_ssd, val", 3),
+    "cross_entropy_val": MetricColumn("cross entropy, val", 3),
+    "auc_val": MetricColumn("AUC %, val"),
+    "loss_train": MetricColumn("L_ssd, train", 3),
+    "cross_entropy_train": MetricColumn("cross entropy, train", 3),
+    "auc_train": MetricColumn("AUC %, train"),
+    "ms": MetricColumn("ms per video"),
+    "ms_frame": MetricColumn("ms per frame", 4),
+    "ms_p95": MetricColumn("ms per video, 95th percentile"),
 }
 """Every figure that an experiment gives."""
 
@@ -42,7 +42,7 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ResultRow:
     """One line of a table."""
 
     name: str
@@ -62,9 +62,9 @@ class Result:
     experiment: str
     item: str
     """Of the paper."""
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     metrics: tuple[str, ...]
-    """Names in HEADS, the columns."""
+    """Names in COLUMNS, the columns."""
     drawn: tuple[str, ...] = ()
     """Those of the picture; all by default."""
     notes: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Result:
     """What else is worth keeping, as plain values."""
 
     @property
-    def judged(self) -> bool:
+    def evaluated(self) -> bool:
         """Tell whether detectors were judged on data sets; otherwise modules were timed."""
         return any(row.trained_on for row in self.rows)
 
@@ -83,19 +83,19 @@ class Result:
 
 def table_of(result: Result) -> tuple[list[str], list[list[str]]]:
     """Return heads and cells of the table, ours beside the paper's where it prints any."""
-    heads = ["model", "trained on", "judged on"] if result.judged else ["module", "on"]
+    heads = ["model", "trained on", "judged on"] if result.evaluated else ["module", "on"]
     for metric in result.metrics:
         interval = (
             " [95 %]" if any(metric in row.values and row.values[metric].low is not None for row in result.rows) else ""
         )
-        heads += [HEADS[metric].title + interval, *(["paper"] if result.has_paper(metric) else [])]
+        heads += [COLUMNS[metric].title + interval, *(["paper"] if result.has_paper(metric) else [])]
     table = []
     for row in result.rows:
         name = row.name + (" (cited)" if row.cited else "")
-        cells = [name, row.trained_on or "-", row.data] if result.judged else [name, row.data]
+        cells = [name, row.trained_on or "-", row.data] if result.evaluated else [name, row.data]
         for metric in result.metrics:
             value = row.values.get(metric)
-            cells.append(shown(value, HEADS[metric].digits))
+            cells.append(shown(value, COLUMNS[metric].digits))
             if result.has_paper(metric):
                 cells.append("-" if value is None or value.paper is None else f"{value.paper:.2f}")
         table.append(cells)

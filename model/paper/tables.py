@@ -1,4 +1,4 @@
-"""The paper's tables as functions of a lab: each returns rows of ours beside the paper's."""
+"""The paper's tables as functions of a zoo: each returns rows of ours beside the paper's."""
 
 import os
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from lps.manifests.errors import RefusedError
 from lps.model.evaluation.metrics import Metric
 from lps.model.paper import published as paper
 from lps.model.paper.distill_metrics import measure_distilled
-from lps.model.paper.results import Result, Row, Value, markdown
+from lps.model.paper.results import Result, ResultRow, Value, markdown
 from lps.model.paper.timings import VIDEO_FRAMES, kept_timings
-from lps.model.paper.zoo import DataSet, Lab
+from lps.model.paper.zoo import DataSet, ModelZoo
 from lps.model.training.checkpoint import code_version, file_sha256
 from lps.model.training.processes import device_of
 
@@ -26,16 +26,16 @@ Published = tuple[float | None, ...] | None
 
 
 def _row(
-    lab: Lab,
+    zoo: ModelZoo,
     name: str,
     checkpoint: Path,
     trained: DataSet,
     judged: DataSet,
     published: Published,
     names: tuple[str, ...],
-) -> Row:
+) -> ResultRow:
     """Judge a detector on a data set and put the paper's figures beside ours."""
-    record = lab.judged(checkpoint, judged)
+    record = zoo.evaluated(checkpoint, judged)
     found = record["data"][0]["results"]["all"]["video"]
     cited = dict(zip(names, published or (), strict=False))
     values = {
@@ -45,7 +45,7 @@ def _row(
         )
         for metric in names
     }  # fmt: skip
-    return Row(name=name, data=judged.name, trained_on=trained.name, values=values,
+    return ResultRow(name=name, data=judged.name, trained_on=trained.name, values=values,
                checkpoint_sha256=record["checkpoint"]["sha256"])  # fmt: skip
 
 
@@ -53,36 +53,38 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else round(100 * share, 2)
 
 
-def table1(lab: Lab) -> Result:
+def table1(zoo: ModelZoo) -> Result:
     """Table 1: LPS_ri, LPS and LPS_ssd on each data set, with the paper's 12 baselines as cited constants."""
-    rows: list[Row] = []
+    rows: list[ResultRow] = []
     makers: dict[str, Callable[[DataSet], Path]] = {
-        "LPS_ri": lab.random_detector,
-        "LPS": lab.detector,
-        "LPS_ssd": lab.distilled,
+        "LPS_ri": zoo.random_detector,
+        "LPS": zoo.detector,
+        "LPS_ssd": zoo.distilled,
     }
-    for data in lab.data:
+    for data in zoo.data:
         for name, make in makers.items():
             place = paper.DATA_SETS.index(data.name) if data.name in paper.DATA_SETS else None
             cited = (paper.TABLE1[name][place],) if place is not None else None
-            rows.append(_row(lab, name, make(data), data, data, cited, ("auc",)))
+            rows.append(_row(zoo, name, make(data), data, data, cited, ("auc",)))
     for name, figures in paper.TABLE1_BASELINES.items():
         for data_name, figure in zip(paper.DATA_SETS, figures, strict=True):
-            if figure is not None and any(data.name == data_name for data in lab.data):
-                rows.append(Row(name=name, data=data_name, cited=True, values={"auc": Value(value=None, paper=figure)}))
+            if figure is not None and any(data.name == data_name for data in zoo.data):
+                rows.append(
+                    ResultRow(name=name, data=data_name, cited=True, values={"auc": Value(value=None, paper=figure)})
+                )
     note = "Baselines are cited from the paper's Table 1; they were not run here and used other splits."
     return Result(experiment="table1", item="Table 1", rows=tuple(rows), metrics=("auc",), notes=(note,))
 
 
-def cross(lab: Lab) -> Result:
+def cross(zoo: ModelZoo) -> Result:
     """Table 2: trained on one data set, judged on each."""
-    rows: list[Row] = []
-    for name, make in (("LPS", lab.detector), ("LPS_ssd", lab.distilled)):
-        for trained in lab.data:
+    rows: list[ResultRow] = []
+    for name, make in (("LPS", zoo.detector), ("LPS_ssd", zoo.distilled)):
+        for trained in zoo.data:
             checkpoint = make(trained)
-            for judged in lab.data:
+            for judged in zoo.data:
                 cited = paper.TABLE2.get((name, trained.name, judged.name))
-                rows.append(_row(lab, name, checkpoint, trained, judged, cited, METRICS))
+                rows.append(_row(zoo, name, checkpoint, trained, judged, cited, METRICS))
     note = (
         "Recall and precision are at p_fake > 0.5, fake positive, natural prevalence. Of the paper's 18 triples of "
         "AUC, recall and precision 11 can come from one set of scores so read; compare AUC."
@@ -90,10 +92,10 @@ def cross(lab: Lab) -> Result:
     return Result(experiment="cross", item="Table 2", rows=tuple(rows), metrics=METRICS, notes=(note,))
 
 
-def align(lab: Lab) -> Result:
+def align(zoo: ModelZoo) -> Result:
     """Table 3: data sets prepared with and without alignment; the latter are named <name>-unaligned."""
-    rows: list[Row] = []
-    by_name = {data.name: data for data in lab.data}
+    rows: list[ResultRow] = []
+    by_name = {data.name: data for data in zoo.data}
     pairs = [
         (name, by_name[name], by_name.get(f"{name}-unaligned")) for name in by_name if not name.endswith("-unaligned")
     ]
@@ -104,33 +106,33 @@ def align(lab: Lab) -> Result:
                 "`lps-prep run --no-align` and give it as --data"
             )
         for kind, data in (("aligned", aligned), ("unaligned", unaligned)):
-            row = _row(lab, kind, lab.detector(data), data, data, paper.TABLE3.get((kind, name)), METRICS)
+            row = _row(zoo, kind, zoo.detector(data), data, data, paper.TABLE3.get((kind, name)), METRICS)
             rows.append(replace(row, data=name, trained_on=name))
     note = "Unaligned are trained and judged on the same videos, prepared without alignment: <name>-unaligned."
     return Result(experiment="align", item="Table 3", rows=tuple(rows), metrics=METRICS, notes=(note,))
 
 
-def variants(lab: Lab) -> Result:
+def variants(zoo: ModelZoo) -> Result:
     """Table 4: another encoder (I3D with its stage 0) and another classifier (SVM)."""
-    rows: list[Row] = []
-    for data in lab.data:
-        models = {"LPS": lab.detector(data), "LPS_e": lab.detector(data, "i3d"), "LPS_c": lab.svm(data)}
+    rows: list[ResultRow] = []
+    for data in zoo.data:
+        models = {"LPS": zoo.detector(data), "LPS_e": zoo.detector(data, "i3d"), "LPS_c": zoo.svm(data)}
         for name, checkpoint in models.items():
             cited = paper.TABLE4[name] if data.name == paper.TABLES_4_AND_5 else None
-            rows.append(_row(lab, name, checkpoint, data, data, cited, METRICS))
+            rows.append(_row(zoo, name, checkpoint, data, data, cited, METRICS))
     return Result(experiment="variants", item="Table 4", rows=tuple(rows), metrics=METRICS)
 
 
-def sweep(lab: Lab) -> Result:
+def sweep(zoo: ModelZoo) -> Result:
     """Table 5: lambda at T = 1 and T at lambda = 0.7, on cached feature maps."""
-    rows: list[Row] = []
-    lambdas = [0.1, 0.7, 1.0] if lab.smoke else list(paper.TABLE5_LAMBDA)
-    temperatures = [1.0, 10.0] if lab.smoke else list(paper.TABLE5_T)
+    rows: list[ResultRow] = []
+    lambdas = [0.1, 0.7, 1.0] if zoo.smoke else list(paper.TABLE5_LAMBDA)
+    temperatures = [1.0, 10.0] if zoo.smoke else list(paper.TABLE5_T)
     points = [(w, 1.0) for w in lambdas] + [(0.7, t) for t in temperatures if t != 1.0]
-    for data in lab.data:
+    for data in zoo.data:
         for weight, temperature in points:
-            job = lab.sweep_job(data, weight, temperature)
-            checkpoint = lab.trained(job)
+            job = zoo.sweep_job(data, weight, temperature)
+            checkpoint = zoo.trained(job)
             cited = None
             if data.name == paper.TABLES_4_AND_5:
                 cited = paper.TABLE5_LAMBDA[weight] if temperature == 1 else paper.TABLE5_T[temperature]
@@ -141,7 +143,7 @@ def sweep(lab: Lab) -> Result:
                 values[f"cross_entropy_{split}"] = _value(found["cross_entropy"], 1)
                 values[f"auc_{split}"] = _value(found["auc"], 100)
             name = f"lambda {weight:g}, T {temperature:g}"
-            rows.append(Row(name=name, data=data.name, trained_on=data.name, values=values,
+            rows.append(ResultRow(name=name, data=data.name, trained_on=data.name, values=values,
                             checkpoint_sha256=file_sha256(checkpoint)))  # fmt: skip
     notes = (
         "The paper prints a loss without saying which, nor on which split; it stands beside L_ssd on the validation "
@@ -159,34 +161,34 @@ def _value(metric: Metric, scale: float, cited: float | None = None) -> Value:
     return Value(value=scaled(metric.value), low=scaled(metric.low), high=scaled(metric.high), paper=cited)
 
 
-def ablate(lab: Lab) -> Result:
+def ablate(zoo: ModelZoo) -> Result:
     """Figure 8: without encoder, aggregator or memory bank."""
-    rows: list[Row] = []
-    for data in lab.data:
+    rows: list[ResultRow] = []
+    for data in zoo.data:
         for name, variant in (
             ("LPS", "lps"),
             ("without encoder", "no-encoder"),
             ("without aggregator", "no-aggregator"),
             ("without memory bank", "no-memory"),
         ):
-            rows.append(_row(lab, name, lab.detector(data, variant), data, data, None, METRICS))
+            rows.append(_row(zoo, name, zoo.detector(data, variant), data, data, None, METRICS))
     return Result(experiment="ablate", item="Figure 8", rows=tuple(rows), metrics=METRICS, notes=(paper.FIGURE8,))
 
 
-def efficiency(lab: Lab) -> Result:
+def efficiency(zoo: ModelZoo) -> Result:
     """Efficiency paragraph of section 4.5: time of each module for one video, on random frames. Needs no data set."""
-    preset = lab.configuration("classify")
+    preset = zoo.configuration("classify")
     device = device_of(preset)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    n_videos = 3 if lab.smoke else 100 if device.type == "cuda" else 10
-    timings = kept_timings(lab.out / "efficiency", preset, device, where, n_videos)
+    n_videos = 3 if zoo.smoke else 100 if device.type == "cuda" else 10
+    timings = kept_timings(zoo.out / "efficiency", preset, device, where, n_videos)
     rows = [
-        Row(name="localizer", data="Titan Xp", cited=True,
+        ResultRow(name="localizer", data="Titan Xp", cited=True,
             values={"ms": Value(value=None, paper=paper.EFFICIENCY_MS["localizer"])})
     ]  # fmt: skip
     for timing in timings:
         low, high = timing.interval_s
-        rows.append(Row(name=timing.module, data=where, values={
+        rows.append(ResultRow(name=timing.module, data=where, values={
             "ms": Value(value=1000 * timing.median_s, low=1000 * low, high=1000 * high,
                         paper=paper.EFFICIENCY_MS[timing.module]),
             "ms_p95": Value(value=1000 * timing.p95_s),
@@ -203,7 +205,7 @@ def efficiency(lab: Lab) -> Result:
                   facts={"device": where, "n_videos": n_videos})  # fmt: skip
 
 
-EXPERIMENTS: dict[str, Callable[[Lab], Result]] = {
+EXPERIMENTS: dict[str, Callable[[ModelZoo], Result]] = {
     "table1": table1,
     "cross": cross,
     "align": align,
@@ -217,7 +219,7 @@ EXPERIMENTS: dict[str, Callable[[Lab], Result]] = {
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def run_experiment(name: str, lab: Lab) -> Result:
+def run_experiment(name: str, zoo: ModelZoo) -> Result:
     """Run what is missing of an experiment and write OUT/<name>/result.json and result.md.
 
     Raises RefusedError without data sets or under torchrun, and as the stages do.
@@ -228,26 +230,26 @@ def run_experiment(name: str, lab: Lab) -> Result:
             "the same settings, in the folders below OUT/runs/ that it uses, are taken as they are"
         )
     needs_data = name != "efficiency"
-    if needs_data and not lab.data:
+    if needs_data and not zoo.data:
         raise RefusedError("an experiment needs at least one data set: --data NAME=OUT")
-    data = {each.name: lab.identity(each) for each in lab.data} if needs_data else {}
-    result = EXPERIMENTS[name](lab)
+    data = {each.name: zoo.identity(each) for each in zoo.data} if needs_data else {}
+    result = EXPERIMENTS[name](zoo)
     leaky = [each for each, facts in data.items() if facts["leaky"]]
     if leaky:
         stamp = f"**The split set of {', '.join(leaky)} is stamped leaky: people are on both sides of it.**"
         result = replace(result, notes=(stamp, *result.notes))
-    folder = lab.out / name
+    folder = zoo.out / name
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         **asdict(result),
-        "config_sha256": lab.config_sha256(),
+        "config_sha256": zoo.config_sha256(),
         "data": data,
-        "preset": lab.preset,
-        "settings": dict(lab.settings),
-        "smoke": lab.smoke,
-        "seed": lab.seed,
+        "preset": zoo.preset,
+        "settings": dict(zoo.settings),
+        "smoke": zoo.smoke,
+        "seed": zoo.seed,
         "code": code_version(),
     }
-    (folder / "result.md").write_text(markdown(result, smoke=lab.smoke))
+    (folder / "result.md").write_text(markdown(result, smoke=zoo.smoke))
     (folder / "result.json").write_bytes(pretty_json(record))
     return result

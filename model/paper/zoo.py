@@ -56,7 +56,7 @@ class DataSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lab:
+class ModelZoo:
     """Where experiments work, and with what."""
 
     out: Path
@@ -163,7 +163,7 @@ class Lab:
         job = self.job(data, "lps/svm", "classify", str(self.detector(data)))
         return job.out / str(train_svm(job)["checkpoint"])
 
-    def judged(self, checkpoint: Path, data: DataSet) -> dict[str, Any]:
+    def evaluated(self, checkpoint: Path, data: DataSet) -> dict[str, Any]:
         """Evaluate on the test split of a data set, or find it done; returns what metrics.json says."""
         run = checkpoint.parents[1].relative_to(self.out / "runs").as_posix().replace("/", "-")
         how = self.configuration("classify").run

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from lps.manifests.pages.charts import Axis, ChartFrame, number, polyline
-from lps.model.evaluation.scores import THRESHOLD, Cases, Floats
+from lps.model.evaluation.scores import THRESHOLD, Floats, LabelledScores
 from lps.model.report.runs import Series
 
 N_COLOURS = 7
@@ -97,15 +97,15 @@ def spans_decades(series: Sequence[Floats]) -> bool:
     return bool(len(pooled)) and float(pooled.min()) > 0 and float(pooled.max() / pooled.min()) > 50
 
 
-def roc_points(cases: Cases) -> tuple[Floats, Floats, tuple[float, float]] | None:
-    """Return the ROC of labelled cases, false alarms and hits, and its point at the threshold; None with one class."""
+def roc_points(labelled: LabelledScores) -> tuple[Floats, Floats, tuple[float, float]] | None:
+    """Return the ROC of labelled scores, false alarms and hits, and its point at the threshold; None with one class."""
     from sklearn.metrics import roc_curve
 
-    if not len(cases) or cases.labels.min() == cases.labels.max():
+    if not len(labelled) or labelled.labels.min() == labelled.labels.max():
         return None
-    alarms, hits, _ = roc_curve(cases.labels, cases.p_fake)
-    called = cases.p_fake > THRESHOLD
-    point = [float(called[cases.labels == label].mean()) for label in (0, 1)]
+    alarms, hits, _ = roc_curve(labelled.labels, labelled.p_fake)
+    called = labelled.p_fake > THRESHOLD
+    point = [float(called[labelled.labels == label].mean()) for label in (0, 1)]
     if len(alarms) > 2 * MAX_POINTS:
         kept = np.unique(np.linspace(0, len(alarms) - 1, 2 * MAX_POINTS).astype(int))
         alarms, hits = alarms[kept], hits[kept]

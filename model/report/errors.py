@@ -95,7 +95,7 @@ def errors_view(
     scores = of_entry(evaluation.scores, number)
     wrong = worst_errors(scores, len(scores))
     shown = wrong[:n]
-    n_clips = len(scores.cases())
+    n_clips = len(scores.labelled())
     said = f"{len(wrong):,} of {n_clips:,} labelled clips are on the wrong side of 0.5"
     said += f"; the {len(shown)} most confident errors" if len(shown) < len(wrong) else ""
     found, note = _find(evaluation.data[number], [bytes(row["clip_id"]) for row in shown], sources)

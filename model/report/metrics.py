@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from lps.manifests.pages.charts import Axis, histogram
 from lps.model.evaluation.metrics import LEVEL, TITLES, point_values
-from lps.model.evaluation.scores import Cases
+from lps.model.evaluation.scores import LabelledScores
 from lps.model.report.curves import colour, interval, roc_chart, roc_points
 from lps.model.report.errors import of_entry
 from lps.model.report.runs import Evaluation, Record, count, finite, mapping
@@ -46,11 +46,11 @@ class EvaluatedData:
         """The evaluation's name."""
         return NameView(name=self.evaluation.name, style=colour(self.evaluation.number))
 
-    def cases(self) -> Cases | None:
+    def labelled(self) -> LabelledScores | None:
         """Return its labelled scores by video; None without a table. Raises IntegrityError for contradicting labels."""
         if self.evaluation.scores is None:
             return None
-        return of_entry(self.evaluation.scores, self.number).cases().by_video()
+        return of_entry(self.evaluation.scores, self.number).labelled().by_video()
 
 
 def evaluated_data(evaluations: Sequence[Evaluation], leaky_sha256: Collection[str]) -> list[EvaluatedData]:
@@ -93,10 +93,10 @@ def incomparable(found: Sequence[EvaluatedData]) -> list[str]:
 def contradictions(found: Sequence[EvaluatedData]) -> Iterator[tuple[str, str]]:
     """Yield the names of evaluations whose scores give another AUC than their record, and what is wrong."""
     for each in found:
-        cases, said = each.cases(), auc_of(each)[0]
-        if cases is None or said is None:
+        labelled, said = each.labelled(), auc_of(each)[0]
+        if labelled is None or said is None:
             continue
-        computed = point_values(cases.labels, cases.p_fake)["auc"]
+        computed = point_values(labelled.labels, labelled.p_fake)["auc"]
         if isinstance(computed, str) or abs(computed - said) > 1e-6:
             again = computed if isinstance(computed, str) else f"{computed:.3f}"
             yield (
@@ -126,13 +126,13 @@ def _data_view(title: str, group: Sequence[EvaluatedData]) -> DataView:
     clips = [_row(each, "all", mapping(mapping(found.get("all")).get("clip"))) for each, found in results]
     rocs, histograms = [], []
     for each in group:
-        cases = each.cases()
-        if cases is None or not len(cases):
+        labelled = each.labelled()
+        if labelled is None or not len(labelled):
             continue
-        points = roc_points(cases)
+        points = roc_points(labelled)
         if points is not None:
             rocs.append((each, points))
-        samples = {"real": cases.p_fake[cases.labels == 0], "fake": cases.p_fake[cases.labels == 1]}
+        samples = {"real": labelled.p_fake[labelled.labels == 0], "fake": labelled.p_fake[labelled.labels == 1]}
         said = f"p_fake of {each.evaluation.name}"
         histograms.append((each.who, histogram(samples, Axis(low=0.0, high=1.0), said, "p_fake")))
     said = "; ".join(f"{each.evaluation.name} AUC {auc_text(each)}" for each, _ in rocs)

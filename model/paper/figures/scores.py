@@ -45,7 +45,7 @@ def draw_roc(evaluations: Mapping[str, Scores], out: Path) -> None:
     with figure(out / "roc.png", 4.4, 4.2) as drawn:
         ax = drawn.add_subplot()
         for k, (name, scores) in enumerate(evaluations.items()):
-            videos = scores.cases().by_video()
+            videos = scores.labelled().by_video()
             if len(set(videos.labels.tolist())) < 2:
                 raise RefusedError(f"'{name}' has only one class, and so no ROC curve")
             fpr, tpr, thresholds = roc_curve(videos.labels, videos.p_fake, drop_intermediate=False)

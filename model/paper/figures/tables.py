@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lps.model.paper.figures.style import COLOURS, figure
-from lps.model.paper.results import HEADS, Result, Row
+from lps.model.paper.results import COLUMNS, Result, ResultRow
 
 ROW_INCHES = 0.26
 PANEL_INCHES = 2.4
@@ -21,8 +21,8 @@ def draw_table(result: Result, path: Path, *, smoke: bool = False) -> None:
     Several figures lie side by side and data sets below one another; data sets of one figure lie side by side.
     """
     metrics = result.drawn or result.metrics
-    data = list(dict.fromkeys(row.data for row in result.rows)) if result.judged else [""]
-    of = {name: [row for row in result.rows if not result.judged or row.data == name] for name in data}
+    data = list(dict.fromkeys(row.data for row in result.rows)) if result.evaluated else [""]
+    of = {name: [row for row in result.rows if not result.evaluated or row.data == name] for name in data}
     places = [(name, metric) for name in data for metric in metrics]
     columns = len(metrics) if len(metrics) > 1 else len(data)
     heights = [max(len(of[name]) for name, _ in places[k : k + columns]) for k in range(0, len(places), columns)]
@@ -40,13 +40,13 @@ def draw_table(result: Result, path: Path, *, smoke: bool = False) -> None:
             if name and first:
                 ax.set_title(f"judged on {name}", loc="left")
         for k, metric in enumerate(metrics if len(metrics) > 1 else metrics * len(data)):
-            grid[-1][k].set_xlabel(HEADS[metric].title)
+            grid[-1][k].set_xlabel(COLUMNS[metric].title)
             _set_axis(grid[-1][k], _values(result, metric), metric)
         _draw_legend(drawn, result)
         drawn.suptitle(f"{result.item}{': smoke size, the figures mean nothing' if smoke else ''}")
 
 
-def _draw_panel(ax: Any, rows: list[Row], metric: str, *, labelled: bool) -> None:
+def _draw_panel(ax: Any, rows: list[ResultRow], metric: str, *, labelled: bool) -> None:
     for y, row in enumerate(rows):
         _draw_row(ax, y, row, metric)
     ax.set_yticks(range(len(rows)), [_label(row) for row in rows] if labelled else [""] * len(rows))
@@ -61,7 +61,7 @@ def _set_axis(ax: Any, values: list[float], metric: str) -> None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         return
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    if values and max(values) - min(values) < MIN_SPAN and "%" in HEADS[metric].title:
+    if values and max(values) - min(values) < MIN_SPAN and "%" in COLUMNS[metric].title:
         ax.set_xlim(min(values) - MIN_SPAN, max(values) + MIN_SPAN)
 
 
@@ -80,12 +80,12 @@ def _draw_legend(drawn: Any, result: Result) -> None:
     drawn.legend(handles=marks, loc="outside lower center", ncols=2)
 
 
-def _label(row: Row) -> str:
+def _label(row: ResultRow) -> str:
     other = f", trained on {row.trained_on}" if row.trained_on and row.trained_on != row.data else ""
     return f"{row.name}{other}{' (cited)' if row.cited else ''}"
 
 
-def _draw_row(ax: Any, y: int, row: Row, metric: str) -> None:
+def _draw_row(ax: Any, y: int, row: ResultRow, metric: str) -> None:
     value = row.values.get(metric)
     if value is None:
         return

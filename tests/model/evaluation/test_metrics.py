@@ -22,15 +22,15 @@ from lps.model.evaluation.metrics import (
     measure,
     point_values,
 )
-from lps.model.evaluation.scores import Cases, Floats, Ints
+from lps.model.evaluation.scores import Floats, Ints, LabelledScores
 
 QUICK = Bootstrap(n_draws=200)
 
 
-def cases(labels: Sequence[int], p_fake: Sequence[float], video: Sequence[int] | None = None) -> Cases:
+def cases(labels: Sequence[int], p_fake: Sequence[float], video: Sequence[int] | None = None) -> LabelledScores:
     n = len(labels)
     nobody = np.full(n, None, object)
-    return Cases(
+    return LabelledScores(
         labels=np.array(labels, np.int64),
         p_fake=np.array(p_fake, np.float64),
         video=np.arange(n) if video is None else np.array(video, np.int64),
@@ -39,7 +39,7 @@ def cases(labels: Sequence[int], p_fake: Sequence[float], video: Sequence[int] |
     )
 
 
-def noisy(n: int, *, seed: int = 0, shift: float = 0.2) -> Cases:
+def noisy(n: int, *, seed: int = 0, shift: float = 0.2) -> LabelledScores:
     """Return cases that a middling detector would give, with ties."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % 2)

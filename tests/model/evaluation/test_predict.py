@@ -87,12 +87,12 @@ def test_unknown_labels_are_null(detector: Detector) -> None:
     scores = predict(detector, [batch("abc")], CPU)  # 97 % 3 = 1
     assert scores.table["label"].to_pylist() == [0, 1, None]
     assert scores.labels.tolist() == [0, 1, -1]
-    assert scores.cases().labels.tolist() == [0, 1]
+    assert scores.labelled().labels.tolist() == [0, 1]
 
 
 def test_no_batches_give_no_scores(detector: Detector) -> None:
     scores = predict(detector, [], CPU)
-    assert len(scores) == len(scores.cases()) == len(scores.cases().by_video()) == 0
+    assert len(scores) == len(scores.labelled()) == len(scores.labelled().by_video()) == 0
 
 
 def test_scores_that_are_not_finite_name_their_samples(detector: Detector) -> None:

@@ -19,10 +19,10 @@ from lps.manifests.names import EXPERIMENT_NAMES
 from lps.model.networks.losses import DistillParams, selective_distillation
 from lps.model.paper import published as paper
 from lps.model.paper.distill_metrics import distilled_metrics, over_videos
-from lps.model.paper.results import Result, Row, Value, markdown
+from lps.model.paper.results import Result, ResultRow, Value, markdown
 from lps.model.paper.tables import EXPERIMENTS, align, run_experiment
 from lps.model.paper.timings import MODULES
-from lps.model.paper.zoo import SMOKE, DataSet, Lab, merged
+from lps.model.paper.zoo import SMOKE, DataSet, ModelZoo, merged
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec
@@ -51,16 +51,16 @@ def prepared(make: "Maker", spec: "type[Spec]") -> Callable[[], str]:
 
 
 @pytest.fixture
-def lab(prepared: Callable[[], str], tmp_path: Path) -> Lab:
-    return Lab(out=tmp_path / "lab", data=(DataSet("celebdf", prepared()),), preset="small", smoke=True)
+def zoo(prepared: Callable[[], str], tmp_path: Path) -> ModelZoo:
+    return ModelZoo(out=tmp_path / "zoo", data=(DataSet("celebdf", prepared()),), preset="small", smoke=True)
 
 
 def names(result: Result) -> list[str]:
     return [row.name for row in result.rows if not row.cited]
 
 
-def test_table1_has_ours_and_the_cited_baselines(lab: Lab) -> None:
-    result = run_experiment("table1", lab)
+def test_table1_has_ours_and_the_cited_baselines(zoo: ModelZoo) -> None:
+    result = run_experiment("table1", zoo)
     assert names(result) == ["LPS_ri", "LPS", "LPS_ssd"]
     for row in result.rows[:3]:
         auc = row.values["auc"]
@@ -72,20 +72,20 @@ def test_table1_has_ours_and_the_cited_baselines(lab: Lab) -> None:
     assert all(value.value is None for value in cited.values())
 
 
-def test_a_second_run_trains_nothing(lab: Lab) -> None:
-    run_experiment("table1", lab)
-    before = {path: path.stat().st_mtime_ns for path in (lab.out / "runs").rglob("*.pt")}
-    again = run_experiment("table1", lab)
+def test_a_second_run_trains_nothing(zoo: ModelZoo) -> None:
+    run_experiment("table1", zoo)
+    before = {path: path.stat().st_mtime_ns for path in (zoo.out / "runs").rglob("*.pt")}
+    again = run_experiment("table1", zoo)
     assert before
-    assert {path: path.stat().st_mtime_ns for path in (lab.out / "runs").rglob("*.pt")} == before
+    assert {path: path.stat().st_mtime_ns for path in (zoo.out / "runs").rglob("*.pt")} == before
     assert names(again) == ["LPS_ri", "LPS", "LPS_ssd"]
 
 
-def test_experiments_share_their_runs(lab: Lab) -> None:
-    run_experiment("table1", lab)
-    before = set(lab.out.rglob("best.pt")) | set(lab.out.rglob("metrics.json"))
-    result = run_experiment("cross", lab)
-    assert set(lab.out.rglob("best.pt")) | set(lab.out.rglob("metrics.json")) == before
+def test_experiments_share_their_runs(zoo: ModelZoo) -> None:
+    run_experiment("table1", zoo)
+    before = set(zoo.out.rglob("best.pt")) | set(zoo.out.rglob("metrics.json"))
+    result = run_experiment("cross", zoo)
+    assert set(zoo.out.rglob("best.pt")) | set(zoo.out.rglob("metrics.json")) == before
     assert [(row.name, row.trained_on, row.data) for row in result.rows] == [
         ("LPS", "celebdf", "celebdf"),
         ("LPS_ssd", "celebdf", "celebdf"),
@@ -93,19 +93,19 @@ def test_experiments_share_their_runs(lab: Lab) -> None:
     assert result.rows[0].values["recall"].paper == 89.57
 
 
-def test_the_sweep_makes_one_cache_of_feature_maps(lab: Lab) -> None:
+def test_the_sweep_makes_one_cache_of_feature_maps(zoo: ModelZoo) -> None:
     told: list[str] = []
-    result = run_experiment("sweep", replace(lab, on_event=lambda kind, facts: told.append(str(facts.get("text")))))
+    result = run_experiment("sweep", replace(zoo, on_event=lambda kind, facts: told.append(str(facts.get("text")))))
     assert names(result) == ["lambda 0.1, T 1", "lambda 0.7, T 1", "lambda 1, T 1", "lambda 0.7, T 10"]
-    folders = {path.parent.parent.relative_to(lab.out).as_posix() for path in lab.out.rglob("maps.json")}
+    folders = {path.parent.parent.relative_to(zoo.out).as_posix() for path in zoo.out.rglob("maps.json")}
     assert folders == {"runs/celebdf/lps/maps"}
     assert told.count("feature maps of 6 clips were made") == told.count("feature maps of 4 clips were made") == 1
 
 
-def test_the_sweep_gives_the_losses_that_validation_gave(lab: Lab) -> None:
-    for row in run_experiment("sweep", lab).rows:
+def test_the_sweep_gives_the_losses_that_validation_gave(zoo: ModelZoo) -> None:
+    for row in run_experiment("sweep", zoo).rows:
         run = re.sub(r"lambda (.*), T (.*)", r"lambda-\1-T-\2", row.name)
-        last = json.loads((lab.out / f"runs/celebdf/lps/sweep/{run}/result.json").read_bytes())["last"]
+        last = json.loads((zoo.out / f"runs/celebdf/lps/sweep/{run}/result.json").read_bytes())["last"]
         assert row.values["loss_val"].value == pytest.approx(last["loss"], abs=2e-6)
         assert row.values["cross_entropy_val"].value == pytest.approx(last["cross_entropy"], abs=2e-6)
         assert row.values["auc_val"].value == pytest.approx(100 * last["auc"])
@@ -130,21 +130,21 @@ def test_videos_are_drawn_whole() -> None:
     assert (found.value, found.low, found.high) == (31 / 4, 1.0, 10.0)
 
 
-def test_ablations_change_one_part_each(lab: Lab) -> None:
-    result = run_experiment("ablate", lab)
+def test_ablations_change_one_part_each(zoo: ModelZoo) -> None:
+    result = run_experiment("ablate", zoo)
     assert names(result) == ["LPS", "without encoder", "without aggregator", "without memory bank"]
-    config = json.loads((lab.out / "runs/celebdf/no-memory/pretrain/config.json").read_bytes())
+    config = json.loads((zoo.out / "runs/celebdf/no-memory/pretrain/config.json").read_bytes())
     assert config["preset"]["pretrain"]["n_slots"] == 0
 
 
-def test_alignment_needs_both_preparations(lab: Lab) -> None:
+def test_alignment_needs_both_preparations(zoo: ModelZoo) -> None:
     with pytest.raises(RefusedError, match=r"^data set 'celebdf' has no partner 'celebdf-unaligned'"):
-        align(lab)
+        align(zoo)
 
 
-def test_alignment_compares_both_preparations(lab: Lab, prepared: Callable[[], str]) -> None:
-    both = Lab(
-        out=lab.out, data=(*lab.data, DataSet("celebdf-unaligned", prepared())), preset="small", smoke=True
+def test_alignment_compares_both_preparations(zoo: ModelZoo, prepared: Callable[[], str]) -> None:
+    both = ModelZoo(
+        out=zoo.out, data=(*zoo.data, DataSet("celebdf-unaligned", prepared())), preset="small", smoke=True
     )  # fmt: skip
     result = run_experiment("align", both)
     assert names(result) == ["aligned", "unaligned"]
@@ -153,50 +153,50 @@ def test_alignment_compares_both_preparations(lab: Lab, prepared: Callable[[], s
 
 def test_no_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="^an experiment needs at least one data set"):
-        run_experiment("table1", Lab(out=tmp_path, data=()))
+        run_experiment("table1", ModelZoo(out=tmp_path, data=()))
 
 
-def test_torchrun_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_is_refused(zoo: ModelZoo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RefusedError, match="^an experiment is run by one process"):
-        run_experiment("table1", lab)
+        run_experiment("table1", zoo)
 
 
-def test_runs_that_were_trained_before_are_taken(lab: Lab, tmp_path: Path) -> None:
-    run, settings = lab.out / "runs/celebdf/lps/pretrain", tmp_path / "smoke.toml"
+def test_runs_that_were_trained_before_are_taken(zoo: ModelZoo, tmp_path: Path) -> None:
+    run, settings = zoo.out / "runs/celebdf/lps/pretrain", tmp_path / "smoke.toml"
     tables = {name: value for name, value in SMOKE.items() if isinstance(value, dict)}
     lines = [f"image_px = {SMOKE['image_px']}"]
     for name, table in tables.items():
         lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
     settings.write_text("\n".join(lines))
-    asked = ["pretrain", str(run), "--data", lab.data[0].location, "--init", "random", "--preset", "small"]
+    asked = ["pretrain", str(run), "--data", zoo.data[0].location, "--init", "random", "--preset", "small"]
     done = CliRunner().invoke(main, [*asked, "--config", str(settings)])
     assert done.exit_code == 0, done.output
     before = (run / "checkpoints/best.pt").stat().st_mtime_ns
-    run_experiment("table1", lab)
+    run_experiment("table1", zoo)
     assert (run / "checkpoints/best.pt").stat().st_mtime_ns == before
 
 
-def test_the_record_names_settings_data_and_seed(lab: Lab) -> None:
-    def record(lab: Lab) -> dict[str, Any]:
-        run_experiment("table1", lab)
-        return dict(json.loads((lab.out / "table1/result.json").read_bytes()))
+def test_the_record_names_settings_data_and_seed(zoo: ModelZoo) -> None:
+    def record(zoo: ModelZoo) -> dict[str, Any]:
+        run_experiment("table1", zoo)
+        return dict(json.loads((zoo.out / "table1/result.json").read_bytes()))
 
-    first = record(lab)
-    assert record(lab) == first
+    first = record(zoo)
+    assert record(zoo) == first
     facts = first["data"]["celebdf"]
     assert first["seed"] == 0
     assert facts["leaky"] is False
     assert set(facts["samples_sha256"]) == {"train", "val", "test"}
     assert all(len(digest) == 64 for digest in (first["config_sha256"], facts["sha256"], facts["index_sha256"]))
     assert all(len(row["checkpoint_sha256"]) == 64 for row in first["rows"] if not row["cited"])
-    other = replace(lab, settings={"train": {"lr": 0.5}})
+    other = replace(zoo, settings={"train": {"lr": 0.5}})
     assert other.config_sha256() != first["config_sha256"]
-    assert replace(lab, settings={"run": {"workers": 7}}).config_sha256() == first["config_sha256"]
+    assert replace(zoo, settings={"run": {"workers": 7}}).config_sha256() == first["config_sha256"]
 
 
 def test_the_command_writes_json_markdown_and_picture(prepared: Callable[[], str], tmp_path: Path) -> None:
-    out = tmp_path / "lab"
+    out = tmp_path / "zoo"
     asked = ["experiment", "table1", str(out), "--data", f"ours={prepared()}", "--preset", "small", "--smoke"]
     result = CliRunner().invoke(main, asked)
     assert result.exit_code == 0, result.output
@@ -250,7 +250,7 @@ def test_names_of_data_sets_are_checked(tmp_path: Path, data: list[str], message
 
 
 def test_markdown_puts_the_paper_beside_ours() -> None:
-    row = Row(
+    row = ResultRow(
         name="LPS", data="ffpp", trained_on="ffpp",
         values={"auc": Value(value=88.5, low=80.0, high=95.25, paper=99.93), "recall": Value(value=50.0)},
     )  # fmt: skip
@@ -264,11 +264,11 @@ def test_every_experiment_says_which_item_of_the_paper_it_is() -> None:
     assert all(make.__doc__ and re.match("Table|Figure|Efficiency", make.__doc__) for make in EXPERIMENTS.values())
 
 
-def test_a_leaky_split_set_is_named_in_the_result(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Lab, "identity", lambda self, data: {"leaky": True})
-    monkeypatch.setitem(EXPERIMENTS, "table1", lambda lab: Result(experiment="", item="", rows=(), metrics=()))
-    run_experiment("table1", lab)
-    assert "split set of celebdf is stamped leaky" in (lab.out / "table1/result.md").read_text()
+def test_a_leaky_split_set_is_named_in_the_result(zoo: ModelZoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelZoo, "identity", lambda self, data: {"leaky": True})
+    monkeypatch.setitem(EXPERIMENTS, "table1", lambda zoo: Result(experiment="", item="", rows=(), metrics=()))
+    run_experiment("table1", zoo)
+    assert "split set of celebdf is stamped leaky" in (zoo.out / "table1/result.md").read_text()
 
 
 def test_settings_merge_by_name() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lps.manifests.canonical import digest16, pretty_json
-from lps.model.evaluation.evaluate import figures
+from lps.model.evaluation.evaluate import metrics_by_group
 from lps.model.evaluation.metrics import Bootstrap
 from lps.model.evaluation.scores import ScoreRows, Scores, scores_bytes
 from lps.model.training.presets import preset_for
@@ -91,12 +91,12 @@ def write_evaluation(
 ) -> Path:
     """Write the folder of an evaluation on one data set."""
     folder.mkdir(parents=True, exist_ok=True)
-    numbered = scores.numbered(0)
+    entry_scores = scores.with_entry(0)
     facts = {
         "name": "celebdf/test", "index_sha256": "ab" * 32, "split_set": "group", "split": "test", "leaky": False,
         "datasets": ["celebdf"], "samples_sha256": "99" * 32, "prep_sha256": "77" * 32, "notes": [],
         "n_clips": len(scores), "n_unlabelled_clips": 0, "n_bad_samples": 0,
-        "results": figures(numbered.cases(), Bootstrap(n_draws=60)), **(entry or {}),
+        "results": metrics_by_group(entry_scores.labelled(), Bootstrap(n_draws=60)), **(entry or {}),
     }  # fmt: skip
     whole = {
         "schema": "lps.metrics",
@@ -108,5 +108,5 @@ def write_evaluation(
         **(record or {}),
     }
     (folder / "metrics.json").write_bytes(pretty_json(whole))
-    (folder / "scores.parquet").write_bytes(scores_bytes(numbered, {}))
+    (folder / "scores.parquet").write_bytes(scores_bytes(entry_scores, {}))
     return folder
