@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "model.report": "manifests manifests.pages model.data model.evaluation model.paper.figures model.training",
     "model.training": "manifests model.data model.networks",
     "pipeline.clips": "manifests pipeline.config pipeline.faces pipeline.video",
-    "pipeline.config": "manifests",
+    "pipeline.config": "manifests manifests.splits",
     "pipeline.faces": "manifests pipeline.config pipeline.video",
     "pipeline.job": """manifests manifests.splits pipeline.clips pipeline.config pipeline.faces pipeline.sources
         pipeline.video""",

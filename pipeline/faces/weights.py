@@ -1,13 +1,12 @@
 """The pretrained weights of the localizers: where they come from, where they are kept, and how they are trusted.
 
 A weight file is looked for in `--weights-dir`, then in the folder LPS_WEIGHTS_DIR names, then in the user's cache, and
-its sha256 is compared before every use. Three kinds of digest exist upstream:
+its whole sha256 is compared before every use. Nothing is trusted on first use:
 
-* full: any other file is refused;
-* a prefix, in the file's own name, as torch.hub has it: a file with another digest is refused, unless the user wrote
-  its digest into `<file>.sha256` beside it;
-* none: the digest of the copy this project was tested with is accepted; another file is pinned at first use into
-  `<file>.sha256`, and refused if it changes after that.
+* where upstream publishes the whole digest, any other file is refused;
+* where it publishes none, the copy that this project was tested with is accepted, and any other file only if the user
+  wrote its digest into `<file>.sha256` beside it;
+* where only the first digits are known (in the file's name, as torch.hub has it), the user has to write the digest.
 
 Only tensors are ever read from these files (`weights_only=True`). TorchScript archives carry code and are refused.
 """
@@ -17,17 +16,13 @@ import importlib.util
 import io
 import os
 import pickle
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from lps.manifests.errors import IntegrityError, UnreadableError, first_line
-from lps.manifests.storage import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,7 +31,7 @@ WEIGHTS_DIR_VARIABLE = "LPS_WEIGHTS_DIR"
 OFFLINE_ADVICE = "or use --localizer mtcnn, whose weights come with its package"
 FETCH_TIMEOUT_S = 60.0
 MAX_BYTES = 1 << 30
-"""Ten times the largest file: beyond it a download or an unpacked member is not what it says."""
+"""Ten times the largest file: beyond it an unpacked member is not what it says."""
 FULL_DIGEST = 64
 """Hex digits of a whole sha256."""
 _UNREADABLE = (
@@ -62,7 +57,7 @@ class WeightFile:
     url: str
     """Where it is fetched from; empty for files that come inside a package."""
     sha256: str
-    """All 64 hex digits, or the first ones where only these are published (in the file's name)."""
+    """All 64 hex digits, or the first ones where no more are known: then only the user can name the whole digest."""
     size_bytes: int | None
     """None where upstream says no size."""
     license: str
@@ -71,7 +66,7 @@ class WeightFile:
     inside: str = ""
     """Folder of the installed package that carries the file, such as 'package/data'."""
     published: bool = True
-    """False if upstream publishes no digest: `sha256` is then that of the tested copy, and others are pinned."""
+    """False if upstream publishes no digest: `sha256` is then that of the tested copy; the user may name another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,18 +169,18 @@ def find_weight(name: str, weights_dir: Path | None) -> Path:
 
 
 def verify_weight(weight: WeightFile, weights_dir: Path | None) -> WeightCheck:
-    """Find `weight` and verify its digest, pinning it at first use where upstream publishes none.
+    """Find `weight` and verify its digest.
 
     Raises UnreadableError if it is nowhere or cannot be read, IntegrityError if its digest is wrong.
     """
     path = _look_for(weight, weights_dir)
     if path is None:
         raise UnreadableError(_missing(weight, weights_dir))
-    return _examine(weight, path, pin=True)
+    return _examine(weight, path)
 
 
 def check_weights(weights_dir: Path | None) -> list[WeightCheck]:
-    """Look at every known weight file, changing nothing. What is missing or wrong is in the notes, not raised."""
+    """Look at every known weight file. What is missing or wrong is in the notes, not raised."""
     checks = []
     for weight in list_weights():
         path = _look_for(weight, weights_dir)
@@ -193,7 +188,7 @@ def check_weights(weights_dir: Path | None) -> list[WeightCheck]:
             checks.append(WeightCheck(weight, None, "", ok=False, note=_missing(weight, weights_dir)))
             continue
         try:
-            checks.append(_examine(weight, path, pin=False))
+            checks.append(_examine(weight, path))
         except (IntegrityError, UnreadableError) as e:
             checks.append(WeightCheck(weight, path, "", ok=False, note=str(e)))
     return checks
@@ -202,21 +197,37 @@ def check_weights(weights_dir: Path | None) -> list[WeightCheck]:
 def fetch_weight(weight: WeightFile, weights_dir: Path | None) -> WeightCheck:
     """Download `weight` into `weights_folder(weights_dir)`, unless a good copy is found already.
 
-    The file appears under its name only after its digest was verified. The returned note says where a digest could only
-    be pinned. Raises UnreadableError when the network or the folder fails, IntegrityError for a wrong digest.
+    The file appears under its name only after its digest was verified. Raises UnreadableError when the network or the
+    folder fails and where nobody has named a whole digest, IntegrityError for a wrong digest.
     """
     if _look_for(weight, weights_dir) is not None or not weight.url:
         return verify_weight(weight, weights_dir)
-    folder = weights_folder(weights_dir)
-    target = folder / weight.file_name
+    import pooch
+    from requests import RequestException
+
+    target = weights_folder(weights_dir) / weight.file_name
+    expected = _expected(weight, target)
+    if not expected:
+        raise UnreadableError(
+            f"no whole sha256 of {weight.file_name} is published, only its first digits {weight.sha256}: write the "
+            f"digest that you trust into {_sidecar(target)} and fetch it again, {OFFLINE_ADVICE}"
+        )
+    pooch.get_logger().setLevel("WARNING")
+    # not streamed: its connection would stay open after a bad answer
+    downloader = pooch.HTTPDownloader(timeout=FETCH_TIMEOUT_S, chunk_size=1 << 20, stream=False)
     try:
-        with write_atomically(target) as part:
-            with part.open("wb") as file:
-                _download(weight, file)
-            _refuse_other(weight, _sha256(part), f"the file fetched from {weight.url}", advice="fetch it again")
+        pooch.retrieve(weight.url, f"sha256:{expected}", weight.file_name, target.parent, downloader=downloader)
+        target.chmod(0o644)
+    except RequestException as e:
+        raise UnreadableError(
+            f"cannot fetch {weight.file_name} from {weight.url}: {first_line(e)}; fetch it elsewhere and name its "
+            f"folder with --weights-dir, {OFFLINE_ADVICE}"
+        ) from e
     except OSError as e:
-        raise UnreadableError(f"cannot write into {folder}: {e.strerror}; choose another --weights-dir") from e
-    return _examine(weight, target, pin=True)
+        raise UnreadableError(f"cannot write into {target.parent}: {e.strerror}; choose another --weights-dir") from e
+    except ValueError as e:
+        raise IntegrityError(f"the file fetched from {weight.url} is not the expected one: {first_line(e)}") from e
+    return _examine(weight, target)
 
 
 def load_state(path: Path) -> "dict[str, Tensor]":
@@ -291,72 +302,35 @@ def _sha256(path: Path) -> str:
         raise UnreadableError(f"cannot read {path}: {e.strerror}") from e
 
 
-def _refuse_other(weight: WeightFile, digest: str, what: str, *, advice: str) -> None:
-    """Raise IntegrityError if upstream publishes a digest and `digest` is another."""
-    if weight.published and not digest.startswith(weight.sha256):
-        begins = "" if len(weight.sha256) == FULL_DIGEST else "beginning "
-        raise IntegrityError(f"{what} has sha256 {digest}, not {begins}{weight.sha256}: {advice}")
+def _sidecar(path: Path) -> Path:
+    """Return the file in which the user names the digest of `path`, in the form that sha256sum writes."""
+    return path.with_name(f"{path.name}.sha256")
 
 
-def _examine(weight: WeightFile, path: Path, *, pin: bool) -> WeightCheck:
-    digest = _sha256(path)
-    sidecar = path.with_name(f"{path.name}.sha256")
-    if digest.startswith(weight.sha256):
-        return WeightCheck(weight, path, digest, ok=True, note="")
-    if weight.published and len(weight.sha256) == FULL_DIGEST:
-        _refuse_other(weight, digest, str(path), advice="remove it and fetch it again")
-    if sidecar.is_file():
-        if _pinned(sidecar) != digest:
-            raise IntegrityError(f"{path} has sha256 {digest}, not the one pinned in {sidecar.name}: restore it")
-        return WeightCheck(weight, path, digest, ok=True, note=f"{path.name}: as pinned in {sidecar.name}")
-    _refuse_other(weight, digest, str(path), advice=f"remove it, or if you trust it write that into {sidecar.name}")
-    if not pin:
-        return WeightCheck(weight, path, digest, ok=True, note=f"{path.name}: no published digest, not pinned yet")
-    _write_pin(sidecar, digest, path.name)
-    note = f"{path.name}: no published digest; {digest} is pinned in {sidecar.name}"
-    return WeightCheck(weight, path, digest, ok=True, note=note)
-
-
-def _pinned(sidecar: Path) -> str:
-    """Return the digest in `sidecar`, which has the form that sha256sum writes."""
+def _expected(weight: WeightFile, path: Path) -> str:
+    """Return the whole digest that the file at `path` must have; empty if nobody has named one."""
+    whole = len(weight.sha256) == FULL_DIGEST
+    if whole and weight.published:
+        return weight.sha256
+    sidecar = _sidecar(path)
     try:
-        words = sidecar.read_text("ascii").split()
+        words = sidecar.read_text("ascii").split() if sidecar.is_file() else []
     except (OSError, UnicodeDecodeError) as e:
         raise UnreadableError(f"cannot read {sidecar}: {first_line(e)}") from e
-    return words[0].lower() if words else ""
+    return words[0].lower() if words else (weight.sha256 if whole else "")
 
 
-def _write_pin(sidecar: Path, digest: str, file_name: str) -> None:
-    line = f"{digest}  {file_name}\n"
-    try:
-        with write_atomically(sidecar) as part:
-            part.write_text(line, "ascii")
-    except OSError as e:
-        raise UnreadableError(
-            f"{file_name} has no published digest and cannot be pinned: write '{line.strip()}' into {sidecar}"
-        ) from e
-
-
-def _download(weight: WeightFile, file: BinaryIO) -> None:
-    request = urllib.request.Request(weight.url, headers={"User-Agent": "lps-prep"})
-    try:
-        with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_S) as response:
-            expected = response.headers.get("Content-Length")
-            received = 0
-            while chunk := response.read(1 << 20):
-                received += len(chunk)
-                if received > MAX_BYTES:
-                    raise ValueError(f"longer than {MAX_BYTES} bytes")
-                file.write(chunk)
-        if expected is not None and received != int(expected):
-            raise ValueError(f"broke off after {received} of {expected} bytes")
-    except (OSError, HTTPException, ValueError) as e:
-        if isinstance(e, urllib.error.HTTPError):
-            e.close()
-        raise UnreadableError(
-            f"cannot fetch {weight.file_name} from {weight.url}: {first_line(e)}; fetch it elsewhere and name its "
-            f"folder with --weights-dir, {OFFLINE_ADVICE}"
-        ) from e
+def _examine(weight: WeightFile, path: Path) -> WeightCheck:
+    digest, expected, sidecar = _sha256(path), _expected(weight, path), _sidecar(path)
+    if digest == expected:
+        named = "" if digest == weight.sha256 else f"{path.name}: as {sidecar.name} says"
+        return WeightCheck(weight, path, digest, ok=True, note=named)
+    if sidecar.is_file() and expected != weight.sha256:
+        raise IntegrityError(f"{path} has sha256 {digest}, not the one in {sidecar.name}: restore it")
+    if weight.published and expected:
+        raise IntegrityError(f"{path} has sha256 {digest}, not {expected}: remove it and fetch it again")
+    known = f"not {expected}" if expected else f"of which only the first digits are published, {weight.sha256}"
+    raise IntegrityError(f"{path} has sha256 {digest}, {known}: if you trust it, write that into {sidecar.name}")
 
 
 def _torch_bytes(path: Path) -> BinaryIO:

@@ -1,4 +1,4 @@
-"""Weight files: where they are found, which are refused, what is fetched and pinned, and what may be read from them."""
+"""Weight files: where they are found, which are refused, what is fetched, and what may be read from them."""
 
 import hashlib
 import http.server
@@ -167,29 +167,25 @@ class TestDigests:
     def test_published_prefix(self, tmp_path: Path) -> None:
         path = tmp_path / "sample.pth"
         path.write_bytes(CONTENT)
-        assert verify_weight(weight(sha256=DIGEST[:9]), tmp_path).sha256 == DIGEST
-        other = CONTENT + b"!"
-        path.write_bytes(other)
-        with pytest.raises(IntegrityError, match=f"not beginning {DIGEST[:9]}.*if you trust it.*sample.pth.sha256"):
+        with pytest.raises(IntegrityError, match=f"first digits .*{DIGEST[:9]}.*if you trust it.*sample.pth.sha256"):
             verify_weight(weight(sha256=DIGEST[:9]), tmp_path)
-        (tmp_path / "sample.pth.sha256").write_text(f"{hashlib.sha256(other).hexdigest()}  sample.pth\n")
-        assert verify_weight(weight(sha256=DIGEST[:9]), tmp_path).ok
+        (tmp_path / "sample.pth.sha256").write_text(f"{DIGEST}  sample.pth\n")
+        assert verify_weight(weight(sha256=DIGEST[:9]), tmp_path).sha256 == DIGEST
+        path.write_bytes(CONTENT + b"!")
+        with pytest.raises(IntegrityError, match="not the one in sample.pth.sha256"):
+            verify_weight(weight(sha256=DIGEST[:9]), tmp_path)
 
-    def test_corrupted_mobilenet_after_pinning(self, tmp_path: Path) -> None:
+    def test_other_copy_of_the_mobilenet_file_is_the_users_decision(self, tmp_path: Path) -> None:
         path = tmp_path / MOBILENET.file_name
         path.write_bytes(CONTENT)
+        with pytest.raises(IntegrityError, match=f"has sha256 {DIGEST}, not {MOBILENET.sha256}: if you trust it"):
+            find_weight(MOBILENET.name, tmp_path)
+        assert list(tmp_path.iterdir()) == [path], "nothing is trusted on first use"
+        (tmp_path / f"{path.name}.sha256").write_text(DIGEST)
         assert find_weight(MOBILENET.name, tmp_path) == path
-        assert (tmp_path / f"{path.name}.sha256").read_text() == f"{DIGEST}  {path.name}\n"
         path.write_bytes(CONTENT[:-1])
-        with pytest.raises(IntegrityError, match="pinned"):
+        with pytest.raises(IntegrityError, match=f"not the one in {path.name}.sha256"):
             find_weight(MOBILENET.name, tmp_path)
-
-    def test_folder_that_cannot_hold_the_pin(self, tmp_path: Path) -> None:
-        (tmp_path / MOBILENET.file_name).write_bytes(CONTENT)
-        (tmp_path / f"{MOBILENET.file_name}.sha256").mkdir()
-        with pytest.raises(UnreadableError, match=f"cannot be pinned: write '{DIGEST}"):
-            find_weight(MOBILENET.name, tmp_path)
-        assert len(list(tmp_path.iterdir())) == 2
 
     def test_check_reports_and_changes_nothing(self, tmp_path: Path) -> None:
         (tmp_path / MOBILENET.file_name).write_bytes(CONTENT)
@@ -199,8 +195,7 @@ class TestDigests:
         assert checks["retinaface-resnet50"].path is None
         assert "missing" in checks["retinaface-resnet50"].note
         assert not checks["fan-2d-4"].ok
-        assert checks["retinaface-mobilenet"].ok
-        assert "not pinned yet" in checks["retinaface-mobilenet"].note
+        assert not checks["retinaface-mobilenet"].ok
         assert checks["mtcnn-pnet"].ok
         assert not list(tmp_path.glob("*.sha256"))
         assert all("\n" not in check.note for check in checks.values())
@@ -216,20 +211,22 @@ class TestFetching:
             check, weight=weight("http://127.0.0.1:1/unreachable")
         )
 
-    def test_first_use_pins_a_file_without_published_digest(self, site: str, tmp_path: Path) -> None:
-        unpublished = weight(f"{site}/good", sha256="0" * 64, published=False)
-        assert "no published digest" in fetch_weight(unpublished, tmp_path).note
-        assert (tmp_path / "sample.pth.sha256").read_text().startswith(DIGEST)
-        assert verify_weight(unpublished, tmp_path).ok
-        (tmp_path / "sample.pth").write_bytes(b"changed later")
-        with pytest.raises(IntegrityError, match="pinned"):
-            verify_weight(unpublished, tmp_path)
+    @pytest.mark.parametrize(("sha256", "published"), [(DIGEST[:9], True), ("0" * 64, False)])
+    def test_digest_that_only_the_user_knows(self, site: str, tmp_path: Path, sha256: str, published: bool) -> None:
+        unknown = weight(f"{site}/good", sha256, published=published)
+        with pytest.raises((UnreadableError, IntegrityError)) as caught:
+            fetch_weight(unknown, tmp_path)
+        assert_one_line(str(caught.value), "sha256")
+        assert list(tmp_path.iterdir()) == []
+        (tmp_path / "sample.pth.sha256").write_text(f"{DIGEST}  sample.pth\n")
+        assert fetch_weight(unknown, tmp_path).path == tmp_path / "sample.pth"
+        assert verify_weight(unknown, tmp_path).ok
 
     @pytest.mark.parametrize(
         ("page", "sha256", "error", "message"),
         [
             ("/good", "0" * 64, IntegrityError, "fetched from"),
-            ("/short", DIGEST, UnreadableError, "broke off after"),
+            ("/short", DIGEST, UnreadableError, f"{len(CONTENT)} bytes read, 100 more expected"),
             ("/none", DIGEST, UnreadableError, "404"),
         ],
     )
