@@ -86,7 +86,7 @@ class Outcome:
     n_frames_sampled: int = 0
     """Frames that a detector was asked about."""
     n_frames_with_face: int = 0
-    """Of those, frames where it found the face it was asked for."""
+    """Frames among those where it found the face it was asked for."""
     n_tracks: int = 0
     det_score_mean: float | None = None
     face_px_median: float | None = None

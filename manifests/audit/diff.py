@@ -79,7 +79,7 @@ class DatasetDiff:
     split_sets_added: tuple[str, ...]
     split_sets_removed: tuple[str, ...]
     parameters: tuple[Change, ...]
-    """Of the plan: parameters and versions, with `(none)` where one side has no such entry."""
+    """Changes of the plan: parameters and versions, with `(none)` where one side has no such entry."""
     notes: tuple[str, ...] = ()
     """What could not be compared, and why."""
 

@@ -42,16 +42,11 @@ class SplitBalance:
     effective_groups: float
     """1 / sum of squared group shares: fakes of few originals are worth few videos."""
     share: float
-    """Of all included videos."""
+    """Share of all included videos."""
     target: float | None
     """None where the rule record does not say."""
     error95: float | None
     """Half width of the interval around `target` in which 95 of 100 hash splits of so many groups fall."""
-
-    @property
-    def real_per_fake(self) -> float | None:
-        """Return real videos per fake one; None without fakes."""
-        return self.n_real / self.n_fake if self.n_fake else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +59,7 @@ class FacetCell:
     n_clips: int
     n_groups: int
     share: float
-    """Of the videos with this value, the share that this split has; compare with the split's target."""
+    """Share of the videos with this value that this split has; compare with the split's target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +70,7 @@ class FacetBalance:
     cells: tuple[FacetCell, ...]
     """For every value and split that has videos."""
     chi2_p: float
-    """Of independence of value and split, over videos; 1 where there is only one of either. Videos of one group are
+    """p of independence of value and split, over videos; 1 where there is only one of either. Videos of one group are
     not independent, so with large groups a small p is weak evidence: read it with `cramers_v`."""
     cramers_v: float
 

@@ -200,7 +200,7 @@ def run_audit(
         result = policy.apply(result, today or now.date())
         results.append(result)
         on_result(result, entry.spec.title)
-    verdict, exit_code = judge(results, strict=strict)
+    verdict, exit_code = verdict_of(results, strict=strict)
     facts = {
         "tool": "lps-audit",
         "version": version("lps-prep"),
@@ -250,16 +250,16 @@ def _without_places(result: CheckResult, ctx: AuditContext) -> CheckResult:
     return replace(result, note=relative(result.note), offenders=offenders)
 
 
-def judge(results: Sequence[CheckResult], *, strict: bool) -> tuple[Verdict, int]:
+def verdict_of(results: Sequence[CheckResult], *, strict: bool) -> tuple[Verdict, int]:
     """Return the verdict over results, and its exit code."""
     failed = {result.severity for result in results if result.state == State.FAIL}
     warned = Severity.WARN in failed or any(r.state == State.WARN and r.severity != Severity.INFO for r in results)
-    judged = {State.PASS, State.WARN, State.FAIL, State.WAIVED}
+    answered = {State.PASS, State.WARN, State.FAIL, State.WAIVED}
     if Severity.CRITICAL in failed:
         return Verdict.INTEGRITY, 5
     if Severity.ERROR in failed:
         return Verdict.FAIL, 1
-    if any(result.state == State.ERROR for result in results) or not any(r.state in judged for r in results):
+    if any(result.state == State.ERROR for result in results) or not any(r.state in answered for r in results):
         return Verdict.INCOMPLETE, 6
     if warned:
         return Verdict.WARN, 2 if strict else 0

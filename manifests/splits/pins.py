@@ -57,7 +57,7 @@ class Attached:
     """What became of new videos beside a base."""
 
     rows: list[SplitRow]
-    """Of those that join a group of the base, and of bridges."""
+    """Rows of those that join a group of the base, and of bridges."""
     free: list[SplitInput]
     """Those that touch nothing of the base."""
 

@@ -20,8 +20,8 @@ from lps.manifests.audit.core.types import (
     Offender,
     Severity,
     State,
-    judged,
-    unjudged,
+    not_evaluated,
+    pass_or_fail,
 )
 from lps.manifests.errors import LpsError, UnreadableError, VideoFault
 from lps.manifests.names import Level
@@ -88,9 +88,9 @@ def check_frames(ctx: AuditContext) -> CheckResult:
     """C2: decode, warp and compare."""
     source, params = ctx.source, _params(ctx)
     if source is None:
-        return unjudged(C2, State.SKIP, "needs the source videos: --source")
+        return not_evaluated(C2, State.SKIP, "needs the source videos: --source")
     if params is None:
-        return unjudged(C2, State.UNKNOWN, "without a plan the decoding limits are not known")
+        return not_evaluated(C2, State.UNKNOWN, "without a plan the decoding limits are not known")
     offenders, worst, n, n_equal = [], IDENTICAL_DB, 0, 0
     for values in fetch_rows(ctx, f"{C2.sql} LIMIT {int(ctx.limits['c2_sample_clips'])}"):
         row = dict(zip(C2_COLUMNS, values, strict=True))
@@ -98,7 +98,7 @@ def check_frames(ctx: AuditContext) -> CheckResult:
         n, n_equal, worst = n + 1, n_equal + found.equal, min(worst, found.psnr_db)
         if found.detail:
             offenders.append(Offender(kind="clip", key=row["sample_key"], detail=found.detail))
-    result = judged(C2, offenders, n, "clips", limit=f"{ctx.limits['c2_min_psnr_db']:g} dB")
+    result = pass_or_fail(C2, offenders, n, "clips", limit=f"{ctx.limits['c2_min_psnr_db']:g} dB")
     shown = f"{result.measured}; {n_equal} with equal frames_sha256; lowest PSNR {worst:.1f} dB"
     return replace(result, measured=shown)
 
@@ -177,18 +177,18 @@ def check_again(ctx: AuditContext, *, load: LoadLocalizer) -> CheckResult:
     """R1: process a sample again."""
     source, params = ctx.source, _params(ctx)
     if source is None:
-        return unjudged(R1, State.SKIP, "needs the source videos: --source")
+        return not_evaluated(R1, State.SKIP, "needs the source videos: --source")
     if params is None:
-        return unjudged(R1, State.UNKNOWN, "without a plan the parameters are not known")
+        return not_evaluated(R1, State.UNKNOWN, "without a plan the parameters are not known")
     try:
         localizer = load(params.localizer, int(ctx.plan.get("versions", {}).get("batch_size", CHUNK)))
     except (LpsError, ImportError) as e:
-        return unjudged(R1, State.SKIP, f"the localizer {params.localizer} is not here: {e}")
+        return not_evaluated(R1, State.SKIP, f"the localizer {params.localizer} is not here: {e}")
     again = _Again(ctx, source, params, localizer)
     rows = fetch_rows(ctx, f"{R1.sql} LIMIT {int(ctx.limits['r1_sample_videos'])}")
     offenders = [offender for row in rows for offender in again.offenders(*row)]
     limit = f"equal, else {ctx.limits['r1_min_psnr_db']:g} dB"
-    result = judged(R1, offenders, len(rows), "videos", limit=limit)
+    result = pass_or_fail(R1, offenders, len(rows), "videos", limit=limit)
     if again.n_close and not offenders:
         note = "bitwise differs: another processor, device or library version than in plan.json"
         close = tuple(again.close)

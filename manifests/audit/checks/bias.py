@@ -34,7 +34,7 @@ from lps.manifests.audit.core.types import (
     Offender,
     Severity,
     State,
-    unjudged,
+    not_evaluated,
 )
 from lps.manifests.names import SPLITS
 
@@ -109,7 +109,7 @@ def check_balance(ctx: AuditContext) -> CheckResult:
     """B1: classes by split."""
     rows = records(ctx, B1.sql)
     if not rows:
-        return unjudged(B1, State.SKIP, "no labelled video has clips")
+        return not_evaluated(B1, State.SKIP, "no labelled video has clips")
     cells = {(row["split"], row["label"]): row for row in rows}
     wanted = [split for split in SPLITS if split in read_claim(ctx).splits or any(key[0] == split for key in cells)]
     overall = sum(row["videos"] for row in rows if row["label"] == 0) / sum(row["videos"] for row in rows)
@@ -146,7 +146,7 @@ def check_failures(ctx: AuditContext) -> CheckResult:
         by_set[row["dataset"]].append(row)
     gaps = [gap for name, members in by_set.items() for gap in _gaps(name, members)]
     if not gaps:
-        return unjudged(B2, State.SKIP, "no data set has inputs of both classes")
+        return not_evaluated(B2, State.SKIP, "no data set has inputs of both classes")
     limits = ctx.limits
     offenders: list[Offender] = []
     for gap in gaps:
@@ -208,7 +208,7 @@ def check_survivors(ctx: AuditContext) -> CheckResult:
     before, after = sum(row["before"] for row in rows), sum(row["after"] for row in rows)
     if len(rows) < 2 or not after:
         why = "no fake has clips" if rows and not after else "fewer than two methods"
-        return unjudged(B9, State.SKIP, why)
+        return not_evaluated(B9, State.SKIP, why)
     limit = ctx.limits["b9_max_shift_pp"]
     for row in rows:
         row["shift_pp"] = 100 * (row["after"] / after - row["before"] / before)
@@ -242,7 +242,7 @@ def check_ambiguous(ctx: AuditContext) -> CheckResult:
     )
     fake = next((row for row in rows if row["label"] == 1), None)
     if fake is None:
-        return unjudged(B11, State.SKIP, "no fake clips")
+        return not_evaluated(B11, State.SKIP, "no fake clips")
     limit = ctx.limits["b11_max_ambiguous_pct"]
     over = 100 * fake["ambiguous"] > limit * fake["n"]
     return CheckResult(

@@ -152,7 +152,7 @@ def check_detection(ctx: AuditContext) -> CheckResult:
     """B3: detection rate by class."""
     traits = Traits.read(ctx, B3.sql)
     if traits.too_few("rate", ctx):
-        return judged(B3, [], ["rate"], _sizes(traits, "rate"))
+        return _result_of(B3, [], ["rate"], _sizes(traits, "rate"))
     real, fake = traits.real["rate"], traits.fake["rate"]
     delta, limits = cliffs_delta(real, fake), ctx.limits
     gap = 100 * float(np.median(fake) - np.median(real))
@@ -165,7 +165,7 @@ def check_detection(ctx: AuditContext) -> CheckResult:
         trait="detection_rate", state=worst(states), text=text, size=abs(delta.size), data=traits.chart("rate")
     )
     limit = f"delta {limits['b3_warn_delta']:g} (fail {limits['b3_max_delta']:g}), {limits['b3_warn_diff_pp']:g} pp"
-    return judged(B3, [finding], [], _sizes(traits, "rate"), limit)
+    return _result_of(B3, [finding], [], _sizes(traits, "rate"), limit)
 
 
 def check_resolution(ctx: AuditContext) -> CheckResult:
@@ -173,7 +173,7 @@ def check_resolution(ctx: AuditContext) -> CheckResult:
     traits = Traits.read(ctx, B5.sql)
     warn, fail = ctx.limits["b5_warn_ks"], ctx.limits["b5_max_ks"]
     findings, missing = _distances(ctx, traits, ("height", "box_side"), warn, fail)
-    result = judged(B5, findings, missing, _sizes(traits, "height"), f"KS {warn:g} (fail {fail:g})")
+    result = _result_of(B5, findings, missing, _sizes(traits, "height"), f"KS {warn:g} (fail {fail:g})")
     for name, values in (("real", traits.real["upscaling"]), ("fake", traits.fake["upscaling"])):
         if len(values):
             result.data[f"median_upscaling_{name}"] = float(np.median(values))
@@ -195,7 +195,7 @@ def check_encoding(ctx: AuditContext) -> CheckResult:
     traits = Traits.read(ctx, _BITRATES)
     rates, absent = _distances(ctx, traits, ("bitrate",), ctx.limits["b6_warn_ks"], None)
     limit = f"V {ctx.limits['b6_warn_v']:g}, KS {ctx.limits['b6_warn_ks']:g}"
-    return judged(B6, [*findings, *rates], [*missing, *absent], sizes, limit)
+    return _result_of(B6, [*findings, *rates], [*missing, *absent], sizes, limit)
 
 
 def check_timing(ctx: AuditContext) -> CheckResult:
@@ -203,7 +203,7 @@ def check_timing(ctx: AuditContext) -> CheckResult:
     traits = Traits.read(ctx, B7.sql)
     names = ("frame_rate", "duration", "time_stretch", "variable_frame_rate")
     findings, missing = _distances(ctx, traits, names, ctx.limits["b7_warn_ks"], None)
-    return judged(B7, findings, missing, _sizes(traits, "frame_rate"), f"KS {ctx.limits['b7_warn_ks']:g}")
+    return _result_of(B7, findings, missing, _sizes(traits, "frame_rate"), f"KS {ctx.limits['b7_warn_ks']:g}")
 
 
 def check_quality(ctx: AuditContext) -> CheckResult:
@@ -222,10 +222,10 @@ def check_quality(ctx: AuditContext) -> CheckResult:
         text = f"d {effect.size:+.3f}, means {means[0]:.4g} real, {means[1]:.4g} fake, p {effect.p:.2g}"
         state = effect.grade(warn=warn, max_p=max_p)
         findings.append(Finding(trait=trait, state=state, text=text, size=abs(effect.size), data=traits.chart(trait)))
-    return judged(B8, findings, missing, _sizes(traits, "brightness"), f"d {warn:g}")
+    return _result_of(B8, findings, missing, _sizes(traits, "brightness"), f"d {warn:g}")
 
 
-def judged(
+def _result_of(
     spec: CheckSpec, findings: Sequence[Finding], missing: Sequence[str], sizes: tuple[int, int], limit: str = ""
 ) -> CheckResult:
     """Sum up traits: the worst state counts, and a trait that could not be compared stands in the way of a PASS."""

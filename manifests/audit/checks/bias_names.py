@@ -5,7 +5,15 @@ from math import erfc, sqrt
 from lps.manifests.audit.core.database import sql_offenders
 from lps.manifests.audit.core.queries import records
 from lps.manifests.audit.core.stats import Effect
-from lps.manifests.audit.core.types import AuditContext, CheckResult, CheckSpec, Offender, Severity, State, unjudged
+from lps.manifests.audit.core.types import (
+    AuditContext,
+    CheckResult,
+    CheckSpec,
+    Offender,
+    Severity,
+    State,
+    not_evaluated,
+)
 
 LIMITS: dict[str, float] = {
     "b12_min_samples": 20,
@@ -60,7 +68,7 @@ def check_names(ctx: AuditContext) -> CheckResult:
     n_real, n_fake = order["n_real"], order["n_fake"]
     told = sql_offenders(ctx, _TOLD)
     if not told and not (n_real and n_fake):
-        return unjudged(B12, State.SKIP, "no clips of both classes")
+        return not_evaluated(B12, State.SKIP, "no clips of both classes")
     limits = ctx.limits
     pure = [
         Offender(kind="shard", key=row["shard_id"], detail=f"all {row['n_samples']} samples are {row['class']}")

@@ -18,8 +18,8 @@ from lps.manifests.audit.core.types import (
     Offender,
     Severity,
     State,
-    judged,
-    unjudged,
+    not_evaluated,
+    pass_or_fail,
 )
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import Level
@@ -108,7 +108,7 @@ fitted AS (  -- the best similarity onto the template, as a complex number
     SELECT *, (list_dot_product(zx, wx) + list_dot_product(zy, wy)) / spread AS re,
         (list_dot_product(zx, wy) - list_dot_product(zy, wx)) / spread AS im
     FROM (SELECT *, greatest(list_dot_product(zx, zx) + list_dot_product(zy, zy), 1e-9) AS spread FROM centred)),
-judged AS (
+evaluated AS (
     SELECT *, CASE WHEN template = 'box' THEN
             sqrt(power(m[1] * (box[1] + box[3]) / 2 + m[2] * (box[2] + box[4]) / 2 + m[3] - side / 2, 2)
                 + power(m[4] * (box[1] + box[3]) / 2 + m[5] * (box[2] + box[4]) / 2 + m[6] - side / 2, 2))
@@ -128,7 +128,7 @@ judged AS (
 clip AS (
     SELECT sample_key, bool_or(is_empty) AS is_empty, max(face) AS face, bool_or(leaves) AS leaves,
         bool_or(is_odd) AS is_odd, bool_or(shears) AS shears, bool_or(mirrors) AS mirrors, median(miss) AS miss
-    FROM judged GROUP BY sample_key)
+    FROM evaluated GROUP BY sample_key)
 SELECT 'clip' AS kind, sample_key AS key, CASE
     WHEN is_empty THEN 'a box without a size'
     WHEN face < getvariable('c3_min_face_px') THEN 'no box reaches ' || getvariable('c3_min_face_px') || ' px'
@@ -222,7 +222,7 @@ C6 = CheckSpec(
 
 def check_contiguity(ctx: AuditContext) -> CheckResult:
     """C1: no holes in time."""
-    return judged(C1, sql_offenders(ctx, C1.sql), fetch_number(ctx, "SELECT count(*) FROM clips"), "clips")
+    return pass_or_fail(C1, sql_offenders(ctx, C1.sql), fetch_number(ctx, "SELECT count(*) FROM clips"), "clips")
 
 
 # ---- C3, C5: geometry ----------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def check_geometry(ctx: AuditContext) -> CheckResult:
             worst = max(worst, miss)
             if detail:
                 offenders.append(Offender(kind="clip", key=row["sample_key"], detail=detail))
-    result = judged(C3, offenders, n, "clips", limit=f"{ctx.limits['c3_landmark_px']:g} px")
+    result = pass_or_fail(C3, offenders, n, "clips", limit=f"{ctx.limits['c3_landmark_px']:g} px")
     return replace(result, measured=f"{result.measured}; worst landmark miss {worst:.2f} px")
 
 
@@ -344,7 +344,7 @@ def check_tracks(ctx: AuditContext) -> CheckResult:
                 detail = f"neighbouring boxes overlap by {iou:.2f}, jump {jump:.2f} sides"
                 offenders.append(Offender(kind="clip", key=row["sample_key"], detail=detail))
     limit = f"IoU {ctx.limits['c5_min_iou']:g}, jump {ctx.limits['c5_max_jump']:g}"
-    return judged(C5, offenders, n, "clips", limit=limit)
+    return pass_or_fail(C5, offenders, n, "clips", limit=limit)
 
 
 def box_steps(boxes: Floats) -> tuple[float, float]:
@@ -379,7 +379,7 @@ def check_pixels(ctx: AuditContext) -> CheckResult:
     n_all = fetch_number(ctx, "SELECT count(*) FROM clips")
     share = len({offender.key for offender in offenders}) / max(1, n_all)
     fails = broken or share > ctx.limits["c4_max_share"]
-    result = judged(C4, offenders if fails else (), n_all, "clips", limit=f"{ctx.limits['c4_max_share']:.1%}")
+    result = pass_or_fail(C4, offenders if fails else (), n_all, "clips", limit=f"{ctx.limits['c4_max_share']:.1%}")
     return replace(result, measured=f"{share:.2%} of {n_all} clips blank, frozen or broken; {n} decoded")
 
 
@@ -416,11 +416,11 @@ def check_starts(ctx: AuditContext) -> CheckResult:
     n = fetch_number(ctx, "SELECT count(*) FROM clips")
     params = ctx.plan.get("params")
     if not params:
-        return unjudged(C6, State.UNKNOWN, "without a plan the seed is not known")
+        return not_evaluated(C6, State.UNKNOWN, "without a plan the seed is not known")
     ctx.db.execute(f"SET VARIABLE c6_seed = '{int(params['seed'])}'")
     offenders = list(sql_offenders(ctx, _SEEDS_SQL))
     if params["clips"] != 1:
-        return judged(C6, offenders, n, "clips", note="more than one clip a video: only the seeds were checked")
+        return pass_or_fail(C6, offenders, n, "clips", note="more than one clip a video: only the seeds were checked")
     found = ctx.db.execute(_STARTS_SQL).fetchnumpy()
     labels, starts = np.asarray(found["label"]), np.asarray(found["place"], np.float64)
     places = {label: starts[labels == label] for label in (0, 1)}
@@ -430,7 +430,7 @@ def check_starts(ctx: AuditContext) -> CheckResult:
         if p < ctx.limits["c6_min_p"]:
             offenders.append(Offender(kind="group", key=name, detail=f"p = {p:.1e}"))
     note = "" if enough else "too few clips to test where they begin; only the seeds were checked"
-    result = judged(C6, offenders, n, "clips", limit=f"p >= {ctx.limits['c6_min_p']:g}", note=note)
+    result = pass_or_fail(C6, offenders, n, "clips", limit=f"p >= {ctx.limits['c6_min_p']:g}", note=note)
     shown = ", ".join(f"{name} p = {p:.2g}" for name, p in p_values.items())
     data = {"starts": {str(label): _histogram(p) for label, p in places.items()}}
     return replace(result, measured="; ".join(filter(None, (result.measured, shown))), data=data)

@@ -20,8 +20,8 @@ from lps.manifests.audit.core.types import (
     Offender,
     Severity,
     State,
-    judged,
-    unjudged,
+    not_evaluated,
+    pass_or_fail,
 )
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.columns import PATHS, split_path
@@ -239,7 +239,7 @@ def check_schema(ctx: AuditContext) -> CheckResult:
         offenders += sql_offenders(ctx, _SPLIT_SQL)
     offenders += _nulls(ctx)
     n = sum(fetch_number(ctx, f"SELECT count(*) FROM {table}") for table in TABLES)
-    return judged(A1, sorted(offenders, key=lambda o: (o.kind, o.key)), n, "rows")
+    return pass_or_fail(A1, sorted(offenders, key=lambda o: (o.kind, o.key)), n, "rows")
 
 
 def _nulls(ctx: AuditContext) -> Iterator[Offender]:
@@ -261,7 +261,7 @@ def check_orphans(ctx: AuditContext) -> CheckResult:
     """A5: files and rows that belong to nothing."""
     files = listing(ctx.store)
     if files is None:
-        return unjudged(A5, State.UNKNOWN, "the store cannot list files")
+        return not_evaluated(A5, State.UNKNOWN, "the store cannot list files")
     shards = dict(fetch_rows(ctx, "SELECT uri, shard_id FROM shards"))
     planned = {shard["shard_id"] for shard in ctx.plan.get("shards", ())} | set(shards.values())
     commits = {PurePosixPath(path).stem for path in files if path.startswith("commits/") and path.endswith(".json")}
@@ -273,7 +273,7 @@ def check_orphans(ctx: AuditContext) -> CheckResult:
         Offender(kind="file", key=f"commits/{s}.json", detail="not planned") for s in sorted(commits - planned)
     ]
     sealed = any(path.startswith("seals/") for path in files)
-    result = judged(A5, offenders, len(below), "files")
+    result = pass_or_fail(A5, offenders, len(below), "files")
     if offenders and not sealed:
         return replace(result, state=State.WARN, note="not sealed yet: a WARN now, a FAIL once it is")
     return result
@@ -287,7 +287,7 @@ def check_accounting(ctx: AuditContext) -> CheckResult:
         note = "; ".join(filter(None, (note, "without --source, files on disk are not counted")))
     else:
         offenders += _unaccounted(ctx)
-    return judged(A7, offenders, fetch_number(ctx, "SELECT count(*) FROM videos"), "videos", note=note)
+    return pass_or_fail(A7, offenders, fetch_number(ctx, "SELECT count(*) FROM videos"), "videos", note=note)
 
 
 def _unaccounted(ctx: AuditContext) -> Iterator[Offender]:
@@ -306,7 +306,7 @@ def _unaccounted(ctx: AuditContext) -> Iterator[Offender]:
 def check_sources(ctx: AuditContext) -> CheckResult:
     """A8: the bytes that the clips were made from."""
     if ctx.source is None:
-        return unjudged(A8, State.SKIP, "needs the source videos: --source")
+        return not_evaluated(A8, State.SKIP, "needs the source videos: --source")
     k = int(ctx.limits["a8_sample_videos"])
     rows = fetch_rows(ctx, f"{A8.sql} LIMIT {k}" if k else A8.sql)
     offenders = []
@@ -318,7 +318,7 @@ def check_sources(ctx: AuditContext) -> CheckResult:
                 offenders.append(Offender(kind="file", key=uri, detail="has other bytes than the manifest says"))
         except UnreadableError as e:
             offenders.append(Offender(kind="file", key=uri, detail=str(e)))
-    return judged(A8, offenders, len(rows), "videos", note="a sample" if k and len(rows) == k else "")
+    return pass_or_fail(A8, offenders, len(rows), "videos", note="a sample" if k and len(rows) == k else "")
 
 
 def check_traces(ctx: AuditContext) -> CheckResult:
@@ -329,7 +329,7 @@ def check_traces(ctx: AuditContext) -> CheckResult:
         found = [value for value in _strings(record) if re.search(_TRACE, value)]
         if found:
             offenders.append(Offender(kind="file", key=name, detail=f"{len(found)} values, first {found[0]!r}"))
-    return judged(A9, offenders, len(_TEXTS) + len(records), "columns and files")
+    return pass_or_fail(A9, offenders, len(_TEXTS) + len(records), "columns and files")
 
 
 def _strings(value: Any) -> Iterator[str]:

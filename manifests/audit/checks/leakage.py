@@ -28,7 +28,7 @@ from lps.manifests.audit.core.types import (
     Offender,
     Severity,
     State,
-    unjudged,
+    not_evaluated,
 )
 from lps.manifests.splits.leakage import crossing_groups, measure_leakage
 
@@ -57,7 +57,7 @@ L1 = CheckSpec(
     "one being the original of the other, or by equal bytes. Ties are followed through all videos and "
     "recomputed from the keys and the aliases of the rule record; the group columns are not read. Under the rule "
     "official, groups torn only by recordings or persons, and under accepted donor leakage those torn only by donors, "
-    "are a WARN: L3 and L4 judge them.",
+    "are a WARN: L3 and L4 measure them.",
     remedy="Make a split set that keeps groups whole (`lps-prep split --rule group`, or `official-clean` for "
     "published lists), and use that.",
     severity=Severity.ERROR,
@@ -183,7 +183,7 @@ def check_groups(ctx: AuditContext) -> CheckResult:
         + len(identity_keys) > 0 OR original_video_id IS NOT NULL) FROM placed""",
     )
     if not n:
-        return unjudged(L1, State.SKIP, _NOTHING_PLACED)
+        return not_evaluated(L1, State.SKIP, _NOTHING_PLACED)
     claim = read_claim(ctx)
     found = sql_offenders(ctx, L1.sql)
     n_keys = len(found)
@@ -246,7 +246,7 @@ def check_originals(ctx: AuditContext) -> CheckResult:
     found = sql_offenders(ctx, L2.sql)
     if not n_named and not found:
         why = "no originals are published" if n_fakes else "no fakes are placed"
-        return unjudged(L2, State.UNKNOWN if n_fakes else State.SKIP, why)
+        return not_evaluated(L2, State.UNKNOWN if n_fakes else State.SKIP, why)
     limit = ctx.limits["l2_max_unresolved_pct"]
     state = State.WARN if 100 * n_unresolved > limit * n_fakes else State.PASS
     unresolved = f"{percent(n_unresolved, n_fakes)} of the fakes have no original among the inputs"
@@ -266,7 +266,9 @@ def check_recordings(ctx: AuditContext) -> CheckResult:
     """L3: shared recordings."""
     n, n_known = count(ctx, "SELECT count(*), count(*) FILTER (len(source_keys) > 0) FROM placed")
     if not n_known:
-        return unjudged(L3, State.UNKNOWN if n else State.SKIP, "no recording is published" if n else _NOTHING_PLACED)
+        return not_evaluated(
+            L3, State.UNKNOWN if n else State.SKIP, "no recording is published" if n else _NOTHING_PLACED
+        )
     found = sql_offenders(ctx, L3.sql)
     official = read_claim(ctx).rule == "official"
     return CheckResult(
@@ -297,7 +299,7 @@ def check_persons(ctx: AuditContext) -> CheckResult:
             count(DISTINCT video_id) FILTER (split <> 'train' AND key IN (FROM trained)) FROM known""",
     )
     if not n_known:
-        return unjudged(
+        return not_evaluated(
             L4, State.UNKNOWN if n else State.SKIP, "nobody published who is in these videos" if n else _NOTHING_PLACED
         )
     found = sql_offenders(ctx, L4.sql)
@@ -326,7 +328,7 @@ def check_copies(ctx: AuditContext) -> CheckResult:
         FROM placed""",
     )
     if not files and not clips:
-        return unjudged(L5, State.UNKNOWN, "no placed video has a digest")
+        return not_evaluated(L5, State.UNKNOWN, "no placed video has a digest")
     found = sql_offenders(ctx, L5.sql)
     return _counted(
         L5, found, files, f"{len(found)} videos with a copy in another split", f"{files} files, {clips} clips"
@@ -337,7 +339,7 @@ def check_versions(ctx: AuditContext) -> CheckResult:
     """L7: copies of one video at another compression or size."""
     (n,) = count(ctx, "SELECT count(*) FROM placed")
     if not n:
-        return unjudged(L7, State.SKIP, _NOTHING_PLACED)
+        return not_evaluated(L7, State.SKIP, _NOTHING_PLACED)
     found = sql_offenders(ctx, L7.sql)
     return _counted(L7, found, n, f"{len(found)} videos torn from another version of themselves", "")
 
@@ -346,7 +348,7 @@ def check_opposite(ctx: AuditContext) -> CheckResult:
     """L8: equal content, different labels."""
     (n,) = count(ctx, "SELECT count(*) FROM videos WHERE label IS NOT NULL AND sha256 IS NOT NULL")
     if not n:
-        return unjudged(L8, State.SKIP, "no video has both a label and a digest")
+        return not_evaluated(L8, State.SKIP, "no video has both a label and a digest")
     found = sql_offenders(ctx, L8.sql)
     return _counted(L8, found, n, f"{len(found)} videos with a copy of the opposite label", "")
 
@@ -355,17 +357,17 @@ def check_data_sets(ctx: AuditContext) -> CheckResult:
     """L10: keys shared between data sets."""
     n_sets, n = count(ctx, "SELECT count(DISTINCT dataset), count(*) FROM placed")
     if n_sets < 2:
-        return unjudged(L10, State.SKIP, "one data set" if n else _NOTHING_PLACED)
+        return not_evaluated(L10, State.SKIP, "one data set" if n else _NOTHING_PLACED)
     (n_keyed,) = count(ctx, "SELECT count(DISTINCT dataset) FROM keys")
     if n_keyed < 2:
-        return unjudged(L10, State.UNKNOWN, "fewer than two of the data sets publish keys")
+        return not_evaluated(L10, State.UNKNOWN, "fewer than two of the data sets publish keys")
     found = sql_offenders(ctx, L10.sql)
     return _counted(L10, found, n, f"{len(found)} keys shared across data sets and splits", f"{n_sets} data sets")
 
 
 def check_look_alikes(_ctx: AuditContext) -> CheckResult:
     """L11: opt-in elsewhere."""
-    return unjudged(L11, State.SKIP, "clustering of face embeddings is not part of this program")
+    return not_evaluated(L11, State.SKIP, "clustering of face embeddings is not part of this program")
 
 
 def _counted(spec: CheckSpec, found: tuple[Offender, ...], n: int, measured: str, note: str) -> CheckResult:

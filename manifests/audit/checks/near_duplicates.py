@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lps.manifests.audit.core.queries import PLACED, placed_table, read_claim, records
-from lps.manifests.audit.core.types import AuditContext, CheckResult, CheckSpec, Offender, Severity, State, unjudged
+from lps.manifests.audit.core.types import (
+    AuditContext,
+    CheckResult,
+    CheckSpec,
+    Offender,
+    Severity,
+    State,
+    not_evaluated,
+)
 from lps.manifests.names import Level
 from lps.manifests.splits.inputs import Ints
 from lps.manifests.splits.key_edges import KeyEdges
@@ -89,9 +97,9 @@ def check_near_duplicates(ctx: AuditContext) -> CheckResult:
     """L6: compare every pair of videos of different splits."""
     videos = _read(ctx)
     if videos is None or len(videos.ids) < 2:
-        return unjudged(L6, State.UNKNOWN, "no placed video has hashes of its frames")
+        return not_evaluated(L6, State.UNKNOWN, "no placed video has hashes of its frames")
     if len(videos.ids) > ctx.limits["l6_max_videos"]:
-        return unjudged(
+        return not_evaluated(
             L6, State.SKIP, f"{len(videos.ids)} videos are more than l6_max_videos: too many pairs to compare"
         )
     thresholds, data = _calibrate(ctx, videos)

@@ -19,8 +19,8 @@ from lps.manifests.audit.core.types import (
     Offender,
     Severity,
     State,
-    judged,
-    unjudged,
+    not_evaluated,
+    pass_or_fail,
 )
 from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
 from lps.manifests.errors import RefusedError
@@ -101,13 +101,13 @@ def check_replay(ctx: AuditContext) -> CheckResult:
     """R2: the rule, run again."""
     path = rule_path(ctx.split_set)
     if not ctx.store.exists(path):
-        return unjudged(R2, State.UNKNOWN, f"there is no {path} to run again")
+        return not_evaluated(R2, State.UNKNOWN, f"there is no {path} to run again")
     rule = read_json(ctx.store, path)
     if rule.get("aliases_sha256") != aliases_digest(recorded_aliases(rule)):
-        return unjudged(R2, State.UNKNOWN, "the rule record does not hold the aliases that the split used")
+        return not_evaluated(R2, State.UNKNOWN, "the rule record does not hold the aliases that the split used")
     base_set = base_of(ctx, rule)
     if rule.get("base_sha256") and base_set is None:
-        return unjudged(R2, State.UNKNOWN, "the base split set is not in the data set")
+        return not_evaluated(R2, State.UNKNOWN, "the base split set is not in the data set")
     stored = pq.ParquetFile(local_manifest(ctx, split_path(ctx.split_set)))
     n = stored.metadata.num_rows
     base = split_rows(ctx, base_set) if base_set else None
@@ -115,12 +115,12 @@ def check_replay(ctx: AuditContext) -> CheckResult:
         params = _params(rule)
         made, record = split_table(_videos_of(ctx, stored), params, base)
     except (RefusedError, KeyError, TypeError) as e:
-        return judged(R2, [Offender(kind="file", key=path, detail=f"cannot be run again: {e}")], n, "videos")
+        return pass_or_fail(R2, [Offender(kind="file", key=path, detail=f"cannot be run again: {e}")], n, "videos")
     offenders = list(_moved(stored, made))
     changed = sorted(name for name in {*record, *rule} if record.get(name) != rule.get(name))
     if changed:
         offenders.append(Offender(kind="file", key=path, detail=f"made again, {', '.join(changed)} would differ"))
-    return judged(R2, offenders, n, "videos", note=f"rule {params.rule}, seed {params.seed}")
+    return pass_or_fail(R2, offenders, n, "videos", note=f"rule {params.rule}, seed {params.seed}")
 
 
 def _params(rule: dict[str, Any]) -> SplitParams:
@@ -207,14 +207,14 @@ def check_pinned(ctx: AuditContext) -> CheckResult:
     """R3: nobody moved."""
     rule = read_rule(ctx.store, ctx.split_set)
     if not rule.get("base_sha256"):
-        return unjudged(R3, State.SKIP, "the split set was made without a base")
+        return not_evaluated(R3, State.SKIP, "the split set was made without a base")
     base_set = base_of(ctx, rule)
     if base_set is None:
-        return unjudged(R3, State.UNKNOWN, "the base split set is not in the data set")
+        return not_evaluated(R3, State.UNKNOWN, "the base split set is not in the data set")
     local = local_manifest(ctx, split_path(base_set))
     ctx.db.execute(f"SET VARIABLE r3_base = '{local}'")
     n = fetch_number(ctx, "SELECT count(*) FROM read_parquet(getvariable('r3_base'))")
-    return judged(R3, sql_offenders(ctx, R3.sql), n, "videos", note=f"base {base_set}")
+    return pass_or_fail(R3, sql_offenders(ctx, R3.sql), n, "videos", note=f"base {base_set}")
 
 
 # ---- provenance ----------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def check_pinned(ctx: AuditContext) -> CheckResult:
 def check_provenance(ctx: AuditContext) -> CheckResult:
     """R4: everything whose change could change bytes is named."""
     if not ctx.plan:
-        return unjudged(R4, State.UNKNOWN, "the data set has no plan")
+        return not_evaluated(R4, State.UNKNOWN, "the data set has no plan")
     versions = {str(name): str(value) for name, value in dict(ctx.plan.get("versions") or {}).items()}
     weights = {name: value for name, value in versions.items() if name.startswith("weights/")}
     missing = [f"versions.{name}" for name in VERSIONS if versions.get(name, "absent") in ("", "absent")]
@@ -238,7 +238,7 @@ def check_provenance(ctx: AuditContext) -> CheckResult:
         offenders += [_file(path, f"ran commit {commit[:12]}, others did not") for commit, path in commits.items()]
     silent = sum("commit" not in code for code in runs.values())
     note = f"{silent} of {len(runs)} kept runs do not name a commit" if silent else "" if runs else "no runs are kept"
-    return judged(R4, offenders, len(VERSIONS) + 3 + max(1, len(weights)) + len(runs), "facts", note=note)
+    return pass_or_fail(R4, offenders, len(VERSIONS) + 3 + max(1, len(weights)) + len(runs), "facts", note=note)
 
 
 def _codes_of_runs(ctx: AuditContext) -> dict[str, dict[str, Any]]:
@@ -259,7 +259,7 @@ def check_transient(ctx: AuditContext) -> CheckResult:
     """R5: faults of the cluster."""
     offenders = sql_offenders(ctx, R5.sql)
     n = fetch_number(ctx, "SELECT count(*) FROM videos")
-    result = judged(R5, offenders, n, "videos")
+    result = pass_or_fail(R5, offenders, n, "videos")
     if offenders and not ctx.store.walk("seals"):
         return replace(result, state=State.WARN, note="not sealed yet: a WARN now, a FAIL once it is")
     return result
@@ -269,10 +269,10 @@ def check_counts(ctx: AuditContext) -> CheckResult:
     """R6: counts that others published."""
     adapter = str(ctx.plan.get("dataset", ""))
     if adapter not in ("ffpp", "dfdc", "celebdf"):
-        return unjudged(R6, State.SKIP, "nobody published how many videos an own folder or table has")
+        return not_evaluated(R6, State.SKIP, "nobody published how many videos an own folder or table has")
     rows = fetch_rows(ctx, R6.sql)
     offenders = list(miscounted(adapter, rows, ctx.limits["r6_tolerance"]))
-    return judged(R6, offenders, sum(int(row[-1]) for row in rows), "videos")
+    return pass_or_fail(R6, offenders, sum(int(row[-1]) for row in rows), "videos")
 
 
 def miscounted(adapter: str, rows: list[tuple[Any, ...]], tolerance: float) -> Iterator[Offender]:

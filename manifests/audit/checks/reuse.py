@@ -23,7 +23,7 @@ from lps.manifests.audit.core.types import (
     Offender,
     Severity,
     State,
-    unjudged,
+    not_evaluated,
 )
 from lps.manifests.columns import split_path
 from lps.manifests.errors import IntegrityError, UnreadableError
@@ -50,7 +50,7 @@ class Learnt:
     """What one training run read."""
 
     name: str
-    """Of its folder."""
+    """Name of its folder."""
     index_sha256: str
     """Hex; empty for a run over plain shards."""
     split_set: str
@@ -71,7 +71,7 @@ def read_learnt(folder: Path) -> Learnt:
 def check_reuse(ctx: AuditContext, *, runs: Sequence[Path] = ()) -> CheckResult:
     """L9: what the named runs learnt from, beside what is held out."""
     if not runs:
-        return unjudged(L9, State.SKIP, "the policy names no training run ([training] runs)")
+        return not_evaluated(L9, State.SKIP, "the policy names no training run ([training] runs)")
     versions = list(_versions(ctx))
     offenders: list[Offender] = []
     unknown: list[str] = []

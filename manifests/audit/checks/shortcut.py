@@ -8,7 +8,15 @@ from numpy.typing import NDArray
 
 from lps.manifests.audit.core.queries import PLACED, SURVIVORS, arrays
 from lps.manifests.audit.core.stats import Floats
-from lps.manifests.audit.core.types import AuditContext, CheckResult, CheckSpec, Offender, Severity, State, unjudged
+from lps.manifests.audit.core.types import (
+    AuditContext,
+    CheckResult,
+    CheckSpec,
+    Offender,
+    Severity,
+    State,
+    not_evaluated,
+)
 
 LIMITS: dict[str, float] = {
     "b4_warn_auc": 0.6,
@@ -21,7 +29,7 @@ N_FOLDS = 5
 N_TREES = 60
 N_TOP = 5
 TINY_DROP = 0.005
-"""Of the AUC; features worth less are not named."""
+"""Drop of the AUC; features worth less are not named."""
 
 FEATURES = (
     "width",
@@ -80,10 +88,10 @@ def check_shortcut(ctx: AuditContext) -> CheckResult:
     n_groups = min(len(np.unique(groups[label == number])) for number in (0, 1))
     if len(label) < ctx.limits["b4_min_rows"] or n_groups < max(N_FOLDS, ctx.limits["b4_min_groups"]):
         note = f"too few labelled videos with clips: {len(label)}, of {n_groups} groups in the smaller class"
-        return unjudged(B4, State.SKIP, note)
+        return not_evaluated(B4, State.SKIP, note)
     names = [name for name in FEATURES if len(np.unique(_finite(columns[name]))) > 1]
     if not any(len(_finite(columns[name])) for name in FEATURES):
-        return unjudged(B4, State.SKIP, "the manifest holds none of the features")
+        return not_evaluated(B4, State.SKIP, "the manifest holds none of the features")
     if not names:
         return CheckResult(
             id=B4.id,
@@ -95,7 +103,7 @@ def check_shortcut(ctx: AuditContext) -> CheckResult:
     features = np.column_stack([columns[name].astype(np.float64) for name in names])
     found = cross_validate(features, label, groups, names)
     if found is None:
-        return unjudged(B4, State.SKIP, "no fold holds both classes")
+        return not_evaluated(B4, State.SKIP, "no fold holds both classes")
     warn, fail = ctx.limits["b4_warn_auc"], ctx.limits["b4_max_auc"]
     state = State.FAIL if found.auc > fail else State.WARN if found.auc > warn else State.PASS
     top = [(name, drop) for name, drop in found.drops[:N_TOP] if drop > TINY_DROP]

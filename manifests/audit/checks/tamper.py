@@ -35,8 +35,8 @@ from lps.manifests.audit.core.types import (
     Offender,
     Severity,
     State,
-    judged,
-    unjudged,
+    not_evaluated,
+    pass_or_fail,
 )
 from lps.manifests.canonical import canonical_json, jsonable, rows_digest, sha256_hex, unit_interval
 from lps.manifests.columns import PATHS, split_path
@@ -99,17 +99,19 @@ T4_ALL = CheckSpec(
 def check_files(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED, every_byte: bool = False) -> CheckResult:
     """T1: files against the newest seal."""
     if listing(ctx.store) is None:
-        return unjudged(T1, State.UNKNOWN, "the store cannot list files")
+        return not_evaluated(T1, State.UNKNOWN, "the store cannot list files")
     try:
         seals = read_seals(ctx.store)
     except IntegrityError as e:
-        return judged(T1, [Offender(kind="file", key="seals", detail=str(e))], 1, "seals")
+        return pass_or_fail(T1, [Offender(kind="file", key="seals", detail=str(e))], 1, "seals")
     if not seals:
         return _not_sealed(T1, require)
     wrong = verify_seal(ctx.store, seals[-1], every_byte=every_byte)
     offenders = [Offender(kind="file", key=path, detail=detail) for path, detail in wrong]
     note = "" if every_byte else "shards by size only; level full reads their bytes"
-    return judged(T1, offenders, len(seals[-1].files), "files", note=f"seal {seals[-1].number}; {note}".rstrip("; "))
+    return pass_or_fail(
+        T1, offenders, len(seals[-1].files), "files", note=f"seal {seals[-1].number}; {note}".rstrip("; ")
+    )
 
 
 def check_chain(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED) -> CheckResult:
@@ -117,17 +119,17 @@ def check_chain(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED) -> Ch
     try:
         seals = read_seals(ctx.store)
     except IntegrityError as e:
-        return judged(T2, [Offender(kind="file", key="seals", detail=str(e))], 1, "seals")
+        return pass_or_fail(T2, [Offender(kind="file", key="seals", detail=str(e))], 1, "seals")
     if not seals:
         return _not_sealed(T2, require)
     offenders = [Offender(kind="file", key=path, detail=detail) for path, detail in broken_links(seals)]
-    return judged(T2, offenders, len(seals), "seals")
+    return pass_or_fail(T2, offenders, len(seals), "seals")
 
 
 def _not_sealed(spec: CheckSpec, require: Require) -> CheckResult:
     if require.seal or require.signature:
-        return judged(spec, [Offender(kind="file", key="seals", detail=NOT_SEALED)], 1, "seals", note="required")
-    return unjudged(spec, State.SKIP, NOT_SEALED)
+        return pass_or_fail(spec, [Offender(kind="file", key="seals", detail=NOT_SEALED)], 1, "seals", note="required")
+    return not_evaluated(spec, State.SKIP, NOT_SEALED)
 
 
 def check_signed(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED) -> CheckResult:
@@ -135,25 +137,27 @@ def check_signed(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED) -> C
     try:
         seals = read_seals(ctx.store)
     except IntegrityError:
-        return unjudged(T3, State.UNKNOWN, "the seals are damaged, see T2")
+        return not_evaluated(T3, State.UNKNOWN, "the seals are damaged, see T2")
     signature = check_signature(ctx.store, seals[-1], require.allowed_signers) if seals else None
     note = seal_state(seals, signature)
     if signature is None:
         if not require.signature:
-            return unjudged(T3, State.SKIP, note)
-        return judged(T3, [Offender(kind="file", key="seals", detail=note)], 1, "seals", note="required by the policy")
+            return not_evaluated(T3, State.SKIP, note)
+        return pass_or_fail(
+            T3, [Offender(kind="file", key="seals", detail=note)], 1, "seals", note="required by the policy"
+        )
     if not signature.valid:
         offender = Offender(kind="file", key=signature_path(seals[-1]), detail=signature.note)
-        return judged(T3, [offender], 1, "seals", note=note)
+        return pass_or_fail(T3, [offender], 1, "seals", note=note)
     return _vouched(signature, note, require)
 
 
 def _vouched(signature: Signature, note: str, require: Require) -> CheckResult:
     if signature.signer:
-        return judged(T3, (), 1, "seals", note=note)
+        return pass_or_fail(T3, (), 1, "seals", note=note)
     if require.signature:
-        return judged(T3, [Offender(kind="file", key="seals", detail=note)], 1, "seals", note=signature.note)
-    return unjudged(T3, State.UNKNOWN, f"{note}: {signature.note}; name allowed_signers in the policy")
+        return pass_or_fail(T3, [Offender(kind="file", key="seals", detail=note)], 1, "seals", note=signature.note)
+    return not_evaluated(T3, State.UNKNOWN, f"{note}: {signature.note}; name allowed_signers in the policy")
 
 
 # ---- T4: digests ---------------------------------------------------------------------------------------------------
@@ -172,11 +176,13 @@ def check_rows(ctx: AuditContext, *, every_row: bool = False) -> CheckResult:
         if not offenders:
             raise
         # Bytes that are not those named explain why rows cannot be read; that finding must not be lost.
-        return judged(T4, offenders, len(offenders), "files", note=f"rows could not be compared: {type(e).__name__}")
+        return pass_or_fail(
+            T4, offenders, len(offenders), "files", note=f"rows could not be compared: {type(e).__name__}"
+        )
     note = (
         "" if committed.complete else f"rows of {committed.n_shards} of {committed.n_planned} shards; level full: all"
     )
-    return judged(T4, offenders, n, "rows", note=note)
+    return pass_or_fail(T4, offenders, n, "rows", note=note)
 
 
 def _file(path: str, detail: str) -> Offender:

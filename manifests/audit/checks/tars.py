@@ -23,8 +23,8 @@ from lps.manifests.audit.core.types import (
     Offender,
     Severity,
     State,
-    judged,
-    unjudged,
+    not_evaluated,
+    pass_or_fail,
 )
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import Level
@@ -34,7 +34,7 @@ LIMITS: dict[str, float] = {}
 CHUNK = 1 << 23
 MISSING = "missing"
 _UNREAD = f"sha256 IS NULL AND error <> '{MISSING}'"
-"""Of `tar_files`: the store has the file and does not give its bytes."""
+"""Condition on `tar_files`: the store has the file and does not give its bytes."""
 
 _MEMBERS = pa.schema(
     [
@@ -171,7 +171,7 @@ def check_sizes(ctx: AuditContext) -> CheckResult:
     files = listing(ctx.store)
     rows = fetch_rows(ctx, "SELECT shard_id, uri, bytes FROM shards ORDER BY shard_id")
     if files is None:
-        return unjudged(A2_SIZE, State.UNKNOWN, "the store cannot list files")
+        return not_evaluated(A2_SIZE, State.UNKNOWN, "the store cannot list files")
     offenders = []
     for shard_id, uri, n_bytes in rows:
         if uri not in files:
@@ -179,7 +179,7 @@ def check_sizes(ctx: AuditContext) -> CheckResult:
         elif files[uri].n_bytes != n_bytes:
             detail = f"{files[uri].n_bytes} bytes, the manifest says {n_bytes}"
             offenders.append(Offender(kind="shard", key=shard_id, detail=detail))
-    return judged(A2_SIZE, offenders, len(rows), "shards", note="sizes only; level full reads the bytes")
+    return pass_or_fail(A2_SIZE, offenders, len(rows), "shards", note="sizes only; level full reads the bytes")
 
 
 def check_bytes(ctx: AuditContext) -> CheckResult:
@@ -207,7 +207,7 @@ def _over_tars(ctx: AuditContext, spec: CheckSpec, count_sql: str, what: str) ->
     unread = fetch_rows(ctx, f"SELECT shard_id, error FROM tar_files WHERE {_UNREAD} ORDER BY shard_id")
     names = {shard_id for shard_id, _ in unread}
     found = [o for o in sql_offenders(ctx, spec.sql) if o.key.partition("/")[0] not in names]
-    result = judged(spec, found, fetch_number(ctx, count_sql), what)
+    result = pass_or_fail(spec, found, fetch_number(ctx, count_sql), what)
     if not unread:
         return result
     note = f"{len(unread)} shards cannot be read; {unread[0][1]}"

@@ -23,7 +23,7 @@ PLACED = """placed AS (
 """The videos that the audited split set places; their `split` is that of the set, not the one of the shards."""
 
 SURVIVORS = "survivors AS (SELECT * FROM placed WHERE n_clips > 0 AND label IS NOT NULL)"
-"""Of those, what a trainer sees: labelled videos with clips."""
+"""Rows of `placed` that a trainer sees: labelled videos with clips."""
 
 KEYS = """keys AS (
     SELECT coalesce(a.root, name) AS key, k.* FROM (

@@ -26,7 +26,7 @@ from lps.manifests.storage import Store, StoredFile
 SCHEMA = "lps.seal"
 SCHEMA_VERSION = "1.0"
 NAMESPACE = "lps-prep"
-"""Of ssh signatures: a signature made for another purpose does not count."""
+"""Namespace of ssh signatures: a signature made for another purpose does not count."""
 UNSEALED = ("runs/", "audits/", "seals/")
 TRANSIENT = (Code.E_OOM, Code.E_TIMEOUT, Code.E_WORKER_LOST)
 """Codes that another run may cure; a seal would make them final."""
@@ -66,7 +66,7 @@ class Seal:
     merkle_root: str
     files: tuple[SealedFile, ...]
     sha256: str
-    """Of the seal's own file."""
+    """Digest of the seal's own file."""
 
 
 def seal_path(number: int) -> str:

@@ -112,7 +112,7 @@ class CheckEntry:
     run: Check
 
 
-def judged(
+def pass_or_fail(
     spec: CheckSpec, offenders: Sequence[Offender], n: int, what: str, *, note: str = "", limit: str = "0"
 ) -> CheckResult:
     """Return the result of a check that no offender may break; `what` names the `n` things looked at."""
@@ -128,6 +128,6 @@ def judged(
     )
 
 
-def unjudged(spec: CheckSpec, state: State, note: str) -> CheckResult:
-    """Return the result of a check that found nothing to judge: SKIP or UNKNOWN, and why."""
+def not_evaluated(spec: CheckSpec, state: State, note: str) -> CheckResult:
+    """Return the result of a check that has no answer: SKIP or UNKNOWN, and why."""
     return CheckResult(id=spec.id, state=state, severity=spec.severity, note=note)

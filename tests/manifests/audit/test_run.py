@@ -12,7 +12,7 @@ import pytest
 
 from lps.manifests.audit.core.policy import Policy, Waiver, read_policy
 from lps.manifests.audit.core.types import AuditContext, CheckEntry, CheckResult, CheckSpec, Offender, Severity, State
-from lps.manifests.audit.run import Suite, Verdict, base_suite, judge
+from lps.manifests.audit.run import Suite, Verdict, base_suite, verdict_of
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import Level
 
@@ -42,8 +42,8 @@ def result(state: State, severity: Severity = Severity.ERROR, **values: Any) -> 
     ],
 )
 def test_verdict_and_exit_code(results: list[CheckResult], verdict: Verdict, code: int, strict_code: int) -> None:
-    assert judge(results, strict=False) == (verdict, code)
-    assert judge(results, strict=True) == (verdict, strict_code)
+    assert verdict_of(results, strict=False) == (verdict, code)
+    assert verdict_of(results, strict=True) == (verdict, strict_code)
 
 
 def test_checks_are_complete_and_in_order() -> None:

@@ -24,7 +24,6 @@ def test_sizes_groups_and_ratio(world: Any, opened: Opened) -> None:
     assert (train.n_videos, train.n_clips, train.n_real, train.n_fake) == (480, 480, 160, 320)
     assert (train.n_groups, train.share, train.target) == (80, 0.5, 0.5)
     assert train.effective_groups == pytest.approx(80)
-    assert train.real_per_fake == 0.5
     assert train.error95 == pytest.approx(1.96 * (0.25 / 160) ** 0.5)
     assert val.n_groups + test.n_groups == 80
 
@@ -66,7 +65,7 @@ def test_excluded_and_unlabelled_videos(world: Any, opened: Opened) -> None:
     world.rule = {}
     report = measure_imbalance(opened(world))
     train = report.splits[0]
-    assert (train.n_videos, train.n_real, train.n_fake, train.real_per_fake) == (2, 1, 0, None)
+    assert (train.n_videos, train.n_real, train.n_fake) == (2, 1, 0)
     assert (train.target, train.error95) == (None, None)
     assert {cell.value for facet in report.facets if facet.facet == "label" for cell in facet.cells} == {"?", "0"}
 
