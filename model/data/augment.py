@@ -15,8 +15,6 @@ from lps.manifests.canonical import unit_interval
 
 Augmentation = Literal["none", "light", "strong"]
 """`light`: flip and shift, which keep every pixel's value; `strong`: colour jitter and re-compression besides."""
-Colour = tuple[tuple[float, float, float, float], ...]
-"""3x4: RGB of the output from RGB and 1 of the input, on the scale 0 to 255."""
 
 FLIP_SHARE = 0.5
 JPEG_SHARE = 0.5

@@ -8,7 +8,7 @@ from torch import Tensor
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Start = Literal["seeded", "centre", "first"]
+Start = Literal["seeded", "centre"]
 """Where to begin in a clip with more frames than asked for."""
 
 
@@ -20,7 +20,7 @@ def frame_span(n_available: int, n_wanted: int, start: Start, position: float) -
     if n_wanted < 1:
         raise ValueError(f"a clip has at least one frame, got {n_wanted = }")
     slack = max(0, n_available - n_wanted)
-    first = {"seeded": int(position * (slack + 1)), "centre": slack // 2, "first": 0}[start]
+    first = int(position * (slack + 1)) if start == "seeded" else slack // 2
     return first, min(n_available, first + n_wanted)
 
 
@@ -40,10 +40,3 @@ def frames_to_blocks(frames: Tensor, block_frames: int, dtype: torch.dtype = tor
     clips, n_frames, height, width, _ = frames.shape
     blocks = pixels.view(clips, n_frames // block_frames, block_frames, height, width, 3)
     return blocks.permute(0, 1, 5, 2, 3, 4)
-
-
-def blocks_to_frames(blocks: Tensor) -> Tensor:
-    """(B, N, 3, T, H, W) normalised -> (B, N * T, H, W, 3) uint8: the inverse, for figures."""
-    mean, std = (torch.tensor(v, device=blocks.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    pixels = blocks.permute(0, 1, 3, 4, 5, 2).flatten(1, 2).float() * std + mean
-    return (pixels * 255).round().clamp(0, 255).to(torch.uint8)

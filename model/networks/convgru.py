@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-GATES = ("reset_gate", "update_gate", "out_gate")
-
 
 class ConvGRUCell(nn.Module):
     """The parameters of one cell, under their reference names; `scan` does the arithmetic."""
