@@ -12,6 +12,8 @@ RULES = ("group", "official", "official-clean", "ranked", "identity-hash", "stra
 GIANT_POLICIES = ("fail", "component", "identity-hash", "target-only")
 SPLITS = ("train", "val", "test")
 LABELS = ("real", "fake", "unknown")
+CLASSES = LABELS[:2]
+"""Names of the labels 0 and 1."""
 PRESET_NAMES = ("paper", "strong", "small")
 EXPERIMENT_NAMES = ("table1", "cross", "align", "variants", "sweep", "ablate", "efficiency")
 

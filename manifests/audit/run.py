@@ -28,7 +28,15 @@ from lps.manifests.audit.checks.tamper import tamper_checks
 from lps.manifests.audit.core.database import fetch_number
 from lps.manifests.audit.core.policy import Policy
 from lps.manifests.audit.core.seal import check_signature, read_seals, seal_state
-from lps.manifests.audit.core.types import AuditContext, CheckEntry, CheckResult, CheckSpec, Severity, State
+from lps.manifests.audit.core.types import (
+    CHECK_CLASSES,
+    AuditContext,
+    CheckEntry,
+    CheckResult,
+    CheckSpec,
+    Severity,
+    State,
+)
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.names import LEVELS, Level
@@ -36,8 +44,6 @@ from lps.manifests.rows import scrubbed
 
 SCHEMA = "lps.audit"
 SCHEMA_VERSION = "1.0"
-CLASSES = "ATLBCR"
-"""Integrity, tampering, leakage, bias, clips, reproducibility: the order of the report."""
 SAMPLE = 20
 """Offenders that the JSON report shows of each check; the findings file has all."""
 
@@ -86,14 +92,14 @@ class Suite:
         """Return the ids that a selection of classes and ids means; all for an empty one. Raises KeyError."""
         wanted = [part.strip().upper() for part in selection if part.strip()]
         for part in wanted:
-            if part not in CLASSES and part not in self.ids:
+            if part not in CHECK_CLASSES and part not in self.ids:
                 raise KeyError(part)
         return tuple(i for i in self.ids if not wanted or i in wanted or i[0] in wanted)
 
 
 def check_order(check_id: str) -> tuple[int, int]:
     """Return the place of a check in a report."""
-    return CLASSES.index(check_id[0]), int(check_id[1:])
+    return list(CHECK_CLASSES).index(check_id[0]), int(check_id[1:])
 
 
 def base_suite() -> Suite:

@@ -20,7 +20,6 @@ TEXT_PX = 6.2
 TAIL = 0.005
 """Share of the values on each side that the axis leaves out; the outer bars hold them."""
 ECDF_POINTS = 160
-CLASSES = ("real", "fake")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ from lps.manifests.audit.core.types import (
     State,
     not_evaluated,
 )
-from lps.manifests.names import SPLITS
+from lps.manifests.names import CLASSES, SPLITS
 
 LIMITS: dict[str, float] = {
     "b1_max_diff_pp": 2.0,
@@ -50,7 +50,6 @@ LIMITS: dict[str, float] = {
     **SHORTCUT_LIMITS,
     **NAME_LIMITS,
 }
-CLASSES = ("real", "fake")
 
 B1 = CheckSpec(
     id="B1",

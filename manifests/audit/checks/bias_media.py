@@ -20,6 +20,7 @@ from lps.manifests.audit.core.stats import (
     worst,
 )
 from lps.manifests.audit.core.types import AuditContext, CheckResult, CheckSpec, Offender, Severity, State
+from lps.manifests.names import CLASSES
 
 LIMITS: dict[str, float] = {
     "b_min_per_class": 30,
@@ -304,7 +305,7 @@ def _kind_finding(ctx: AuditContext, trait: str, rows: Sequence[dict[str, Any]])
 def _wholly(table: NDArray[np.int64], names: Sequence[str]) -> str | None:
     """Say which class is wholly of one kind that less than half of the other has."""
     shares = table / table.sum(axis=1, keepdims=True)
-    for i, name in enumerate(("real", "fake")):
+    for i, name in enumerate(CLASSES):
         kind = int(np.argmax(shares[i]))
         if shares[i, kind] == 1 and shares[1 - i, kind] < 0.5:
             return f"every {name} video is {names[kind]}"

@@ -22,7 +22,7 @@ from lps.manifests.audit.core.types import (
     pass_or_fail,
 )
 from lps.manifests.errors import UnreadableError
-from lps.manifests.names import Level
+from lps.manifests.names import CLASSES, Level
 from lps.manifests.schemas import BOX_UNITS, Row
 
 LIMITS: dict[str, float] = {
@@ -439,8 +439,7 @@ def check_starts(ctx: AuditContext) -> CheckResult:
 def _p_values(places: dict[int, Floats]) -> dict[str, float]:
     from scipy.stats import ks_2samp, kstest
 
-    names = {0: "real", 1: "fake"}
-    found = {f"{names[label]} uniform": float(kstest(p, "uniform").pvalue) for label, p in places.items()}
+    found = {f"{CLASSES[label]} uniform": float(kstest(p, "uniform").pvalue) for label, p in places.items()}
     if len(places) == 2:
         found["real as fake"] = float(ks_2samp(places[0], places[1]).pvalue)
     return found

@@ -36,6 +36,17 @@ class Severity(StrEnum):
     INFO = "info"
 
 
+CHECK_CLASSES = {
+    "A": "Integrity",
+    "T": "Tamper evidence",
+    "L": "Leakage between splits",
+    "B": "Bias and shortcuts",
+    "C": "Correct clips",
+    "R": "Reproducibility",
+}
+"""First letter of the ids of checks, and what these are about, in the order of the report."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckSpec:
     """A check's description; `--explain ID` prints it."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lps.manifests.codes import Code, meaning_of
 from lps.manifests.columns import numbers, read_columns, read_rows, split_path
 from lps.manifests.errors import UnreadableError
-from lps.manifests.names import label_name
+from lps.manifests.names import CLASSES, label_name
 from lps.manifests.pages.charts import Floats
 from lps.manifests.pages.pictures import evenly_spaced, uris_of
 from lps.manifests.schemas import Row
@@ -261,7 +261,7 @@ def _clip_measures(clips: pa.Table | None) -> tuple[Measure, ...]:
 
 def _measure(label: Floats, title: str, unit: str, values: Floats, log: bool, of: str = "clips") -> Measure:
     finite = np.isfinite(values)
-    by_class = {name: values[finite & (label == number)] for number, name in enumerate(("real", "fake"))}
+    by_class = {name: values[finite & (label == number)] for number, name in enumerate(CLASSES)}
     return Measure(title=title, unit=unit, values=by_class, log=log, of=of)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lps.manifests.audit.core.types import State
+from lps.manifests.audit.core.types import CHECK_CLASSES, State
 from lps.manifests.audit.report.data import ClipTile, CodeCount, Facts, Measure, Strip, read_facts
 from lps.manifests.audit.report.views import (
     AuditPageView,
@@ -23,8 +23,8 @@ from lps.manifests.audit.report.views import (
     StripView,
     TileView,
 )
-from lps.manifests.names import SPLITS, label_name
-from lps.manifests.pages.charts import CLASSES, axis_of, ecdf, histogram, ks_distance, number
+from lps.manifests.names import CLASSES, SPLITS, label_name
+from lps.manifests.pages.charts import axis_of, ecdf, histogram, ks_distance, number
 from lps.manifests.pages.html import Mark, render_page, shortened, spelled
 from lps.manifests.pages.pictures import read_strips
 from lps.manifests.schemas import Row
@@ -61,14 +61,6 @@ VERDICTS = {
         Mark("Incomplete", "?", "open"),
         "At least one check could not run, so this audit proves neither the one nor the other.",
     ),
-}
-CLASS_TITLES = {
-    "A": "Integrity",
-    "T": "Tamper evidence",
-    "L": "Leakage between splits",
-    "B": "Bias and shortcuts",
-    "C": "Correct clips",
-    "R": "Reproducibility",
 }
 LEAK_TITLES = {
     "any": "any published key",
@@ -208,7 +200,7 @@ def _groups(checks: Sequence[CheckView]) -> tuple[GroupView, ...]:
     for check in checks:
         groups.setdefault(re.match(r"[A-Za-z]*", check.id)[0], []).append(check)  # type: ignore[index]
     return tuple(
-        GroupView(letter=letter, title=CLASS_TITLES.get(letter, "Other checks"), checks=tuple(group))
+        GroupView(letter=letter, title=CHECK_CLASSES.get(letter, "Other checks"), checks=tuple(group))
         for letter, group in groups.items()
     )
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lps.manifests.audit.report.page import CLASS_TITLES, MAX_PAIRS, VERDICTS, render_html
+from lps.manifests.audit.core.types import CHECK_CLASSES
+from lps.manifests.audit.report.page import MAX_PAIRS, VERDICTS, render_html
 from lps.manifests.pages.charts import Axis, axis_of, ecdf, histogram, ks_distance, number
 from lps.manifests.pages.pictures import MAX_PICTURES, SIDE_PX
 from lps.manifests.schemas import Row, read_table
@@ -113,7 +114,7 @@ def test_verdict_comes_first_and_every_check_is_there(page_text: str) -> None:
             assert f"{word} of {name}" in page.text
         assert f"SELECT '{name}' FROM videos WHERE n < 1 AND 2 > 1" in page.text
     for letter in {name[0] for name in IDS}:
-        assert f"{letter} · {CLASS_TITLES[letter]}" in page.text
+        assert f"{letter} · {CHECK_CLASSES[letter]}" in page.text
     for word in ("✕ FAIL", "✕ ERROR", "! WARN", "? UNKNOWN", "– SKIP", "~ WAIVED", "✓ PASS"):
         assert word in page.text
 
