@@ -34,17 +34,19 @@ from torch.utils.data import DataLoader, IterableDataset
 from lps.manifests.canonical import canonical_json, digest16
 from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions
-from lps.model.data.epoch_plan import PlanOptions, Rank
+from lps.model.data.epoch_plan import PlanOptions
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shard_index import open_shards
 from lps.model.data.sources import Sources
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from lps.model.training.engine import Learner
-from lps.model.training.feed import open_feed
+from lps.model.training.events import CheckpointWritten, StepDone, TrainEvent
+from lps.model.training.feed import open_feed, open_run_data
+from lps.model.training.job import TrainJob
 from lps.model.training.presets import preset_for
-from lps.model.training.processes import device_of
-from lps.model.training.train import TrainJob, train
+from lps.model.training.processes import choose_device
+from lps.model.training.train import train
 from lps.pipeline.clips.encode import encode_image
 from lps.pipeline.config.params import Params
 from lps.pipeline.tools.demo_faces import PORTRAITS, load_portrait
@@ -229,10 +231,11 @@ def training_job(bench: Bench, name: str) -> TrainJob:
 def measure_waiting(bench: Bench) -> list[Row]:
     """Return the share of an epoch's time in which a step waits for its batch, the first one aside."""
     job = training_job(bench, "waiting")
-    device = device_of(job.preset)
-    with open_feed(job.stage, job.sources, job.preset, 0, Rank(), job.out) as feed:
-        stage = build_stage(job.stage, job.preset, job.init).to(device).train()
-        batches = feed.open(stage, device)
+    device = choose_device(job.preset.run.device)
+    data = open_run_data(job)
+    stage = build_stage(job.stage, job.preset, job.init).to(device).train()
+    with open_feed(job, data, stage, device) as feed:
+        batches = feed.train
         optimizer = torch.optim.Adam(stage.parameters(), lr=1e-3)
         learner = Learner(stage, stage.network, optimizer, job.preset.train, device)
         waited, worked, first = 0.0, 0.0, 0.0
@@ -286,20 +289,20 @@ def measure_resume(bench: Bench) -> list[Row]:
     """Return the time from the start of a run to its first step, afresh and from the middle of an epoch."""
     job = training_job(bench, "resume")
 
-    def seconds_to_first_step(last: str) -> float:
+    def seconds_to_first_step(last: type[TrainEvent]) -> float:
         start, found = time.perf_counter(), 0.0
 
-        def on_event(kind: str, _: dict[str, Any]) -> None:
+        def on_event(event: TrainEvent) -> None:
             nonlocal found
-            found = found or (time.perf_counter() - start if kind == "step" else 0.0)
-            if kind == last:
+            found = found or (time.perf_counter() - start if isinstance(event, StepDone) else 0.0)
+            if isinstance(event, last):
                 raise Enough
 
         with suppress(Enough):
             train(job, on_event)
         return found
 
-    fresh, resumed = seconds_to_first_step("checkpoint"), seconds_to_first_step("step")
+    fresh, resumed = seconds_to_first_step(CheckpointWritten), seconds_to_first_step(StepDone)
     return [
         Row("from the start of a run to its first step", f"{fresh:.2f}", "s", "one step included"),
         Row("  going on within an epoch", f"{resumed:.2f}", "s", f"{resumed - fresh:+.2f} s"),

@@ -12,6 +12,7 @@ from lps.manifests.names import EXPERIMENT_NAMES, PRESET_NAMES
 if TYPE_CHECKING:
     from lps.model.paper.results import Result
     from lps.model.paper.zoo import ModelZoo
+    from lps.model.training.events import OnTrainEvent
 
 
 @click.command()
@@ -58,7 +59,7 @@ def experiment(name: str, out: Path, **asked: Any) -> None:
     click.echo(f"{out / name / 'result.md'}")
 
 
-def _zoo(out: Path, on_event: Any, asked: dict[str, Any]) -> "ModelZoo":
+def _zoo(out: Path, on_event: "OnTrainEvent", asked: dict[str, Any]) -> "ModelZoo":
     from lps.model.paper.zoo import DataSet, ModelZoo
     from lps.model.training.presets import read_settings
 

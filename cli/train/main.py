@@ -20,7 +20,7 @@ from lps.manifests.names import KERNELS, PRESET_NAMES
 
 if TYPE_CHECKING:
     from lps.manifests.names import Kernel, StageName
-    from lps.model.training.train import TrainJob
+    from lps.model.training.job import TrainJob
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -160,8 +160,8 @@ def check(folds: int, **asked: Any) -> None:
 def stage_job(stage: "StageName", asked: dict[str, Any]) -> "TrainJob":
     """Return the job that the command line describes."""
     from lps.model.data.sources import Sources
+    from lps.model.training.job import TrainJob
     from lps.model.training.presets import preset_for, read_settings
-    from lps.model.training.train import TrainJob
 
     if (asked["data"] is None) == (asked["shards"] is None):
         raise click.UsageError("name either a data set (--data) or shards (--shards)")

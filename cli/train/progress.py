@@ -1,8 +1,8 @@
 """What `lps-train` shows of a stage: a bar on a terminal, plain lines elsewhere."""
 
-from typing import Any
-
 from lps.cli.common import ProgressView
+from lps.manifests.events import Note
+from lps.model.training.events import RunBegun, StepDone, TrainEvent, Validated, Validating
 
 SMOOTHING = 0.05
 """Share of the newest loss in the smoothed one that is shown."""
@@ -15,32 +15,34 @@ class TrainProgress(ProgressView):
         super().__init__(quiet=quiet)
         self._loss: float | None = None
 
-    def on_event(self, kind: str, facts: dict[str, Any]) -> None:
-        """Take one event of the run."""
-        if kind == "note":
-            self.say(f"note: {facts['text']}")
-        elif kind == "begin":
-            self._begin(facts)
-        elif kind == "step":
-            self._step(facts)
-        elif kind == "validating":
-            self.note("validating")
-        elif kind == "validation":
-            shown = ", ".join(f"{name} {facts[name]:.4g}" for name in ("loss", "auc") if facts.get(name) is not None)
-            found = f": {shown}{' (best)' if facts['best'] else ''}" if shown else ""  # nothing without validation
-            self.say(f"epoch {facts['epoch']}, step {facts['step']}{found}")
+    def on_event(self, event: TrainEvent) -> None:
+        """Show one event of the run."""
+        match event:
+            case Note(text):
+                self.say(f"note: {text}")
+            case RunBegun():
+                self._begin(event)
+            case StepDone():
+                self._step(event)
+            case Validating():
+                self.note("validating")
+            case Validated():
+                values = {name: event.metrics.get(name) for name in ("loss", "auc")}
+                shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)
+                found = f": {shown}{' (best)' if event.best else ''}" if shown else ""  # nothing without validation
+                self.say(f"epoch {event.epoch}, step {event.step}{found}")
 
-    def _begin(self, facts: dict[str, Any]) -> None:
+    def _begin(self, run: RunBegun) -> None:
         self._loss = None  # drop that of the run before, where a command has several
-        resumed = f", resumed at step {facts['step']}" if facts["resumed"] else ""
+        resumed = f", resumed at step {run.step}" if run.resumed else ""
         self.say(
-            f"{facts['stage']}: {facts['n_clips']} clips, {facts['n_parameters']:,} trainable parameters, "
-            f"{facts['n_steps']} steps on {facts['device']}{resumed}"
+            f"{run.stage}: {run.n_clips} clips, {run.n_parameters:,} trainable parameters, "
+            f"{run.n_steps} steps on {run.device}{resumed}"
         )
-        self.start(facts["stage"], facts["n_steps"], done=facts["step"], unit="steps")
+        self.start(run.stage, run.n_steps, done=run.step, unit="steps")
 
-    def _step(self, facts: dict[str, Any]) -> None:
-        loss = facts["loss"]
+    def _step(self, done: StepDone) -> None:
+        loss = done.values["loss"]
         if loss is not None:
             self._loss = loss if self._loss is None else self._loss + SMOOTHING * (loss - self._loss)
-        self.update(facts["step"], f"loss {self._loss:.4f}, lr {facts['lr']:.1e}")
+        self.update(done.step, f"loss {self._loss:.4f}, lr {done.values['lr']:.1e}")

@@ -22,9 +22,10 @@ from lps.model.data.clip_decoder import Batch
 from lps.model.data.frames import frame_span
 from lps.model.data.sample import decode
 from lps.model.evaluation.loading import LoadedDetector, load_detector
-from lps.model.evaluation.predict import PredictOptions, choose_device, predict
+from lps.model.evaluation.predict import PredictOptions, predict
 from lps.model.evaluation.scores import THRESHOLD, UNKNOWN
 from lps.model.training.checkpoint import code_version, file_sha256
+from lps.model.training.processes import choose_device
 from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import ALL_CLIPS, Params, params_from_record
 from lps.pipeline.faces.detector import Localizer

@@ -116,6 +116,11 @@ class ClipReader:
         return self.decoder.image_px
 
     @property
+    def n_samples(self) -> int:
+        """Samples that an epoch draws from."""
+        return len(self.data)
+
+    @property
     def n_unpaired(self) -> int:
         """Fakes and reals that are in no pair, and so not read with sampling `pairs`."""
         return len(self.data) - len(np.unique(self._pairs)) if self.plan_options.sampling == "pairs" else 0

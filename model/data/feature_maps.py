@@ -130,6 +130,11 @@ class MapReader:
         self.n_steps = self.plan(0).n_steps
 
     @property
+    def n_samples(self) -> int:
+        """As `ClipReader.n_samples`."""
+        return len(self.maps.keys)
+
+    @property
     def bad_samples(self) -> list[BadSample]:
         """Samples without maps."""
         return list(self.maps.bad)
@@ -170,6 +175,3 @@ class MapReader:
 
     def _facts(self) -> dict[str, Any]:
         return {**asdict(self.options), "world_size": self.rank.world_size, "maps": self.maps.identity}
-
-    def close(self) -> None:
-        """Nothing to do; as ClipReader."""

@@ -26,7 +26,7 @@ from lps.model.data.epoch_plan import evaluation_plan
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.evaluation.loading import LoadedDetector
 from lps.model.evaluation.metrics import Bootstrap, measure
-from lps.model.evaluation.predict import PredictOptions, choose_device, predict
+from lps.model.evaluation.predict import PredictOptions, predict
 from lps.model.evaluation.scores import (
     SCORES_VERSION,
     THRESHOLD,
@@ -37,6 +37,7 @@ from lps.model.evaluation.scores import (
     scores_bytes,
 )
 from lps.model.training.checkpoint import code_version
+from lps.model.training.processes import choose_device
 
 METRICS_ID = "lps.metrics"
 METRICS_VERSION = "1.0"

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from lps.manifests.errors import LpsError, RefusedError
-from lps.manifests.names import DeviceName
 from lps.model.data.frames import frames_to_blocks
 from lps.model.evaluation.scores import ScoreRows, Scores
 from lps.model.networks.detector import Detector
@@ -59,14 +58,6 @@ class PredictOptions:
     """Autocast of the encoder; aggregator, head and softmax stay in float32."""
     svm: "Svm | None" = None
     """Judges the contexts in place of the network's head (LPS_c)."""
-
-
-def choose_device(name: DeviceName) -> torch.device:
-    """Return the device; `auto` takes a GPU where there is one. Raises RefusedError for one that is not there."""
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise RefusedError("no CUDA device is to be seen here; use --device cpu")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
 def predict(

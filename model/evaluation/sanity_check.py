@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from lps.manifests.canonical import pretty_json
 from lps.model.data.clip_data import ClipData
-from lps.model.data.epoch_plan import Rank
 from lps.model.data.sources import groups_of, open_split
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import read_checkpoint
-from lps.model.training.feed import Feed, open_feed
+from lps.model.training.events import OnTrainEvent
+from lps.model.training.feed import open_run_data, still_reader
+from lps.model.training.job import TrainJob
 from lps.model.training.presets import preset_from_record
+from lps.model.training.processes import choose_device
 from lps.model.training.stages import ClassifyStage
-from lps.model.training.train import OnEvent, TrainJob, train
+from lps.model.training.train import train
 
 THUMBNAIL_PX = 8
 EVAL_CLIPS = 3
@@ -60,7 +62,7 @@ class VideoScores:
         return float(low), float(high)
 
 
-def check(job: TrainJob, n_folds: int, on_event: OnEvent) -> dict[str, Any]:
+def check(job: TrainJob, n_folds: int, on_event: OnTrainEvent) -> dict[str, Any]:
     """Train on all of a split, then once for each of `n_folds` parts of its groups; returns and writes the record.
 
     RUN/all and RUN/fold-<k> are runs as any other, so that a check that was stopped goes on. Raises as `train` does.
@@ -82,7 +84,7 @@ def check(job: TrainJob, n_folds: int, on_event: OnEvent) -> dict[str, Any]:
     return record
 
 
-def _cross_validated(job: TrainJob, n_folds: int, thumbnails: "_Thumbnails", on_event: OnEvent) -> dict[str, Any]:
+def _cross_validated(job: TrainJob, n_folds: int, thumbnails: "_Thumbnails", on_event: OnTrainEvent) -> dict[str, Any]:
     parts, aucs = [], []
     for k in range(n_folds):
         sources = replace(job.sources, fold=(k, n_folds))
@@ -128,7 +130,7 @@ def _pooled(parts: list[VideoScores]) -> VideoScores:
 # ---- the network -----------------------------------------------------------------------------------------------------
 
 
-def _scores_of(job: TrainJob, *, held_out: bool, on_event: OnEvent) -> VideoScores:
+def _scores_of(job: TrainJob, *, held_out: bool, on_event: OnTrainEvent) -> VideoScores:
     """Train, then score the training videos or the held-out ones with the last weights."""
     result = train(job, on_event)
     path = job.out / result["last_checkpoint"]
@@ -139,23 +141,22 @@ def _scores_of(job: TrainJob, *, held_out: bool, on_event: OnEvent) -> VideoScor
     stage = build_stage("classify", preset, "random")
     assert isinstance(stage, ClassifyStage)  # mypy
     stage.network.load_state_dict(checkpoint.network)
-    device = torch.device("cuda" if torch.cuda.is_available() and preset.run.device != "cpu" else "cpu")
+    device = choose_device(preset.run.device)
     stage.to(device).eval()
-    with open_feed("classify", job.sources, preset, job.seed, Rank(), job.out) as feed:
-        data = feed.val if held_out else open_split(job.sources, job.sources.split)
-        assert data is not None  # folds hold something out
-        return _by_video(job, data, _network_scores(stage, feed, data, device))
+    scored = replace(job, preset=preset)
+    data = open_run_data(scored).val if held_out else open_split(job.sources, job.sources.split)
+    assert data is not None  # folds hold something out
+    return _by_video(job, data, _network_scores(scored, stage, data, device))
 
 
 @torch.inference_mode()
-def _network_scores(stage: ClassifyStage, feed: Feed, data: ClipData, device: torch.device) -> dict[str, float]:
+def _network_scores(job: TrainJob, stage: ClassifyStage, data: ClipData, device: torch.device) -> dict[str, float]:
     found: dict[str, float] = {}
-    reader = feed.still(data)
-    for batch in reader.epoch(0):
-        logits = stage(batch.frames.to(device), batch.labels.to(device)).logits
-        p = logits.float().softmax(1)[:, 1].tolist()
-        found |= dict(zip(batch.keys, p, strict=True))
-    reader.close()
+    with still_reader(job, data) as reader:
+        for batch in reader.epoch(0):
+            logits = stage(batch.frames.to(device), batch.labels.to(device)).logits
+            p = logits.float().softmax(1)[:, 1].tolist()
+            found |= dict(zip(batch.keys, p, strict=True))
     return found
 
 
@@ -195,18 +196,15 @@ class _Thumbnails:
 
 
 def _thumbnails(job: TrainJob) -> _Thumbnails:
-    preset = replace(job.preset, train=replace(job.preset.train, augment="none"))
     pixels, keys = [], []
-    with open_feed("classify", job.sources, preset, job.seed, Rank(), job.out) as feed:
-        data = feed.train
-        reader = feed.still(data)
+    data = open_run_data(job).train
+    with still_reader(job, data) as reader:
         for batch in reader.epoch(0):
             for key, clip in zip(batch.keys, batch.frames.numpy(), strict=True):
                 mean = clip.mean(0, dtype=np.float32)
                 small = cv2.resize(mean, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
                 pixels.append(np.asarray(small, np.float64).ravel())
                 keys.append(key)
-        reader.close()
     place = {key: k for k, key in enumerate(data.samples["key"].to_pylist())}
     rows = np.array([place[key] for key in keys])
     videos = data.samples["video_id"].to_pylist()

@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from lps.model.data.epoch_plan import Rank
 from lps.model.evaluation.metrics import Bootstrap, Metric, measure
 from lps.model.evaluation.scores import Floats, LabelledScores
 from lps.model.networks.losses import DistillParams, soft_terms
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import read_checkpoint
-from lps.model.training.feed import open_feed
-from lps.model.training.processes import device_of
+from lps.model.training.feed import open_feed, open_run_data
+from lps.model.training.job import TrainJob
+from lps.model.training.processes import choose_device
 from lps.model.training.stages import DistillStage
-from lps.model.training.train import TrainJob
 
 Ints = NDArray[np.int64]
 
@@ -36,21 +35,21 @@ def measure_distilled(job: TrainJob, checkpoint: Path, split: str) -> dict[str, 
     `job` is the one that made `checkpoint`. Clips are those of validation: `train.eval_clips` of each video. Raises as
     `train` does.
     """
-    device = device_of(job.preset)
+    device = choose_device(job.preset.run.device)
     stage = build_stage("distill", job.preset, job.init)
     assert isinstance(stage, DistillStage)  # mypy
     stage.network.load_state_dict(read_checkpoint(checkpoint).network)
     stage = stage.to(device).eval()
-    sources = replace(job.sources, val_split=split)
     students, teachers, labels, videos = [], [], [], []
-    with open_feed("distill", sources, job.preset, job.seed, Rank(), job.out) as feed:
-        feed.open(stage, device)
+    here = replace(job, sources=replace(job.sources, val_split=split))
+    data = open_run_data(here)
+    with open_feed(here, data, stage, device) as feed:
         for batch in feed.validation or ():
             z = stage.maps(batch.frames.to(device))
             students.append(stage.network.classify(z).cpu())
             teachers.append(stage.teacher.classify(z).cpu())
             labels.append(batch.labels)
-            videos += [feed.video_of[key] for key in batch.keys]
+            videos += [data.video_of[key] for key in batch.keys]
     found = torch.cat(students), torch.cat(teachers), torch.cat(labels)
     video = np.unique(np.array(videos), return_inverse=True)[1].astype(np.int64)
     return distilled_metrics(*found, video, job.preset.distill)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError, first_line
-from lps.model.evaluation.predict import choose_device
 from lps.model.training.checkpoint import file_sha256
+from lps.model.training.processes import choose_device
 
 Floats = NDArray[np.float64]
 MapsOfFrames = Callable[[NDArray[np.uint8]], NDArray[np.float32]]

@@ -16,7 +16,7 @@ from lps.model.paper.results import Result, ResultRow, Value, markdown
 from lps.model.paper.timings import VIDEO_FRAMES, kept_timings
 from lps.model.paper.zoo import DataSet, ModelZoo
 from lps.model.training.checkpoint import code_version, file_sha256
-from lps.model.training.processes import device_of
+from lps.model.training.processes import choose_device
 
 METRICS = ("auc", "recall", "precision")
 SWEEP_METRICS = tuple(f"{name}_{split}" for split in ("val", "train") for name in ("loss", "cross_entropy", "auc"))
@@ -178,7 +178,7 @@ def ablate(zoo: ModelZoo) -> Result:
 def efficiency(zoo: ModelZoo) -> Result:
     """Efficiency paragraph of section 4.5: time of each module for one video, on random frames. Needs no data set."""
     preset = zoo.configuration("classify")
-    device = device_of(preset)
+    device = choose_device(preset.run.device)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     n_videos = 3 if zoo.smoke else 100 if device.type == "cuda" else 10
     timings = kept_timings(zoo.out / "efficiency", preset, device, where, n_videos)

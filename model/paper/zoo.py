@@ -6,7 +6,7 @@ OUT/evals/<model>/<data set>-<split>                                            
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
 from lps.model.evaluation.loading import load_detector
 from lps.model.training.build import RANDOM
+from lps.model.training.events import Note, OnTrainEvent, RunEnded, TrainEvent
+from lps.model.training.job import TrainJob
 from lps.model.training.presets import Preset, preset_for
 from lps.model.training.run_folder import result_settings
-from lps.model.training.train import TrainJob, train
+from lps.model.training.train import train
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "lps": {},
@@ -39,8 +41,6 @@ SMOKE: dict[str, Any] = {
     "run": {"workers": 0, "threads": 1, "device": "cpu"},
 }
 """Settings of `--smoke`: shows that an experiment runs, and nothing else."""
-
-OnEvent = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class ModelZoo:
     split_set: str | None = None
     allow_leaky: bool = False
     smoke: bool = False
-    on_event: OnEvent = lambda kind, facts: None
+    on_event: OnTrainEvent = lambda event: None
 
     def configuration(self, stage: StageName, *changes: Mapping[str, Any]) -> Preset:
         """Return the preset of a stage with the settings and then further changes."""
@@ -111,15 +111,15 @@ class ModelZoo:
         result = train(job, self._told(job))
         return job.out / str(result["checkpoint"])
 
-    def _told(self, job: TrainJob) -> OnEvent:
+    def _told(self, job: TrainJob) -> OnTrainEvent:
         """Return a receiver of a run's events that first says which run it is; of finished ones it says nothing."""
         named: list[str] = []
 
-        def on_event(kind: str, facts: dict[str, Any]) -> None:
-            if not named and not facts.get("already"):
+        def on_event(event: TrainEvent) -> None:
+            if not named and not (isinstance(event, RunEnded) and event.already):
                 named.append(job.out.relative_to(self.out).as_posix())
-                self.on_event("note", {"text": named[0]})
-            self.on_event(kind, facts)
+                self.on_event(Note(named[0]))
+            self.on_event(event)
 
         return on_event
 
@@ -174,8 +174,9 @@ class ModelZoo:
 
         def on_event(kind: str, facts: dict[str, Any]) -> None:
             if kind == "data":
-                kind, facts = "note", {"text": f"judging {run} on {data.name}: {facts['n_clips']} clips"}
-            self.on_event(kind, facts)
+                self.on_event(Note(f"judging {run} on {data.name}: {facts['n_clips']} clips"))
+            elif kind == "note":
+                self.on_event(Note(facts["text"]))
 
         return evaluate(load_detector(checkpoint), [self.sources(data, "test")], out, options, on_event)
 

@@ -10,17 +10,17 @@ import torch
 import torch.distributed as dist
 
 from lps.manifests.errors import LpsError, RefusedError
+from lps.manifests.names import DeviceName
 from lps.model.data.epoch_plan import Rank
-from lps.model.training.presets import Preset
 
 PROCESS_GROUP_TIMEOUT = timedelta(hours=6)
 """How long processes wait for each other: while the first one fills the cache of feature maps, that may be long."""
 
 
 @contextmanager
-def process_group(preset: Preset) -> Iterator[tuple[Rank, torch.device]]:
+def process_group(name: DeviceName) -> Iterator[tuple[Rank, torch.device]]:
     """Join the processes that torchrun started, if it did."""
-    device = device_of(preset)
+    device = choose_device(name)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         with clear_errors():
@@ -37,17 +37,17 @@ def process_group(preset: Preset) -> Iterator[tuple[Rank, torch.device]]:
         dist.destroy_process_group()
 
 
-def device_of(preset: Preset) -> torch.device:
-    """Return what a run computes on. Raises RefusedError for a GPU that is not there."""
+def choose_device(name: DeviceName) -> torch.device:
+    """Return the device of that name; `auto` takes a GPU where there is one. Raises RefusedError for a GPU that is not there."""
     there = torch.cuda.is_available()
-    if preset.run.device == "cuda" and not there:
-        raise RefusedError('run.device is "cuda", and there is no GPU that torch can use; set "auto" or "cpu"')
-    return torch.device("cuda" if there and preset.run.device != "cpu" else "cpu")
+    if name == "cuda" and not there:
+        raise RefusedError('no CUDA device found; set the device to "auto" or "cpu"')
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn what torch raises, and a user can mend, into one line."""
+    """Turn errors of torch that the user can fix into one line."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as e:
@@ -62,7 +62,7 @@ def clear_errors() -> Iterator[None]:
 
 
 def all_gather_list(values: Sequence[Any]) -> list[Any]:
-    """Return the values of all processes, in the order of their ranks; each must call this."""
+    """Gather the values of all processes, in the order of their ranks; every process must call this."""
     if not dist.is_initialized():
         return list(values)
     parts: list[Any] = [None] * dist.get_world_size()

@@ -7,7 +7,7 @@ RUN/maps/                    distillation: feature maps of the frozen encoder
 RUN/result.json              last: the run is finished
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,14 +20,23 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lps.manifests.errors import IntegrityError, RefusedError, first_line
-from lps.manifests.names import StageName
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.sample import BadSample
-from lps.model.data.sources import Sources
 from lps.model.training.build import RANDOM, build_stage
 from lps.model.training.checkpoint import Checkpoint, file_sha256, read_checkpoint, write_checkpoint
 from lps.model.training.engine import Learner, RunProgress, nan_to_none, train_one_epoch
-from lps.model.training.feed import Feed, open_feed
+from lps.model.training.events import (
+    CheckpointWritten,
+    Note,
+    OnTrainEvent,
+    RunBegun,
+    RunEnded,
+    StepDone,
+    Validated,
+    Validating,
+)
+from lps.model.training.feed import Feed, RunData, open_feed, open_run_data
+from lps.model.training.job import TrainJob
 from lps.model.training.presets import Preset
 from lps.model.training.processes import all_gather_list, process_group
 from lps.model.training.run_folder import (
@@ -43,35 +52,10 @@ from lps.model.training.run_folder import (
     write_json,
 )
 from lps.model.training.run_log import RunLog
+from lps.model.training.stages import TrainingStage
 from lps.model.training.validate import share_buffers, validate
 
 PLATEAU_FACTOR = 0.1
-
-OnEvent = Callable[[str, dict[str, Any]], None]
-"""`on_event(kind, facts)`: `note`, `begin`, `step`, `validating`, `validation`, `checkpoint`, `end`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainJob:
-    """One stage to train."""
-
-    stage: StageName
-    out: Path
-    sources: Sources
-    preset: Preset
-    init: str
-    """Path of the checkpoint to start from, or `random`."""
-    seed: int = 0
-
-    def record(self) -> dict[str, Any]:
-        """Return what decides the result, as plain values."""
-        return {
-            "stage": self.stage,
-            "init": self.init,
-            "seed": self.seed,
-            "data": self.sources.record(),
-            "preset": self.preset.record(),
-        }
 
 
 @dataclass(slots=True)
@@ -81,20 +65,24 @@ class TrainRun:
     job: TrainJob
     record: dict[str, Any]
     """The job's, with the digest of the checkpoint that it starts from."""
-    learner: Learner
+    data: RunData
     feed: Feed
-    progress: RunProgress
-    log: RunLog | None
-    on_event: OnEvent
+    learner: Learner
     plateau: ReduceLROnPlateau | None
+    on_event: OnTrainEvent
+    log: RunLog | None = None
+    """Of the first process."""
+    progress: RunProgress = field(default_factory=RunProgress)
     metrics: dict[str, Any] = field(default_factory=dict)
+    bad_before: list[BadSample] = field(default_factory=list)
+    """Samples that were unusable before this run was resumed."""
 
     @property
     def folder(self) -> Path:
         return self.job.out / "checkpoints"
 
 
-def train(job: TrainJob, on_event: OnEvent) -> dict[str, Any]:
+def train(job: TrainJob, on_event: OnTrainEvent = lambda event: None) -> dict[str, Any]:
     """Train a stage to its end and return its result record.
 
     Raises RefusedError (another configuration in this folder, unusable data), UnreadableError, IntegrityError, and
@@ -102,16 +90,22 @@ def train(job: TrainJob, on_event: OnEvent) -> dict[str, Any]:
     """
     done = finished(job)
     if done is not None:
-        on_event("end", {**done, "already": True})
+        on_event(RunEnded(result=done, already=True))
         return done
     record = job.record() | {"init_sha256": "" if job.init == RANDOM else file_sha256(Path(job.init))}
     require_same(job.out, record)
     if job.preset.run.threads:
         torch.set_num_threads(job.preset.run.threads)
-    with process_group(job.preset) as (rank, device), lock_run_folder(job.out, rank):
+    with process_group(job.preset.run.device) as (rank, device), lock_run_folder(job.out, rank):
         torch.manual_seed(job.seed)  # initial weights are the same on all ranks
-        with open_feed(job.stage, job.sources, job.preset, job.seed, rank, job.out) as feed:
-            run = _prepare(job, record, feed, rank, device, on_event)
+        data = open_run_data(job)
+        _emit_notes(data.notes, on_event)
+        stage = build_stage(job.stage, job.preset, job.init).to(device)
+        with open_feed(job, data, stage, device, rank) as feed:
+            _emit_notes(feed.notes, on_event)
+            learner = _learner(job, stage, feed.train.n_steps, device, rank)
+            run = TrainRun(job, record, data, feed, learner, _plateau(learner, job.preset), on_event)
+            _begin(run)
             with run.log or nullcontext():
                 return _epochs(run)
 
@@ -128,16 +122,14 @@ def finished(job: TrainJob) -> dict[str, Any] | None:
 # ---- before the first step -------------------------------------------------------------------------------------------
 
 
-def _prepare(
-    job: TrainJob, record: dict[str, Any], feed: Feed, rank: Rank, device: torch.device, on_event: OnEvent
-) -> TrainRun:
-    preset, params = job.preset, job.preset.train
-    resuming = bool(step_checkpoints(job.out / "checkpoints"))
-    _emit_notes(feed, on_event)
-    stage = build_stage(job.stage, preset, job.init).to(device)
-    batches = feed.open(stage, device)
-    _emit_notes(feed, on_event)
-    network = stage.network
+def _emit_notes(notes: Sequence[str], on_event: OnTrainEvent) -> None:
+    for note in notes:
+        on_event(Note(note))
+
+
+def _learner(job: TrainJob, stage: TrainingStage, n_steps: int, device: torch.device, rank: Rank) -> Learner:
+    """Return the stage with its optimiser; an epoch has `n_steps` steps."""
+    preset, params, network = job.preset, job.preset.train, stage.network
     if preset.run.channels_last:
         network.backbone.to(memory_format=torch.channels_last_3d)
     trainable = [p for p in stage.parameters() if p.requires_grad]
@@ -150,32 +142,11 @@ def _prepare(
         bf16=preset.run.precision == "bf16",
         rank=rank,
         seed=job.seed,
-        total_steps=params.epochs * batches.n_steps,
+        total_steps=params.epochs * n_steps,
     )
     if params.ema_decay is not None:
         learner.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))  # type: ignore[no-untyped-call]
-    plateau = None
-    if params.schedule == "plateau":
-        patience = -(-params.patience_epochs // preset.run.validate_epochs)
-        plateau = ReduceLROnPlateau(learner.optimizer, factor=PLATEAU_FACTOR, patience=patience, min_lr=params.min_lr)
-    run = TrainRun(job, record, learner, feed, RunProgress(), None, on_event, plateau)
-    if resuming:
-        _resume(run)
-    if rank.index == 0:
-        write_json(job.out / CONFIG, record)
-        run.log = RunLog(job.out, run.progress.step)
-    on_event(
-        "begin",
-        {"stage": job.stage, "step": run.progress.step, "n_steps": learner.total_steps, "device": str(device),
-         "n_clips": feed.n_train, "n_parameters": sum(p.numel() for p in trainable), "resumed": resuming},
-    )  # fmt: skip
-    return run
-
-
-def _emit_notes(feed: Feed, on_event: OnEvent) -> None:
-    for note in feed.notes:
-        on_event("note", {"text": note})
-    feed.notes.clear()
+    return learner
 
 
 def _wrap_ddp(stage: nn.Module, preset: Preset, rank: Rank, device: torch.device) -> nn.Module:
@@ -188,7 +159,37 @@ def _wrap_ddp(stage: nn.Module, preset: Preset, rank: Rank, device: torch.device
     return DistributedDataParallel(stage, device_ids=[device.index] if device.type == "cuda" else None)
 
 
-# ---- going on --------------------------------------------------------------------------------------------------------
+def _plateau(learner: Learner, preset: Preset) -> ReduceLROnPlateau | None:
+    params = preset.train
+    if params.schedule != "plateau":
+        return None
+    patience = -(-params.patience_epochs // preset.run.validate_epochs)
+    return ReduceLROnPlateau(learner.optimizer, factor=PLATEAU_FACTOR, patience=patience, min_lr=params.min_lr)
+
+
+def _begin(run: TrainRun) -> None:
+    """Resume from the last checkpoint, if there is one, and open the log."""
+    resuming = bool(step_checkpoints(run.folder))
+    if resuming:
+        _resume(run)
+    if run.learner.rank.index == 0:
+        write_json(run.job.out / CONFIG, run.record)
+        run.log = RunLog(run.job.out, run.progress.step)
+    trainable = run.learner.optimizer.param_groups[0]["params"]
+    run.on_event(
+        RunBegun(
+            stage=run.job.stage,
+            step=run.progress.step,
+            n_steps=run.learner.total_steps,
+            n_clips=run.feed.train.n_samples,
+            n_parameters=sum(p.numel() for p in trainable),
+            device=str(run.learner.device),
+            resumed=resuming,
+        )
+    )
+
+
+# ---- resuming --------------------------------------------------------------------------------------------------------
 
 
 def _resume(run: TrainRun) -> None:
@@ -198,7 +199,7 @@ def _resume(run: TrainRun) -> None:
         checkpoint = read_checkpoint(path)
     except IntegrityError as e:
         raise IntegrityError(f"{e}, or delete it to go on from the one before") from e
-    changed = [name for name, value in run.feed.identity.items() if checkpoint.data.get(name) != value]
+    changed = [name for name, value in run.data.identity.items() if checkpoint.data.get(name) != value]
     if "samples_sha256" in changed or "val_samples_sha256" in changed:
         raise RefusedError(
             f"the samples are not those that this run began with ({', '.join(changed)} changed); use another folder, "
@@ -216,7 +217,7 @@ def _resume(run: TrainRun) -> None:
         raise RefusedError(f"{path} does not fit this configuration: {first_line(e)}; use another folder") from e
     run.progress = RunProgress(**checkpoint.progress)
     run.metrics = dict(checkpoint.metrics)
-    run.feed.found_bad = [BadSample(*each) for each in training["bad"]]
+    run.bad_before = [BadSample(*each) for each in training["bad"]]
     run.feed.check_resume(training["feed"], run.progress)
 
 
@@ -233,7 +234,7 @@ def _save(run: TrainRun, *, best: bool = False) -> None:
     checkpoint = Checkpoint(
         stage=run.job.stage,
         config=run.record,
-        data=run.feed.identity,
+        data=run.data.identity,
         network=kept,
         progress=asdict(run.progress),
         metrics=run.metrics,
@@ -250,12 +251,14 @@ def _save(run: TrainRun, *, best: bool = False) -> None:
         write_checkpoint(run.folder / BEST, checkpoint)
     write_checkpoint(step_path(run.folder, run.progress.step), replace(checkpoint, training=training))
     prune(run.folder, run.job.preset.run.keep_checkpoints)
-    run.on_event("checkpoint", {"step": run.progress.step, "best": best})
+    run.on_event(CheckpointWritten(step=run.progress.step, best=best))
 
 
 def _all_bad(run: TrainRun) -> list[BadSample]:
     """Return the bad samples that any process found; all processes call this."""
-    return sorted({*all_gather_list(run.feed.bad_samples)}, key=lambda bad: (bad.shard, bad.key, bad.reason))
+    return sorted(
+        {*all_gather_list([*run.bad_before, *run.feed.bad_samples])}, key=lambda bad: (bad.shard, bad.key, bad.reason)
+    )
 
 
 # ---- the epochs ------------------------------------------------------------------------------------------------------
@@ -265,8 +268,8 @@ def _epochs(run: TrainRun) -> dict[str, Any]:
     params, options, progress = run.job.preset.train, run.job.preset.run, run.progress
     saved = progress.step
     while progress.epoch < params.epochs and not _should_stop_early(run):
-        for step in train_one_epoch(run.learner, run.feed.batches, progress, options.log_steps, _reporter(run)):
-            if step - saved >= options.checkpoint_steps and progress.position < run.feed.batches.n_steps:
+        for step in train_one_epoch(run.learner, run.feed.train, progress, options.log_steps, _reporter(run)):
+            if step - saved >= options.checkpoint_steps and progress.position < run.feed.train.n_steps:
                 _save(run)
                 saved = step
         progress.epoch, progress.position = progress.epoch + 1, 0
@@ -283,10 +286,10 @@ def _should_stop_early(run: TrainRun) -> bool:
 
 def _reporter(run: TrainRun) -> Callable[[int, dict[str, float]], None]:
     def report(step: int, values: dict[str, float]) -> None:
-        facts = {"epoch": run.progress.epoch, **nan_to_none(values)}
+        finite = nan_to_none(values)
         if run.log is not None:
-            run.log.write("step", step, facts)
-        run.on_event("step", {"step": step, **facts})
+            run.log.write("step", step, {"epoch": run.progress.epoch, **finite})
+        run.on_event(StepDone(step=step, epoch=run.progress.epoch, values=finite))
 
     return report
 
@@ -298,10 +301,10 @@ def _validate(run: TrainRun) -> bool:
     val = run.feed.validation
     found: dict[str, Any] = {}
     if val is not None:
-        run.on_event("validating", {"epoch": progress.epoch, "step": progress.step})
+        run.on_event(Validating(step=progress.step, epoch=progress.epoch))
         share_buffers(learner.network if learner.average is None else learner.average)
         with _averaged(learner), torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.bf16):
-            found = validate(stage, val, run.feed.video_of, learner.device)
+            found = validate(stage, val, run.data.video_of, learner.device)
     auc = found.get("auc")
     # Higher is better for both.
     score = auc if auc is not None else -found["loss"] if "loss" in found else None
@@ -314,7 +317,7 @@ def _validate(run: TrainRun) -> bool:
     run.metrics = nan_to_none({"epoch": progress.epoch, "lr": learner.lr, **found})
     if run.log is not None:
         run.log.write("validation", progress.step, run.metrics)
-    run.on_event("validation", {"step": progress.step, "best": best, **run.metrics})
+    run.on_event(Validated(step=progress.step, epoch=progress.epoch, best=best, metrics=run.metrics))
     return best
 
 
@@ -345,7 +348,7 @@ def _finish(run: TrainRun) -> dict[str, Any]:
         "best_step": run.progress.best_step,
         "best": run.progress.best,
         "last": run.metrics,
-        "data": run.feed.identity,
+        "data": run.data.identity,
         "n_bad_samples": len(bad),
         "bad_samples": [str(each) for each in bad[:100]],
         "checkpoint": f"checkpoints/{BEST}",
@@ -353,5 +356,5 @@ def _finish(run: TrainRun) -> dict[str, Any]:
     }
     if run.learner.rank.index == 0:
         write_json(run.job.out / RESULT, result)
-    run.on_event("end", {**result, "already": False})
+    run.on_event(RunEnded(result=result, already=False))
     return result

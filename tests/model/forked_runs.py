@@ -12,13 +12,10 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-OnEvent = Callable[[Any, str, dict[str, Any]], None]
 
 # Not at the top: workers import this file, too. Optimisers import torch._dynamo, which takes two seconds.
 HEAVY = (
@@ -65,7 +62,7 @@ def run_rank(request: dict[str, Any], rank: int, told: int) -> int:
 
 
 def arrange_death(kill: list[Any] | None, told: int) -> None:
-    """Let this process end at the n-th event of a kind, or in its n-th call of `torch.save`.
+    """Let this process end at the n-th event of a class, or in its n-th call of `torch.save`.
 
     `self` is every rank by itself, `first` the first one, and `outside` all of them by another process.
     """
@@ -78,11 +75,11 @@ def arrange_death(kill: list[Any] | None, told: int) -> None:
     how, kind, n_left = kill
     usual_event, usual_save = train_progress.TrainProgress.on_event, torch.save
 
-    def on_event(self: Any, kind_now: str, facts: dict[str, Any]) -> None:
+    def on_event(self: Any, event: Any) -> None:
         nonlocal n_left
-        usual_event(self, kind_now, facts)
-        n_left -= kind_now == kind
-        if n_left == 0 and kind_now == kind:
+        usual_event(self, event)
+        n_left -= type(event).__name__ == kind
+        if n_left == 0 and type(event).__name__ == kind:
             if how == "self" or (how == "first" and os.environ.get("RANK") == "0"):
                 os.kill(os.getpid(), signal.SIGKILL)
             if how == "outside":
@@ -101,7 +98,7 @@ def arrange_death(kill: list[Any] | None, told: int) -> None:
     if kind == "save":
         torch.save = save  # type: ignore[assignment]
     else:
-        train_progress.TrainProgress.on_event = on_event  # type: ignore[method-assign, assignment]
+        train_progress.TrainProgress.on_event = on_event  # type: ignore[method-assign]
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:

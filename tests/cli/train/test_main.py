@@ -2,8 +2,8 @@
 
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,6 +12,7 @@ from rich.console import Console
 from lps.cli import common
 from lps.cli.train.main import main, summary
 from lps.cli.train.progress import TrainProgress
+from lps.model.training.events import Note, RunBegun, StepDone, Validated, Validating
 from lps.model.training.presets import PAPER, preset_for
 
 ROOT = Path(__file__).parents[3]
@@ -94,13 +95,15 @@ def test_documented_settings_are_those_of_the_paper_preset() -> None:
 
 # ---- what it shows ---------------------------------------------------------------------------------------------------
 
-BEGIN = {"stage": "classify", "step": 10, "n_steps": 1000, "device": "cpu", "n_clips": 64, "n_parameters": 14_847_554,
-         "resumed": True}  # fmt: skip
-VALIDATION = {"epoch": 2, "step": 12, "best": True, "loss": 0.61234, "auc": 0.875, "lr": 0.001, "n_clips": 9}
+BEGUN = RunBegun(
+    stage="classify", step=10, n_steps=1000, device="cpu", n_clips=64, n_parameters=14_847_554, resumed=True
+)
+METRICS = {"epoch": 2, "loss": 0.61234, "auc": 0.875, "lr": 0.001, "n_clips": 9}
+VALIDATED = Validated(step=12, epoch=2, best=True, metrics=METRICS)
 
 
-def step(number: int, loss: float | None = 0.5) -> dict[str, Any]:
-    return {"step": number, "epoch": 0, "loss": loss, "lr": 1e-3}
+def step(number: int, loss: float | None = 0.5) -> StepDone:
+    return StepDone(step=number, epoch=0, values={"loss": loss, "lr": 1e-3})
 
 
 @pytest.fixture
@@ -113,13 +116,13 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_plain_lines_come_now_and_then(seconds: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with TrainProgress() as progress:
-        progress.on_event("note", {"text": "no validation"})
-        progress.on_event("begin", BEGIN)
+        progress.on_event(Note("no validation"))
+        progress.on_event(BEGUN)
         for number, at in ((11, 1.0), (12, 20.0), (13, 21.0), (1000, 22.0)):
             seconds.append(at)
-            progress.on_event("step", step(number))
-        progress.on_event("validating", {"epoch": 2, "step": 12})
-        progress.on_event("validation", VALIDATION)
+            progress.on_event(step(number))
+        progress.on_event(Validating(step=12, epoch=2))
+        progress.on_event(VALIDATED)
     assert capsys.readouterr().err.splitlines() == [
         "note: no validation",
         "classify: 64 clips, 14,847,554 trainable parameters, 1000 steps on cpu, resumed at step 10",
@@ -131,7 +134,7 @@ def test_plain_lines_come_now_and_then(seconds: list[float], capsys: pytest.Capt
 
 def test_end_of_an_epoch_without_validation(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainProgress() as progress:
-        progress.on_event("validation", {"step": 12, "epoch": 2, "best": True})
+        progress.on_event(replace(VALIDATED, metrics={}))
     assert capsys.readouterr().err == "epoch 2, step 12\n"
 
 
@@ -139,12 +142,12 @@ def test_terminals_get_a_bar(seconds: list[float], monkeypatch: pytest.MonkeyPat
     console = Console(force_terminal=True, width=100, file=sys.stderr, record=True)
     monkeypatch.setattr("rich.console.Console", lambda **_: console)
     with TrainProgress() as progress:
-        progress.on_event("begin", BEGIN)
+        progress.on_event(BEGUN)
         seconds.append(2.0)
-        progress.on_event("step", step(500, loss=0.25))
-        progress.on_event("validating", {"epoch": 2, "step": 12})
-        progress.on_event("validation", VALIDATION)
-        progress.on_event("step", step(1000, loss=None))
+        progress.on_event(step(500, loss=0.25))
+        progress.on_event(Validating(step=12, epoch=2))
+        progress.on_event(VALIDATED)
+        progress.on_event(step(1000, loss=None))
     shown = console.export_text()
     assert "epoch 2, step 12: loss 0.6123, auc 0.875 (best)" in shown
     assert "1000/1000" in shown
@@ -153,9 +156,9 @@ def test_terminals_get_a_bar(seconds: list[float], monkeypatch: pytest.MonkeyPat
 
 def test_other_processes_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainProgress(quiet=True) as progress:
-        progress.on_event("begin", BEGIN)
-        progress.on_event("step", step(11))
-        progress.on_event("note", {"text": "x"})
+        progress.on_event(BEGUN)
+        progress.on_event(step(11))
+        progress.on_event(Note("x"))
     assert capsys.readouterr() == ("", "")
 
 

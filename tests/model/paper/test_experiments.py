@@ -95,7 +95,9 @@ def test_experiments_share_their_runs(zoo: ModelZoo) -> None:
 
 def test_the_sweep_makes_one_cache_of_feature_maps(zoo: ModelZoo) -> None:
     told: list[str] = []
-    result = run_experiment("sweep", replace(zoo, on_event=lambda kind, facts: told.append(str(facts.get("text")))))
+    result = run_experiment(
+        "sweep", replace(zoo, on_event=lambda event: told.append(str(getattr(event, "text", None))))
+    )
     assert names(result) == ["lambda 0.1, T 1", "lambda 0.7, T 1", "lambda 1, T 1", "lambda 0.7, T 10"]
     folders = {path.parent.parent.relative_to(zoo.out).as_posix() for path in zoo.out.rglob("maps.json")}
     assert folders == {"runs/celebdf/lps/maps"}

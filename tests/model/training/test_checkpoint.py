@@ -259,7 +259,7 @@ def test_another_configuration_in_the_same_folder_is_refused(
     tmp_path: Path,
 ) -> None:
     command = ["pretrain", tmp_path / "run", "--data", tiny_data, "--init", "random", "--config"]
-    assert lps_train(*command, settings(), kill=("self", "checkpoint", 1)).code == -9
+    assert lps_train(*command, settings(), kill=("self", "CheckpointWritten", 1)).code == -9
     refused = lps_train(*command, settings(train, **tables))
     assert refused.code == 3
     assert f"holds a run with another configuration: {named}; use another folder" in refused.last_line
@@ -271,7 +271,7 @@ def test_damaged_checkpoint_of_a_run_can_be_deleted(
     lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
 ) -> None:
     command = ["pretrain", tmp_path / "run", "--data", tiny_data, "--init", "random", "--config", settings()]
-    assert lps_train(*command, kill=("self", "checkpoint", 2)).code == -9
+    assert lps_train(*command, kill=("self", "CheckpointWritten", 2)).code == -9
     last = step_checkpoints(tmp_path / "run/checkpoints")[-1]
     last.write_bytes(last.read_bytes()[:-5000])
     ended = lps_train(*command)
@@ -281,7 +281,7 @@ def test_damaged_checkpoint_of_a_run_can_be_deleted(
     last.unlink()
     ended = lps_train(*command)
     assert ended.code == 0
-    assert "going on from step 2" in ended.stderr[0]
+    assert "resuming from step 2" in ended.stderr[0]
 
 
 def test_two_processes_cannot_train_in_one_folder(

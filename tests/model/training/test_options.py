@@ -163,7 +163,7 @@ def test_tensorboard_has_every_step_once_after_a_kill(
     lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
 ) -> None:
     command = ["classify", tmp_path / "run", "--data", tiny_data, "--init", "random", "--config", settings()]
-    assert lps_train(*command, kill=("self", "validating", 1)).code == -9
+    assert lps_train(*command, kill=("self", "Validating", 1)).code == -9
     assert lps_train(*command).code == 0
     scalars: dict[str, dict[int, float]] = {}
     for event in events(tmp_path / "run/tensorboard"):

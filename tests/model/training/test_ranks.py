@@ -73,7 +73,7 @@ def test_ranks_stay_in_step_and_resume(
     steps = [r["step"] for r in read_log(tmp_path / "undisturbed/log.jsonl") if r["kind"] == "step"]
     assert steps == list(range(1, len(steps) + 1))
     assert read_log(tmp_path / "undisturbed/log.jsonl")[-1]["n_clips"] == 5
-    for kill in (("outside", "step", 2), ("self", "checkpoint", 1)):
+    for kill in (("outside", "StepDone", 2), ("self", "CheckpointWritten", 1)):
         assert -9 in lps_train(*command("killed"), ranks=2, kill=kill).codes
     assert lps_train(*command("killed"), ranks=2).codes == [0, 0]
     assert_equal(seen(tmp_path / "killed"), seen(tmp_path / "undisturbed"))
@@ -162,7 +162,7 @@ def test_a_rank_that_dies_ends_the_others_in_one_line(
     lps_train: "Runner", settings: "Settings", uneven_data: Path, tmp_path: Path
 ) -> None:
     command = ["classify", tmp_path / "run", "--data", uneven_data, "--init", "random", "--config", settings()]
-    ended = lps_train(*command, ranks=2, kill=("first", "step", 2))
+    ended = lps_train(*command, ranks=2, kill=("first", "StepDone", 2))
     assert ended.codes == [-9, 4]
     assert ended.stderr[1] == "lps-train: another process of this run ended; what it says tells why\n"
 

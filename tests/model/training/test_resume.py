@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 Train = Callable[[Path], list[object]]
 """The arguments of a run, given its folder."""
 
-MID_EPOCH = ("outside", "step", 3)
-AFTER_CHECKPOINT = ("self", "checkpoint", 1)
-VALIDATING = ("self", "validating", 1)
+MID_EPOCH = ("outside", "StepDone", 3)
+AFTER_CHECKPOINT = ("self", "CheckpointWritten", 1)
+VALIDATING = ("self", "Validating", 1)
 WRITING = ("self", "save", 1)
 
 
@@ -82,7 +82,7 @@ def test_killed_runs_end_as_undisturbed_ones(lps_train: "Runner", stage: Train, 
         assert not (killed / "result.json").exists()
     ended = lps_train(*stage(killed))
     assert ended.code == 0, ended.stderr
-    assert "going on from step" in ended.stderr[0]
+    assert "resuming from step" in ended.stderr[0]
     assert_same(left(killed), left(undisturbed))
     steps = [record["step"] for record in read_log(killed / "log.jsonl") if record["kind"] == "step"]
     assert steps == list(range(1, len(steps) + 1))
@@ -96,7 +96,7 @@ def test_killed_between_steps_with_workers(
         return ["classify", out, "--data", tiny_data, "--init", "random", "--config", config]
 
     assert lps_train(*command(tmp_path / "alone", 0)).code == 0
-    assert lps_train(*command(tmp_path / "killed", 2), kill=("outside", "step", 5)).code == -9
+    assert lps_train(*command(tmp_path / "killed", 2), kill=("outside", "StepDone", 5)).code == -9
     assert lps_train(*command(tmp_path / "killed", 2)).code == 0
     assert_same(left(tmp_path / "killed"), left(tmp_path / "alone"))
 
@@ -116,7 +116,7 @@ def test_lost_record_of_the_configuration_is_no_way_around_it(
     lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
 ) -> None:
     command = ["pretrain", tmp_path / "run", "--data", tiny_data, "--init", "random", "--config"]
-    assert lps_train(*command, settings(), kill=("self", "checkpoint", 1)).code == -9
+    assert lps_train(*command, settings(), kill=("self", "CheckpointWritten", 1)).code == -9
     (tmp_path / "run/config.json").unlink()
     refused = lps_train(*command, settings("lr = 0.002"))
     assert refused.code == 3
@@ -137,7 +137,7 @@ def test_other_start_and_other_samples_are_refused(
     shutil.copytree(tiny_data, data)
     shutil.copy(trained, start)
     command = ["classify", out, "--data", data, "--init", start, "--config", settings()]
-    assert lps_train(*command, kill=("self", "validation", 1)).code == -9
+    assert lps_train(*command, kill=("self", "Validated", 1)).code == -9
     values = torch.load(start, weights_only=True)
     values["network"]["backbone.bn1.weight"] += 1
     torch.save(values, start)

@@ -17,7 +17,6 @@ from sklearn.svm import SVC
 
 from lps.cli.train.main import main
 from lps.manifests.names import STAGES
-from lps.model.data.epoch_plan import Rank
 from lps.model.data.frames import frames_to_blocks
 from lps.model.data.sources import Sources
 from lps.model.evaluation.loading import load_detector
@@ -26,7 +25,8 @@ from lps.model.networks.losses import DistillParams
 from lps.model.networks.svm import fit_svm, svm_from_state
 from lps.model.training.build import RANDOM, build_stage
 from lps.model.training.checkpoint import read_checkpoint
-from lps.model.training.feed import open_feed
+from lps.model.training.feed import open_feed, open_run_data, still_reader
+from lps.model.training.job import TrainJob
 from lps.model.training.presets import PRESETS, Preset, preset_for, preset_from_record, read_settings
 from lps.model.training.run_log import read_log
 from lps.model.training.stages import ClassifyStage, DistillOptions, DistillStage
@@ -207,11 +207,12 @@ def test_maps_give_the_logits_of_the_frames(
     preset = preset_for("paper", "distill", read_settings(settings("batch_size = 2")))
     stage = build_stage("distill", preset, str(stages["classify"] / "checkpoints/best.pt"))
     assert isinstance(stage, DistillStage)
-    with open_feed("distill", Sources(data=str(tiny_data)), preset, 0, Rank(), tmp_path) as feed:
-        feed.open(stage, torch.device("cpu"))
-        assert feed.val is not None
+    job = TrainJob(stage="distill", out=tmp_path, sources=Sources(data=str(tiny_data)), preset=preset, init="")
+    data = open_run_data(job)
+    assert data.val is not None
+    with open_feed(job, data, stage, torch.device("cpu")) as feed, still_reader(job, data.val) as reader:
         assert feed.validation is not None
-        for of_maps, of_frames in zip(feed.validation, feed.still(feed.val).epoch(0), strict=True):
+        for of_maps, of_frames in zip(feed.validation, reader.epoch(0), strict=True):
             assert of_maps.keys == of_frames.keys
             assert torch.equal(of_maps.labels, of_frames.labels)
             with torch.no_grad():
@@ -258,14 +259,15 @@ def test_svm_head_judges_the_contexts_of_a_frozen_network(
     assert all(torch.equal(network[n], start[n]) for n in network if n.startswith(("backbone.", "agg_")))
     preset = preset_for("paper", "classify", read_settings(settings()))
     by_split = {}
-    with open_feed("classify", Sources(data=str(tiny_data)), preset, 0, Rank(), tmp_path) as feed:
-        assert feed.val is not None
-        for split, data in (("train", feed.train), ("val", feed.val)):
-            with torch.no_grad():
-                batches = list(feed.still(data).epoch(0))
-                z = [detector.network.encode_clips(frames_to_blocks(b.frames, 2)) for b in batches]
-                contexts = torch.cat([detector.network.context(each) for each in z])
-            by_split[split] = contexts.double().numpy(), torch.cat([b.labels for b in batches]).numpy()
+    job = TrainJob(stage="classify", out=tmp_path, sources=Sources(data=str(tiny_data)), preset=preset, init="")
+    data = open_run_data(job)
+    assert data.val is not None
+    for split, samples in (("train", data.train), ("val", data.val)):
+        with torch.no_grad(), still_reader(job, samples) as reader:
+            batches = list(reader.epoch(0))
+            z = [detector.network.encode_clips(frames_to_blocks(b.frames, 2)) for b in batches]
+            contexts = torch.cat([detector.network.context(each) for each in z])
+        by_split[split] = contexts.double().numpy(), torch.cat([b.labels for b in batches]).numpy()
     scaler = StandardScaler().fit(by_split["train"][0])
     machine = SVC(C=1.0).fit(scaler.transform(by_split["train"][0]), by_split["train"][1])
     wanted = machine.decision_function(scaler.transform(by_split["val"][0]))

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from lps.cli.train.main import main
 from lps.manifests.canonical import digest16
 from lps.manifests.errors import RefusedError
-from lps.model.evaluation.predict import choose_device
 from lps.model.evaluation.scores import ScoreRows, Scores
 from lps.model.networks.detector import Detector
 from lps.model.paper.figures.scores import draw_roc, draw_stability, stability_facts
 from lps.model.training.checkpoint import Checkpoint, write_checkpoint
 from lps.model.training.presets import preset_for
+from lps.model.training.processes import choose_device
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec

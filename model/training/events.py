@@ -1,0 +1,80 @@
+"""What a run reports while it works."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that the user should know."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunBegun:
+    """A run is about to take its first step, or its next one after an interruption."""
+
+    stage: str
+    step: int
+    """Steps done before."""
+    n_steps: int
+    """Steps of the whole run."""
+    n_clips: int
+    """Clips of an epoch."""
+    n_parameters: int
+    """Parameters that are trained."""
+    device: str
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone:
+    """A step was taken; several are reported at once."""
+
+    step: int
+    epoch: int
+    values: Mapping[str, float | None]
+    """`loss`, `lr`, `grad_norm` and what the stage adds; None for a value that is not finite."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validating:
+    """A validation begins."""
+
+    step: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated:
+    """A validation ended, or the epoch did where there is none."""
+
+    step: int
+    epoch: int
+    best: bool
+    metrics: Mapping[str, Any]
+    """What is logged: `epoch`, `lr` and, with a validation split, `loss` and for detectors `auc` (None for one class)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointWritten:
+    """A checkpoint is on the disk."""
+
+    step: int
+    best: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded:
+    """A run is finished."""
+
+    result: Mapping[str, Any]
+    """The content of result.json."""
+    already: bool
+    """It was finished before."""
+
+
+TrainEvent = Note | RunBegun | StepDone | Validating | Validated | CheckpointWritten | RunEnded
+OnTrainEvent = Callable[[TrainEvent], None]
