@@ -40,7 +40,7 @@ from lps.model.data.shard_index import open_shards
 from lps.model.data.sources import Sources
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from lps.model.training.engine import Learner
+from lps.model.training.engine import Batches, Learner
 from lps.model.training.events import CheckpointWritten, StepDone, TrainEvent
 from lps.model.training.feed import open_feed, open_run_data
 from lps.model.training.job import TrainJob
@@ -235,7 +235,7 @@ def measure_waiting(bench: Bench) -> list[Row]:
     data = open_run_data(job)
     stage = build_stage(job.stage, job.preset, job.init).to(device).train()
     with open_feed(job, data, stage, device) as feed:
-        batches = feed.train
+        batches: Batches = feed.train
         optimizer = torch.optim.Adam(stage.parameters(), lr=1e-3)
         learner = Learner(stage, stage.network, optimizer, job.preset.train, device)
         waited, worked, first = 0.0, 0.0, 0.0

@@ -55,7 +55,7 @@ class Validated:
     epoch: int
     best: bool
     metrics: Mapping[str, Any]
-    """What is logged: `epoch`, `lr` and, with a validation split, `loss` and for detectors `auc` (None for one class)."""
+    """What is logged: `epoch`, `lr`; with a validation split `loss` and, for detectors, `auc` (None for one class)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
