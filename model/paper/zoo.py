@@ -13,12 +13,13 @@ from typing import Any
 
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import RefusedError
+from lps.manifests.events import Note
 from lps.manifests.names import SPLITS, STAGES, StageName
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
 from lps.model.evaluation.loading import load_detector
 from lps.model.training.build import RANDOM
-from lps.model.training.events import Note, OnTrainEvent, RunEnded, TrainEvent
+from lps.model.training.events import OnTrainEvent, RunEnded, TrainEvent
 from lps.model.training.job import TrainJob
 from lps.model.training.presets import Preset, preset_for
 from lps.model.training.run_folder import result_settings

@@ -4,12 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something that the user should know."""
-
-    text: str
+from lps.manifests.events import Note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

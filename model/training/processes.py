@@ -38,7 +38,7 @@ def process_group(name: DeviceName) -> Iterator[tuple[Rank, torch.device]]:
 
 
 def choose_device(name: DeviceName) -> torch.device:
-    """Return the device of that name; `auto` takes a GPU where there is one. Raises RefusedError for one that is absent."""
+    """Return the device of that name; `auto` takes a GPU where there is one. Raises RefusedError for a missing one."""
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise RefusedError('no CUDA device found; set the device to "auto" or "cpu"')

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lps.manifests.errors import IntegrityError, RefusedError, first_line
+from lps.manifests.events import Note
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.sample import BadSample
 from lps.model.training.build import RANDOM, build_stage
@@ -27,7 +28,6 @@ from lps.model.training.checkpoint import Checkpoint, file_sha256, read_checkpoi
 from lps.model.training.engine import Learner, RunProgress, nan_to_none, train_one_epoch
 from lps.model.training.events import (
     CheckpointWritten,
-    Note,
     OnTrainEvent,
     RunBegun,
     RunEnded,

@@ -281,7 +281,7 @@ def test_damaged_checkpoint_of_a_run_can_be_deleted(
     last.unlink()
     ended = lps_train(*command)
     assert ended.code == 0
-    assert "resuming from step 2" in ended.stderr[0]
+    assert "resumed at step 2" in ended.stderr[0]
 
 
 def test_two_processes_cannot_train_in_one_folder(

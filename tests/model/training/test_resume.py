@@ -82,7 +82,7 @@ def test_killed_runs_end_as_undisturbed_ones(lps_train: "Runner", stage: Train, 
         assert not (killed / "result.json").exists()
     ended = lps_train(*stage(killed))
     assert ended.code == 0, ended.stderr
-    assert "resuming from step" in ended.stderr[0]
+    assert "resumed at step" in ended.stderr[0]
     assert_same(left(killed), left(undisturbed))
     steps = [record["step"] for record in read_log(killed / "log.jsonl") if record["kind"] == "step"]
     assert steps == list(range(1, len(steps) + 1))
