@@ -272,8 +272,8 @@ def _declared(name: str, table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
         raise UnreadableError(f"manifest '{name}': column '{field.name}' is not of type {kind}: {e}") from e
 
 
-def check_version(found: str, *, what: str) -> None:
+def check_version(found: str, *, what: str, newest: str = SCHEMA_VERSION) -> None:
     """Raise UnreadableError if `found` has a newer major version than this program reads."""
     major = found.split(".")[0]
-    if not major.isdigit() or int(major) > int(SCHEMA_VERSION.split(".")[0]):
-        raise UnreadableError(f"{what} has schema version {found!r}; this program reads up to {SCHEMA_VERSION}")
+    if not major.isdigit() or int(major) > int(newest.split(".")[0]):
+        raise UnreadableError(f"{what} has schema version {found!r}; this program reads up to {newest}")

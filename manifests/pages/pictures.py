@@ -53,8 +53,12 @@ def shard_uris(store: Store) -> dict[str, str]:
 
 def frame_members(members: Sequence[Row] | None) -> list[Row]:
     """Return the tar members of a clip that are its frames, in order: they are named by their numbers."""
-    numbered = ((str(member["ext"]).partition(".")[0], member) for member in members or ())
-    return [member for _, member in sorted(((int(n), m) for n, m in numbered if n.isdigit()), key=lambda pair: pair[0])]
+    frames = [member for member in members or () if _frame_number(member).isdigit()]
+    return sorted(frames, key=lambda member: int(_frame_number(member)))
+
+
+def _frame_number(member: Row) -> str:
+    return str(member["ext"]).partition(".")[0]
 
 
 def decode_frame(data: bytes, side_px: int) -> Image.Image:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.row_digest import table_digest
+from lps.manifests.schemas import check_version
 
 SCORES_ID = "lps.scores"
 SCORES_VERSION = "1.0"
@@ -217,11 +218,7 @@ def read_scores(data: bytes, name: str) -> tuple[Scores, dict[str, str]]:
     marks = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if marks.get("lps.schema_id") != SCORES_ID:
         raise UnreadableError(f"{name} is not a table of scores (found {marks.get('lps.schema_id')!r})")
-    major = marks.get("lps.schema_version", "").split(".")[0]
-    if not major.isdigit() or int(major) > int(SCORES_VERSION.split(".")[0]):
-        raise UnreadableError(
-            f"{name} has schema version {marks.get('lps.schema_version')!r}; this program reads up to {SCORES_VERSION}"
-        )
+    check_version(marks.get("lps.schema_version", ""), what=name, newest=SCORES_VERSION)
     arrays = []
     for column in SCORES:
         if column.name in table.column_names:

@@ -1,7 +1,5 @@
 """A training run, or several runs and evaluations side by side, as one self-contained HTML page."""
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from PIL import Image
 
 from lps.manifests.pages.charts import number
 from lps.manifests.pages.html import Mark, render_page
+from lps.manifests.pages.pictures import DECODE_ERRORS, data_uri
 from lps.model.evaluation.metrics import TITLES
 from lps.model.report.curves import Curve, colour, curves_chart, short, spans_decades
 from lps.model.report.errors import (
@@ -111,7 +110,6 @@ def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence
         level=level_of(evaluations),
         data=data_views(found),
         heads=tuple(TITLES.values()),
-        n_evaluations=len(evaluations),
         errors=tuple(_errors(found, sources, n_errors)),
         strip_px=STRIP_PX,
         stages=tuple(_stages(runs)),
@@ -394,9 +392,7 @@ def _picture(path: Path) -> tuple[str, tuple[int, int]] | None:
             drawn = Image.new("RGB", image.size, "white")
             rgba = image.convert("RGBA")
             drawn.paste(rgba, mask=rgba.getchannel("A"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except DECODE_ERRORS:
         return None
     drawn.thumbnail(PICTURE_PX, Image.Resampling.LANCZOS)
-    sink = io.BytesIO()
-    drawn.save(sink, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode(), drawn.size
+    return data_uri(drawn, "png"), drawn.size

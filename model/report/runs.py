@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lps.manifests.errors import LpsError, UnreadableError
+from lps.manifests.schemas import check_version
 from lps.model.evaluation.evaluate import METRICS_ID, METRICS_JSON, METRICS_VERSION, SCORES_PARQUET
 from lps.model.evaluation.scores import Floats, Scores, read_scores
 from lps.model.training.checkpoint import file_sha256, read_checkpoint
@@ -217,12 +218,7 @@ def _evaluation(folder: Path, name: str, number: int) -> Evaluation:
     record = _record(path)
     if record.get("schema") != METRICS_ID or not isinstance(record.get("data"), list):
         raise UnreadableError(f"{path} is not a result of lps-train evaluate; restore it, or evaluate again")
-    major = str(record.get("schema_version")).partition(".")[0]
-    if not major.isdigit() or int(major) > int(METRICS_VERSION.partition(".")[0]):
-        raise UnreadableError(
-            f"{path} has schema version {str(record.get('schema_version'))!r}; this program reads up to "
-            f"{METRICS_VERSION}"
-        )
+    check_version(str(record.get("schema_version")), what=str(path), newest=METRICS_VERSION)
     scores, notes = None, []
     try:
         data = (folder / SCORES_PARQUET).read_bytes()

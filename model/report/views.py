@@ -143,7 +143,6 @@ class ReportPageView:
     data: tuple[DataView, ...]
     heads: tuple[str, ...]
     """Titles of the columns of metrics."""
-    n_evaluations: int
     errors: tuple[ErrorsView, ...]
     strip_px: tuple[int, int]
     stages: tuple[StageView, ...]
