@@ -27,11 +27,11 @@ MAX_NAMED = 5
 @click.option("--localizer", type=click.Choice(LOCALIZERS), help="Face detector.  [default: that of the checkpoint]")
 @click.option("--weights-dir", type=FOLDER, help="Folder of the localizer's weights.")
 @click.option("--faces", type=click.Choice(["largest", "all"]), default="all", show_default=True,
-              help="Faces that are judged.")  # fmt: skip
+              help="Faces that are scored.")  # fmt: skip
 @click.option("--out", type=FOLDER, help="Folder for NAME.json and the timeline NAME.png of each video.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records instead of a table.")
 def score(videos: tuple[Path, ...], **asked: Any) -> None:
-    """Judge raw videos: how likely each is a fake, by face and by clip.
+    """Score raw videos: how likely each is a fake, by face and by clip.
 
     Videos are prepared as the clips were that the detector learnt from, all clips of each. Every face is a track of its
     own: its score is the mean of its clips, and the score of a video is that of its highest track.

@@ -1,4 +1,4 @@
-"""Raw videos to scores: prepared as `lps-prep` prepares them, judged as `lps-train evaluate` judges, in this process.
+"""Raw videos to scores: prepared as `lps-prep` prepares them, evaluated as `lps-train evaluate` does, in this process.
 
 A track is one face, followed from clip to clip. Its score is the mean over its clips; the score of a video is that of
 its most suspicious track, because one forged face makes a video a fake.
@@ -35,9 +35,9 @@ from lps.pipeline.faces.localizers import load_localizer, weight_digests
 SCHEMA, SCHEMA_VERSION = "lps.score", "1.0"
 RULE = "track: mean of its clips; video: highest of its tracks"
 DIGITS = 6
-"""Of scores in records: beyond them, machines differ."""
+"""Decimals of scores in records: beyond them, machines differ."""
 BATCH_CLIPS = 4
-"""Clips judged at a time; 4 of the full size need about 2 GB."""
+"""Clips scored at a time; 4 of the full size need about 2 GB."""
 NO_ID = bytes(16)
 """Raw videos are in no manifest."""
 GPU_IMAGES, CPU_IMAGES = 32, 1
@@ -46,18 +46,18 @@ GPU_IMAGES, CPU_IMAGES = 32, 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredClip:
-    """One clip of one face, judged."""
+    """One clip of one face with its score."""
 
     track: int
     first_frame: int
-    """Of those that the detector saw; they are consecutive."""
+    """First of the frames that the detector saw; they are consecutive."""
     last_frame: int
     start_s: float
     """Time stamp of the first frame."""
     end_s: float
     """Time stamp of the last frame."""
     box_xyxy: Box
-    """Of the face on the middle frame, source px."""
+    """Box of the face on the middle frame, source px."""
     p_fake: float
     face: bytes
     """The middle aligned frame, an image file."""
@@ -90,7 +90,7 @@ class VideoScore:
 
     path: Path
     sha256: str | None
-    """Of the file, in hex; None where it cannot be read."""
+    """Digest of the file, in hex; None where it cannot be read."""
     outcome: Outcome
     tracks: tuple[ScoredTrack, ...] = ()
 
@@ -269,6 +269,3 @@ def _preparation(detector: LoadedDetector, checkpoint: Path, localizer: str | No
         return params, []
     note = f"localizer was {params.localizer} in training and is {localizer} here; faces are cut a little differently"
     return replace(params, localizer=localizer), [note]
-
-
-# ---- one face from clip to clip --------------------------------------------------------------------------------------

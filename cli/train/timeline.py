@@ -23,7 +23,7 @@ WIDTH_IN, HEAD_IN, CHART_IN, ROW_IN, FOOT_IN = 10.0, 1.05, 2.7, 1.36, 0.08
 LEFT_IN, CHART_RIGHT_IN, FACES_LEFT_IN, FACE_IN, SEAM_IN = 0.75, 9.4, 1.75, 0.96, 0.05
 DPI = 150
 N_FACES = 8
-"""Of each track, evenly over its clips."""
+"""Faces of each track, evenly over its clips."""
 FACE_PX = 192
 GAP_S = 0.25
 """Stretches without a clip are marked from this length on; clips that follow each other are one frame apart."""
@@ -50,7 +50,7 @@ LOOKS = (
     Look("#009E73", "^", "▲", "-."),
     Look("#CC79A7", "D", "◆", ":"),
 )
-"""Of the tracks with the highest scores, in order of their numbers; what is left is thin and grey."""
+"""Looks of the tracks with the highest scores, in order of their numbers; what is left is thin and grey."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ FAULT_ORDER = (
     Code.E_LANDMARK,
     Code.E_ALIGN,
 )
-"""Of several faults the one that came furthest names the video."""
+"""Where there are several faults, the one that came furthest names the video."""
 
 
 def process_video(path: Path, video_id: bytes, detect: DetectFaces, params: Params) -> VideoResult:
@@ -84,7 +84,7 @@ class VideoWork:
                 self._pass_over(frame.index)
             run = self._extend(run, frame, wanted=wanted)
             if len(run) == params.clip_frames:
-                made, run = self._try(run)
+                made, run = self._make_clips(run)
                 owed -= made
         return owed
 
@@ -105,7 +105,7 @@ class VideoWork:
             wanted = not taken and any(first <= frame.index < end + reach for first, end in self.passed_over)
             run = self._extend(run, frame, wanted=wanted)
             if len(run) == self.params.clip_frames:
-                made, run = self._try(run)
+                made, run = self._make_clips(run)
                 owed -= made
 
     def _frames(self, stats: DecodeStats) -> Iterator[Frame]:
@@ -118,8 +118,8 @@ class VideoWork:
             return []
         return [frame] if frame.breaks else [*run, frame]
 
-    def _try(self, run: list[Frame]) -> tuple[bool, list[Frame]]:
-        """Make the clips of a full run. Return whether it gave any, and the frames to go on with."""
+    def _make_clips(self, run: list[Frame]) -> tuple[bool, list[Frame]]:
+        """Make the clips of a full run. Return whether it gave any, and the frames that the next run begins with."""
         try:
             tracks = find_tracks(run, self.detect, self.params, self.counts)
             clips = [self._clip(run, track, number) for number, track in enumerate(tracks)]
@@ -169,8 +169,6 @@ class VideoWork:
             frames_sha256=frames_digest(faces),
             frames=tuple(encode_image(face, params) for face in faces),
         )
-
-    # ---- the row ---------------------------------------------------------------------------------------------------
 
     def result(self) -> VideoResult:
         fault = self._fault()

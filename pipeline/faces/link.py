@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from lps.manifests.records import Clip
-from lps.pipeline.faces.track import MIN_IOU
+from lps.pipeline.faces.track import MIN_IOU, box_iou
 
 Box = tuple[float, float, float, float]
 
@@ -34,15 +34,9 @@ def link_faces(clips: Sequence[Clip]) -> list[int]:
 
 def _overlapping(boxes: Sequence[Box], last: Mapping[int, Box]) -> dict[int, int]:
     """Match boxes to those of tracks, the best overlap first."""
-    overlaps = [(_iou(box, old), k, number) for k, box in enumerate(boxes) for number, old in last.items()]
+    overlaps = [(box_iou(box, old), k, number) for k, box in enumerate(boxes) for number, old in last.items()]
     found: dict[int, int] = {}
     for overlap, k, number in sorted(overlaps, key=lambda each: (-each[0], *each[1:])):
         if overlap >= MIN_IOU and k not in found and number not in found.values():
             found[k] = number
     return found
-
-
-def _iou(a: Box, b: Box) -> float:
-    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    total = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - shared
-    return shared / total if total > 0 else 0.0

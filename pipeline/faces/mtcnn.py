@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from lps.pipeline.faces.detector import CROP_MIN_FACE_SHARE, Faces, no_faces, rounded_faces
 
 THRESHOLDS = (0.6, 0.7, 0.7)
-"""Of the three stages, as published with the weights."""
+"""Least scores of the three stages, as published with the weights."""
 FACTOR = 0.709
 WHOLE_MIN_FACE_PX = 20
 """Smallest face, in px of the image as given, that is looked for in a whole frame."""

@@ -239,21 +239,12 @@ class FrameRun:
             at_edge = a == -1 or b == len(self.frames)
             if missed > (0 if at_edge else self.local.max_gap_frames):
                 raise TrackLost(Code.E_TRACK_GAP, Stage.TRACK, max(1, b), f"face missing for {b - a - 1} frames")
-            if not at_edge and b - a == 1 and self._iou(known, a, b) < MIN_IOU:
+            before, after = known.by_frame.get(a), known.by_frame.get(b)
+            if b - a == 1 and before and after and box_iou(before.box, after.box) < MIN_IOU:
                 raise TrackLost(Code.E_TRACK_GAP, Stage.TRACK, b, "the face jumps")
         if len(found) < self.local.min_det_rate * len(known.by_frame):
             detail = f"found on {len(found)} of {len(known.by_frame)} frames asked"
             raise TrackLost(Code.E_LOW_DET_RATE, Stage.DETECT, len(self.frames) // 2, detail)
-
-    @staticmethod
-    def _iou(known: Sightings, i: int, j: int) -> float:
-        a, b = known.by_frame[i], known.by_frame[j]
-        assert a is not None  # mypy: both are found frames
-        assert b is not None
-        inter = np.minimum(a.box[2:], b.box[2:]) - np.maximum(a.box[:2], b.box[:2])
-        shared = float(np.prod(np.maximum(inter, 0.0)))
-        areas = float(np.prod(a.box[2:] - a.box[:2]) + np.prod(b.box[2:] - b.box[:2]))
-        return shared / max(areas - shared, 1e-9)
 
     def _track(self, known: Sightings) -> Track:
         from scipy.signal import savgol_filter
@@ -283,8 +274,6 @@ class FrameRun:
             n_found=len(found),
             n_faces=self.n_faces,
         )
-
-    # ---- images for the detector -----------------------------------------------------------------------------------
 
     def _detect_in_frames(self, indices: Sequence[int]) -> list[list[Sighting]]:
         """Search whole frames."""
@@ -373,6 +362,13 @@ class FrameRun:
     @staticmethod
     def _area(s: Sighting) -> float:
         return float(np.prod(s.box[2:] - s.box[:2]))
+
+
+def box_iou(a: Sequence[float] | FloatArray, b: Sequence[float] | FloatArray) -> float:
+    """Return the overlap of two boxes (x0, y0, x1, y1) over their union, 0 to 1."""
+    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - shared
+    return float(shared / union) if union > 0 else 0.0
 
 
 def _padded(width: int, height: int, longest_px: int) -> tuple[int, int]:

@@ -39,7 +39,7 @@ class PlanSpec:
     split_set: str
     shard_bytes: int
     versions: Mapping[str, str]
-    """Of code, libraries and weights: other versions may give other bytes."""
+    """Versions of code, libraries and weights: others may give other bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What data set to make, how to make it, and what every step of a run shares."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ class PrepRequest:
     source: str
     """Folder, table file or URL."""
     out: str
-    dataset: str
-    params: Params
-    split: SplitParams
+    dataset: str = "folder"
+    """Layout of the source."""
+    params: Params = field(default_factory=Params)
+    split: SplitParams = field(default_factory=SplitParams)
     shard_mb: int = DEFAULT_SHARD_MB
     splits_dir: str | None = None
 
@@ -45,6 +46,10 @@ class RunOptions(RunSettings):
     def memory_bytes(self) -> int:
         """`memory_mb` in bytes."""
         return self.memory_mb * MIB
+
+
+def ignore_event(event: PrepEvent) -> None:
+    """Take an event and say nothing."""
 
 
 @dataclass(slots=True)

@@ -17,19 +17,19 @@ from lps.pipeline.job.cluster import load_workers, ray_cluster, start_detectors,
 from lps.pipeline.job.events import DetectorsReady, Finalized, OnEvent, Planned, PrepStarted, SourcesListed
 from lps.pipeline.job.finalize import Summary, committed_shards, finalize
 from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan
-from lps.pipeline.job.request import MIB, EventLog, PrepRequest, RunContext, RunOptions
+from lps.pipeline.job.request import MIB, EventLog, PrepRequest, RunContext, RunOptions, ignore_event
 from lps.pipeline.job.shard_work import ShardScheduler
 from lps.pipeline.job.shards import ShardJob
 from lps.pipeline.job.survey import list_sources, probe_all, source_store, versions_of
 
 
-def run_job(request: PrepRequest, options: RunOptions, on_event: OnEvent) -> Summary:
+def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: OnEvent = ignore_event) -> Summary:
     """Make the data set, or finish one that was begun. Returns its summary.
 
     Raises RefusedError (parameters or sources changed), UnreadableError (source, output, weights or cluster),
     IntegrityError (a shard came out with other bytes than before).
     """
-    with _started(request, options, on_event) as run:
+    with _started(request, options or RunOptions(), on_event) as run:
         plan = _make_plan(run)
         run.out.sweep()
         shards, done = plan.shard_jobs(), committed_shards(run.out)
@@ -47,9 +47,9 @@ def run_job(request: PrepRequest, options: RunOptions, on_event: OnEvent) -> Sum
         return summary
 
 
-def plan_job(request: PrepRequest, options: RunOptions, on_event: OnEvent) -> Plan:
+def plan_job(request: PrepRequest, options: RunOptions | None = None, on_event: OnEvent = ignore_event) -> Plan:
     """Make and publish the plan, and process nothing. Raises as `run_job` does."""
-    with _started(request, options, on_event) as run:
+    with _started(request, options or RunOptions(), on_event) as run:
         return _make_plan(run)
 
 

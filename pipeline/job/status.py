@@ -1,4 +1,4 @@
-"""Look at a data set that may still be in the making, reopen failures, and add split sets."""
+"""Count what is done of a data set that may still be in the making, and reopen failures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -31,7 +31,7 @@ LENGTHS = (72, 80, 96)
 FACE_FRACTION = (0.40, 0.46)
 """Brow to chin over the frame height (of at most 360): 144 to 166 px, as in a news interview."""
 NOISE_SIGMA = 1.6
-"""Of the sensor, in grey levels: enough that frames are never equal, little enough for small files."""
+"""Noise of the sensor, in grey levels: enough that frames are never equal, little enough for small files."""
 X264 = {
     "preset": "veryfast",
     "crf": "21",
@@ -63,9 +63,9 @@ class Motion:
     """Bounds of what a scene does; each quantity wanders smoothly between plus and minus its bound."""
 
     x: float = 0.06
-    """Of the frame width."""
+    """Share of the frame width."""
     y: float = 0.03
-    """Of the frame height."""
+    """Share of the frame height."""
     zoom: float = 0.06
     roll_deg: float = 7.0
     yaw_deg: float = 16.0

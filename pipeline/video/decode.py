@@ -251,7 +251,7 @@ def count_packets(path: Path, limits: Limits) -> int:
                 if n > limits.max_frames:
                     raise VideoFault(Code.E_LIMIT, Stage.PROBE, f"more than {limits.max_frames} frames")
         except MEDIA_ERRORS:
-            return n  # the decoding pass judges the fault
+            return n  # the decoding pass names the fault
     return n
 
 
