@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lps.model.evaluation.scores import THRESHOLD, Floats, Ints, LabelledScores
 
@@ -125,7 +124,7 @@ def point_values(labels: Ints, p_fake: Floats) -> dict[str, float | str]:
         return {name: _plain(found.get(name, reason)) for name in METRICS}
     weights = np.where(labels == 1, 0.5 / labels.mean(), 0.5 / (1 - labels.mean()))
     found |= {
-        "auc": sk.roc_auc_score(labels, p_fake),
+        "auc": auc(labels, p_fake),
         "average_precision": sk.average_precision_score(labels, p_fake),
         "eer": equal_error_rate(labels, p_fake),
         "recall": sk.recall_score(labels, called),
@@ -142,6 +141,13 @@ def point_values(labels: Ints, p_fake: Floats) -> dict[str, float | str]:
 
 def _plain(value: float | str) -> float | str:
     return value if isinstance(value, str) else float(value)
+
+
+def auc(labels: Ints, p_fake: Floats) -> float:
+    """Return the area under the ROC of both classes."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels, p_fake))
 
 
 def equal_error_rate(labels: Ints, p_fake: Floats) -> float:
@@ -167,39 +173,47 @@ def _crossing(alarms: Floats, hits: Floats) -> Floats:
 # ---- intervals -----------------------------------------------------------------------------------------------------
 
 
-def intervals(scores: LabelledScores, bootstrap: Bootstrap) -> dict[str, tuple[float | None, float | None, int]]:
-    """Return the bounds of every figure over draws of as many videos, with replacement, and the number of usable draws.
+def intervals(
+    scores: LabelledScores, bootstrap: Bootstrap, groups: Ints | None = None
+) -> dict[str, tuple[float | None, float | None, int]]:
+    """Return the bounds of every metric over draws of as many videos, with replacement, and the number of usable draws.
 
-    A video is drawn with all its clips. Draws in which a figure cannot be computed (of one class only) do not count.
+    A video is drawn with all its clips; with `groups`, a number for each score, a group is drawn with all its videos,
+    because these are not independent. Draws in which a metric cannot be computed (of one class only) do not count.
     """
     parts: dict[str, list[Floats]] = {name: [] for name in METRICS}
     order = np.argsort(-scores.p_fake, kind="stable")
     ranked = _Ranked.of(scores.labels[order], scores.p_fake[order])
-    video = scores.video[order]
-    for drawn in _draws(int(scores.video.max()) + 1, len(scores), bootstrap):
-        for name, values in ranked.values(drawn[:, video].astype(np.float64)).items():
+    names, unit = np.unique((scores.video if groups is None else groups)[order], return_inverse=True)
+    rng = np.random.default_rng(bootstrap.seed)
+    for drawn in draw_counts(len(names), bootstrap.n_draws, rng, n_weights=len(scores)):
+        for name, values in ranked.values(drawn[:, unit].astype(np.float64)).items():
             parts[name].append(values)
-    tail = (1 - bootstrap.level) / 2
     found: dict[str, tuple[float | None, float | None, int]] = {}
     for name, pieces in parts.items():
         usable = np.concatenate(pieces)
         usable = usable[np.isfinite(usable)]
-        if len(usable) < MIN_DRAWS:
-            found[name] = (None, None, len(usable))
-        else:
-            low, high = np.quantile(usable, (tail, 1 - tail))
-            found[name] = (float(low), float(high), len(usable))
+        low, high = percentile_interval(usable, bootstrap.level) if len(usable) >= MIN_DRAWS else (None, None)
+        found[name] = (low, high, len(usable))
     return found
 
 
-def _draws(n_videos: int, n_scores: int, bootstrap: Bootstrap) -> Iterator[NDArray[np.int64]]:
-    """Yield (draws, videos): how often each video is drawn. The same numbers whatever the chunks."""
-    rng = np.random.default_rng(bootstrap.seed)
-    rows = max(1, CHUNK // max(n_scores, n_videos))
-    for start in range(0, bootstrap.n_draws, rows):
-        n = min(rows, bootstrap.n_draws - start)
-        picked = rng.integers(0, n_videos, (n, n_videos)) + n_videos * np.arange(n)[:, None]
-        yield np.bincount(picked.ravel(), minlength=n * n_videos).reshape(n, n_videos)
+def draw_counts(n: int, n_draws: int, rng: np.random.Generator, n_weights: int = 0) -> Iterator[Ints]:
+    """Yield (draws, n): how often each of `n` is drawn when `n` are drawn with replacement.
+
+    The numbers do not depend on the chunks, which are the smaller the more weights (`n_weights`) a draw is turned into.
+    """
+    rows = max(1, CHUNK // max(n, n_weights, 1))
+    for start in range(0, n_draws, rows):
+        size = min(rows, n_draws - start)
+        picked = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+        yield np.bincount(picked.ravel(), minlength=size * n).reshape(size, n)
+
+
+def percentile_interval(draws: Floats, level: float = LEVEL) -> tuple[float, float]:
+    """Return the bounds between which `level` of the draws lie."""
+    low, high = np.quantile(draws, ((1 - level) / 2, (1 + level) / 2)).tolist()
+    return low, high
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from lps.manifests.canonical import pretty_json
 from lps.model.data.clip_data import ClipData
 from lps.model.data.sources import groups_of, open_split
+from lps.model.evaluation.metrics import Bootstrap, auc, intervals
+from lps.model.evaluation.scores import Floats, Ints, LabelledScores
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.events import OnTrainEvent
@@ -29,37 +31,32 @@ THUMBNAIL_PX = 8
 EVAL_CLIPS = 3
 N_RESAMPLES = 2000
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True, slots=True)
 class VideoScores:
     """One row a video."""
 
-    labels: NDArray[np.int64]
+    labels: Ints
     scores: Floats
-    groups: NDArray[np.int64]
+    groups: Ints
+
+    @classmethod
+    def of_clips(cls, videos: NDArray[np.bytes_], labels: Ints, groups: Ints, p_fake: Floats) -> "VideoScores":
+        """Average the scores of clips over their videos, whose ids are `videos`."""
+        _, first, video, size = np.unique(videos, return_index=True, return_inverse=True, return_counts=True)
+        return cls(labels[first], np.bincount(video, weights=p_fake) / size, groups[first])
 
     def auc(self) -> float:
-        """Area under the ROC curve."""
-        from sklearn.metrics import roc_auc_score
+        """Return the area under the ROC curve."""
+        return auc(self.labels, self.scores)
 
-        return float(roc_auc_score(self.labels, self.scores))
-
-    def interval(self, seed: int = 0) -> tuple[float, float]:
+    def interval(self) -> tuple[float | None, float | None]:
         """Return the 95 % bootstrap interval of the AUC, resampling groups: their videos are not independent."""
-        from sklearn.metrics import roc_auc_score
-
-        random = np.random.default_rng(seed)
-        names = np.unique(self.groups)
-        members = [np.flatnonzero(self.groups == name) for name in names]
-        found = []
-        for _ in range(N_RESAMPLES):
-            drawn = np.concatenate([members[k] for k in random.integers(0, len(names), len(names))])
-            if len(set(self.labels[drawn].tolist())) == 2:
-                found.append(roc_auc_score(self.labels[drawn], self.scores[drawn]))
-        low, high = np.percentile(found, [2.5, 97.5])
-        return float(low), float(high)
+        nobody = np.full(len(self.labels), None, object)
+        scored = LabelledScores(
+            labels=self.labels, p_fake=self.scores, video=np.arange(len(self.labels)), method=nobody, dataset=nobody
+        )
+        return intervals(scored, Bootstrap(n_draws=N_RESAMPLES), self.groups)["auc"][:2]
 
 
 def check(job: TrainJob, n_folds: int, on_event: OnTrainEvent) -> dict[str, Any]:
@@ -164,17 +161,10 @@ def _by_video(job: TrainJob, data: ClipData, scores: dict[str, float]) -> VideoS
     """Average clip scores, by sample key, over videos."""
     videos = data.samples["video_id"].to_pylist()
     groups = groups_of(job.sources, data)
-    rows: dict[bytes, tuple[int, int, list[float]]] = {}
     keys = data.samples["key"].to_pylist()
-    for key, video, label, group in zip(keys, videos, data.labels.tolist(), groups.tolist(), strict=True):
-        if key in scores:
-            rows.setdefault(video, (label, group, []))[2].append(scores[key])
-    chosen = list(rows.values())
-    return VideoScores(
-        np.array([row[0] for row in chosen]),
-        np.array([np.mean(row[2]) for row in chosen]),
-        np.array([row[1] for row in chosen]),
-    )
+    scored = np.array([key in scores for key in keys])
+    p_fake = np.array([scores[key] for key in keys if key in scores])
+    return VideoScores.of_clips(np.array(videos)[scored], data.labels[scored], groups[scored], p_fake)
 
 
 # ---- the thumbnail ---------------------------------------------------------------------------------------------------
@@ -185,9 +175,9 @@ class _Thumbnails:
     """One row a clip: the mean frame at 8x8 px."""
 
     pixels: Floats
-    labels: NDArray[np.int64]
+    labels: Ints
     videos: list[bytes]
-    groups: NDArray[np.int64]
+    groups: Ints
 
     def part(self, k: int, n: int, *, inside: bool) -> "_Thumbnails":
         mask = (self.groups % n == k) == inside
@@ -221,15 +211,7 @@ def _thumbnail_auc(train_on: _Thumbnails, judge: _Thumbnails) -> VideoScores:
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(train_on.pixels, train_on.labels)
     p = model.predict_proba(judge.pixels)[:, 1]
-    rows: dict[bytes, tuple[int, int, list[float]]] = {}
-    for video, label, group, score in zip(judge.videos, judge.labels, judge.groups, p, strict=True):
-        rows.setdefault(video, (int(label), int(group), []))[2].append(float(score))
-    chosen = list(rows.values())
-    return VideoScores(
-        np.array([row[0] for row in chosen]),
-        np.array([np.mean(row[2]) for row in chosen]),
-        np.array([row[1] for row in chosen]),
-    )
+    return VideoScores.of_clips(np.array(judge.videos), judge.labels, judge.groups, np.asarray(p, np.float64))
 
 
 def lines(record: dict[str, Any]) -> list[str]:
@@ -237,7 +219,7 @@ def lines(record: dict[str, Any]) -> list[str]:
 
     def shown(name: str) -> str:
         low, high = record[f"{name}_interval"]
-        return f"{record[name]:.3f} [{low:.2f}, {high:.2f}]"
+        return f"{record[name]:.3f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
 
     n = record["n_videos"]
     text = [

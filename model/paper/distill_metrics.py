@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from lps.model.evaluation.metrics import Bootstrap, Metric, measure
-from lps.model.evaluation.scores import Floats, LabelledScores
+from lps.model.evaluation.metrics import Bootstrap, Metric, draw_counts, measure, percentile_interval
+from lps.model.evaluation.scores import Floats, Ints, LabelledScores
 from lps.model.networks.losses import DistillParams, soft_terms
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import read_checkpoint
@@ -24,8 +23,6 @@ from lps.model.training.feed import open_feed, open_run_data
 from lps.model.training.job import TrainJob
 from lps.model.training.processes import choose_device
 from lps.model.training.stages import DistillStage
-
-Ints = NDArray[np.int64]
 
 
 @torch.inference_mode()
@@ -60,7 +57,7 @@ def distilled_metrics(
 ) -> dict[str, Metric]:
     """Return the metrics of clips: logits (n, 2) of both, labels (n,) and numbers of their videos (n,)."""
     nobody = np.full(len(video), None, object)
-    cases = LabelledScores(
+    clips = LabelledScores(
         labels=labels.numpy(), p_fake=student.double().softmax(1)[:, 1].numpy(), video=video, method=nobody,
         dataset=nobody,
     )  # fmt: skip
@@ -71,7 +68,7 @@ def distilled_metrics(
     return {
         "loss": over_videos(partial(_loss, params), sums),
         "cross_entropy": over_videos(lambda total: total[..., 0] / total[..., 3], sums),
-        "auc": measure(cases.by_video()).metrics["auc"],
+        "auc": measure(clips.by_video()).metrics["auc"],
     }
 
 
@@ -82,14 +79,13 @@ def _loss(params: DistillParams, total: Floats) -> Floats:
     return np.asarray(params.weight * hard / clips + (1 - params.weight) * soft / count, np.float64)
 
 
-def over_videos(figure: Callable[[Floats], Floats], sums: Floats, bootstrap: Bootstrap | None = None) -> Metric:
-    """Return a figure with its interval from the sums of each video (videos, k); videos are drawn whole.
+def over_videos(metric: Callable[[Floats], Floats], sums: Floats, bootstrap: Bootstrap | None = None) -> Metric:
+    """Return a metric with its interval from the sums of each video (videos, k); videos are drawn whole.
 
-    `figure` takes totals over videos (..., k) and returns a figure for each.
+    `metric` takes totals over videos (..., k) and returns a value for each.
     """
     plan = bootstrap or Bootstrap()
-    rng, n = np.random.default_rng(plan.seed), len(sums)
-    drawn = [figure(np.bincount(rng.integers(0, n, n), minlength=n) @ sums) for _ in range(plan.n_draws)]
-    tail = (1 - plan.level) / 2
-    low, high = np.quantile(drawn, (tail, 1 - tail))
-    return Metric(value=float(figure(sums.sum(0))), low=float(low), high=float(high), n_draws=len(drawn))
+    counts = draw_counts(len(sums), plan.n_draws, np.random.default_rng(plan.seed))
+    drawn = np.concatenate([metric(drawn @ sums) for drawn in counts])
+    low, high = percentile_interval(drawn, plan.level)
+    return Metric(value=float(metric(sums.sum(0))), low=low, high=high, n_draws=len(drawn))

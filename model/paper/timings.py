@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lps.manifests.canonical import canonical_json, sha256_hex
+from lps.model.evaluation.metrics import N_DRAWS, draw_counts, percentile_interval
 from lps.model.networks.detector import Detector
 from lps.model.networks.losses import contrastive
 from lps.model.networks.predictive_net import PredictiveNet
@@ -18,7 +19,6 @@ from lps.model.training.run_folder import read_json, write_json
 
 VIDEO_FRAMES = 180
 WARM_UP = 2
-N_DRAWS = 1000
 MODULES = ("encoder", "aggregator", "classifier", "predictor", "memory update")
 
 
@@ -120,9 +120,8 @@ def measure(name: str, work: Callable[[], None], device: torch.device, n_runs: i
 
 
 def _interval(seconds: Sequence[float]) -> tuple[float, float]:
-    drawn = np.random.default_rng(0).choice(seconds, (N_DRAWS, len(seconds)))
-    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
-    return float(low), float(high)
+    counts = draw_counts(len(seconds), N_DRAWS, np.random.default_rng(0))
+    return percentile_interval(np.array([np.median(np.repeat(seconds, row)) for drawn in counts for row in drawn]))
 
 
 def _wait(device: torch.device) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import roc_curve
 
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.model.evaluation.metrics import auc
 from lps.model.evaluation.scores import THRESHOLD, Scores, read_scores
 from lps.model.paper.figures.style import COLOURS, FAKE, MARKS, REAL, figure
 
@@ -51,9 +52,9 @@ def draw_roc(evaluations: Mapping[str, Scores], out: Path) -> None:
             fpr, tpr, thresholds = roc_curve(videos.labels, videos.p_fake, drop_intermediate=False)
             for row in zip(fpr, tpr, thresholds, strict=True):
                 table.writerow([name, *(f"{value:.6g}" for value in row)])
-            auc = roc_auc_score(videos.labels, videos.p_fake)
             style = ("-", "--", "-.", ":")[k % 4]
-            ax.plot(fpr, tpr, style, color=COLOURS[k % len(COLOURS)], label=f"{name}: AUC {auc:.3f}")
+            label = f"{name}: AUC {auc(videos.labels, videos.p_fake):.3f}"
+            ax.plot(fpr, tpr, style, color=COLOURS[k % len(COLOURS)], label=label)
             # Where the threshold lies is part of what a detector is.
             called = videos.p_fake > THRESHOLD
             point = [float(called[videos.labels == label].mean()) for label in (0, 1)]

@@ -18,7 +18,7 @@ from lps.model.data.clip_data import ClipData
 from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions
 from lps.model.data.epoch_plan import PlanOptions
-from lps.model.evaluation.metrics import LEVEL, N_DRAWS
+from lps.model.evaluation.metrics import LEVEL, N_DRAWS, draw_counts, percentile_interval
 from lps.model.paper.figures.clips import some_of_each
 from lps.model.paper.figures.features import chosen
 from lps.model.paper.figures.style import COLOURS, FAKE, MARKS, REAL, figure, picture
@@ -160,11 +160,11 @@ def _drawn_means(values: Floats, rng: np.random.Generator) -> Floats:
     """Return the means of drawings with replacement, none of fewer than two values."""
     if len(values) < 2:
         return np.empty(0)
-    return np.array([values[rng.integers(len(values), size=len(values))].mean() for _ in range(N_DRAWS)])
+    return np.concatenate([drawn @ values / len(values) for drawn in draw_counts(len(values), N_DRAWS, rng)])
 
 
 def _figure(value: float | None, draws: Floats) -> dict[str, float | None]:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist() if len(draws) else (None, None)
+    low, high = percentile_interval(draws) if len(draws) else (None, None)
     return {"value": None if value is None else float(value), "low": low, "high": high}
 
 
