@@ -246,3 +246,11 @@ def test_figures_that_no_scores_have() -> None:
     assert feasible_auc(1.0, 1.0, 0.3) == (1.0, 1.0)
     with pytest.raises(ValueError, match="recall must be within 0 and 1"):
         feasible_auc(92.14, 0.9, 0.5)
+
+
+def test_groups_are_drawn_whole() -> None:
+    clips = noisy(60)
+    groups = np.arange(60) % 7
+    together = intervals(replace(clips, video=groups), QUICK)
+    assert intervals(clips, QUICK, groups) == together
+    assert intervals(clips, QUICK) != together
