@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lps.manifests.errors import UnreadableError
-from lps.manifests.schemas import SCHEMA_ID, TABLES, Row, check_version
+from lps.manifests.schemas import Row, as_declared, check_table
 from lps.manifests.storage import Store
 
 BATCH_ROWS = 4096
@@ -37,8 +37,7 @@ def read_columns(store: Store, name: str, columns: Sequence[str], *, path: str =
     with _opened(store, name, path) as file:
         present = set(file.schema_arrow.names)
         table = file.read(columns=[column for column in columns if column in present])
-    arrays = [_column(table, name, column) for column in columns]
-    return pa.table(arrays, names=list(columns))
+    return as_declared(name, table, columns).replace_schema_metadata()
 
 
 def read_rows(store: Store, name: str, columns: Sequence[str], rows: Sequence[int]) -> list[Row]:
@@ -82,33 +81,12 @@ def _opened(store: Store, name: str, path: str) -> Iterator[pq.ParquetFile]:
     try:
         fs, full = url_to_fs(store.join(path))
         with fs.open(full, "rb") as source, pq.ParquetFile(source) as file:
-            _check(file, name)
+            check_table(file.schema_arrow, name, what=f"manifest '{name}'")
             yield file
     except UnreadableError:
         raise
     except (pa.ArrowException, OSError, ValueError) as e:
         raise UnreadableError(f"manifest '{name}' of {store.url} is not readable: {' '.join(str(e).split())}") from e
-
-
-def _check(file: pq.ParquetFile, name: str) -> None:
-    found = {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
-    if found.get("lps.schema_id") != SCHEMA_ID or found.get("lps.table") != name:
-        raise UnreadableError(f"manifest '{name}' is not a table of this schema (found {found.get('lps.table')!r})")
-    check_version(found.get("lps.schema_version", ""), what=f"manifest '{name}'")
-
-
-def _column(table: pa.Table, name: str, column: str) -> pa.ChunkedArray:
-    field = TABLES[name].field(column)
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if column not in table.column_names:
-        if not field.nullable:
-            raise UnreadableError(f"manifest '{name}' has no column '{column}'")
-        return pa.chunked_array([pa.nulls(table.num_rows, kind)], kind)
-    values = table[column]
-    try:
-        return values if values.type == kind else values.cast(kind)
-    except pa.ArrowException as e:
-        raise UnreadableError(f"column '{column}' of manifest '{name}' is {values.type}, not {kind}") from e
 
 
 def numbers(column: pa.ChunkedArray) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":

@@ -251,13 +251,25 @@ def read_table(name: str, data: bytes, *, columns: Sequence[str] | None = None) 
         table = file.read(columns=present)
     except (pa.ArrowException, OSError) as e:
         raise UnreadableError(f"manifest '{name}' is not a readable Parquet file: {' '.join(str(e).split())}") from e
-    marks = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    check_table(table.schema, name, what=f"manifest '{name}'")
+    return as_declared(name, table, columns or TABLES[name].names)
+
+
+def check_table(found: pa.Schema, name: str, *, what: str) -> None:
+    """Raise UnreadableError if a file with the schema `found` is not table `name`, or of a newer major version."""
+    marks = {key.decode(): value.decode() for key, value in (found.metadata or {}).items()}
     if marks.get("lps.schema_id") != SCHEMA_ID or marks.get("lps.table") != name:
-        raise UnreadableError(f"manifest '{name}' is not a table of this schema (found {marks.get('lps.table')!r})")
-    check_version(marks.get("lps.schema_version", ""), what=f"manifest '{name}'")
-    fields = [TABLES[name].field(column) for column in columns or TABLES[name].names]
-    arrays = [_declared(name, table, field) for field in fields]
-    return pa.table(arrays, names=[field.name for field in fields], metadata=table.schema.metadata)
+        raise UnreadableError(f"{what} is not a table '{name}' of {SCHEMA_ID} (found {marks.get('lps.table')!r})")
+    check_version(marks.get("lps.schema_version", ""), what=what)
+
+
+def as_declared(name: str, table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Return columns of table `name` as declared here, dictionaries decoded; nullable ones that it lacks are null.
+
+    Raises UnreadableError for other types, and where a column is missing that must be there.
+    """
+    arrays = [_declared(name, table, TABLES[name].field(column)) for column in columns]
+    return pa.table(arrays, names=list(columns), metadata=table.schema.metadata)
 
 
 def _declared(name: str, table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
@@ -265,9 +277,10 @@ def _declared(name: str, table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
     if field.name not in table.column_names:
         if not field.nullable:
             raise UnreadableError(f"manifest '{name}' has no column '{field.name}'")
-        return pa.chunked_array([pa.nulls(len(table), kind)])
+        return pa.chunked_array([pa.nulls(len(table), kind)], kind)
+    values = table[field.name]
     try:
-        return table[field.name].cast(kind)
+        return values if values.type == kind else values.cast(kind)
     except pa.ArrowException as e:
         raise UnreadableError(f"manifest '{name}': column '{field.name}' is not of type {kind}: {e}") from e
 

@@ -21,6 +21,7 @@ from lps.manifests.audit.core.types import (
     State,
     not_evaluated,
     pass_or_fail,
+    wrong_file,
 )
 from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
 from lps.manifests.errors import RefusedError
@@ -115,11 +116,11 @@ def check_replay(ctx: AuditContext) -> CheckResult:
         params = _params(rule)
         made, record = split_table(_videos_of(ctx, stored), params, base)
     except (RefusedError, KeyError, TypeError) as e:
-        return pass_or_fail(R2, [Offender(kind="file", key=path, detail=f"cannot be run again: {e}")], n, "videos")
+        return pass_or_fail(R2, [wrong_file(path, f"cannot be run again: {e}")], n, "videos")
     offenders = list(_moved(stored, made))
     changed = sorted(name for name in {*record, *rule} if record.get(name) != rule.get(name))
     if changed:
-        offenders.append(Offender(kind="file", key=path, detail=f"made again, {', '.join(changed)} would differ"))
+        offenders.append(wrong_file(path, f"made again, {', '.join(changed)} would differ"))
     return pass_or_fail(R2, offenders, n, "videos", note=f"rule {params.rule}, seed {params.seed}")
 
 
@@ -230,12 +231,14 @@ def check_provenance(ctx: AuditContext) -> CheckResult:
     missing += [f"plan.{name}" for name in ("params", "params_sha256", "split") if not ctx.plan.get(name)]
     missing += [f"versions.{name}" for name, value in weights.items() if len(value) != 64]
     missing += [] if weights else ["versions.weights/*"]
-    offenders = [_file(PLAN_JSON, f"{name} is missing") for name in missing]
+    offenders = [wrong_file(PLAN_JSON, f"{name} is missing") for name in missing]
     runs = _codes_of_runs(ctx)
-    offenders += [_file(path, "ran from a modified checkout") for path, code in runs.items() if code.get("modified")]
+    offenders += [
+        wrong_file(path, "ran from a modified checkout") for path, code in runs.items() if code.get("modified")
+    ]
     commits = {str(code["commit"]): path for path, code in runs.items() if "commit" in code}
     if len(commits) > 1:
-        offenders += [_file(path, f"ran commit {commit[:12]}, others did not") for commit, path in commits.items()]
+        offenders += [wrong_file(path, f"ran commit {commit[:12]}, others did not") for commit, path in commits.items()]
     silent = sum("commit" not in code for code in runs.values())
     note = f"{silent} of {len(runs)} kept runs do not name a commit" if silent else "" if runs else "no runs are kept"
     return pass_or_fail(R4, offenders, len(VERSIONS) + 3 + max(1, len(weights)) + len(runs), "facts", note=note)
@@ -249,10 +252,6 @@ def _codes_of_runs(ctx: AuditContext) -> dict[str, dict[str, Any]]:
             code = read_json(ctx.store, path).get("code")
             codes[path] = code if isinstance(code, dict) else {}
     return codes
-
-
-def _file(path: str, detail: str) -> Offender:
-    return Offender(kind="file", key=path, detail=detail)
 
 
 def check_transient(ctx: AuditContext) -> CheckResult:

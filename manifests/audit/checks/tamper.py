@@ -37,6 +37,7 @@ from lps.manifests.audit.core.types import (
     State,
     not_evaluated,
     pass_or_fail,
+    wrong_file,
 )
 from lps.manifests.canonical import canonical_json, jsonable, rows_digest, sha256_hex, unit_interval
 from lps.manifests.columns import PATHS, split_path
@@ -103,11 +104,11 @@ def check_files(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED, every
     try:
         seals = read_seals(ctx.store)
     except IntegrityError as e:
-        return pass_or_fail(T1, [Offender(kind="file", key="seals", detail=str(e))], 1, "seals")
+        return pass_or_fail(T1, [wrong_file("seals", str(e))], 1, "seals")
     if not seals:
         return _not_sealed(T1, require)
     wrong = verify_seal(ctx.store, seals[-1], every_byte=every_byte)
-    offenders = [Offender(kind="file", key=path, detail=detail) for path, detail in wrong]
+    offenders = [wrong_file(path, detail) for path, detail in wrong]
     note = "" if every_byte else "shards by size only; level full reads their bytes"
     return pass_or_fail(
         T1, offenders, len(seals[-1].files), "files", note=f"seal {seals[-1].number}; {note}".rstrip("; ")
@@ -119,16 +120,16 @@ def check_chain(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED) -> Ch
     try:
         seals = read_seals(ctx.store)
     except IntegrityError as e:
-        return pass_or_fail(T2, [Offender(kind="file", key="seals", detail=str(e))], 1, "seals")
+        return pass_or_fail(T2, [wrong_file("seals", str(e))], 1, "seals")
     if not seals:
         return _not_sealed(T2, require)
-    offenders = [Offender(kind="file", key=path, detail=detail) for path, detail in broken_links(seals)]
+    offenders = [wrong_file(path, detail) for path, detail in broken_links(seals)]
     return pass_or_fail(T2, offenders, len(seals), "seals")
 
 
 def _not_sealed(spec: CheckSpec, require: Require) -> CheckResult:
     if require.seal or require.signature:
-        return pass_or_fail(spec, [Offender(kind="file", key="seals", detail=NOT_SEALED)], 1, "seals", note="required")
+        return pass_or_fail(spec, [wrong_file("seals", NOT_SEALED)], 1, "seals", note="required")
     return not_evaluated(spec, State.SKIP, NOT_SEALED)
 
 
@@ -143,11 +144,9 @@ def check_signed(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED) -> C
     if signature is None:
         if not require.signature:
             return not_evaluated(T3, State.SKIP, note)
-        return pass_or_fail(
-            T3, [Offender(kind="file", key="seals", detail=note)], 1, "seals", note="required by the policy"
-        )
+        return pass_or_fail(T3, [wrong_file("seals", note)], 1, "seals", note="required by the policy")
     if not signature.valid:
-        offender = Offender(kind="file", key=signature_path(seals[-1]), detail=signature.note)
+        offender = wrong_file(signature_path(seals[-1]), signature.note)
         return pass_or_fail(T3, [offender], 1, "seals", note=note)
     return _vouched(signature, note, require)
 
@@ -156,7 +155,7 @@ def _vouched(signature: Signature, note: str, require: Require) -> CheckResult:
     if signature.signer:
         return pass_or_fail(T3, (), 1, "seals", note=note)
     if require.signature:
-        return pass_or_fail(T3, [Offender(kind="file", key="seals", detail=note)], 1, "seals", note=signature.note)
+        return pass_or_fail(T3, [wrong_file("seals", note)], 1, "seals", note=signature.note)
     return not_evaluated(T3, State.UNKNOWN, f"{note}: {signature.note}; name allowed_signers in the policy")
 
 
@@ -185,22 +184,18 @@ def check_rows(ctx: AuditContext, *, every_row: bool = False) -> CheckResult:
     return pass_or_fail(T4, offenders, n, "rows", note=note)
 
 
-def _file(path: str, detail: str) -> Offender:
-    return Offender(kind="file", key=path, detail=detail)
-
-
 def _named_files(ctx: AuditContext) -> Iterator[Offender]:
     """Hold every file that the index names against its entry."""
     for path, entry in sorted(ctx.index["manifests"].items()):
         local = local_manifest(ctx, path)
         if local is None and not ctx.store.exists(path):
-            yield _file(path, "missing, though the index names it")
+            yield wrong_file(path, "missing, though the index names it")
             continue
         sha256 = _digest(ctx, path)
         if sha256 != entry["sha256"]:
-            yield _file(path, f"sha256 {sha256[:16]}..., the index says {entry['sha256'][:16]}...")
+            yield wrong_file(path, f"sha256 {sha256[:16]}..., the index says {entry['sha256'][:16]}...")
         elif local is not None and pq.read_metadata(local).num_rows != entry.get("rows"):
-            yield _file(path, f"{pq.read_metadata(local).num_rows} rows, the index says {entry.get('rows')}")
+            yield wrong_file(path, f"{pq.read_metadata(local).num_rows} rows, the index says {entry.get('rows')}")
 
 
 def _digest(ctx: AuditContext, path: str) -> str:
@@ -214,23 +209,23 @@ def _digest(ctx: AuditContext, path: str) -> str:
 def _unnamed_manifests(ctx: AuditContext) -> Iterator[Offender]:
     for path in listing(ctx.store) or ():
         if path.startswith("manifests/") and path not in ctx.index["manifests"]:
-            yield _file(path, "the index does not name it")
+            yield wrong_file(path, "the index does not name it")
 
 
 def _plan_digests(ctx: AuditContext) -> Iterator[Offender]:
     if not ctx.plan:
-        yield _file(PLAN_JSON, "missing")
+        yield wrong_file(PLAN_JSON, "missing")
         return
     if ctx.plan_sha256 != ctx.index.get("plan_sha256"):
-        yield _file(PLAN_JSON, "not the plan that the index names")
+        yield wrong_file(PLAN_JSON, "not the plan that the index names")
     for path, name in ((PLAN_VIDEOS, "videos_sha256"), (PLAN_SPLITS, "splits_sha256")):
         if not ctx.store.exists(path):
-            yield _file(path, "missing")
+            yield wrong_file(path, "missing")
         elif _digest(ctx, path) != ctx.plan.get(name):
-            yield _file(path, "not the table that the plan names")
+            yield wrong_file(path, "not the table that the plan names")
     params = sha256_hex(canonical_json(ctx.plan.get("params")))
     if not params == ctx.plan.get("params_sha256") == ctx.index.get("params_sha256"):
-        yield _file(PLAN_JSON, "params_sha256 is not the digest of the parameters")
+        yield wrong_file(PLAN_JSON, "params_sha256 is not the digest of the parameters")
 
 
 def _shard_list(ctx: AuditContext) -> Iterator[Offender]:
@@ -254,16 +249,16 @@ def _row_digests(ctx: AuditContext, max_values: float | None) -> Iterator[Offend
         file = pq.ParquetFile(local)
         marks = {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
         if marks.get("lps.params_sha256", ctx.index["params_sha256"]) != ctx.index["params_sha256"]:
-            yield _file(path, "made with other parameters than the index says")
+            yield wrong_file(path, "made with other parameters than the index says")
         if max_values is not None and _n_values(file.metadata) > max_values:
             continue
         try:
             found = batches_digest(file.iter_batches(DIGEST_ROWS))
         except ValueError:
-            yield _file(path, "holds numbers that are not finite")
+            yield wrong_file(path, "holds numbers that are not finite")
             continue
         if marks.get("lps.rows_sha256") != found:
-            yield _file(path, "lps.rows_sha256 is not the digest of its rows")
+            yield wrong_file(path, "lps.rows_sha256 is not the digest of its rows")
 
 
 def _n_values(metadata: pq.FileMetaData) -> int:
@@ -312,9 +307,9 @@ class _Committed:
             record = json.loads(self.ctx.store.read(path))
             names = [record[name] for name in ("plan_sha256", "shard", "videos", "clips")]
         except (UnreadableError, ValueError, KeyError, TypeError):
-            return _file(path, "no readable commit record")
+            return wrong_file(path, "no readable commit record")
         if names[0] != self.ctx.index.get("plan_sha256"):
-            return _file(path, "belongs to another plan")
+            return wrong_file(path, "belongs to another plan")
         return dict(record)
 
     def _shard(self, shard_id: str, record: Row) -> Iterator[Offender]:

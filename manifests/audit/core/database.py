@@ -17,7 +17,7 @@ from lps.manifests.audit.core.types import AuditContext, Offender
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import INDEX_JSON, PLAN_VIDEOS, read_index, read_plan, read_rule, split_sets
-from lps.manifests.schemas import SCHEMA_ID, TABLES, check_version
+from lps.manifests.schemas import SCHEMA_ID, TABLES, check_table
 from lps.manifests.splits.groups import alias_roots
 from lps.manifests.splits.records import recorded_aliases
 from lps.manifests.storage import Store, StoredFile, open_store
@@ -154,10 +154,7 @@ def _put(store: Store, path: str, target: Path, *, needed: bool) -> bool:
 def _select(table: str, local: Path, name: str) -> str:
     """Return the query of a view; nullable columns that an older minor version lacks are null."""
     found = _parquet_schema(local, name)
-    marks = {key.decode(): value.decode() for key, value in (found.metadata or {}).items()}
-    if marks.get("lps.schema_id") != SCHEMA_ID or marks.get("lps.table") != table:
-        raise UnreadableError(f"{name} is not a table '{table}' of {SCHEMA_ID} (it says {marks.get('lps.table')!r})")
-    check_version(marks.get("lps.schema_version", ""), what=name)
+    check_table(found, table, what=name)
     columns = []
     for field in TABLES[table]:
         if field.name in found.names:

@@ -139,6 +139,11 @@ def pass_or_fail(
     )
 
 
+def wrong_file(path: str, detail: str) -> Offender:
+    """Return an offender that is a file of the data set."""
+    return Offender(kind="file", key=path, detail=detail)
+
+
 def not_evaluated(spec: CheckSpec, state: State, note: str) -> CheckResult:
     """Return the result of a check that has no answer: SKIP or UNKNOWN, and why."""
     return CheckResult(id=spec.id, state=state, severity=spec.severity, note=note)
