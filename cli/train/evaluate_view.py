@@ -6,6 +6,8 @@ from typing import Any
 from rich.table import Table
 
 from lps.cli.common import ProgressView, console
+from lps.manifests.events import Note
+from lps.model.evaluation.events import ClipsScored, DataSetBegun, EvaluateEvent
 from lps.model.evaluation.metrics import TITLES
 
 
@@ -16,21 +18,22 @@ class EvaluateProgress(ProgressView):
         super().__init__()
         self._n_done = 0
 
-    def on_event(self, kind: str, facts: dict[str, Any]) -> None:
-        """Take one event."""
-        if kind == "note":
-            self.say(f"note: {facts['text']}")
-        elif kind == "data":
-            self._n_done = 0
-            self.say(f"{facts['name']}: {facts['n_clips']} clips")
-            self.start(facts["name"], facts["n_clips"], unit="clips")
-        elif kind == "clips":
-            self._n_done += facts["n"]
-            self.update(self._n_done)
+    def on_event(self, event: EvaluateEvent) -> None:
+        """Show one event."""
+        match event:
+            case Note(text):
+                self.say(f"note: {text}")
+            case DataSetBegun(name, n_clips):
+                self._n_done = 0
+                self.say(f"{name}: {n_clips} clips")
+                self.start(name, n_clips, unit="clips")
+            case ClipsScored(n_clips):
+                self._n_done += n_clips
+                self.update(self._n_done)
 
 
 def print_metrics(record: dict[str, Any], out: Path) -> None:
-    """Print the figures by video: every data set, below it its methods where there are several."""
+    """Print the metrics by video: every data set, below it its methods where there are several."""
     screen = console()
     level = f"{record['request']['bootstrap']['level']:.0%}"
     table = Table("data", "real + fake", *TITLES.values(), title=f"by video, with {level} intervals")
@@ -56,7 +59,7 @@ def _add(table: Table, name: str, found: dict[str, Any]) -> None:
 
 
 def shown(metric: dict[str, Any]) -> str:
-    """Return a figure with its interval, or a dash."""
+    """Return a metric with its interval, or a dash."""
     if metric["value"] is None:
         return "-"
     value = f"{metric['value']:.3f}"
@@ -64,12 +67,12 @@ def shown(metric: dict[str, Any]) -> str:
 
 
 def _remarks(record: dict[str, Any]) -> list[str]:
-    """Say why figures are missing, and what was not used."""
+    """Say why metrics are missing, and what was not used."""
     lines = []
     for entry in record["data"]:
-        figures = entry["results"]["all"]["video"]
-        reasons = {figures[name]["reason"] for name in TITLES if figures[name]["value"] is None}
-        lines += [f"{entry['name']}: no figure where there is a dash: {reason}" for reason in sorted(reasons)]
+        found = entry["results"]["all"]["video"]
+        reasons = {found[name]["reason"] for name in TITLES if found[name]["value"] is None}
+        lines += [f"{entry['name']}: no metric where there is a dash: {reason}" for reason in sorted(reasons)]
         if entry["n_bad_samples"]:
             lines.append(f"{entry['name']}: {entry['n_bad_samples']} bad samples left out; {entry['bad_samples'][0]}")
         if entry["n_unlabelled_clips"]:

@@ -1,7 +1,7 @@
-"""Judge a detector on one or more data sets, resumably:
+"""Evaluate a detector on one or more data sets, resumably:
 
 OUT/scores.parquet   one row per clip
-OUT/metrics.json     figures with intervals, and what they are of; written last
+OUT/metrics.json     metrics with intervals, and what they are of; written last
 OUT/parts/           scores of the data sets that are done, while others are not
 """
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.events import Note
 from lps.manifests.names import DeviceName
 from lps.manifests.storage import Store, open_store
 from lps.model.data.clip_data import ClipData, spread_clips
@@ -24,6 +25,7 @@ from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions
 from lps.model.data.epoch_plan import evaluation_plan
 from lps.model.data.sources import Sources, data_identity, open_split
+from lps.model.evaluation.events import ClipsScored, DataSetBegun, OnEvaluateEvent
 from lps.model.evaluation.loading import LoadedDetector
 from lps.model.evaluation.metrics import Bootstrap, measure
 from lps.model.evaluation.predict import PredictOptions, predict
@@ -43,20 +45,17 @@ METRICS_ID = "lps.metrics"
 METRICS_VERSION = "1.0"
 METRICS_JSON, SCORES_PARQUET, PARTS = "metrics.json", "scores.parquet", "parts"
 MATRIX = ("auc", "recall", "precision")
-"""Figures of the cross-data-set matrix (the paper's Table 2)."""
+"""Metrics of the cross-data-set matrix (the paper's Table 2)."""
 MAX_NAMED = 100
 """Bad samples that are named; all are counted."""
 UNNAMED = "unnamed"
 PREP_FIELDS = ("localizer", "align", "template_scale", "out_px", "codec", "jpeg_quality", "clip_frames")
 """Parameters of the preparation that change what a detector sees."""
 
-OnEvent = Callable[[str, dict[str, Any]], None]
-"""`on_event(kind, facts)`: `data` (a data set begins), `clips` (some are done), `note`."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateOptions:
-    """What is judged, and how the work is done."""
+    """What is evaluated, and how the work is done."""
 
     n_clips: int | None = 3
     """Clips per video, spread evenly over it: 3 are the paper's 180 frames; None takes all."""
@@ -79,7 +78,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, slots=True)
 class _DataEntry:
-    """One data set to be judged."""
+    """One data set to be evaluated."""
 
     number: int
     data: ClipData
@@ -94,7 +93,7 @@ class _DataEntry:
 
 @dataclass(frozen=True, slots=True)
 class ScoredData:
-    """One data set judged."""
+    """The scores of one data set."""
 
     scores: Scores
     bad: tuple[str, ...]
@@ -102,11 +101,11 @@ class ScoredData:
 
 
 def evaluate(
-    loaded: LoadedDetector, sources: Sequence[Sources], out: Path, options: EvaluateOptions, on_event: OnEvent
+    loaded: LoadedDetector, sources: Sequence[Sources], out: Path, options: EvaluateOptions, on_event: OnEvaluateEvent
 ) -> dict[str, Any]:
-    """Judge the detector on every source, write the files and return the content of metrics.json.
+    """Evaluate the detector on every source, write the files and return the content of metrics.json.
 
-    Started again after an interruption it goes on with the first data set that is not done. Raises RefusedError where
+    Started again after an interruption it resumes with the first data set that is not done. Raises RefusedError where
     `out` holds another evaluation, and as the readers and `predict` do.
     """
     entries = [_entry(number, source, loaded, options) for number, source in enumerate(sources)]
@@ -118,7 +117,7 @@ def evaluate(
     store = open_store(str(out))
     done = _finished(store, request)
     if done is not None:
-        on_event("note", {"text": f"{out} holds this evaluation already; delete it to judge again"})
+        on_event(Note(f"{out} holds this evaluation already; delete it to evaluate again"))
         return done
     parts = [_scored(loaded, entry, store, options, on_event) for entry in entries]
     record = _record(loaded, request, entries, parts)
@@ -132,7 +131,7 @@ def evaluate(
     return record
 
 
-# ---- what is judged ------------------------------------------------------------------------------------------------
+# ---- what is evaluated ---------------------------------------------------------------------------------------------
 
 
 def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: EvaluateOptions) -> _DataEntry:
@@ -158,7 +157,7 @@ def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: Evalu
 
 
 def _notes(identity: dict[str, Any], prep: dict[str, Any] | None, loaded: LoadedDetector) -> list[str]:
-    """Say what makes the figures weaker than they look."""
+    """Say what makes the metrics weaker than they look."""
     notes, learnt = [], loaded.data
     if identity["leaky"]:
         notes.append("the split set is stamped leaky: one person is on both sides of it")
@@ -219,18 +218,18 @@ def _marks(loaded: LoadedDetector) -> dict[str, str]:
 
 
 def _scored(
-    loaded: LoadedDetector, entry: _DataEntry, store: Store, options: EvaluateOptions, on_event: OnEvent
+    loaded: LoadedDetector, entry: _DataEntry, store: Store, options: EvaluateOptions, on_event: OnEvaluateEvent
 ) -> ScoredData:
-    """Judge a data set, or take the part of it that was kept."""
+    """Score a data set, or take the part of it that was kept."""
     path = _part_path(loaded, entry, options)
     for note in entry.facts["notes"]:
-        on_event("note", {"text": f"{entry.name}: {note}"})
+        on_event(Note(f"{entry.name}: {note}"))
     if store.exists(path):
         scores, marks = read_scores(store.read(path), store.join(path))
-        on_event("note", {"text": f"{entry.name}: {len(scores)} clips were judged before"})
+        on_event(Note(f"{entry.name}: {len(scores)} clips were scored before"))
         return ScoredData(scores.with_entry(entry.number), tuple(json.loads(marks["lps.bad_samples"])))
-    on_event("data", {"name": entry.name, "n_clips": len(entry.data)})
-    part = score_data(loaded, entry.data, options, lambda n: on_event("clips", {"n": n}))
+    on_event(DataSetBegun(entry.name, len(entry.data)))
+    part = score_data(loaded, entry.data, options, lambda n_clips: on_event(ClipsScored(n_clips)))
     scores = part.scores.with_entry(entry.number).sorted_by_id()
     store.publish(path, scores_bytes(scores, {**_marks(loaded), "lps.bad_samples": json.dumps(part.bad)}))
     return ScoredData(scores, part.bad)
@@ -242,7 +241,7 @@ def score_data(
     options: EvaluateOptions,
     on_batch: Callable[[int], None] = lambda n_clips: None,
 ) -> ScoredData:
-    """Judge all samples of `data`, unlabelled ones too. Raises as the reader and `predict` do."""
+    """Score all samples of `data`, unlabelled ones too. Raises as the reader and `predict` do."""
     device = choose_device(options.device)
     read = ReadOptions(n_frames=loaded.n_frames, train=False, image_px=loaded.image_px, labelled=False)
     work = WorkOptions(
@@ -255,7 +254,7 @@ def score_data(
     return ScoredData(scores.with_sample_columns(data.samples), bad)
 
 
-# ---- figures -------------------------------------------------------------------------------------------------------
+# ---- metrics -------------------------------------------------------------------------------------------------------
 
 
 def _record(
@@ -299,7 +298,7 @@ def _data_record(entry: _DataEntry, part: ScoredData, found: dict[str, Any]) -> 
 
 
 def metrics_by_group(cases: LabelledScores, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return the figures by video and by clip: of all, of each method against all reals, and of each data set in it."""
+    """Return the metrics by video and by clip: of all, of each method against all reals, and of each data set in it."""
     fakes = cases.labels == 1
     methods = np.array([name or UNNAMED for name in cases.method], object)
     datasets = np.array([name or UNNAMED for name in cases.dataset], object)

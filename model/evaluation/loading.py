@@ -2,33 +2,31 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lps.manifests.errors import IntegrityError, RefusedError, first_line
-
-if TYPE_CHECKING:
-    from lps.model.networks.detector import Detector
-    from lps.model.networks.svm import Svm
+from lps.model.networks.detector import Detector
+from lps.model.networks.svm import Svm, svm_from_state
 from lps.model.training.checkpoint import file_sha256, preset_of, read_checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedDetector:
-    """A detector ready to judge, and where it comes from."""
+    """A detector ready to score clips, and where it comes from."""
 
-    network: "Detector"
+    network: Detector
     """In evaluation mode, on the CPU."""
     image_px: int
     n_frames: int
-    """Frames of a clip that it sees."""
+    """Number of frames of a clip that it sees."""
     sha256: str
-    """Of the checkpoint file, in hex."""
+    """Digest of the checkpoint file, in hex."""
     stage: str
     config: dict[str, Any]
     data: dict[str, Any]
     """Identity of the data that it learnt from; `prep` has the parameters of preparation where they are known."""
-    svm: "Svm | None" = None
-    """LPS_c: judges the contexts in place of the network's own head."""
+    svm: Svm | None = None
+    """LPS_c: scores the contexts in place of the network's own head."""
 
 
 def load_detector(path: Path) -> LoadedDetector:
@@ -36,9 +34,6 @@ def load_detector(path: Path) -> LoadedDetector:
 
     Raises RefusedError for another stage, and as `read_checkpoint` does.
     """
-    from lps.model.networks.detector import Detector
-    from lps.model.networks.svm import svm_from_state
-
     found = read_checkpoint(path)
     if found.stage not in ("classify", "distill"):
         raise RefusedError(

@@ -7,6 +7,7 @@ it; a minor step adds a nullable column.
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -185,6 +186,13 @@ class ScoreRows:
 def concat(parts: Sequence[Scores]) -> Scores:
     """Return several tables as one."""
     return Scores(pa.concat_tables([SCORES.empty_table(), *(part.table for part in parts)]))
+
+
+def worst_errors(scores: Scores, n: int) -> list[dict[str, Any]]:
+    """Return the clips that were most confidently wrong, worst first."""
+    rows = [row for row in scores.table.to_pylist() if row["label"] is not None]
+    wrong = [row for row in rows if (row["p_fake"] > THRESHOLD) != bool(row["label"])]
+    return sorted(wrong, key=lambda row: (-abs(row["p_fake"] - THRESHOLD), row["clip_id"]))[:n]
 
 
 # ---- the file ------------------------------------------------------------------------------------------------------

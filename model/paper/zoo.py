@@ -1,4 +1,4 @@
-"""The bench that experiments share: trained networks by data set and variant, made once and then reused.
+"""The models that experiments share: trained networks by data set and variant, made once and then reused.
 
 OUT/runs/<data set>/<variant>/{encoder,pretrain,classify,random,svm,distill…}   one folder a run, as `lps-train` makes
 OUT/runs/<data set>/lps/maps                                                     feature maps that distillations share
@@ -17,6 +17,7 @@ from lps.manifests.events import Note
 from lps.manifests.names import SPLITS, STAGES, StageName
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
+from lps.model.evaluation.events import DataSetBegun, EvaluateEvent
 from lps.model.evaluation.loading import load_detector
 from lps.model.training.build import RANDOM
 from lps.model.training.events import OnTrainEvent, RunEnded, TrainEvent
@@ -173,11 +174,12 @@ class ModelZoo:
         )
         out = self.out / "evals" / run / f"{data.name}-test"
 
-        def on_event(kind: str, facts: dict[str, Any]) -> None:
-            if kind == "data":
-                self.on_event(Note(f"judging {run} on {data.name}: {facts['n_clips']} clips"))
-            elif kind == "note":
-                self.on_event(Note(facts["text"]))
+        def on_event(event: EvaluateEvent) -> None:
+            match event:
+                case DataSetBegun(n_clips=n_clips):
+                    self.on_event(Note(f"evaluating {run} on {data.name}: {n_clips} clips"))
+                case Note():
+                    self.on_event(event)
 
         return evaluate(load_detector(checkpoint), [self.sources(data, "test")], out, options, on_event)
 

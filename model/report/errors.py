@@ -15,8 +15,7 @@ from lps.manifests.pages.html import shortened
 from lps.manifests.pages.pictures import SIDE_PX, read_strips, uris_of
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
-from lps.model.evaluation.scores import Scores
-from lps.model.paper.figures.features import worst_errors
+from lps.model.evaluation.scores import Scores, worst_errors
 from lps.model.report.runs import Evaluation, Record
 
 N_FRAMES = 6

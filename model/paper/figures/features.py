@@ -22,7 +22,7 @@ from lps.model.data.clip_reader import ClipReader, WorkOptions
 from lps.model.data.epoch_plan import evaluation_plan
 from lps.model.data.frames import frames_to_blocks
 from lps.model.evaluation.loading import LoadedDetector
-from lps.model.evaluation.scores import THRESHOLD, Scores
+from lps.model.evaluation.scores import Scores, worst_errors
 from lps.model.paper.figures.style import FAKE, REAL, figure, picture
 
 Floats = NDArray[np.float64]
@@ -152,13 +152,6 @@ def draw_tsne(features: Features, out: Path, seed: int = 0) -> dict[str, Any]:
 
 
 # ---- Figure 11 -------------------------------------------------------------------------------------------------------
-
-
-def worst_errors(scores: Scores, n: int) -> list[dict[str, Any]]:
-    """Return the clips that were most confidently misjudged, worst first."""
-    rows = [row for row in scores.table.to_pylist() if row["label"] is not None]
-    wrong = [row for row in rows if (row["p_fake"] > THRESHOLD) != bool(row["label"])]
-    return sorted(wrong, key=lambda row: (-abs(row["p_fake"] - THRESHOLD), row["clip_id"]))[:n]
 
 
 def draw_failures(scores: Scores, data: ClipData, loaded: LoadedDetector, out: Path, n: int = 8) -> int:

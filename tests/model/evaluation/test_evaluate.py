@@ -16,8 +16,10 @@ from sklearn.metrics import average_precision_score, precision_score, recall_sco
 from lps.cli.train.main import main
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError
+from lps.manifests.events import Note
 from lps.model.data.sources import Sources
 from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
+from lps.model.evaluation.events import ClipsScored, DataSetBegun, EvaluateEvent
 from lps.model.evaluation.loading import LoadedDetector, load_detector
 from lps.model.evaluation.metrics import Bootstrap
 from lps.model.evaluation.scores import SCORES, read_scores
@@ -28,7 +30,6 @@ from lps.model.training.presets import Preset
 
 PRESET = Preset(image_px=32, net=NetParams(width=4, n_blocks=1, block_frames=3), head=HeadParams(dropout=0.0))
 OPTIONS = EvaluateOptions(batch_size=4, n_workers=0, device="cpu", bootstrap=Bootstrap(n_draws=100))
-Event = tuple[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
@@ -79,9 +80,9 @@ def source(data: Path, **changes: Any) -> Sources:
 
 def run(
     loaded: LoadedDetector, sources: Sequence[Sources], out: Path, options: EvaluateOptions = OPTIONS
-) -> tuple[dict[str, Any], list[Event]]:
-    events: list[Event] = []
-    record = evaluate(loaded, sources, out, options, lambda kind, facts: events.append((kind, facts)))
+) -> tuple[dict[str, Any], list[EvaluateEvent]]:
+    events: list[EvaluateEvent] = []
+    record = evaluate(loaded, sources, out, options, events.append)
     return record, events
 
 
@@ -175,7 +176,7 @@ def test_several_data_sets_give_a_row_of_the_matrix(
     for name in ("auc", "recall", "precision"):
         assert matrix[name] == [[entry["results"]["all"]["video"][name]["value"] for entry in record["data"]]]
     assert [row["data"] for row in scores_of(tmp_path / "out")] == [0] * 12 + [1] * 12 + [2] * 12
-    assert sum(facts["n"] for kind, facts in events if kind == "clips") == 36
+    assert sum(event.n_clips for event in events if isinstance(event, ClipsScored)) == 36
 
 
 def test_plain_shards_are_judged_and_no_secret_of_their_address_is_kept(
@@ -236,7 +237,7 @@ def test_a_leaky_split_set_is_refused_or_stamped(
         run(loaded, [source(data, split_set="random")], tmp_path / "out")
     record, events = run(loaded, [source(data, split_set="random", allow_leaky=True)], tmp_path / "out")
     assert record["data"][0]["leaky"] is True
-    assert any("leaky" in facts["text"] for kind, facts in events if kind == "note")
+    assert any("leaky" in event.text for event in events if isinstance(event, Note))
 
 
 def test_what_the_detector_learnt_from_is_said(make: Any, clips: Any, tmp_path: Path) -> None:
@@ -264,18 +265,18 @@ def test_it_goes_on_with_the_first_data_set_that_is_not_done(
     sources = [source(make.data_set([clips(3, prefix=prefix)])) for prefix in "xy"]
     undisturbed, _ = run(loaded, sources, tmp_path / "undisturbed")
 
-    def stop(kind: str, facts: dict[str, Any]) -> None:
-        seen.append(kind)
-        if kind == "clips" and seen.count("data") == 2:
+    def stop(event: EvaluateEvent) -> None:
+        seen.append(event)
+        if isinstance(event, ClipsScored) and sum(isinstance(each, DataSetBegun) for each in seen) == 2:
             raise KeyboardInterrupt
 
-    seen: list[str] = []
+    seen: list[EvaluateEvent] = []
     with pytest.raises(KeyboardInterrupt):
         evaluate(loaded, sources, tmp_path / "out", OPTIONS, stop)
     assert not (tmp_path / "out/metrics.json").exists()
     record, events = run(loaded, sources, tmp_path / "out")
-    assert [kind for kind, _ in events].count("data") == 1
-    assert any("12 clips were judged before" in facts["text"] for kind, facts in events if kind == "note")
+    assert len([event for event in events if isinstance(event, DataSetBegun)]) == 1
+    assert any("12 clips were scored before" in event.text for event in events if isinstance(event, Note))
     assert record == undisturbed
     files = [tmp_path / name / "scores.parquet" for name in ("out", "undisturbed")]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -288,7 +289,7 @@ def test_a_finished_evaluation_is_kept_and_another_is_refused(
     first, _ = run(loaded, [source(data)], tmp_path / "out")
     again, events = run(loaded, [source(data)], tmp_path / "out")
     assert again == first
-    assert "clips" not in {kind for kind, _ in events}
+    assert not any(isinstance(event, ClipsScored) for event in events)
     other = EvaluateOptions(n_clips=1, n_workers=0, device="cpu", bootstrap=OPTIONS.bootstrap)
     with pytest.raises(RefusedError, match=r"another evaluation: clips was 3 and is 1; use another folder"):
         run(loaded, [source(data)], tmp_path / "out", other)
@@ -357,7 +358,7 @@ def test_the_command_prints_a_table_or_json(make: Any, clips: Any, checkpoint: P
     assert result.exit_code == 0, result.output
     assert "4 + 4" in result.stdout
     assert "AUC" in result.stdout
-    assert "no figure where there is a dash: only real videos" in result.stdout
+    assert "no metric where there is a dash: only real videos" in result.stdout
     assert "test/test: 16 clips" in result.stderr
     again = call(*args, "--json")
     assert json.loads(again.stdout) == json.loads((tmp_path / "out/metrics.json").read_bytes())
