@@ -54,7 +54,7 @@ def ray_cluster(address: str | None, n_workers: int | None) -> Iterator[Cluster]
     os.environ.pop("RAY_ADDRESS", None)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # The engine reads every job's error; a video's second reference repeats it, and Ray would print it with traceback.
+    # The pool reads every job's error; a video's second reference repeats it, and Ray would print it with traceback.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     with warnings.catch_warnings():

@@ -1,6 +1,6 @@
 """What runs on the cluster: probe one file, process one video, write one shard, and the actors that serve them.
 
-Task functions take the function that does the work as an argument, so that the engine's policy can be tested with any
+Task functions take the function that does the work as an argument, so that the pool's policy can be tested with any
 behaviour of a video. They never retry by themselves: retries are the driver's decision.
 """
 
