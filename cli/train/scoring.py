@@ -30,7 +30,7 @@ from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import ALL_CLIPS, Params, params_from_record
 from lps.pipeline.faces.detector import Localizer
 from lps.pipeline.faces.link import Box, link_faces
-from lps.pipeline.faces.localizers import load_localizer, weight_digests
+from lps.pipeline.faces.localizers import batch_size_on, load_localizer, weight_digests
 
 SCHEMA, SCHEMA_VERSION = "lps.score", "1.0"
 RULE = "track: mean of its clips; video: highest of its tracks"
@@ -40,8 +40,6 @@ BATCH_CLIPS = 4
 """Clips scored at a time; 4 of the full size need about 2 GB."""
 NO_ID = bytes(16)
 """Raw videos are in no manifest."""
-GPU_IMAGES, CPU_IMAGES = 32, 1
-"""Images per pass of the localizer, as in a run of `lps-prep`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +227,7 @@ def open_scorer(
     params = replace(params, clips=ALL_CLIPS, localize=replace(params.localize, faces=faces))
     device = choose_device("auto")
     digests = weight_digests(params.localizer, weights_dir)
-    n_images = GPU_IMAGES if device.type == "cuda" else CPU_IMAGES
+    n_images = batch_size_on(device.type)
     found = load_localizer(params.localizer, weights_dir=weights_dir, device=device.type, batch_size=n_images)
     detector.network.to(device)
     facts = {

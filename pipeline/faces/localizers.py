@@ -9,6 +9,15 @@ from lps.manifests.names import LOCALIZERS
 from lps.pipeline.faces.detector import Localizer
 from lps.pipeline.faces.weights import LOCALIZER_WEIGHTS, find_weight, load_state, verify_weight
 
+GPU_BATCH = 32
+CPU_BATCH = 1
+"""On a CPU larger batches are no faster per image, and padding them is wasted work."""
+
+
+def batch_size_on(device: str) -> int:
+    """Return the images per pass of a localizer on `device`."""
+    return GPU_BATCH if device.startswith("cuda") else CPU_BATCH
+
 
 @dataclass(frozen=True, slots=True)
 class LocalizerSpec:

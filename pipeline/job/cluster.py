@@ -11,12 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lps.manifests.errors import LpsError, UnreadableError, first_line
-from lps.pipeline.faces.localizers import LocalizerSpec
+from lps.pipeline.faces.localizers import LocalizerSpec, batch_size_on
 
-GPU_BATCH = 32
-"""Images per pass on a GPU."""
-CPU_BATCH = 1
-"""On a CPU larger batches are no faster per image, and padding them is wasted work."""
 READY_SECONDS = 600.0
 CONNECT_SECONDS = 20.0
 
@@ -37,7 +33,7 @@ class Cluster:
     @property
     def batch_size(self) -> int:
         """Images per pass of a localizer."""
-        return GPU_BATCH if self.n_gpus else CPU_BATCH
+        return batch_size_on(self.device)
 
 
 @contextmanager
