@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "model.networks": "manifests",
     "model.paper": "manifests model.data model.evaluation model.networks model.training",
     "model.paper.figures": "manifests model.data model.evaluation model.paper",
-    "model.report": "manifests manifests.pages model.data model.evaluation model.paper.figures model.training",
+    "model.report": "manifests manifests.pages model.data model.evaluation model.training",
     "model.training": "manifests model.data model.networks",
     "pipeline.clips": "manifests pipeline.config pipeline.faces pipeline.video",
     "pipeline.config": "manifests manifests.splits",
