@@ -27,7 +27,7 @@ DEVICE = partial(
 @click.command()
 @CHECKPOINT()
 @click.option("--data", multiple=True, metavar="OUT", help="Data set of lps-prep: folder or URL; may be given again.")
-@click.option("--split", default="test", show_default=True, help="Split to judge on.")
+@click.option("--split", default="test", show_default=True, help="Split to evaluate on.")
 @click.option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]")
 @click.option("--shards", multiple=True, metavar="PATTERN",
               help="Shards instead of --data: 'URL/test-{000000..000009}.tar'; may be given again.")  # fmt: skip
@@ -41,9 +41,9 @@ DEVICE = partial(
 @click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of a table.")
 def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None:  # noqa: FBT001  click passes flags this way
-    """Judge a detector: scores.parquet and metrics.json in --out, with 95 % intervals over videos.
+    """Evaluate a detector: scores.parquet and metrics.json in --out, with 95 % intervals over videos.
 
-    Several data sets give a row of the cross-data-set matrix. Interrupted, the same command goes on with the first data
+    Several data sets give a row of the cross-data-set matrix. Interrupted, the same command resumes with the first data
     set that is not done.
 
     \b
@@ -84,7 +84,7 @@ def clip_count(text: str) -> int | None:
 
 
 def sources(asked: dict[str, Any]) -> "list[Sources]":
-    """Return what is to be judged: data sets first, then shards."""
+    """Return what is to be evaluated: data sets first, then shards."""
     from lps.model.data.sources import Sources
 
     leaky = asked["allow_leaky"]

@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 @click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
 @click.option("--smoke", is_flag=True, help="Tiny networks, one epoch: shows that it runs, in a minute.")
 def experiment(name: str, out: Path, **asked: Any) -> None:
-    """Run an experiment of the paper, only what is missing of it, and print the paper's figures beside ours.
+    """Run an experiment of the paper, only what is missing of it, and print the paper's values beside ours.
 
     \b
     table1      LPS_ri, LPS, LPS_ssd on each data set         (Table 1)
-    cross       trained on one data set, judged on each       (Table 2)
+    cross       trained on one data set, evaluated on each    (Table 2)
     align       with and without alignment: NAME and NAME-unaligned   (Table 3)
     variants    I3D encoder, support vector machine           (Table 4)
     sweep       lambda and T of the distillation              (Table 5)
     ablate      without encoder, aggregator, memory bank      (Figure 8)
     efficiency  time of each module, needs no data            (section 4.5)
 
-    Call the data sets ffpp, dfdc and celebdf to have the paper's figures beside them. Experiments with the same OUT
+    Call the data sets ffpp, dfdc and celebdf to have the paper's values beside them. Experiments with the same OUT
     share their runs. Writes OUT/NAME/result.json, result.md and result.png.
 
     \b

@@ -47,7 +47,7 @@ class ResultRow:
 
     name: str
     data: str
-    """Data set that it was judged on; of timings, the device."""
+    """Data set that it was evaluated on; of timings, the device."""
     values: dict[str, Value]
     cited: bool = False
     """A figure of another publication, not measured here."""
@@ -73,7 +73,7 @@ class Result:
 
     @property
     def evaluated(self) -> bool:
-        """Tell whether detectors were judged on data sets; otherwise modules were timed."""
+        """Tell whether detectors were evaluated on data sets; otherwise modules were timed."""
         return any(row.trained_on for row in self.rows)
 
     def has_paper(self, metric: str) -> bool:
@@ -83,7 +83,7 @@ class Result:
 
 def table_of(result: Result) -> tuple[list[str], list[list[str]]]:
     """Return heads and cells of the table, ours beside the paper's where it prints any."""
-    heads = ["model", "trained on", "judged on"] if result.evaluated else ["module", "on"]
+    heads = ["model", "trained on", "evaluated on"] if result.evaluated else ["module", "on"]
     for metric in result.metrics:
         interval = (
             " [95 %]" if any(metric in row.values and row.values[metric].low is not None for row in result.rows) else ""

@@ -30,12 +30,12 @@ def _row(
     name: str,
     checkpoint: Path,
     trained: DataSet,
-    judged: DataSet,
+    evaluated: DataSet,
     published: Published,
     names: tuple[str, ...],
 ) -> ResultRow:
-    """Judge a detector on a data set and put the paper's figures beside ours."""
-    record = zoo.evaluated(checkpoint, judged)
+    """Evaluate a detector on a data set and put the paper's values beside ours."""
+    record = zoo.evaluated(checkpoint, evaluated)
     found = record["data"][0]["results"]["all"]["video"]
     cited = dict(zip(names, published or (), strict=False))
     values = {
@@ -45,7 +45,7 @@ def _row(
         )
         for metric in names
     }  # fmt: skip
-    return ResultRow(name=name, data=judged.name, trained_on=trained.name, values=values,
+    return ResultRow(name=name, data=evaluated.name, trained_on=trained.name, values=values,
                checkpoint_sha256=record["checkpoint"]["sha256"])  # fmt: skip
 
 
@@ -77,14 +77,14 @@ def table1(zoo: ModelZoo) -> Result:
 
 
 def cross(zoo: ModelZoo) -> Result:
-    """Table 2: trained on one data set, judged on each."""
+    """Table 2: trained on one data set, evaluated on each."""
     rows: list[ResultRow] = []
     for name, make in (("LPS", zoo.detector), ("LPS_ssd", zoo.distilled)):
         for trained in zoo.data:
             checkpoint = make(trained)
-            for judged in zoo.data:
-                cited = paper.TABLE2.get((name, trained.name, judged.name))
-                rows.append(_row(zoo, name, checkpoint, trained, judged, cited, METRICS))
+            for evaluated in zoo.data:
+                cited = paper.TABLE2.get((name, trained.name, evaluated.name))
+                rows.append(_row(zoo, name, checkpoint, trained, evaluated, cited, METRICS))
     note = (
         "Recall and precision are at p_fake > 0.5, fake positive, natural prevalence. Of the paper's 18 triples of "
         "AUC, recall and precision 11 can come from one set of scores so read; compare AUC."
@@ -108,7 +108,7 @@ def align(zoo: ModelZoo) -> Result:
         for kind, data in (("aligned", aligned), ("unaligned", unaligned)):
             row = _row(zoo, kind, zoo.detector(data), data, data, paper.TABLE3.get((kind, name)), METRICS)
             rows.append(replace(row, data=name, trained_on=name))
-    note = "Unaligned are trained and judged on the same videos, prepared without alignment: <name>-unaligned."
+    note = "Unaligned are trained and evaluated on the same videos, prepared without alignment: <name>-unaligned."
     return Result(experiment="align", item="Table 3", rows=tuple(rows), metrics=METRICS, notes=(note,))
 
 

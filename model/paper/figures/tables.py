@@ -38,7 +38,7 @@ def draw_table(result: Result, path: Path, *, smoke: bool = False) -> None:
             first = len(metrics) == 1 or k % columns == 0
             _draw_panel(ax, of[name], metric, labelled=first)
             if name and first:
-                ax.set_title(f"judged on {name}", loc="left")
+                ax.set_title(f"evaluated on {name}", loc="left")
         for k, metric in enumerate(metrics if len(metrics) > 1 else metrics * len(data)):
             grid[-1][k].set_xlabel(COLUMNS[metric].title)
             _set_axis(grid[-1][k], _values(result, metric), metric)

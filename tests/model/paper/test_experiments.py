@@ -257,7 +257,7 @@ def test_markdown_puts_the_paper_beside_ours() -> None:
         values={"auc": Value(value=88.5, low=80.0, high=95.25, paper=99.93), "recall": Value(value=50.0)},
     )  # fmt: skip
     text = markdown(Result(experiment="table1", item="Table 1", rows=(row,), metrics=("auc", "recall")))
-    assert "| model | trained on | judged on | AUC % [95 %] | paper | recall % |" in text
+    assert "| model | trained on | evaluated on | AUC % [95 %] | paper | recall % |" in text
     assert "| LPS | ffpp | ffpp | 88.50 [80.00, 95.25] | 99.93 | 50.00 |" in text
 
 
