@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PARTS := cli manifests model pipeline
 BENCHMARKS := landmarks prep manifests model train
 READY := $(VENV)/.ready
+# Files in turns, on at most four cores; what needs a Ray cluster stays in one process (tests/conftest.py).
+IN_PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 
 .PHONY: demo test dev check lint docs bench clean
 
@@ -12,7 +14,7 @@ demo: $(READY)
 	$(BIN)/lps-prep demo build/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 dev: $(READY)
 
@@ -20,7 +22,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,12 +10,22 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and all that share the Ray cluster, where pytest-xdist divides them."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            on_cluster = "cluster_address" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("ray" if on_cluster else str(item.path)))
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +44,15 @@ def shared() -> Callable[[str], Path]:
         return found
 
     return find
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from lps.manifests.canonical import digest16, pretty_json, sha256_hex
@@ -135,15 +134,6 @@ class Maker:
         path = out / "manifests/shards.parquet"
         rows = [{**row, "bytes": n_bytes} for row in read_table("shards", path.read_bytes()).to_pylist()]
         path.write_bytes(table_bytes("shards", rows, {}))
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread: small sizes gain nothing from more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from lps.manifests.codes import Status
-from lps.manifests.records import Clip, Outcome, SourceVideo, VideoResult
+from lps.manifests.records import Outcome, VideoResult
 from lps.manifests.splits.records import SplitParams
 from lps.pipeline.config.params import Params
 from lps.pipeline.job.events import OnEvent, PrepEvent
@@ -24,6 +24,7 @@ from lps.pipeline.job.request import PrepRequest, RunOptions
 from lps.pipeline.job.run import plan_job, run_job
 from lps.pipeline.job.shards import ShardJob, ShardVideo
 from lps.pipeline.tools.demo_videos import make_face_video, make_texture_video
+from tests.builders import folder_video, still_clip
 
 E = TypeVar("E", bound=PrepEvent)
 Digests = dict[str, str]
@@ -212,29 +213,10 @@ def undisturbed(undisturbed_out: Path, digests: Callable[[Path], Digests]) -> Di
 @pytest.fixture
 def shard() -> tuple[ShardJob, Params, list[VideoResult]]:
     """Return a shard of one video with one clip, its parameters and its results; the images are noise."""
-    source = SourceVideo(uri="real/a.mp4", dataset="folder", label=0, label_source="folder")
+    source = folder_video("real/a.mp4", 0)
     video = ShardVideo(source=source, n_bytes=1, sha256=bytes(32), original_video_id=None)
     job = ShardJob(shard_id="train-000000", split="train", plan_sha256="0" * 64, videos=(video,))
     n = PARAMS.clip_frames
-    clip = Clip(
-        track_id=0,
-        n_tracks_in_video=1,
-        face_label_certain=True,
-        frame_idx=tuple(range(n)),
-        pts_ticks=tuple(range(n)),
-        pts_seconds=tuple(k / 25 for k in range(n)),
-        start_rule="seeded",
-        start_seed=0,
-        box_xyxy=((0.0, 0.0, 100.0, 100.0),) * n,
-        box_source=(0,) * n,
-        det_score=(1.0,) * n,
-        lmk5=((0.0,) * 10,) * n,
-        align_M=((1.0, 0.0, 0.0, 0.0, 1.0, 0.0),) * n,
-        det_rate=1.0,
-        quality={},
-        phash=bytes(32),
-        frames_sha256=bytes(32),
-        frames=tuple(random.Random(k).randbytes(4096) for k in range(n)),
-    )
+    clip = still_clip(n, frames=tuple(random.Random(k).randbytes(4096) for k in range(n)))
     outcome = Outcome(status=Status.OK, n_frames_decoded=n)
     return job, PARAMS, [VideoResult(video_id=source.video_id, outcome=outcome, clips=(clip,))]

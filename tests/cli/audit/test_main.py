@@ -21,13 +21,12 @@ from click.testing import CliRunner, Result
 from lps.cli.audit.main import main
 from lps.manifests.canonical import pretty_json
 from lps.manifests.codes import Code, Stage
-from lps.manifests.records import SourceVideo
-from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.job.finalize import finalize
-from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
+from lps.pipeline.job.plan import build_plan, publish_plan
 from lps.pipeline.video.probe import Probe
+from tests.builders import folder_spec, folder_video
 
 Spoil = Callable[[Path], None]
 
@@ -36,17 +35,11 @@ Spoil = Callable[[Path], None]
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a complete data set of two videos that gave no clip. Tests only read it."""
     out = tmp_path_factory.mktemp("audit-cli") / "out"
-    videos = [
-        SourceVideo(uri=f"{kind}/a.mp4", dataset="folder", label=label, label_source="folder")
-        for label, kind in enumerate(("real", "fake"))
-    ]
+    videos = [folder_video(f"{kind}/a.mp4", label) for label, kind in enumerate(("real", "fake"))]
     probes = {
         v.uri: Probe(n_bytes=9, sha256="0" * 63 + str(v.label), code=Code.E_PROBE, stage=Stage.PROBE) for v in videos
     }
-    spec = PlanSpec(
-        dataset="folder", params=Params(), split=SplitParams(), split_set="group", shard_bytes=1, versions={}
-    )
-    plan = build_plan(spec, videos, probes)
+    plan = build_plan(folder_spec(Params(), shard_bytes=1), videos, probes)
     publish_plan(plan, Store(str(out)))
     finalize(plan, Store(str(out)))
     return out

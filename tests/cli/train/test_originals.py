@@ -13,20 +13,12 @@ from PIL import Image
 from lps.cli.train.main import main
 from lps.cli.train.originals import with_originals
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.records import SourceVideo
 from lps.manifests.schemas import read_table, table_bytes
-from lps.manifests.splits.records import SplitParams
-from lps.manifests.storage import Store
 from lps.model.paper.figures.align import Example, alignment_examples, draw_alignment, open_clips
-from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import Params
-from lps.pipeline.faces.localizers import load_localizer
-from lps.pipeline.job.finalize import finalize
-from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
-from lps.pipeline.job.shards import write_shard
 from lps.pipeline.tools.demo_videos import make_face_video
 from lps.pipeline.tools.recheck import psnr_db
-from lps.pipeline.video.probe import probe_file
+from tests.builders import process_folder
 
 VIDEOS = ("real/a.mp4", "fake/blend/a.mp4")
 N_FRAMES = 6
@@ -34,18 +26,7 @@ N_FRAMES = 6
 
 def prepare(source: Path, out: Path, *, align: bool) -> None:
     params = Params(localizer="mtcnn", clip_frames=N_FRAMES, block_frames=3, align=align)
-    sources = [SourceVideo(uri=uri, dataset="folder", label=k, label_source="folder") for k, uri in enumerate(VIDEOS)]
-    probes = {uri: probe_file(Store(str(source)), uri, params.limits) for uri in VIDEOS}
-    spec = PlanSpec(
-        dataset="folder", params=params, split=SplitParams(), split_set="group", shard_bytes=1 << 30, versions={}
-    )
-    plan, store = build_plan(spec, sources, probes), Store(str(out))
-    publish_plan(plan, store)
-    ask = load_localizer("mtcnn", weights_dir=None, device="cpu", batch_size=1).detect
-    for job in plan.shard_jobs():
-        results = [process_video(source / each.source.uri, each.source.video_id, ask, params) for each in job.videos]
-        write_shard(job, results, params, store, out.parent)
-    assert finalize(plan, store).n_ok == len(VIDEOS)
+    assert process_folder(source, out, params).n_ok == len(VIDEOS)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,26 +28,20 @@ from lps.model.evaluation.loading import load_detector
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import Detector, HeadParams
 from lps.model.networks.svm import fit_svm
-from lps.model.training.checkpoint import Checkpoint, file_sha256, write_checkpoint
+from lps.model.training.checkpoint import file_sha256, write_checkpoint
 from lps.model.training.presets import Preset
 from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import ALL_CLIPS, LocalizeParams, Params
 from lps.pipeline.faces.link import link_faces
 from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.tools.demo_videos import make_face_video, make_texture_video
+from tests.builders import detector_checkpoint, still_clip
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PRESET = Preset(image_px=32, net=NetParams(width=4, n_blocks=2, gru_dropout=0.0), head=HeadParams(final_bn=False))
 PREP = Params(localizer="mtcnn", clip_frames=12, block_frames=6, out_px=64, jpeg_quality=90)
 """Clips of two frames more than the detector sees."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny networks are slower on more threads, by a lot on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +69,8 @@ def _write(path: Path, *, prep: Params | None = PREP, **changes: Any) -> Path:
     network = Detector(PRESET.net, PRESET.head)
     with torch.no_grad():
         network.final_fc[1].weight.mul_(20)  # type: ignore[operator]  # scores that differ
-    values: dict[str, Any] = {
-        "stage": "classify",
-        "config": {"preset": PRESET.record()},
-        "data": {"prep": prep.record() if prep else None},
-        "network": network.state_dict(),
-        "progress": {},
-    }
-    write_checkpoint(path, Checkpoint(**{**values, **changes}))
+    record = detector_checkpoint(network, PRESET, data={"prep": prep.record() if prep else None})
+    write_checkpoint(path, replace(record, **changes))
     return path
 
 
@@ -324,14 +312,8 @@ def _clips(*stretches: Sequence[Box], n_faces: Sequence[int] = ()) -> list[Clip]
     made = []
     for k, boxes in enumerate(stretches):
         for track, box in enumerate(boxes):
-            made.append(
-                Clip(
-                    track_id=track, n_tracks_in_video=n_faces[k] if n_faces else len(boxes), face_label_certain=False,
-                    frame_idx=(2 * k, 2 * k + 1), pts_ticks=(0, 1), pts_seconds=(0.0, 0.1), start_rule="all",
-                    start_seed=0, box_xyxy=(box, box), box_source=(0, 0), det_score=(1.0, 1.0), lmk5=((), ()),
-                    align_M=((), ()), det_rate=1.0, quality={}, phash=b"", frames_sha256=b"", frames=(b"", b""),
-                )
-            )  # fmt: skip
+            n = n_faces[k] if n_faces else len(boxes)
+            made.append(still_clip(2, start=2 * k, track_id=track, n_tracks_in_video=n, box_xyxy=(box, box)))
     return made
 
 

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from lps.cli.audit.main import main
 from lps.manifests.audit.diff import NAMED, SHOWN, Changes, DatasetDiff, diff_datasets
 from lps.manifests.errors import UnreadableError
-from lps.manifests.schemas import Row, read_table
+from lps.manifests.schemas import Row
 from lps.manifests.storage import open_store
+from tests.builders import manifest_rows
 
 FAKE = "manipulated_sequences/Deepfakes/c23/videos/000_001.mp4"
 REAL = "original_sequences/youtube/c23/videos/001.mp4"
@@ -49,7 +50,7 @@ def edit_json(**values: Any) -> Callable[[bytes], bytes]:
 
 
 def video_id(dataset: Path, uri: str) -> bytes:
-    rows = read_table("videos", (dataset / "manifests/videos.parquet").read_bytes()).to_pylist()
+    rows = manifest_rows(dataset, "videos")
     return next(bytes(row["video_id"]) for row in rows if row["uri"] == uri)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from lps.manifests.canonical import rows_digest
-from lps.manifests.schemas import read_table
 from lps.pipeline.job.status import read_status
+from tests.builders import manifest_rows
 
 
 def test_data_set_has_the_advertised_shape(dataset: Path) -> None:
     status = read_status(str(dataset))
-    videos = read_table("videos", (dataset / "manifests/videos.parquet").read_bytes()).to_pylist()
+    videos = manifest_rows(dataset, "videos")
     codes = Counter(row["error_code"] for row in videos if row["error_code"])
     assert status.complete
     assert status.n_shards >= 3
@@ -44,7 +44,7 @@ def test_mutated_table_is_forged_only_as_far_as_asked(dataset: Path, mutated: Ca
     assert (plain / "index.json").read_bytes() == index
     assert (forged / "index.json").read_bytes() != index
     for out, committed in ((plain, False), (forged, True)):
-        rows = read_table("videos", (out / "manifests/videos.parquet").read_bytes()).to_pylist()
+        rows = manifest_rows(out, "videos")
         assert all(row["label"] is None for row in rows)
         commit = json.loads(next((out / "commits").glob("*.json")).read_bytes())
         assert (commit["videos"][0]["label"] is None) == committed

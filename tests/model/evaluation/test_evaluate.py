@@ -25,8 +25,9 @@ from lps.model.evaluation.metrics import Bootstrap
 from lps.model.evaluation.scores import SCORES, read_scores
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import Detector, HeadParams
-from lps.model.training.checkpoint import Checkpoint, write_checkpoint
+from lps.model.training.checkpoint import write_checkpoint
 from lps.model.training.presets import Preset
+from tests.builders import detector_checkpoint
 
 PRESET = Preset(image_px=32, net=NetParams(width=4, n_blocks=1, block_frames=3), head=HeadParams(dropout=0.0))
 OPTIONS = EvaluateOptions(batch_size=4, n_workers=0, device="cpu", bootstrap=Bootstrap(n_draws=100))
@@ -53,8 +54,7 @@ def write_detector(path: Path, *, seed: int, stage: str = "classify", data: dict
             value.fill_(1e-4)  # spreads the scores
     chosen_by = {"val_split": (data or {}).get("val_split")}
     config = {"stage": stage, "seed": 7, "preset": PRESET.record(), "data": chosen_by}
-    state = network.state_dict()
-    write_checkpoint(path, Checkpoint(stage=stage, config=config, data=data or {}, network=state, progress={}))
+    write_checkpoint(path, detector_checkpoint(network, PRESET, stage=stage, config=config, data=data or {}))
 
 
 @pytest.fixture

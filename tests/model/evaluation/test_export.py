@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,21 +20,16 @@ from lps.model.evaluation.loading import LoadedDetector
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import Detector, HeadParams
 from lps.model.networks.svm import Svm
-from lps.model.training.checkpoint import Checkpoint, write_checkpoint
+from lps.model.training.checkpoint import write_checkpoint
 from lps.model.training.presets import Preset
+from tests.builders import detector_checkpoint
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 PX = 32
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_detector(params: NetParams) -> Detector:
@@ -65,9 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     preset = Preset(image_px=PX, net=NetParams(width=8))
     network = random_detector(preset.net)
     path = tmp_path_factory.mktemp("run") / "best.pt"
-    config = {"preset": preset.record()}
-    state = network.state_dict()
-    write_checkpoint(path, Checkpoint(stage="classify", config=config, data={}, network=state, progress={}))
+    write_checkpoint(path, detector_checkpoint(network, preset))
     return Trained(network, path)
 
 

@@ -20,6 +20,7 @@ from lps.model.networks.detector import Detector
 from lps.model.training.checkpoint import FORMAT, Checkpoint, read_checkpoint, write_checkpoint
 from lps.model.training.presets import Preset
 from lps.model.training.run_folder import prune, step_checkpoints, step_path
+from tests.builders import detector_checkpoint
 
 if TYPE_CHECKING:
     from tests.model.conftest import Runner
@@ -32,13 +33,9 @@ PRESET = Preset(image_px=32, net=NetParams(width=2, n_blocks=2, block_frames=2))
 @pytest.fixture
 def detector() -> Checkpoint:
     """Return a detector's checkpoint."""
-    return Checkpoint(
-        stage="classify",
-        config={"stage": "classify", "preset": PRESET.record()},
-        data={"index_sha256": "0" * 64, "leaky": False},
-        network=Detector(PRESET.net, PRESET.head).state_dict(),
-        progress={"step": 3},
-    )
+    network = Detector(PRESET.net, PRESET.head)
+    data = {"index_sha256": "0" * 64, "leaky": False}
+    return detector_checkpoint(network, PRESET, data=data, progress={"step": 3})
 
 
 def same(one: Checkpoint, other: Checkpoint) -> bool:

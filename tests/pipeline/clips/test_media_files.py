@@ -1,12 +1,11 @@
 """What every file of the media folder ends as, and why: real footage with the traits that break pipelines."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image as PilImage
 
 from lps.manifests.canonical import digest16
@@ -17,7 +16,7 @@ from lps.pipeline.config.params import Params
 from lps.pipeline.faces.detector import Localizer
 from lps.pipeline.faces.localizers import load_localizer
 
-pytestmark = pytest.mark.media
+pytestmark = [pytest.mark.media, pytest.mark.usefixtures("one_thread")]
 
 GAP = Code.E_TRACK_GAP
 SHORT = Code.E_TOO_SHORT
@@ -75,14 +74,6 @@ MOBILENET: dict[str, tuple[int, Code | None, str]] = {
     "stage_scene_cuts_low_light_crowd_640x360.mp4": (275, None, ""),
     "woman_full_body_small_face_720x1080.mp4": (103, None, ""),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

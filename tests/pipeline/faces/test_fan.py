@@ -1,7 +1,7 @@
 """FAN: geometry and peaks against known places and against face-alignment's own, and the pair retinaface-fan."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -29,17 +29,11 @@ from lps.pipeline.faces.fan import (
 from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.faces.retinaface import RetinaFaceLocalizer, empty_network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Shared = Callable[[str], Path]
 
 BOX = np.array([100.0, 80.0, 180.0, 190.0])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def faces_at(*boxes: FloatArray) -> Faces:

@@ -1,7 +1,7 @@
 """RetinaFace with the real MobileNet weights: faces where they are, and no influence from outside an image."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,8 @@ from lps.pipeline.faces import retinaface
 from lps.pipeline.faces.detector import Faces, FloatArray, Image
 from lps.pipeline.faces.retinaface import Backbone, RetinaFaceLocalizer, empty_network, pyramid
 from lps.pipeline.faces.weights import filled, load_state
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Shared = Callable[[str], Path]
 
@@ -49,14 +51,6 @@ def overlap(one: FloatArray, other: FloatArray) -> float:
     low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
     common = float(np.prod(np.clip(high - low, 0, None)))
     return common / (float(np.prod(one[2:] - one[:2])) + float(np.prod(other[2:] - other[:2])) - common)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from ray import cloudpickle
 from lps.cli.prep.main import check_failed_share, main
 from lps.manifests.errors import TooManyFailedError
 from lps.manifests.records import VideoResult
-from lps.manifests.schemas import Row, read_table
+from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.track import DetectFaces
@@ -25,6 +25,7 @@ from lps.pipeline.job.events import JobCharged, JobQuarantined, VideoDone
 from lps.pipeline.job.finalize import committed_shards
 from lps.pipeline.job.shards import ShardVideo
 from lps.pipeline.job.tasks import process_source
+from tests.builders import manifest_rows
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Digests, Result, Scenario
@@ -83,15 +84,10 @@ def poisoned(scenario: "Scenario", tmp_path_factory: pytest.TempPathFactory) -> 
     return out, result
 
 
-def rows(out: Path, table: str) -> list[Row]:
-    """Return the rows of a manifest."""
-    return list(read_table(table, (out / f"manifests/{table}.parquet").read_bytes()).to_pylist())
-
-
 def clip_facts(out: Path, without: set[bytes]) -> dict[str, Row]:
     """Return sample key -> its row but for its place in the tar, leaving out the clips of some videos."""
     found = {}
-    for row in rows(out, "clips"):
+    for row in manifest_rows(out, "clips"):
         if row["video_id"] not in without:
             members = [{key: value for key, value in member.items() if key != "offset"} for member in row["members"]]
             found[row["sample_key"]] = {**row, "tar_offset": None, "members": members}
@@ -112,7 +108,7 @@ def sample_bytes(out: Path, keys: set[str]) -> dict[str, bytes]:
 
 def test_every_poison_is_charged_twice_and_ends_as_its_code(poisoned: "tuple[Path, Result]") -> None:
     out, result = poisoned
-    ended = {row["uri"]: (row["status"], row["error_code"], row["n_clips"]) for row in rows(out, "videos")}
+    ended = {row["uri"]: (row["status"], row["error_code"], row["n_clips"]) for row in manifest_rows(out, "videos")}
     assert {uri: ended[uri] for uri in POISON} == {uri: ("failed", code, 0) for uri, code in CODES.items()}
     assert sorted(event.code for event in result.of(JobCharged)) == sorted(CODES.values())
     assert sorted(event.code for event in result.of(JobQuarantined)) == sorted(CODES.values())
@@ -120,15 +116,15 @@ def test_every_poison_is_charged_twice_and_ends_as_its_code(poisoned: "tuple[Pat
 
 def test_shard_mates_are_as_if_nothing_had_happened(poisoned: "tuple[Path, Result]", undisturbed_out: Path) -> None:
     out, _ = poisoned
-    ids = {row["video_id"] for row in rows(out, "videos") if row["uri"] in POISON}
+    ids = {row["video_id"] for row in manifest_rows(out, "videos") if row["uri"] in POISON}
     facts = clip_facts(out, ids)
     assert len(facts) == 6
     assert facts == clip_facts(undisturbed_out, ids)
     samples = sample_bytes(out, set(facts))
     assert len(samples) == 6 * 12  # ten frames, the class and the facts
     assert samples == sample_bytes(undisturbed_out, set(facts))
-    untouched = [row for row in rows(out, "videos") if row["uri"] not in POISON]
-    assert untouched == [row for row in rows(undisturbed_out, "videos") if row["uri"] not in POISON]
+    untouched = [row for row in manifest_rows(out, "videos") if row["uri"] not in POISON]
+    assert untouched == [row for row in manifest_rows(undisturbed_out, "videos") if row["uri"] not in POISON]
 
 
 def test_the_share_of_quarantined_videos_decides_the_exit_code(poisoned: "tuple[Path, Result]") -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,6 @@ from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store, open_store
 from lps.pipeline.clips.encode import encode_image
 from lps.pipeline.config.params import Params
-from lps.pipeline.job.finalize import finalize
-from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
-from lps.pipeline.job.shards import write_shard
 from lps.pipeline.tools.contact_sheet import (
     FACE_PX,
     LABEL_COLOURS,
@@ -44,6 +42,7 @@ from lps.pipeline.tools.contact_sheet import (
 )
 from lps.pipeline.tools.preview import draw_preview, sheet_rows
 from lps.pipeline.video.probe import Probe
+from tests.builders import build_data_set, folder_spec, folder_video, still_clip
 
 N_FRAMES = 10
 PARAMS = Params(localizer="mtcnn", codec="png", clip_frames=N_FRAMES, out_px=32)
@@ -58,34 +57,13 @@ def colour_of(video_id: bytes, frame: int) -> Colour:
 
 
 def source(uri: str, label: int | None, *, code: Code | None = None) -> SourceVideo:
-    method = uri.split("/")[1] if label == 1 else None
-    return SourceVideo(uri=uri, dataset="folder", label=label, label_source="folder", method=method, code=code)
+    return folder_video(uri, label, method=uri.split("/")[1] if label == 1 else None, code=code)
 
 
 def clip_of(video_id: bytes, params: Params) -> Clip:
-    n = params.clip_frames
     shape = (params.out_px, params.out_px, 3)
-    frames = tuple(encode_image(np.full(shape, colour_of(video_id, i), np.uint8), params) for i in range(n))
-    return Clip(
-        track_id=0,
-        n_tracks_in_video=1,
-        face_label_certain=True,
-        frame_idx=tuple(range(30, 30 + n)),
-        pts_ticks=tuple(range(30, 30 + n)),
-        pts_seconds=tuple((30 + i) / 25 for i in range(n)),
-        start_rule="seeded",
-        start_seed=1,
-        box_xyxy=((10.0, 10.0, 90.0, 110.0),) * n,
-        box_source=(0,) * n,
-        det_score=(0.99,) * n,
-        lmk5=((30.0, 40.0, 70.0, 40.0, 50.0, 60.0, 35.0, 80.0, 65.0, 80.0),) * n,
-        align_M=((1.0, 0.0, 0.0, 0.0, 1.0, 0.0),) * n,
-        det_rate=0.93,
-        quality={},
-        phash=bytes(32),
-        frames_sha256=bytes(32),
-        frames=frames,
-    )
+    images = [np.full(shape, colour_of(video_id, i), np.uint8) for i in range(params.clip_frames)]
+    return still_clip(params.clip_frames, start=30, frames=tuple(encode_image(image, params) for image in images))
 
 
 def result_of(video: SourceVideo, fault: Code | None, params: Params) -> VideoResult:
@@ -100,25 +78,17 @@ def result_of(video: SourceVideo, fault: Code | None, params: Params) -> VideoRe
 
 def make_data_set(root: Path, videos: Sequence[SourceVideo], params: Params = PARAMS, *, rule: str = "group") -> Store:
     """Plan, write and finalize a data set of these videos; one whose name holds a code ends with it."""
-    out = open_store(str(root / "dataset"))
-    spec = PlanSpec(
-        dataset="folder",
-        params=params,
-        split=SplitParams(rule=rule, allow_leaky=True),
-        split_set="default",
-        shard_bytes=200_000,
-        versions={"lps-prep": "0"},
+    spec = replace(
+        folder_spec(params, shard_bytes=200_000, split_set="default"), split=SplitParams(rule=rule, allow_leaky=True)
     )
     digests = {v.uri: hashlib.sha256(v.uri.encode()).hexdigest() for v in videos if v.code is None}
     probes = {uri: Probe(n_bytes=100, sha256=digest, n_frames_promised=80) for uri, digest in digests.items()}
-    plan = build_plan(spec, videos, probes)
-    publish_plan(plan, out)
-    for job in plan.shard_jobs():
-        faults = [next((f for f in FAULTS if f in v.source.uri), None) for v in job.videos]
-        results = [result_of(v.source, f, params) for v, f in zip(job.videos, faults, strict=True)]
-        write_shard(job, results, params, out, root)
-    finalize(plan, out)
-    return out
+
+    def ended(video: SourceVideo) -> VideoResult:
+        return result_of(video, next((fault for fault in FAULTS if fault in video.uri), None), params)
+
+    build_data_set(root / "dataset", spec, videos, probes, ended)
+    return open_store(str(root / "dataset"))
 
 
 MIXED = [

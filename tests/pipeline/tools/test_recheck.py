@@ -7,25 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from lps.manifests.audit.core.database import open_dataset
 from lps.manifests.audit.core.types import AuditContext, CheckResult
 from lps.manifests.errors import UnreadableError
-from lps.manifests.records import SourceVideo, VideoResult
 from lps.manifests.schemas import Row, read_table, table_bytes
-from lps.manifests.splits.records import SplitParams
-from lps.manifests.storage import Store
-from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import Params
-from lps.pipeline.faces.detector import Faces
-from lps.pipeline.faces.localizers import load_localizer
-from lps.pipeline.job.finalize import finalize
-from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
-from lps.pipeline.job.shards import write_shard
 from lps.pipeline.tools.demo_videos import make_face_video
 from lps.pipeline.tools.recheck import CHECKS, LIMITS, check_again, check_frames, psnr_db
-from lps.pipeline.video.probe import probe_file
+from tests.builders import process_folder
 
 PARAMS = Params(localizer="mtcnn", clip_frames=10, block_frames=5)
 VIDEOS = ("real/a.mp4", "fake/blend/a.mp4")
@@ -36,28 +26,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Return a data set of two processed videos, and their folder. Tests only read them."""
     root = tmp_path_factory.mktemp("recheck")
     source, out = root / "source", root / "out"
-    sources, probes = [], {}
     for label, uri in enumerate(VIDEOS):
         make_face_video(source / uri, n_frames=30, width=320, height=240, seed=3, fake=bool(label))
-        sources.append(SourceVideo(uri=uri, dataset="folder", label=label, label_source="folder"))
-        probes[uri] = probe_file(Store(str(source)), uri, PARAMS.limits)
-    spec = PlanSpec(
-        dataset="folder", params=PARAMS, split=SplitParams(), split_set="group", shard_bytes=1 << 30, versions={}
-    )
-    plan, store = build_plan(spec, sources, probes), Store(str(out))
-    publish_plan(plan, store)
-    localizer = load_localizer("mtcnn", weights_dir=None, device="cpu", batch_size=16)
-
-    def process(video: SourceVideo) -> VideoResult:
-        def ask(images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
-            return localizer.detect(images, dense=dense)
-
-        return process_video(source / video.uri, video.video_id, ask, PARAMS)
-
-    for job in plan.shard_jobs():
-        write_shard(job, [process(video.source) for video in job.videos], PARAMS, store, root)
-    summary = finalize(plan, store)
-    assert summary.n_ok == 2
+    assert process_folder(source, out, PARAMS).n_ok == 2
     return out, source
 
 

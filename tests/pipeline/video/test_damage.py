@@ -11,32 +11,15 @@ from numpy.typing import NDArray
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import VideoFault
-from lps.pipeline.config.params import Limits, LocalizeParams
-from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, cut_score_between, decode
+from lps.pipeline.video.decode import Frame, count_packets, cut_score_between
+from tests.builders import LIMITS, breaks, decoded, decoded_by_pyav
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
 Scene = Callable[..., list[Image]]
 
-LIMITS = Limits()
-CUT = LocalizeParams().cut_score
 GOP = {"g": "20", "keyint_min": "20", "sc_threshold": "0"}
 FASTSTART = {"movflags": "faststart"}
-
-
-def decoded(path: Path, limits: Limits = LIMITS) -> tuple[list[Frame], DecodeStats]:
-    stats = DecodeStats()
-    return list(decode(path, limits, stats, cut_score=CUT)), stats
-
-
-def plain(path: Path) -> dict[int, Image]:
-    """Return what PyAV alone decodes: pts -> RGB."""
-    with av.open(str(path)) as container:
-        return {frame.pts or 0: frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)}  # type: ignore[misc]
-
-
-def breaks(frames: Sequence[Frame]) -> list[int]:
-    return [frame.index for frame in frames if frame.breaks]
 
 
 def overwrite_packet(path: Path, number: int) -> None:
@@ -66,7 +49,7 @@ def test_damage_in_the_middle_breaks_up_to_the_next_key_frame(
     write_video: Write, scene: Scene, tmp_path: Path, b_frames: str, number: int
 ) -> None:
     path = write_video(tmp_path / "a.mp4", scene(80), options={**GOP, "bf": b_frames}, container=FASTSTART)
-    truth = plain(path)
+    truth = decoded_by_pyav(path)
     overwrite_packet(path, number)
     frames, stats = decoded(path)
     assert stats.n_errors >= 1
@@ -81,7 +64,7 @@ def test_damage_in_the_middle_breaks_up_to_the_next_key_frame(
 
 def test_several_damaged_places(write_video: Write, scene: Scene, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", scene(120), options={**GOP, "bf": "2"}, container=FASTSTART)
-    truth = plain(path)
+    truth = decoded_by_pyav(path)
     for number in (23, 26, 84):
         overwrite_packet(path, number)
     frames, stats = decoded(path)
@@ -94,7 +77,7 @@ def test_several_damaged_places(write_video: Write, scene: Scene, tmp_path: Path
 @pytest.mark.parametrize("share", [0.4, 0.8])
 def test_truncated_file(write_video: Write, scene: Scene, tmp_path: Path, b_frames: str, share: float) -> None:
     path = write_video(tmp_path / "a.mp4", scene(80), options={**GOP, "bf": b_frames}, container=FASTSTART)
-    truth = plain(path)
+    truth = decoded_by_pyav(path)
     os.truncate(path, int(path.stat().st_size * share))
     frames, stats = decoded(path)
     assert stats.ended_by_error

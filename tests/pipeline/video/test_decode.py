@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from lps.manifests.errors import VideoFault
 from lps.pipeline.config.params import Limits, LocalizeParams
 from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, decode, read_header
+from tests.builders import LIMITS, breaks, decoded, decoded_by_pyav
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
 Scene = Callable[..., list[Image]]
 SetMatrix = Callable[[Path, Sequence[int]], None]
 
-LIMITS = Limits()
 CUT = LocalizeParams().cut_score
 
 ONE = 1 << 16
@@ -40,21 +40,6 @@ MIRRORED = {
     270: (0, -ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30),
 }
 """The same turns, and the picture mirrored left to right after them."""
-
-
-def decoded(path: Path, limits: Limits = LIMITS) -> tuple[list[Frame], DecodeStats]:
-    stats = DecodeStats()
-    return list(decode(path, limits, stats, cut_score=CUT)), stats
-
-
-def plain(path: Path) -> dict[int, Image]:
-    """Return what PyAV alone decodes: pts -> RGB."""
-    with av.open(str(path)) as container:
-        return {frame.pts or 0: frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)}  # type: ignore[misc]
-
-
-def breaks(frames: Sequence[Frame]) -> list[int]:
-    return [frame.index for frame in frames if frame.breaks]
 
 
 def psnr(a: Image, b: Image) -> float:
@@ -153,7 +138,7 @@ def test_times_that_go_back_break(write_video: Write, scene: Scene, tmp_path: Pa
 
 def test_pixels_are_those_of_plain_pyav(write_video: Write, scene: Scene, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", scene(12))
-    expected = plain(path)
+    expected = decoded_by_pyav(path)
     for frame in decoded(path)[0]:
         assert np.array_equal(frame.rgb(), expected[frame.pts_ticks])
 
@@ -178,7 +163,7 @@ def test_rotation_is_applied(
     write_video: Write, scene: Scene, set_display_matrix: SetMatrix, tmp_path: Path, turn: int, mirrored: bool
 ) -> None:
     path = write_video(tmp_path / "a.mp4", scene(4, 96, 64))
-    coded = list(plain(path).values())
+    coded = list(decoded_by_pyav(path).values())
     set_display_matrix(path, (MIRRORED if mirrored else TURNS)[turn])
     frames, stats = decoded(path)
     assert stats.rotation == turn
@@ -205,7 +190,7 @@ def test_a_display_matrix_of_zeros_turns_nothing(
 def test_rotation_of_camera_files(shared: Callable[[str], Path], name: str, turn: int) -> None:
     path = shared(f"media/videos/noface_{name}_3f.mov")
     frames, stats = decoded(path)
-    coded = list(plain(path).values())
+    coded = list(decoded_by_pyav(path).values())
     assert stats.rotation == turn
     assert len(frames) == 3
     for frame, image in zip(frames, coded, strict=True):

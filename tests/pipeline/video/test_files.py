@@ -16,19 +16,14 @@ from numpy.typing import NDArray
 from lps.manifests.codes import Code
 from lps.manifests.errors import VideoFault
 from lps.pipeline.config.params import Limits, LocalizeParams
-from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, decode, open_video, read_header
+from lps.pipeline.video.decode import DecodeStats, count_packets, decode, open_video, read_header
+from tests.builders import LIMITS, decoded
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
 Scene = Callable[..., list[Image]]
 
-LIMITS = Limits()
 CUT = LocalizeParams().cut_score
-
-
-def decoded(path: Path, limits: Limits = LIMITS) -> tuple[list[Frame], DecodeStats]:
-    stats = DecodeStats()
-    return list(decode(path, limits, stats, cut_score=CUT)), stats
 
 
 def fault_of(path: Path, limits: Limits = LIMITS) -> Code | None:

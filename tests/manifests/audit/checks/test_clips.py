@@ -13,10 +13,11 @@ import pytest
 
 from lps.manifests.audit.checks.clips import ARCFACE_112, CHECKS, LIMITS, check_starts
 from lps.manifests.audit.core.types import AuditContext
-from lps.manifests.schemas import BOX_UNITS, Row, read_table
+from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store
 from lps.pipeline.clips.process import start_seed
 from lps.pipeline.faces import align
+from tests.builders import manifest_rows
 
 Mutated = Callable[..., Path]
 Broken = Callable[..., dict[str, set[str]]]
@@ -27,7 +28,7 @@ Edit = Callable[[Row], Row]
 @pytest.fixture
 def first(dataset: Path) -> Row:
     """Return the row of one clip."""
-    return dict(read_table("clips", (dataset / "manifests/clips.parquet").read_bytes()).to_pylist()[0])
+    return dict(manifest_rows(dataset, "clips")[0])
 
 
 def spoiled(clip: Row, edit: Edit) -> Edit:

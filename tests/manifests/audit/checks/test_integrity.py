@@ -11,17 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from lps.manifests.audit.core.seal import seal_dataset
-from lps.manifests.schemas import Row, read_table
+from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
+from tests.builders import manifest_rows
 
 Mutated = Callable[..., Path]
 Broken = Callable[..., dict[str, set[str]]]
 NO_FACE = "original_sequences/youtube/c23/videos/003.mp4"
 OK = "original_sequences/youtube/c23/videos/000.mp4"
-
-
-def rows(out: Path, table: str) -> list[Row]:
-    return list(read_table(table, (out / f"manifests/{table}.parquet").read_bytes()).to_pylist())
 
 
 def only(uri: str, /, **changes: Any) -> Callable[[Row], Row]:
@@ -30,7 +27,7 @@ def only(uri: str, /, **changes: Any) -> Callable[[Row], Row]:
 
 
 def first_clip(out: Path) -> Row:
-    return rows(out, "clips")[0]
+    return manifest_rows(out, "clips")[0]
 
 
 def on_clip(clip: Row, **changes: Any) -> Callable[[Row], Row]:
@@ -38,7 +35,7 @@ def on_clip(clip: Row, **changes: Any) -> Callable[[Row], Row]:
 
 
 def id_of(out: Path, uri: str) -> str:
-    return next(bytes(row["video_id"]).hex() for row in rows(out, "videos") if row["uri"] == uri)
+    return next(bytes(row["video_id"]).hex() for row in manifest_rows(out, "videos") if row["uri"] == uri)
 
 
 def test_nothing_is_broken_in_the_unspoiled_data_set(dataset: Path, dataset_source: Path, broken: Broken) -> None:
@@ -150,7 +147,7 @@ def test_shard_without_commit_record_is_found(mutated: Mutated, broken: Broken) 
 
 def test_shard_row_without_clips_is_found(dataset: Path, mutated: Mutated, broken: Broken) -> None:
     ghost = {"shard_id": "train-000099", "uri": "shards/train/train-000099.tar"}
-    last = rows(dataset, "shards")[-1]["shard_id"]
+    last = manifest_rows(dataset, "shards")[-1]["shard_id"]
     out = mutated({"shards": lambda row: [row, {**row, **ghost}] if row["shard_id"] == last else row})
     assert "train-000099" in broken(out, "A5")["A5"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from lps.manifests.audit.checks import leakage as audit_leakage
 from lps.manifests.audit.core.types import AuditContext, CheckResult, State
-from lps.manifests.schemas import read_table
+from tests.builders import manifest_rows
 
 Audit = Callable[[Path], dict[str, CheckResult]]
 FAKE = "manipulated_sequences/Deepfakes/c23/videos/000_001.mp4"
@@ -31,7 +31,7 @@ def failed(results: dict[str, CheckResult]) -> set[str]:
 
 
 def row_of(out: Path, uri: str) -> dict[str, Any]:
-    videos = read_table("videos", (out / "manifests/videos.parquet").read_bytes()).to_pylist()
+    videos = manifest_rows(out, "videos")
     return next(row for row in videos if row["uri"] == uri)
 
 

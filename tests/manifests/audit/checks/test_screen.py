@@ -10,7 +10,8 @@ import pytest
 
 from lps.manifests.audit.checks.clips import ARCFACE_112, box_steps, cut_fault
 from lps.manifests.audit.checks.screen import screen_cuts, screen_steps
-from lps.manifests.schemas import CLIPS, Row, read_table
+from lps.manifests.schemas import CLIPS, Row
+from tests.builders import manifest_rows
 
 LIMITS = {"c3_box_margin": 0.1, "c3_shear": 1e-3, "c3_landmark_px": 3.0, "c5_min_iou": 0.3, "c5_max_jump": 0.5}
 MIN_FACE_PX = 32.0
@@ -27,7 +28,7 @@ SCHEMA = pa.schema(
 
 @pytest.fixture(scope="module")
 def clips(dataset: Path) -> list[Row]:
-    stored = read_table("clips", (dataset / "manifests/clips.parquet").read_bytes()).to_pylist()
+    stored = manifest_rows(dataset, "clips")
     source = {"width": 640, "height": 480, "rotation": 0, "sar_num": 1, "sar_den": 1}
     return [{**source, **{n: row["align_M" if n == "matrix" else n] for n in SCHEMA.names[:5]}} for row in stored]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from lps.manifests.schemas import Row, read_table
+from lps.manifests.schemas import Row
+from tests.builders import manifest_rows
 
 Mutated = Callable[..., Path]
 Broken = Callable[..., dict[str, set[str]]]
@@ -20,7 +21,7 @@ TAR = f"shards/train/{SHARD}.tar"
 
 
 def clips_of(out: Path, shard_id: str = SHARD) -> list[Row]:
-    rows = read_table("clips", (out / "manifests/clips.parquet").read_bytes()).to_pylist()
+    rows = manifest_rows(out, "clips")
     return [row for row in rows if row["shard_id"] == shard_id]
 
 

@@ -15,8 +15,9 @@ from lps.manifests.audit.core.types import CHECK_CLASSES
 from lps.manifests.audit.report.page import MAX_PAIRS, VERDICTS, render_html
 from lps.manifests.pages.charts import Axis, axis_of, ecdf, histogram, ks_distance, number
 from lps.manifests.pages.pictures import MAX_PICTURES, SIDE_PX
-from lps.manifests.schemas import Row, read_table
+from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
+from tests.builders import manifest_rows
 from tests.pages import (
     CHROMIUM,
     Page,
@@ -80,12 +81,8 @@ def rendered(location: Path, **values: Any) -> str:
     return render_html(report(**values), open_store(str(location)))
 
 
-def rows(location: Path, name: str) -> list[Row]:
-    return list(read_table(name, (location / f"manifests/{name}.parquet").read_bytes()).to_pylist())
-
-
 def pair_of(location: Path, n: int = 1) -> list[Row]:
-    videos = [row for row in rows(location, "videos") if row["n_clips"]]
+    videos = [row for row in manifest_rows(location, "videos") if row["n_clips"]]
     sides = [{"video_id": row["video_id"].hex(), "uri": row["uri"], "split": row["split"]} for row in videos]
     return [{"videos": [sides[i], sides[-1 - i]], "distances": [3, 5, 40], "confirmed": i == 0} for i in range(n)]
 
@@ -138,7 +135,7 @@ def test_identity_and_splits(page_text: str, dataset: Path) -> None:
     for value in ("ffpp <mini>", "ab" * 32, "cd" * 32, "sealed, not signed"):
         assert value in text
     matrix = text[text.index("Split set group") : text.index("A · Integrity")]
-    videos = [row for row in rows(dataset, "videos") if row["split"]]
+    videos = [row for row in manifest_rows(dataset, "videos") if row["split"]]
     for label, method in ((0, None), (1, "Deepfakes"), (1, "Face2Face")):
         line = f"{'fake' if label else 'real'} {method or '–'}"
         counts = []
@@ -258,7 +255,7 @@ def test_thumbnails_are_small_frames_of_the_lowest_clips(page_text: str, dataset
             assert (image.format, image.size) == ("JPEG", (SIDE_PX, SIDE_PX))
             red, green, blue = image.convert("RGB").getpixel((48, 20))  # type: ignore[misc]
             assert min(red, green, blue) > 90, "the face in the middle, not the noise around it"
-    worst = min(row["blur_var_med"] for row in rows(dataset, "clips"))
+    worst = min(row["blur_var_med"] for row in manifest_rows(dataset, "clips"))
     text = Page(page_text).text
     assert re.search(rf"Least sharp variance of the Laplacian; median of all clips \d+ \w+ .*?{worst:.0f} · ", text)
 

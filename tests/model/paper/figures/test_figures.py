@@ -15,9 +15,10 @@ from lps.manifests.errors import RefusedError
 from lps.model.evaluation.scores import ScoreRows, Scores
 from lps.model.networks.detector import Detector
 from lps.model.paper.figures.scores import draw_roc, draw_stability, stability_facts
-from lps.model.training.checkpoint import Checkpoint, write_checkpoint
+from lps.model.training.checkpoint import write_checkpoint
 from lps.model.training.presets import preset_for
 from lps.model.training.processes import choose_device
+from tests.builders import detector_checkpoint
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec
@@ -41,9 +42,7 @@ def checkpoint(tmp_path: Path) -> Path:
     preset = preset_for("small", "classify", SETTINGS)
     network = Detector(preset.net, preset.head)
     path = tmp_path / "best.pt"
-    config = {"preset": preset.record()}
-    record = Checkpoint(stage="classify", config=config, data={}, network=network.state_dict(), progress={})
-    write_checkpoint(path, record)
+    write_checkpoint(path, detector_checkpoint(network, preset))
     return path
 
 
