@@ -12,7 +12,7 @@ import pytest
 
 from lps.manifests.audit.core.policy import Policy, Waiver, read_policy
 from lps.manifests.audit.core.types import AuditContext, CheckEntry, CheckResult, CheckSpec, Offender, Severity, State
-from lps.manifests.audit.run import Suite, Verdict, base_suite, verdict_of
+from lps.manifests.audit.run import Audit, Suite, Verdict, base_suite, verdict_of
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import Level
 
@@ -71,7 +71,7 @@ def test_selection_takes_classes_and_ids() -> None:
         suite.chosen(("X9",))
 
 
-def test_check_that_raises_is_an_error_and_the_others_still_run(dataset: Path, audit: Any) -> None:
+def test_check_that_raises_is_an_error_and_the_others_still_run(dataset: Path, audit: Callable[..., Audit]) -> None:
     def breaks(_: AuditContext) -> CheckResult:
         raise ZeroDivisionError("over\nthere")
 
@@ -84,7 +84,7 @@ def test_check_that_raises_is_an_error_and_the_others_still_run(dataset: Path, a
     assert found.exit_code == 6
 
 
-def test_level_decides_which_checks_run(dataset: Path, audit: Any) -> None:
+def test_level_decides_which_checks_run(dataset: Path, audit: Callable[..., Audit]) -> None:
     quick = {r.id: r for r in audit(dataset, "A,C", level="quick").results}
     assert (quick["A4"].state, quick["A4"].note) == ("skip", "needs --level full")
     assert quick["A2"].note == "sizes only; level full reads the bytes"
@@ -94,7 +94,7 @@ def test_level_decides_which_checks_run(dataset: Path, audit: Any) -> None:
     assert Level.DEEP not in {entry.spec.level for entry in base_suite().entries if entry.spec.id[0] in "AC"}
 
 
-def test_report_is_json_with_everything_an_auditor_needs(mutated: Mutated, audit: Any) -> None:
+def test_report_is_json_with_everything_an_auditor_needs(mutated: Mutated, audit: Callable[..., Audit]) -> None:
     out = mutated({"clips": lambda row: {**row, "max_gap_frames": 3}})
     found = audit(out, "C1,T", level="quick", policy=Policy(name="p", sha256="ab", limits={"t4_quick_rows": 7}))
     record = json.loads(json.dumps(found.record(), allow_nan=False))
@@ -153,7 +153,7 @@ def test_nothing_but_findings_is_waived(state: State) -> None:
     assert Policy(waivers=(waiver("*"),)).apply(result(state), TODAY).state == state
 
 
-def test_waived_check_does_not_fail_the_audit(mutated: Mutated, audit: Any) -> None:
+def test_waived_check_does_not_fail_the_audit(mutated: Mutated, audit: Callable[..., Audit]) -> None:
     out = mutated({"clips": lambda row: {**row, "max_gap_frames": 3}})
     policy = Policy(waivers=(waiver("*"),))
     assert audit(out, "C1", policy=policy, today=TODAY).exit_code == 0

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from lps.cli.prep.main import main
+from lps.manifests.audit.run import Audit
 from lps.manifests.canonical import pretty_json
 from lps.manifests.schemas import Row
 from lps.manifests.splits.records import SplitParams
@@ -46,7 +47,9 @@ def aliased(mutated: Mutated) -> Path:
     return out
 
 
-def test_aliases_stay_with_the_split_set_and_are_audited(aliased: Path, audit: Any, broken: Broken) -> None:
+def test_aliases_stay_with_the_split_set_and_are_audited(
+    aliased: Path, audit: Callable[..., Audit], broken: Broken
+) -> None:
     record = json.loads((aliased / "manifests/splits/same.json").read_bytes())
     assert record["aliases"] == [["ffpp/seq/000", "person/x"], ["ffpp/seq/004", "person/x"]]
     assert record["edge_kinds"] == ["PAIR", "ORIG", "SRC", "ID", "ALIAS"]
@@ -70,7 +73,7 @@ def test_without_aliases_the_same_place_is_no_fault(mutated: Mutated, broken: Br
 
 @pytest.mark.parametrize("aliases", [[], None, "x", [["a"]], [["a", 1]], [["ffpp/seq/000", "person/y"]]])
 def test_aliases_that_are_not_those_used_leave_it_unknown(
-    aliased: Path, mutated: Mutated, audit: Any, aliases: Any
+    aliased: Path, mutated: Mutated, audit: Callable[..., Audit], aliases: Any
 ) -> None:
     def forged(data: bytes) -> bytes:
         return pretty_json({**json.loads(data), "aliases": aliases})
@@ -82,7 +85,7 @@ def test_aliases_that_are_not_those_used_leave_it_unknown(
     assert "does not hold" in results["L1"].note
 
 
-def test_a_set_keeps_the_aliases_of_its_base(aliased: Path, broken: Broken, audit: Any) -> None:
+def test_a_set_keeps_the_aliases_of_its_base(aliased: Path, broken: Broken, audit: Callable[..., Audit]) -> None:
     add_split_set(str(aliased), "grown", SplitParams(rule="ranked", aliases=(("a", "b"),)), "same")
     record = json.loads((aliased / "manifests/splits/grown.json").read_bytes())
     assert record["aliases"] == [["a", "b"], ["ffpp/seq/000", "person/x"], ["ffpp/seq/004", "person/x"]]

@@ -4,7 +4,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -28,6 +28,9 @@ from lps.model.networks.detector import Detector, HeadParams
 from lps.model.training.checkpoint import write_checkpoint
 from lps.model.training.presets import Preset
 from tests.builders import detector_checkpoint
+
+if TYPE_CHECKING:
+    from tests.model.conftest import Maker, Spec, SplitSet, WebServer
 
 PRESET = Preset(image_px=32, net=NetParams(width=4, n_blocks=1, block_frames=3), head=HeadParams(dropout=0.0))
 OPTIONS = EvaluateOptions(batch_size=4, n_workers=0, device="cpu", bootstrap=Bootstrap(n_draws=100))
@@ -58,7 +61,7 @@ def write_detector(path: Path, *, seed: int, stage: str = "classify", data: dict
 
 
 @pytest.fixture
-def clips(spec: Any) -> Callable[..., list[Any]]:
+def clips(spec: "type[Spec]") -> "Callable[..., list[Spec]]":
     """Return a function that specifies videos of two clips each: `n` real ones and `n` fakes of each method."""
 
     def specify(
@@ -90,7 +93,7 @@ def run(
 
 
 def test_figures_are_those_of_the_scores_in_the_file(
-    make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+    make: "Maker", clips: "Callable[..., list[Spec]]", loaded: LoadedDetector, tmp_path: Path
 ) -> None:
     data = make.data_set([clips(5), clips(2, prefix="z")])
     record, _ = run(loaded, [source(data)], tmp_path / "out")
@@ -122,7 +125,7 @@ def scores_of(out: Path) -> list[dict[str, Any]]:
 
 
 def test_results_say_what_they_are_of(
-    make: Any, clips: Any, loaded: LoadedDetector, checkpoint: Path, tmp_path: Path
+    make: "Maker", clips: "Callable[..., list[Spec]]", loaded: LoadedDetector, checkpoint: Path, tmp_path: Path
 ) -> None:
     data = make.data_set([clips()])
     record, _ = run(loaded, [source(data)], tmp_path / "out")
@@ -143,7 +146,9 @@ def test_results_say_what_they_are_of(
     assert str(tmp_path) not in (tmp_path / "out/metrics.json").read_text()
 
 
-def test_scores_do_not_depend_on_workers(make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_workers(
+    make: "Maker", clips: "Callable[..., list[Spec]]", loaded: LoadedDetector, tmp_path: Path
+) -> None:
     data = make.data_set([clips(), clips(prefix="z")])
     found = []
     for n_workers in (0, 2):
@@ -155,7 +160,12 @@ def test_scores_do_not_depend_on_workers(make: Any, clips: Any, loaded: LoadedDe
 
 @pytest.mark.parametrize(("n_clips", "expected"), [(1, 8), (2, 16), (None, 16)])
 def test_clips_per_video(
-    n_clips: int | None, expected: int, make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+    n_clips: int | None,
+    expected: int,
+    make: "Maker",
+    clips: "Callable[..., list[Spec]]",
+    loaded: LoadedDetector,
+    tmp_path: Path,
 ) -> None:
     data = make.data_set([clips()])
     options = EvaluateOptions(n_clips=n_clips, n_workers=0, device="cpu", bootstrap=Bootstrap(n_draws=0))
@@ -166,7 +176,7 @@ def test_clips_per_video(
 
 
 def test_several_data_sets_give_a_row_of_the_matrix(
-    make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+    make: "Maker", clips: "Callable[..., list[Spec]]", loaded: LoadedDetector, tmp_path: Path
 ) -> None:
     data = [make.data_set([clips(3, prefix=prefix)]) for prefix in "xyz"]
     record, events = run(loaded, [source(each) for each in data], tmp_path / "out")
@@ -180,7 +190,12 @@ def test_several_data_sets_give_a_row_of_the_matrix(
 
 
 def test_plain_shards_are_judged_and_no_secret_of_their_address_is_kept(
-    make: Any, clips: Any, loaded: LoadedDetector, web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: "Maker",
+    clips: "Callable[..., list[Spec]]",
+    loaded: LoadedDetector,
+    web: "WebServer",
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     pattern = make.shards([clips(), clips(prefix="z")])
@@ -195,7 +210,9 @@ def test_plain_shards_are_judged_and_no_secret_of_their_address_is_kept(
 # ---- what is not there ---------------------------------------------------------------------------------------------
 
 
-def test_one_class_only_is_null_with_a_reason(make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path) -> None:
+def test_one_class_only_is_null_with_a_reason(
+    make: "Maker", clips: "Callable[..., list[Spec]]", loaded: LoadedDetector, tmp_path: Path
+) -> None:
     data = make.data_set([clips(labels=(1,))])
     record, _ = run(loaded, [source(data)], tmp_path / "out")
     found = record["data"][0]["results"]["all"]["video"]
@@ -205,7 +222,7 @@ def test_one_class_only_is_null_with_a_reason(make: Any, clips: Any, loaded: Loa
 
 
 def test_clips_without_a_label_are_scored_and_not_measured(
-    make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+    make: "Maker", clips: "Callable[..., list[Spec]]", loaded: LoadedDetector, tmp_path: Path
 ) -> None:
     data = make.data_set([[*clips(), *clips(2, labels=(None,), prefix="u")]])
     record, _ = run(loaded, [source(data)], tmp_path / "out")
@@ -214,7 +231,9 @@ def test_clips_without_a_label_are_scored_and_not_measured(
     assert sum(row["label"] is None for row in scores_of(tmp_path / "out")) == 4
 
 
-def test_bad_samples_are_named_and_too_many_stop(make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path) -> None:
+def test_bad_samples_are_named_and_too_many_stop(
+    make: "Maker", clips: "Callable[..., list[Spec]]", loaded: LoadedDetector, tmp_path: Path
+) -> None:
     def cut(members: dict[str, bytes]) -> None:
         members["01.jpg"] = members["01.jpg"][:200]
 
@@ -228,7 +247,11 @@ def test_bad_samples_are_named_and_too_many_stop(make: Any, clips: Any, loaded: 
 
 
 def test_a_leaky_split_set_is_refused_or_stamped(
-    make: Any, clips: Any, split_set: Any, loaded: LoadedDetector, tmp_path: Path
+    make: "Maker",
+    clips: "Callable[..., list[Spec]]",
+    split_set: "type[SplitSet]",
+    loaded: LoadedDetector,
+    tmp_path: Path,
 ) -> None:
     specs = clips()
     leaky = split_set({each.video: "test" for each in specs}, leaky=True)
@@ -240,7 +263,9 @@ def test_a_leaky_split_set_is_refused_or_stamped(
     assert any("leaky" in event.text for event in events if isinstance(event, Note))
 
 
-def test_what_the_detector_learnt_from_is_said(make: Any, clips: Any, tmp_path: Path) -> None:
+def test_what_the_detector_learnt_from_is_said(
+    make: "Maker", clips: "Callable[..., list[Spec]]", tmp_path: Path
+) -> None:
     data = make.data_set([clips()])
     learnt = {"index_sha256": sha256_hex((data / "index.json").read_bytes()), "split_set": "group", "split": "test"}
     for changes, note in (
@@ -260,7 +285,7 @@ def test_what_the_detector_learnt_from_is_said(make: Any, clips: Any, tmp_path: 
 
 
 def test_it_goes_on_with_the_first_data_set_that_is_not_done(
-    make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+    make: "Maker", clips: "Callable[..., list[Spec]]", loaded: LoadedDetector, tmp_path: Path
 ) -> None:
     sources = [source(make.data_set([clips(3, prefix=prefix)])) for prefix in "xy"]
     undisturbed, _ = run(loaded, sources, tmp_path / "undisturbed")
@@ -283,7 +308,7 @@ def test_it_goes_on_with_the_first_data_set_that_is_not_done(
 
 
 def test_a_finished_evaluation_is_kept_and_another_is_refused(
-    make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+    make: "Maker", clips: "Callable[..., list[Spec]]", loaded: LoadedDetector, tmp_path: Path
 ) -> None:
     data = make.data_set([clips()])
     first, _ = run(loaded, [source(data)], tmp_path / "out")
@@ -302,7 +327,7 @@ def test_a_finished_evaluation_is_kept_and_another_is_refused(
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(
-    make: Any, clips: Any, loaded: LoadedDetector, tmp_path: Path
+    make: "Maker", clips: "Callable[..., list[Spec]]", loaded: LoadedDetector, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnreadableError, match="cannot write"):
@@ -336,11 +361,13 @@ def test_foreign_damaged_and_newer_scores_are_refused() -> None:
 # ---- the command ---------------------------------------------------------------------------------------------------
 
 
-def call(*args: str | Path) -> Result:
+def call(*args: object) -> Result:
     return CliRunner().invoke(main, ["evaluate", *map(str, args)])
 
 
-def test_the_command_prints_a_table_or_json(make: Any, clips: Any, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_command_prints_a_table_or_json(
+    make: "Maker", clips: "Callable[..., list[Spec]]", checkpoint: Path, tmp_path: Path
+) -> None:
     data = make.data_set([clips()]), make.data_set([clips(labels=(0,))])
     args = [
         "--checkpoint",
@@ -365,7 +392,9 @@ def test_the_command_prints_a_table_or_json(make: Any, clips: Any, checkpoint: P
     assert "holds this evaluation already" in again.stderr
 
 
-def test_wrong_use_ends_with_its_code_and_says_why(make: Any, clips: Any, checkpoint: Path, tmp_path: Path) -> None:
+def test_wrong_use_ends_with_its_code_and_says_why(
+    make: "Maker", clips: "Callable[..., list[Spec]]", checkpoint: Path, tmp_path: Path
+) -> None:
     data = make.data_set([clips()])
     write_detector(tmp_path / "pre.pt", seed=1, stage="pretrain")
     out = tmp_path / "out"

@@ -21,7 +21,7 @@ from lps.model.training.stages import StageOutput, TrainingStage
 from lps.model.training.validate import validate, video_auc
 
 if TYPE_CHECKING:
-    from tests.model.conftest import Ended, Maker, Members, Runner
+    from tests.model.conftest import Ended, Maker, Members, Runner, Spec, SplitSet
 
     Settings = Callable[..., Path]
 
@@ -66,14 +66,19 @@ def test_missing_split_of_validation(classify: Callable[..., "Ended"], tiny_data
 
 @pytest.mark.parametrize(("label", "what"), [(0, "real"), (1, "fake")])
 def test_one_class_only(
-    label: int, what: str, classify: Callable[..., "Ended"], make: "Maker", family: Any, tmp_path: Path
+    label: int,
+    what: str,
+    classify: Callable[..., "Ended"],
+    make: "Maker",
+    family: "Callable[..., list[Spec]]",
+    tmp_path: Path,
 ) -> None:
     data = make.data_set([[each for each in family("a", 8) if each.label == label], family("v", 4, "val")])
     one_line(classify(data), 3, f"split 'train' of {data} has only {what} clips; a detector needs both classes")
 
 
 def test_one_class_in_validation_is_noted(
-    classify: Callable[..., "Ended"], make: "Maker", family: Any, tmp_path: Path
+    classify: Callable[..., "Ended"], make: "Maker", family: "Callable[..., list[Spec]]", tmp_path: Path
 ) -> None:
     data = make.data_set([family("a", 4), family("v", 1, "val")])
     ended = classify(data)
@@ -82,13 +87,19 @@ def test_one_class_in_validation_is_noted(
     assert json.loads((tmp_path / "run/result.json").read_text())["last"]["auc"] is None
 
 
-def test_clips_too_short_for_the_network(classify: Callable[..., "Ended"], make: "Maker", family: Any) -> None:
+def test_clips_too_short_for_the_network(
+    classify: Callable[..., "Ended"], make: "Maker", family: "Callable[..., list[Spec]]"
+) -> None:
     data = make.data_set([family("a", 4, n_frames=7), family("v", 2, "val")])
     one_line(classify(data), 3, "nothing to learn from: of 4 clips, 0 have no label and 4 fewer than 8 frames")
 
 
 def test_split_set_that_leaks_needs_the_flag(
-    classify: Callable[..., "Ended"], make: "Maker", family: Any, split_set: Any, tmp_path: Path
+    classify: Callable[..., "Ended"],
+    make: "Maker",
+    family: "Callable[..., list[Spec]]",
+    split_set: "type[SplitSet]",
+    tmp_path: Path,
 ) -> None:
     specs = [*family("a", 4), *family("v", 4, "val")]
     sets = {"random": split_set({each.video: each.split for each in specs}, leaky=True)}
@@ -118,7 +129,12 @@ def gone(members: "Members") -> None:
     [(halved, "frame 02 is cut off"), (smaller, "frame 02 has 16x16 px, not 32x32"), (gone, "frame 02 is missing")],
 )
 def test_bad_samples_are_counted_and_named(
-    spoil: Any, says: str, classify: Callable[..., "Ended"], make: "Maker", family: Any, tmp_path: Path
+    spoil: Any,
+    says: str,
+    classify: Callable[..., "Ended"],
+    make: "Maker",
+    family: "Callable[..., list[Spec]]",
+    tmp_path: Path,
 ) -> None:
     data = make.data_set([family("a", 8), family("v", 4, "val")], spoil={"ar1": spoil, "vf0": spoil})
     one_line(classify(data), 5, "1 of 8 samples cannot be used, more than the 1.00% allowed", says)
@@ -132,7 +148,7 @@ def test_bad_samples_are_counted_and_named(
 
 
 def test_bad_samples_of_feature_maps_are_counted_also_when_maps_are_kept(
-    lps_train: "Runner", settings: "Settings", make: "Maker", family: Any, tmp_path: Path
+    lps_train: "Runner", settings: "Settings", make: "Maker", family: "Callable[..., list[Spec]]", tmp_path: Path
 ) -> None:
     data = make.data_set([family("a", 8), family("v", 4, "val")], spoil={"ar1": halved, "vf0": gone})
     tables = {"run": f'max_bad_share = 0.3\nmaps_folder = "{tmp_path}/maps"'}
@@ -145,7 +161,7 @@ def test_bad_samples_of_feature_maps_are_counted_also_when_maps_are_kept(
 
 
 def test_bad_samples_found_before_a_run_was_killed_count(
-    lps_train: "Runner", settings: "Settings", make: "Maker", family: Any, tmp_path: Path
+    lps_train: "Runner", settings: "Settings", make: "Maker", family: "Callable[..., list[Spec]]", tmp_path: Path
 ) -> None:
     data = make.data_set([family("a", 8), family("v", 4, "val")], spoil={"ar1": halved})
     config = settings("epochs = 1", run="max_bad_share = 0.3\ncheckpoint_steps = 1")
@@ -157,14 +173,16 @@ def test_bad_samples_found_before_a_run_was_killed_count(
     assert json.loads((tmp_path / "run/result.json").read_text())["n_bad_samples"] == 1
 
 
-def test_truncated_shard(classify: Callable[..., "Ended"], make: "Maker", family: Any) -> None:
+def test_truncated_shard(classify: Callable[..., "Ended"], make: "Maker", family: "Callable[..., list[Spec]]") -> None:
     data = make.data_set([family("a", 4), family("v", 2, "val")])
     shard = next(data.glob("shards/train/*.tar"))
     shard.write_bytes(shard.read_bytes()[:-3000])
     one_line(classify(data), 5, f"shard {shard} has ", "its record says", "found at sample")
 
 
-def test_changed_shard_is_found_where_asked_for(classify: Callable[..., "Ended"], make: "Maker", family: Any) -> None:
+def test_changed_shard_is_found_where_asked_for(
+    classify: Callable[..., "Ended"], make: "Maker", family: "Callable[..., list[Spec]]"
+) -> None:
     data = make.data_set([family("a", 4), family("v", 2, "val")])
     shard = next(data.glob("shards/train/*.tar"))
     held = bytearray(shard.read_bytes())

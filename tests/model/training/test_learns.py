@@ -12,7 +12,7 @@ import pytest
 from lps.model.training.run_log import read_log
 
 if TYPE_CHECKING:
-    from tests.model.conftest import Maker, Runner
+    from tests.model.conftest import Maker, Runner, Spec
 
     Settings = Callable[..., Path]
 
@@ -30,10 +30,10 @@ def drifting(name: str, n_frames: int, px: int) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def landscapes(maker: "type[Maker]", spec: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def landscapes(maker: "type[Maker]", spec: "type[Spec]", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a data set of them."""
 
-    class Landscape(spec):  # type: ignore[misc]
+    class Landscape(spec):  # type: ignore[misc, valid-type]
         def frames(self) -> list[Any]:
             return drifting(self.video, self.n_frames, self.px)
 

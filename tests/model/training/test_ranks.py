@@ -15,7 +15,7 @@ from lps.model.training.run_folder import step_checkpoints
 from lps.model.training.run_log import read_log
 
 if TYPE_CHECKING:
-    from tests.model.conftest import Maker, Members, Runner
+    from tests.model.conftest import Maker, Members, Runner, Spec
 
     Settings = Callable[..., Path]
 
@@ -23,7 +23,9 @@ GLOBAL = {"pretrain": 'negatives = "global"'}
 
 
 @pytest.fixture(scope="module")
-def uneven_data(tmp_path_factory: pytest.TempPathFactory, maker: "type[Maker]", family: Any) -> Path:
+def uneven_data(
+    tmp_path_factory: pytest.TempPathFactory, maker: "type[Maker]", family: "Callable[..., list[Spec]]"
+) -> Path:
     """Return a data set whose samples no two processes can share evenly: shards of 1, 2 and 8, and 5 to validate."""
     shards = [family("a", 1), family("b", 2), family("c", 8), family("v", 5, "val")]
     return maker(tmp_path_factory.mktemp("uneven")).data_set(shards)
@@ -81,7 +83,7 @@ def test_ranks_stay_in_step_and_resume(
 
 
 def test_two_ranks_learn_as_one_does(
-    lps_train: "Runner", settings: "Settings", make: "Maker", family: Any, tmp_path: Path
+    lps_train: "Runner", settings: "Settings", make: "Maker", family: "Callable[..., list[Spec]]", tmp_path: Path
 ) -> None:
     """Without batch norm's dependence on the batch in the head, and with a loss that is a mean, only digits differ."""
     data = make.data_set([family("a", 8), family("v", 4, "val")])
@@ -114,7 +116,7 @@ def halved(members: "Members") -> None:
 
 
 def test_bad_samples_of_all_ranks_are_counted(
-    lps_train: "Runner", settings: "Settings", make: "Maker", family: Any, tmp_path: Path
+    lps_train: "Runner", settings: "Settings", make: "Maker", family: "Callable[..., list[Spec]]", tmp_path: Path
 ) -> None:
     data = make.data_set([family("a", 9), family("v", 4, "val")], spoil={f"a{x}": halved for x in ("r0", "f1", "r3")})
     config = settings(run="max_bad_share = 0.9", **GLOBAL)

@@ -14,7 +14,7 @@ from lps.model.training.run_folder import step_checkpoints
 from lps.model.training.run_log import read_log
 
 if TYPE_CHECKING:
-    from tests.model.conftest import Maker, Runner
+    from tests.model.conftest import Maker, Runner, Spec
 
     Settings = Callable[..., Path]
 
@@ -28,7 +28,9 @@ WRITING = ("self", "save", 1)
 
 
 @pytest.fixture(scope="module")
-def trained(lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path_factory: Any) -> Path:
+def trained(
+    lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Return the best checkpoint of a small detector."""
     out = tmp_path_factory.mktemp("trained") / "run"
     ended = lps_train("classify", out, "--data", tiny_data, "--init", "random", "--config", settings())
@@ -131,7 +133,7 @@ def test_other_start_and_other_samples_are_refused(
     trained: Path,
     tmp_path: Path,
     make: "Maker",
-    family: Any,
+    family: "Callable[..., list[Spec]]",
 ) -> None:
     data, start, out = tmp_path / "data", tmp_path / "start.pt", tmp_path / "run"
     shutil.copytree(tiny_data, data)

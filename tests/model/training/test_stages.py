@@ -32,7 +32,7 @@ from lps.model.training.run_log import read_log
 from lps.model.training.stages import ClassifyStage, DistillOptions, DistillStage
 
 if TYPE_CHECKING:
-    from tests.model.conftest import Maker
+    from tests.model.conftest import Maker, Spec
 
     Settings = Callable[..., Path]
 
@@ -311,7 +311,9 @@ def test_pairs_are_trained_side_by_side(settings: "Settings", tiny_data: Path, t
     assert "6 steps on cpu" in said.stderr  # 6 pairs, 2 a batch, 2 epochs
 
 
-def test_clip_left_alone_in_a_batch_trains(make: "Maker", family: Any, settings: "Settings", tmp_path: Path) -> None:
+def test_clip_left_alone_in_a_batch_trains(
+    make: "Maker", family: "Callable[..., list[Spec]]", settings: "Settings", tmp_path: Path
+) -> None:
     """Batch norm of the head has no variance to go by; 5 clips in batches of 4 leave one."""
     data = make.data_set([family("a", 5), family("v", 4, "val")])
     ran("classify", tmp_path / "cls", "--data", data, "--init", "random", "--config", settings())
@@ -319,7 +321,7 @@ def test_clip_left_alone_in_a_batch_trains(make: "Maker", family: Any, settings:
         "--config", settings())  # fmt: skip
 
 
-def test_i3d_runs_through_its_stages(make: "Maker", family: Any, tmp_path: Path) -> None:
+def test_i3d_runs_through_its_stages(make: "Maker", family: "Callable[..., list[Spec]]", tmp_path: Path) -> None:
     data = make.data_set([family("a", 2, n_frames=4), family("v", 2, "val", n_frames=4)])
     config = tmp_path / "i3d.toml"
     config.write_text(

@@ -54,7 +54,7 @@ class World:
         video_id = self.video(name)["video_id"]
         next(row for row in self.splits if row["video_id"] == video_id)["split"] = split
 
-    def add(self, name: str, split: str, label: int = 0, **columns: Any) -> Row:
+    def add(self, name: str, split: str, label: int | None = 0, **columns: object) -> Row:
         """Add a video with one clip that nothing ties to others."""
         number = len(self.videos)
         video = {**_video(f"{name}.mp4", label, traits=Random(number)), **columns}
@@ -110,7 +110,7 @@ def _fake(method: str, target: str, donor: str) -> Row:
     return {**_video(f"{method}/{target}_{donor}.mp4", 1, traits=Random(target)), **keys}
 
 
-def _video(uri: str, label: int, *, traits: Random) -> Row:
+def _video(uri: str, label: int | None, *, traits: Random) -> Row:
     blank: Row = {item.name: None for item in TABLES["videos"]}
     n_frames = traits.randint(200, 400)
     height, fps = traits.choice([480, 720, 1080]), traits.choice([24, 25, 30])

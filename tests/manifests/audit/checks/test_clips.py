@@ -13,6 +13,7 @@ import pytest
 
 from lps.manifests.audit.checks.clips import ARCFACE_112, CHECKS, LIMITS, check_starts
 from lps.manifests.audit.core.types import AuditContext
+from lps.manifests.audit.run import Audit
 from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store
 from lps.pipeline.clips.process import start_seed
@@ -77,7 +78,7 @@ def test_break_in_time_is_found(first: Row, mutated: Mutated, broken: Broken, ed
     assert broken(mutated({"clips": spoiled(first, edit)})) == {"C1": {first["sample_key"]}}
 
 
-def test_hole_is_named(first: Row, mutated: Mutated, audit: Any) -> None:
+def test_hole_is_named(first: Row, mutated: Mutated, audit: Callable[..., Audit]) -> None:
     [result] = audit(mutated({"clips": spoiled(first, hole)}), "C1").results
     assert "frame_idx has a hole" in result.offenders[0].detail
 
@@ -110,7 +111,7 @@ def boxes(row: Row, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any
     ],
 )
 def test_wrong_cut_is_found(
-    first: Row, mutated: Mutated, broken: Broken, audit: Any, by_hand: ByHand, edit: Edit, said: str
+    first: Row, mutated: Mutated, broken: Broken, audit: Callable[..., Audit], by_hand: ByHand, edit: Edit, said: str
 ) -> None:
     out = mutated({"clips": spoiled(first, edit)})
     assert broken(out) == {"C3": {first["sample_key"]}}
@@ -245,7 +246,9 @@ def test_steps_of_whole_frames_are_no_fault_in_large_sets() -> None:
         assert {offender.key for offender in check_starts(ctx).offenders} == {"fake uniform", "real as fake"}
 
 
-def test_starts_that_depend_on_the_class_are_found(mutated: Mutated, audit: Any, broken: Broken) -> None:
+def test_starts_that_depend_on_the_class_are_found(
+    mutated: Mutated, audit: Callable[..., Audit], broken: Broken
+) -> None:
     def early(row: Row) -> Row:
         if row["label"] != 1:
             return row

@@ -1,23 +1,26 @@
 """How even a split set is: sizes, groups that count, and facets."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from lps.manifests.audit.core.types import AuditContext
 from lps.manifests.audit.imbalance import measure_imbalance
 
-Opened = Callable[[Any], AuditContext]
+if TYPE_CHECKING:
+    from tests.manifests.audit.checks.conftest import World
+
+Opened = Callable[["World"], AuditContext]
 
 
-def cleared(world: Any) -> Any:
+def cleared(world: "World") -> "World":
     for table in (world.videos, world.clips, world.splits):
         table.clear()
     return world
 
 
-def test_sizes_groups_and_ratio(world: Any, opened: Opened) -> None:
+def test_sizes_groups_and_ratio(world: "World", opened: Opened) -> None:
     report = measure_imbalance(opened(world))
     train, val, test = report.splits
     assert (train.split, val.split, test.split) == ("train", "val", "test")
@@ -28,7 +31,7 @@ def test_sizes_groups_and_ratio(world: Any, opened: Opened) -> None:
     assert val.n_groups + test.n_groups == 80
 
 
-def test_videos_of_few_groups_count_little(world: Any, opened: Opened) -> None:
+def test_videos_of_few_groups_count_little(world: "World", opened: Opened) -> None:
     for i in range(98):
         world.add(f"x{i}", "test")
         world.splits[-1]["group_id"] = bytes(16)
@@ -37,7 +40,7 @@ def test_videos_of_few_groups_count_little(world: Any, opened: Opened) -> None:
     assert test.effective_groups == pytest.approx(338**2 / (40 * 36 + 98**2))
 
 
-def test_facets_name_what_is_uneven(world: Any, opened: Opened) -> None:
+def test_facets_name_what_is_uneven(world: "World", opened: Opened) -> None:
     cleared(world)
     for i in range(30):
         world.add(f"even{i}", ("train", "val", "test")[i % 3], 1, method="even", height=240, source_part="p")
@@ -56,7 +59,7 @@ def test_facets_name_what_is_uneven(world: Any, opened: Opened) -> None:
     assert (facets["part"].chi2_p, facets["part"].cramers_v) == (1, 0)
 
 
-def test_excluded_and_unlabelled_videos(world: Any, opened: Opened) -> None:
+def test_excluded_and_unlabelled_videos(world: "World", opened: Opened) -> None:
     cleared(world)
     world.add("a", "train", label=None, height=None)
     world.add("b", "train")
@@ -70,7 +73,7 @@ def test_excluded_and_unlabelled_videos(world: Any, opened: Opened) -> None:
     assert {cell.value for facet in report.facets if facet.facet == "label" for cell in facet.cells} == {"?", "0"}
 
 
-def test_nothing_to_report(world: Any, opened: Opened) -> None:
+def test_nothing_to_report(world: "World", opened: Opened) -> None:
     report = measure_imbalance(opened(cleared(world)))
     assert [split.n_videos for split in report.splits] == [0, 0, 0]
     assert all(facet.cells == () for facet in report.facets)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lps.manifests.audit.core.seal import seal_dataset
+from lps.manifests.audit.run import Audit
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
 from tests.builders import manifest_rows
@@ -129,7 +130,9 @@ def test_clip_without_video_or_shard_is_found(dataset: Path, mutated: Mutated, b
 # ---- A5 ------------------------------------------------------------------------------------------------------------
 
 
-def test_orphan_tar_is_a_warning_before_the_seal_and_a_failure_after(mutated: Mutated, audit: Any) -> None:
+def test_orphan_tar_is_a_warning_before_the_seal_and_a_failure_after(
+    mutated: Mutated, audit: Callable[..., Audit]
+) -> None:
     out = mutated(files={"shards/train/train-000099.tar": lambda _: b"\0" * 10240})
     [before] = audit(out, "A5").results
     assert (before.state, {o.key for o in before.offenders}) == ("warn", {"shards/train/train-000099.tar"})
@@ -207,7 +210,7 @@ def test_source_files_and_rows_must_match(dataset: Path, dataset_source: Path, t
 
 
 def test_changed_source_is_found(
-    dataset: Path, dataset_source: Path, tmp_path: Path, broken: Broken, audit: Any
+    dataset: Path, dataset_source: Path, tmp_path: Path, broken: Broken, audit: Callable[..., Audit]
 ) -> None:
     source = tmp_path / "source"
     shutil.copytree(dataset_source, source)

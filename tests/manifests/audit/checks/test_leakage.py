@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,7 +22,10 @@ from lps.manifests.names import Level
 from lps.manifests.splits.inputs import EMPTY_SHA256
 from lps.manifests.splits.leakage import crossing_groups
 
-Audited = Callable[[Any], Mapping[str, CheckResult]]
+if TYPE_CHECKING:
+    from tests.manifests.audit.checks.conftest import World
+
+Audited = Callable[["World"], Mapping[str, CheckResult]]
 BROKEN = (State.FAIL, State.WARN, State.ERROR)
 
 
@@ -34,18 +37,18 @@ def keys(result: CheckResult) -> set[str]:
     return {offender.key for offender in result.offenders}
 
 
-def test_clean_data_set_passes_all_that_can_be_known(world: Any, leakage_of: Audited) -> None:
+def test_clean_data_set_passes_all_that_can_be_known(world: "World", leakage_of: Audited) -> None:
     states = {check: result.state for check, result in leakage_of(world).items()}
     assert {check for check, state in states.items() if state == State.SKIP} == {"L9", "L10", "L11"}
     assert {state for check, state in states.items() if check not in ("L9", "L10", "L11")} == {State.PASS}
 
 
-def test_skipped_checks_say_why(world: Any, leakage_of: Audited) -> None:
+def test_skipped_checks_say_why(world: "World", leakage_of: Audited) -> None:
     results = leakage_of(world)
     assert all(result.note for result in results.values() if result.state in (State.SKIP, State.UNKNOWN))
 
 
-def test_fake_apart_from_its_original_is_named(world: Any, leakage_of: Audited) -> None:
+def test_fake_apart_from_its_original_is_named(world: "World", leakage_of: Audited) -> None:
     fake = world.video("Deepfakes/000_001")
     world.move("Deepfakes/000_001", "test")
     results = leakage_of(world)
@@ -56,14 +59,14 @@ def test_fake_apart_from_its_original_is_named(world: Any, leakage_of: Audited) 
     assert results["L1"].offenders[0].detail == "5 train, 1 test"
 
 
-def test_only_the_original_ties_a_fake(world: Any, leakage_of: Audited) -> None:
+def test_only_the_original_ties_a_fake(world: "World", leakage_of: Audited) -> None:
     fake = world.add("loose", "test", label=1, original_video_id=world.video("real/000")["video_id"])
     results = leakage_of(world)
     assert broken(results) == {"L1", "L2"}
     assert keys(results["L2"]) == {fake["video_id"].hex()}
 
 
-def test_missing_originals_are_no_leak_but_are_counted(world: Any, leakage_of: Audited) -> None:
+def test_missing_originals_are_no_leak_but_are_counted(world: "World", leakage_of: Audited) -> None:
     for name in world.placed("train", 1)[:3]:
         world.video(name)["original_video_id"] = None
     results = leakage_of(world)
@@ -72,7 +75,7 @@ def test_missing_originals_are_no_leak_but_are_counted(world: Any, leakage_of: A
     assert "3 without one" in results["L2"].measured
 
 
-def test_torn_group_is_found_without_its_column(world: Any, leakage_of: Audited) -> None:
+def test_torn_group_is_found_without_its_column(world: "World", leakage_of: Audited) -> None:
     """A video tied by a sequence alone; the group columns of the split set say that all is well."""
     world.video(world.placed("test", 0)[0])["target_keys"].append("ffpp/seq/000")
     results = leakage_of(world)
@@ -80,7 +83,7 @@ def test_torn_group_is_found_without_its_column(world: Any, leakage_of: Audited)
     assert keys(results["L1"]) == {"ffpp/seq/000"}
 
 
-def test_ties_through_others_count(world: Any, leakage_of: Audited) -> None:
+def test_ties_through_others_count(world: "World", leakage_of: Audited) -> None:
     """a-b-c: no key is shared by a and c, and only the tie of b and c crosses."""
     world.add("a", "train", target_keys=["x/1"])
     world.add("b", "train", target_keys=["x/1", "x/2"])
@@ -90,7 +93,7 @@ def test_ties_through_others_count(world: Any, leakage_of: Audited) -> None:
     assert result.offenders[0].detail == "2 train, 1 val"
 
 
-def test_shared_recording_is_named(world: Any, leakage_of: Audited) -> None:
+def test_shared_recording_is_named(world: "World", leakage_of: Audited) -> None:
     world.video(world.placed("val", 0)[0])["source_keys"].append("yt/000")
     results = leakage_of(world)
     assert broken(results) == {"L1", "L3"}
@@ -98,7 +101,7 @@ def test_shared_recording_is_named(world: Any, leakage_of: Audited) -> None:
     assert results["L3"].offenders[0].detail == "in train, val"
 
 
-def test_shared_person_is_named(world: Any, leakage_of: Audited) -> None:
+def test_shared_person_is_named(world: "World", leakage_of: Audited) -> None:
     world.video(world.placed("val", 0)[0])["identity_keys"].append("who/000")
     results = leakage_of(world)
     assert broken(results) == {"L1", "L4"}
@@ -108,7 +111,7 @@ def test_shared_person_is_named(world: Any, leakage_of: Audited) -> None:
 
 
 @pytest.mark.parametrize("kind", ["source_keys", "identity_keys"])
-def test_published_lists_are_warned_of_not_failed(world: Any, leakage_of: Audited, kind: str) -> None:
+def test_published_lists_are_warned_of_not_failed(world: "World", leakage_of: Audited, kind: str) -> None:
     world.rule = {"rule": "official"}
     world.video(world.placed("val", 0)[0])[kind].append("yt/000" if kind == "source_keys" else "who/000")
     results = leakage_of(world)
@@ -116,14 +119,14 @@ def test_published_lists_are_warned_of_not_failed(world: Any, leakage_of: Audite
     assert broken(results) == {"L1", "L3" if kind == "source_keys" else "L4"}
 
 
-def test_published_lists_that_tear_sequences_still_fail(world: Any, leakage_of: Audited) -> None:
+def test_published_lists_that_tear_sequences_still_fail(world: "World", leakage_of: Audited) -> None:
     world.rule = {"rule": "official"}
     world.move("Deepfakes/000_001", "test")
     results = leakage_of(world)
     assert results["L1"].state == results["L2"].state == State.FAIL
 
 
-def test_accepted_donors_are_warned_of(world: Any, leakage_of: Audited) -> None:
+def test_accepted_donors_are_warned_of(world: "World", leakage_of: Audited) -> None:
     world.rule = {"rule": "group", "accepted_leakage": ["donor"]}
     fake = world.video(world.placed("val", 1)[0])
     fake["donor_keys"].append("ffpp/seq/000")
@@ -134,14 +137,14 @@ def test_accepted_donors_are_warned_of(world: Any, leakage_of: Audited) -> None:
 
 
 @pytest.mark.parametrize("rule", [None, [], {}, {"rule": 7, "ratios": "?", "accepted_leakage": 1}])
-def test_unreadable_rule_excuses_nothing(world: Any, leakage_of: Audited, rule: object) -> None:
+def test_unreadable_rule_excuses_nothing(world: "World", leakage_of: Audited, rule: object) -> None:
     world.rule = rule
     world.video(world.placed("val", 0)[0])["source_keys"].append("yt/000")
     results = leakage_of(world)
     assert results["L1"].state == results["L3"].state == State.FAIL
 
 
-def test_equal_files_are_named(world: Any, leakage_of: Audited) -> None:
+def test_equal_files_are_named(world: "World", leakage_of: Audited) -> None:
     first, second = (world.video(world.placed(split, 0)[0]) for split in ("train", "test"))
     second["sha256"] = first["sha256"]
     results = leakage_of(world)
@@ -150,7 +153,7 @@ def test_equal_files_are_named(world: Any, leakage_of: Audited) -> None:
     assert "same file" in results["L5"].offenders[0].detail
 
 
-def test_equal_clips_of_different_files_are_named(world: Any, leakage_of: Audited) -> None:
+def test_equal_clips_of_different_files_are_named(world: "World", leakage_of: Audited) -> None:
     one, two = (world.clip(world.placed(split, 0)[0]) for split in ("train", "test"))
     two["frames_sha256"] = one["frames_sha256"]
     results = leakage_of(world)
@@ -158,14 +161,14 @@ def test_equal_clips_of_different_files_are_named(world: Any, leakage_of: Audite
     assert keys(results["L5"]) == {one["video_id"].hex(), two["video_id"].hex()}
 
 
-def test_empty_files_are_no_copies(world: Any, leakage_of: Audited) -> None:
+def test_empty_files_are_no_copies(world: "World", leakage_of: Audited) -> None:
     for split in ("train", "test"):
         world.video(world.placed(split, 0)[0])["sha256"] = EMPTY_SHA256
     world.video(world.placed("val", 1)[0])["sha256"] = EMPTY_SHA256
     assert broken(leakage_of(world)) == set()
 
 
-def test_copy_with_the_opposite_label_is_named(world: Any, leakage_of: Audited) -> None:
+def test_copy_with_the_opposite_label_is_named(world: "World", leakage_of: Audited) -> None:
     real, fake = world.video("real/000"), world.video("Deepfakes/000_001")
     fake["sha256"] = real["sha256"]
     results = leakage_of(world)
@@ -173,12 +176,12 @@ def test_copy_with_the_opposite_label_is_named(world: Any, leakage_of: Audited) 
     assert keys(results["L8"]) == {real["video_id"].hex(), fake["video_id"].hex()}
 
 
-def test_clips_with_the_opposite_label_are_named(world: Any, leakage_of: Audited) -> None:
+def test_clips_with_the_opposite_label_are_named(world: "World", leakage_of: Audited) -> None:
     world.clip("Deepfakes/000_001")["frames_sha256"] = world.clip("real/000")["frames_sha256"]
     assert broken(leakage_of(world)) == {"L8"}
 
 
-def test_other_compression_in_another_split_is_named(world: Any, leakage_of: Audited) -> None:
+def test_other_compression_in_another_split_is_named(world: "World", leakage_of: Audited) -> None:
     world.add("c23/clip", "train", compression="c23")
     copy = world.add("c40/clip", "test", compression="c40")
     results = leakage_of(world)
@@ -187,31 +190,31 @@ def test_other_compression_in_another_split_is_named(world: Any, leakage_of: Aud
     assert len(results["L7"].offenders) == 2
 
 
-def test_other_size_of_a_keyed_video_is_named(world: Any, leakage_of: Audited) -> None:
+def test_other_size_of_a_keyed_video_is_named(world: "World", leakage_of: Audited) -> None:
     world.add("large/clip", "train", target_keys=["x/1"], width=1920)
     world.add("small/clip", "test", target_keys=["x/1"], width=640)
     assert broken(leakage_of(world)) == {"L1", "L7"}
 
 
-def test_equal_names_of_different_videos_are_no_copies(world: Any, leakage_of: Audited) -> None:
+def test_equal_names_of_different_videos_are_no_copies(world: "World", leakage_of: Audited) -> None:
     world.add("one/000", "train", width=1920)
     world.add("two/000", "test", width=640)
     assert broken(leakage_of(world)) == set()
 
 
-def test_data_set_that_reuses_a_sequence_is_named(world: Any, leakage_of: Audited) -> None:
+def test_data_set_that_reuses_a_sequence_is_named(world: "World", leakage_of: Audited) -> None:
     world.add("deeper", "test", dataset="deeper", target_keys=["ffpp/seq/000"])
     results = leakage_of(world)
     assert broken(results) == {"L1", "L10"}
     assert keys(results["L10"]) == {"ffpp/seq/000"}
 
 
-def test_data_sets_apart_pass(world: Any, leakage_of: Audited) -> None:
+def test_data_sets_apart_pass(world: "World", leakage_of: Audited) -> None:
     world.add("deeper", "test", dataset="deeper", target_keys=["deeper/1"])
     assert leakage_of(world)["L10"].state == State.PASS
 
 
-def test_data_sets_without_keys_are_unknown(world: Any, leakage_of: Audited) -> None:
+def test_data_sets_without_keys_are_unknown(world: "World", leakage_of: Audited) -> None:
     world.add("wild", "test", dataset="wild")
     assert leakage_of(world)["L10"].state == State.UNKNOWN
 
@@ -224,14 +227,14 @@ def flipped(digest: bytes, n_bits: int, seed: int = 0) -> bytes:
     return (int.from_bytes(digest, "big") ^ sum(1 << bit for bit in bits)).to_bytes(32, "big")
 
 
-def near_copy(world: Any, *distances: int) -> tuple[str, str]:
+def near_copy(world: "World", *distances: int) -> tuple[str, str]:
     """Make a test video look like one of train, but for some bits of each frame's hash."""
     one, two = world.add("one", "train"), world.add("two", "test")
     two["phash"] = [flipped(digest, n) for digest, n in zip(one["phash"], distances, strict=True)]
     return one["video_id"].hex(), two["video_id"].hex()
 
 
-def test_near_copy_is_named(world: Any, leakage_of: Audited) -> None:
+def test_near_copy_is_named(world: "World", leakage_of: Audited) -> None:
     one, two = near_copy(world, 0, 12, 31)
     results = leakage_of(world)
     assert broken(results) == {"L6"}
@@ -241,14 +244,14 @@ def test_near_copy_is_named(world: Any, leakage_of: Audited) -> None:
     assert results["L6"].data["pairs"][0]["distances"] == [0, 12, 31]
 
 
-def test_one_frame_alike_is_only_a_candidate(world: Any, leakage_of: Audited) -> None:
+def test_one_frame_alike_is_only_a_candidate(world: "World", leakage_of: Audited) -> None:
     near_copy(world, 8, 60, 90)
     result = leakage_of(world)["L6"]
     assert result.state == State.WARN
     assert result.data["pairs"][0]["confirmed"] is False
 
 
-def test_dull_frames_are_not_compared(world: Any, leakage_of: Audited) -> None:
+def test_dull_frames_are_not_compared(world: "World", leakage_of: Audited) -> None:
     _, two = near_copy(world, 0, 5, 5)
     video = next(row for row in world.videos if row["video_id"].hex() == two)
     video["phash_quality"] = [10, 90, 90]
@@ -263,7 +266,7 @@ def test_dull_frames_are_not_compared(world: Any, leakage_of: Audited) -> None:
     assert "1 of 962 videos have too few usable hashes" in result.note
 
 
-def test_many_copies_do_not_blunt_the_threshold(world: Any, leakage_of: Audited) -> None:
+def test_many_copies_do_not_blunt_the_threshold(world: "World", leakage_of: Audited) -> None:
     train, test = world.placed("train", 0), world.placed("test", 0)
     for one, two in zip(train, test, strict=False):
         world.video(two)["phash"] = [flipped(digest, 9) for digest in world.video(one)["phash"]]
@@ -272,7 +275,7 @@ def test_many_copies_do_not_blunt_the_threshold(world: Any, leakage_of: Audited)
     assert result.state == State.FAIL
 
 
-def test_one_backdrop_for_all_lowers_the_threshold(world: Any, leakage_of: Audited) -> None:
+def test_one_backdrop_for_all_lowers_the_threshold(world: "World", leakage_of: Audited) -> None:
     """All videos are within PDQ's published 31 bits of each other, and none is a copy."""
     base = Random(1).randbytes(32)
     for i, video in enumerate(world.videos):
@@ -282,7 +285,7 @@ def test_one_backdrop_for_all_lowers_the_threshold(world: Any, leakage_of: Audit
     assert result.state != State.FAIL
 
 
-def test_pictures_all_alike_are_unknown(world: Any, leakage_of: Audited) -> None:
+def test_pictures_all_alike_are_unknown(world: "World", leakage_of: Audited) -> None:
     for video in world.videos:
         video["phash"] = [bytes(32)] * 3
     result = leakage_of(world)["L6"]
@@ -304,13 +307,13 @@ def test_chance_distance_is_a_one_in_a_million_quantile(mean: float, spread: flo
 # ---- what is not known ---------------------------------------------------------------------------------------------
 
 
-def test_unpublished_people_are_unknown(world: Any, leakage_of: Audited) -> None:
+def test_unpublished_people_are_unknown(world: "World", leakage_of: Audited) -> None:
     for video in world.videos:
         video["identity_keys"] = []
     assert leakage_of(world)["L4"].state == State.UNKNOWN
 
 
-def test_too_many_unknown_people_are_no_pass(world: Any, leakage_of: Audited) -> None:
+def test_too_many_unknown_people_are_no_pass(world: "World", leakage_of: Audited) -> None:
     for video in world.videos[: len(world.videos) // 10]:
         video["identity_keys"] = []
     result = leakage_of(world)["L4"]
@@ -318,7 +321,7 @@ def test_too_many_unknown_people_are_no_pass(world: Any, leakage_of: Audited) ->
     assert "10.00 %" in result.note
 
 
-def test_nothing_published_is_no_pass(world: Any, leakage_of: Audited) -> None:
+def test_nothing_published_is_no_pass(world: "World", leakage_of: Audited) -> None:
     for video in world.videos:
         video["original_video_id"] = None
         for kind in ("target_keys", "donor_keys", "source_keys", "identity_keys"):
@@ -327,7 +330,7 @@ def test_nothing_published_is_no_pass(world: Any, leakage_of: Audited) -> None:
     assert {states[check] for check in ("L1", "L2", "L3", "L4")} == {State.UNKNOWN}
 
 
-def test_missing_hashes_and_digests_are_no_pass(world: Any, leakage_of: Audited) -> None:
+def test_missing_hashes_and_digests_are_no_pass(world: "World", leakage_of: Audited) -> None:
     for video in world.videos:
         video["phash"] = video["phash_quality"] = video["sha256"] = None
     world.clips = []
@@ -340,7 +343,7 @@ def test_missing_hashes_and_digests_are_no_pass(world: Any, leakage_of: Audited)
 # ---- against the measures of the splits ----------------------------------------------------------------------------
 
 
-def test_rates_by_kind_are_reported(world: Any, leakage_of: Audited) -> None:
+def test_rates_by_kind_are_reported(world: "World", leakage_of: Audited) -> None:
     world.move("Deepfakes/000_001", "test")
     result = leakage_of(world)["L1"]
     leak = next(x for x in result.data["leakage"] if (x["kind"], x["seen"], x["held"]) == ("original", "train", "test"))
@@ -349,7 +352,7 @@ def test_rates_by_kind_are_reported(world: Any, leakage_of: Audited) -> None:
     json.dumps(result.data, allow_nan=False)
 
 
-def test_ffpp_official_lists_are_found_out(world: Any, leakage_of: Audited, shared: Callable[[str], Path]) -> None:
+def test_ffpp_official_lists_are_found_out(world: "World", leakage_of: Audited, shared: Callable[[str], Path]) -> None:
     """The published split of FaceForensics++: seven recordings cross, nothing else."""
     recordings = json.loads(shared("splits/ffpp_conversion_dict.json").read_text())
     for table in (world.videos, world.clips, world.splits):
@@ -360,7 +363,7 @@ def test_ffpp_official_lists_are_found_out(world: Any, leakage_of: Audited, shar
                 people = {name: f"yt/{recordings[name].rsplit(' ', 1)[0]}" for name in (target, donor)}
                 own = {"target_keys": [f"ffpp/seq/{target}"], "source_keys": [people[target]]}
                 both = {**own, "donor_keys": [f"ffpp/seq/{donor}"], "source_keys": sorted(set(people.values()))}
-                world.add(f"real/{target}", split, **own)
+                world.add(f"real/{target}", split, 0, **own)
                 world.add(f"Deepfakes/{target}_{donor}", split, 1, method="Deepfakes", **both)
     world.rule = {"rule": "official"}
     results = leakage_of(world)
@@ -375,7 +378,7 @@ def test_ffpp_official_lists_are_found_out(world: Any, leakage_of: Audited, shar
     assert touched == {"val": 5 + 10, "test": 2 + 4}
 
 
-def test_celebdf_official_list_is_found_out(world: Any, leakage_of: Audited, shared: Callable[[str], Path]) -> None:
+def test_celebdf_official_list_is_found_out(world: "World", leakage_of: Audited, shared: Callable[[str], Path]) -> None:
     """The published test list of Celeb-DF: the originals of 234 of its 340 fakes are left in train."""
     lines = shared("splits/celeb_df_v2_list_of_testing_videos.txt").read_text().split()
     listed = {name.removesuffix(".mp4"): 1 - int(real) for real, name in zip(lines[::2], lines[1::2], strict=True)}

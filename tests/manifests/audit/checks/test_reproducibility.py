@@ -9,6 +9,7 @@ import pytest
 
 from lps.manifests.audit.checks.reproducibility import VERSIONS, miscounted
 from lps.manifests.audit.core.seal import seal_dataset
+from lps.manifests.audit.run import Audit
 from lps.manifests.canonical import pretty_json
 from lps.manifests.schemas import Row
 from lps.manifests.splits.records import SplitParams
@@ -47,7 +48,7 @@ def test_forged_column_of_a_split_is_found(mutated: Mutated, broken: Broken, cha
     assert set(found) == {"R2"}
 
 
-def test_forged_rule_is_found(mutated: Mutated, broken: Broken, audit: Any) -> None:
+def test_forged_rule_is_found(mutated: Mutated, broken: Broken, audit: Callable[..., Audit]) -> None:
     def edited(**changes: Any) -> Callable[[bytes], bytes]:
         return lambda data: pretty_json({**json.loads(data), **changes})
 
@@ -69,7 +70,7 @@ def test_new_videos_are_no_part_of_an_old_split(mutated: Mutated, broken: Broken
 # ---- R3 ------------------------------------------------------------------------------------------------------------
 
 
-def test_pinned_videos_that_moved_are_found(mutated: Mutated, broken: Broken, audit: Any) -> None:
+def test_pinned_videos_that_moved_are_found(mutated: Mutated, broken: Broken, audit: Callable[..., Audit]) -> None:
     out = mutated()
     add_split_set(str(out), "grown", SplitParams(rule="ranked", seed=1, giant="component"), "group")
     assert broken(out, split_set="grown") == {}
@@ -81,7 +82,7 @@ def test_pinned_videos_that_moved_are_found(mutated: Mutated, broken: Broken, au
     assert audit(unknown, "R3", split_set="grown").results[0].state == "unknown"
 
 
-def test_without_a_base_nothing_is_pinned(dataset: Path, audit: Any) -> None:
+def test_without_a_base_nothing_is_pinned(dataset: Path, audit: Callable[..., Audit]) -> None:
     assert audit(dataset, "R3").results[0].state == "skip"
 
 
@@ -89,7 +90,9 @@ def test_without_a_base_nothing_is_pinned(dataset: Path, audit: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [*VERSIONS, "weights/mtcnn"])
-def test_missing_version_is_found(dataset: Path, replanned: Replanned, audit: Any, broken: Broken, name: str) -> None:
+def test_missing_version_is_found(
+    dataset: Path, replanned: Replanned, audit: Callable[..., Audit], broken: Broken, name: str
+) -> None:
     versions = dict(json.loads((dataset / "plan/plan.json").read_bytes())["versions"])
     del versions[name]
     out = replanned({"versions": versions})
@@ -104,7 +107,9 @@ def test_absent_library_and_short_digest_are_found(dataset: Path, replanned: Rep
     assert set(broken(replanned({"versions": {**versions, "weights/mtcnn": "ab"}}), "R4")) == {"R4"}
 
 
-def test_runs_of_modified_or_several_checkouts_are_found(mutated: Mutated, audit: Any, broken: Broken) -> None:
+def test_runs_of_modified_or_several_checkouts_are_found(
+    mutated: Mutated, audit: Callable[..., Audit], broken: Broken
+) -> None:
     def run(**code: Any) -> Callable[[bytes], bytes]:
         return lambda _: pretty_json({"host": "a", "code": {"lps-prep": "0.1.0", **code}})
 
@@ -119,7 +124,7 @@ def test_runs_of_modified_or_several_checkouts_are_found(mutated: Mutated, audit
     assert (silent.state, silent.note) == ("pass", "1 of 2 kept runs do not name a commit")
 
 
-def test_passing_faults_warn_before_the_seal_and_fail_after(mutated: Mutated, audit: Any) -> None:
+def test_passing_faults_warn_before_the_seal_and_fail_after(mutated: Mutated, audit: Callable[..., Audit]) -> None:
     def timed_out(row: Row) -> Row:
         return {**row, "error_code": "E_TIMEOUT"} if row["uri"] == NO_FACE else row
 

@@ -10,6 +10,7 @@ import pytest
 
 from lps.manifests.audit.core.policy import Policy, read_policy
 from lps.manifests.audit.core.seal import seal_dataset
+from lps.manifests.audit.run import Audit
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import RefusedError
 from lps.manifests.splits.records import SplitParams
@@ -34,7 +35,7 @@ def trained(tmp_path: Path) -> Callable[..., Path]:
     return train
 
 
-def reused(audit: Any, out: Path, run: Path, split_set: str = "ranked") -> Any:
+def reused(audit: Callable[..., Audit], out: Path, run: Path, split_set: str = "ranked") -> Any:
     [result] = audit(out, "L9", split_set=split_set, policy=Policy(runs=(run,))).results
     return result
 
@@ -48,20 +49,24 @@ def learnt_and_held(out: Path) -> set[str]:
     return {i.hex() for i in ids if split["group"][i] == "train" and split["ranked"][i] in ("val", "test")}
 
 
-def test_run_on_the_same_split_set_uses_nothing(dataset: Path, trained: Any, audit: Any) -> None:
+def test_run_on_the_same_split_set_uses_nothing(dataset: Path, trained: Any, audit: Callable[..., Audit]) -> None:
     result = reused(audit, dataset, trained(dataset), "group")
     assert result.state == "pass"
     assert result.n_checked > 0
 
 
-def test_held_out_videos_that_another_split_trains_on_are_named(dataset: Path, trained: Any, audit: Any) -> None:
+def test_held_out_videos_that_another_split_trains_on_are_named(
+    dataset: Path, trained: Any, audit: Callable[..., Audit]
+) -> None:
     result = reused(audit, dataset, trained(dataset))
     assert result.state == "fail"
     assert {offender.key for offender in result.offenders} == learnt_and_held(dataset) != set()
     assert result.offenders[0].detail.endswith("; run classify learnt from it")
 
 
-def test_split_set_added_after_the_run_needs_a_seal_to_prove_it(mutated: Mutated, trained: Any, audit: Any) -> None:
+def test_split_set_added_after_the_run_needs_a_seal_to_prove_it(
+    mutated: Mutated, trained: Any, audit: Callable[..., Audit]
+) -> None:
     out = mutated()
     run = trained(out)
     seal_dataset(Store(str(out)))
@@ -75,7 +80,9 @@ def test_split_set_added_after_the_run_needs_a_seal_to_prove_it(mutated: Mutated
     assert reused(audit, out, run).state == "unknown"
 
 
-def test_split_set_that_changed_since_the_run_is_unknown(mutated: Mutated, trained: Any, audit: Any) -> None:
+def test_split_set_that_changed_since_the_run_is_unknown(
+    mutated: Mutated, trained: Any, audit: Callable[..., Audit]
+) -> None:
     out = mutated()
     run = trained(out)
     seal_dataset(Store(str(out)))
@@ -84,17 +91,19 @@ def test_split_set_that_changed_since_the_run_is_unknown(mutated: Mutated, train
     assert (result.state, result.note) == ("unknown", "run classify learnt with split set group, changed since")
 
 
-def test_run_over_plain_shards_is_unknown(dataset: Path, trained: Any, audit: Any) -> None:
+def test_run_over_plain_shards_is_unknown(dataset: Path, trained: Any, audit: Callable[..., Audit]) -> None:
     result = reused(audit, dataset, trained(dataset, "", index_sha256="", split=""))
     assert (result.state, result.note) == ("unknown", "run classify read shards without manifests")
 
 
-def test_without_runs_nothing_is_said(dataset: Path, audit: Any) -> None:
+def test_without_runs_nothing_is_said(dataset: Path, audit: Callable[..., Audit]) -> None:
     [result] = audit(dataset, "L9").results
     assert (result.state, result.note) == ("skip", "the policy names no training run ([training] runs)")
 
 
-def test_what_is_no_result_leaves_the_audit_incomplete(dataset: Path, tmp_path: Path, audit: Any) -> None:
+def test_what_is_no_result_leaves_the_audit_incomplete(
+    dataset: Path, tmp_path: Path, audit: Callable[..., Audit]
+) -> None:
     (tmp_path / "result.json").write_text("[]")
     found = audit(dataset, "L9,A1", policy=Policy(runs=(tmp_path,)))
     assert found.exit_code == 6

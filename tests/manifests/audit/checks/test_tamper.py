@@ -21,6 +21,7 @@ from lps.manifests.audit.core.seal import (
     sealable,
     sign_seal,
 )
+from lps.manifests.audit.run import Audit
 from lps.manifests.canonical import canonical_json, pretty_json
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.schemas import Row
@@ -38,7 +39,7 @@ def lighter(row: Row) -> Row:
     return {**row, "n_frames_with_face": 1} if row["uri"] == NO_FACE else row
 
 
-def states(audit: Any) -> dict[str, str]:
+def states(audit: Audit) -> dict[str, str]:
     return {result.id: str(result.state) for result in audit.results}
 
 
@@ -53,20 +54,22 @@ def sealed(mutated: Mutated) -> Path:
 # ---- the seal ------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_seal_nothing_is_proven(dataset: Path, audit: Any) -> None:
+def test_without_a_seal_nothing_is_proven(dataset: Path, audit: Callable[..., Audit]) -> None:
     found = audit(dataset, "T")
     assert states(found) == {"T1": "skip", "T2": "skip", "T3": "skip", "T4": "pass"}
     assert {result.note for result in found.results[:3]} == {"not sealed"}
     assert found.facts["data"]["seal"] == "not sealed"
 
 
-def test_required_seal_is_missed(dataset: Path, audit: Any) -> None:
+def test_required_seal_is_missed(dataset: Path, audit: Callable[..., Audit]) -> None:
     found = audit(dataset, "T", policy=Policy(require=Require(seal=True)))
     assert states(found) == {"T1": "fail", "T2": "fail", "T3": "skip", "T4": "pass"}
     assert found.exit_code == 5
 
 
-def test_sealed_data_set_passes_and_says_that_nobody_signed(sealed: Path, audit: Any, broken: Broken) -> None:
+def test_sealed_data_set_passes_and_says_that_nobody_signed(
+    sealed: Path, audit: Callable[..., Audit], broken: Broken
+) -> None:
     assert broken(sealed) == {}
     found = audit(sealed, "T")
     assert states(found) == {"T1": "pass", "T2": "pass", "T3": "skip", "T4": "pass"}
@@ -218,7 +221,7 @@ def signers(folder: Path, key: Path) -> Path:
     return path
 
 
-def test_signature_of_a_listed_key_passes(sealed: Path, tmp_path: Path, audit: Any) -> None:
+def test_signature_of_a_listed_key_passes(sealed: Path, tmp_path: Path, audit: Callable[..., Audit]) -> None:
     store = Store(str(sealed))
     key, stranger = new_key(tmp_path, "auditor"), new_key(tmp_path, "stranger")
     assert sign_seal(store, read_seals(store)[0], key) == "seals/000001.json.sig"
@@ -233,7 +236,9 @@ def test_signature_of_a_listed_key_passes(sealed: Path, tmp_path: Path, audit: A
     assert states(audit(sealed, "T", policy=nobody))["T3"] == "fail"
 
 
-def test_signature_of_another_seal_fails(sealed: Path, tmp_path: Path, audit: Any, broken: Broken) -> None:
+def test_signature_of_another_seal_fails(
+    sealed: Path, tmp_path: Path, audit: Callable[..., Audit], broken: Broken
+) -> None:
     store = Store(str(sealed))
     key = new_key(tmp_path, "auditor")
     sign_seal(store, seal_dataset(store), key)
@@ -246,7 +251,7 @@ def test_signature_of_another_seal_fails(sealed: Path, tmp_path: Path, audit: An
     assert broken(sealed, "T", policy=policy) == {"T3": {"seals/000002.json.sig"}}
 
 
-def test_missing_signature_fails_where_it_is_required(sealed: Path, audit: Any) -> None:
+def test_missing_signature_fails_where_it_is_required(sealed: Path, audit: Callable[..., Audit]) -> None:
     assert states(audit(sealed, "T", policy=Policy(require=Require(signature=True))))["T3"] == "fail"
 
 
@@ -329,7 +334,7 @@ def test_parameters_must_have_the_digest_that_the_index_names(replanned: Callabl
     assert "plan/plan.json" in broken(out, "T4")["T4"]
 
 
-def test_large_tables_are_sampled_at_level_quick(mutated: Mutated, audit: Any) -> None:
+def test_large_tables_are_sampled_at_level_quick(mutated: Mutated, audit: Callable[..., Audit]) -> None:
     out = mutated({"clips": lambda row: {**row, "jitter_px": 9.0}}, commits=False)
     sampled = audit(out, "T4", level="quick", policy=Policy(limits={"t4_quick_rows": 5}))
     whole = audit(out, "T4", level="full", policy=Policy(limits={"t4_quick_rows": 5}))

@@ -5,11 +5,11 @@ import io
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
+from lps.manifests.audit.run import Audit
 from lps.manifests.schemas import Row
 from tests.builders import manifest_rows
 
@@ -130,7 +130,7 @@ def test_what_is_no_tar_is_found(mutated: Mutated, broken: Broken) -> None:
     assert SHARD in found["A3"]
 
 
-def test_shard_that_cannot_be_read_leaves_the_audit_incomplete(mutated: Mutated, audit: Any) -> None:
+def test_shard_that_cannot_be_read_leaves_the_audit_incomplete(mutated: Mutated, audit: Callable[..., Audit]) -> None:
     out = mutated()
     (out / TAR).unlink()
     (out / TAR).mkdir()
@@ -239,7 +239,12 @@ def images(members: list[Member], key: str, image: Callable[[int], bytes]) -> li
     ],
 )
 def test_dead_clip_is_found(
-    dataset: Path, retarred: Callable[..., Path], audit: Any, broken: Broken, image: Callable[[int], bytes], said: str
+    dataset: Path,
+    retarred: Callable[..., Path],
+    audit: Callable[..., Audit],
+    broken: Broken,
+    image: Callable[[int], bytes],
+    said: str,
 ) -> None:
     key = clips_of(dataset)[0]["sample_key"]
     out = retarred(lambda members: images(members, key, image), listed=True)
