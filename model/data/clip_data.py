@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lps.manifests.canonical import sha256_hex
 from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.index import read_index, read_json, split_sets
@@ -150,13 +149,11 @@ def _record(row: Mapping[str, Any]) -> Sample:
 # ---- a data set ----------------------------------------------------------------------------------------------------
 
 
-def open_data(
-    location: str, split: str, *, split_set: str | None = None, allow_leaky: bool = False, verify: bool = False
-) -> ClipData:
+def open_data(location: str, split: str, *, split_set: str | None = None, allow_leaky: bool = False) -> ClipData:
     """Return the samples of a split, from the index and the manifests of a data set at a path or URL.
 
     `split_set` defaults to the one that the shards were made for; any other is a join by video, so that a split's
-    samples may lie in shards of all names. With `verify` the manifests must have the digests that the index gives.
+    samples may lie in shards of all names.
 
     Raises RefusedError for a split set with the stamp `leaky` unless `allow_leaky`, UnreadableError for what cannot be
     read, an unknown split set or a split without samples, IntegrityError for manifests that contradict each other.
@@ -171,9 +168,8 @@ def open_data(
             f"split set '{name}' of {store.url} is stamped leaky: one person is on both sides of it, and results on it "
             "say little; use another split set (`lps-prep split`), or allow the leak explicitly"
         )
-    manifests = _Manifests(store, index["manifests"], verify)
-    table = _samples(manifests, _chosen_videos(manifests, name, split))
-    shard_rows = manifests.columns("shards", ("shard_id", "uri", "bytes", "sha256")).sort_by("shard_id")
+    table = _samples(store, _chosen_videos(store, name, split))
+    shard_rows = _columns(store, "shards", ("shard_id", "uri", "bytes", "sha256")).sort_by("shard_id")
     shards = tuple(
         Shard(uri=store.join(row["uri"]), n_bytes=row["bytes"], sha256=row["sha256"].hex())
         for row in shard_rows.to_pylist()
@@ -194,21 +190,12 @@ def open_data(
     return ClipData(samples=table, shards=shards, identity=identity)
 
 
-@dataclass(frozen=True, slots=True)
-class _Manifests:
-    store: Store
-    listing: Mapping[str, Any]
-    verify: bool
-
-    def columns(self, name: str, columns: Sequence[str], path: str = "") -> pa.Table:
-        """Return columns of a manifest. Only a plain web server, or a check, makes it read the file as a whole."""
-        path = path or PATHS[name]
-        if not self.verify and not self.store.url.startswith(("http://", "https://")):
-            return read_columns(self.store, name, columns, path=path)
-        data = self.store.read(path)
-        if self.verify and sha256_hex(data) != self.listing.get(path, {}).get("sha256"):
-            raise IntegrityError(f"{self.store.join(path)} is not the file that the index was sealed with")
-        return read_table(name, data, columns=columns)
+def _columns(store: Store, name: str, columns: Sequence[str], path: str = "") -> pa.Table:
+    """Return columns of a manifest. Only a plain web server makes it read the file as a whole."""
+    path = path or PATHS[name]
+    if not store.url.startswith(("http://", "https://")):
+        return read_columns(store, name, columns, path=path)
+    return read_table(name, store.read(path), columns=columns)
 
 
 def _leaky(store: Store, index: Mapping[str, Any], split_set: str) -> bool:
@@ -220,25 +207,23 @@ def _leaky(store: Store, index: Mapping[str, Any], split_set: str) -> bool:
     return bool(stamp) or (split_set == index["split_set"] and bool(index.get("leaky")))
 
 
-def _chosen_videos(manifests: _Manifests, split_set: str, split: str) -> pa.Array:
-    rows = manifests.columns("splits", ("video_id", "split"), split_path(split_set))
+def _chosen_videos(store: Store, split_set: str, split: str) -> pa.Array:
+    rows = _columns(store, "splits", ("video_id", "split"), split_path(split_set))
     chosen = rows.filter(pc.equal(rows["split"], split))
     if not chosen.num_rows:
         known = ", ".join(sorted(s for s in pc.unique(rows["split"]).to_pylist() if s)) or "none"
-        raise UnreadableError(
-            f"{manifests.store.url}: split set '{split_set}' has no videos in '{split}'; its splits: {known}"
-        )
+        raise UnreadableError(f"{store.url}: split set '{split_set}' has no videos in '{split}'; its splits: {known}")
     return chosen["video_id"].combine_chunks()
 
 
-def _samples(manifests: _Manifests, video_ids: pa.Array) -> pa.Table:
-    clips = manifests.columns("clips", tuple(CLIP_COLUMNS)).rename_columns(list(CLIP_COLUMNS.values()))
+def _samples(store: Store, video_ids: pa.Array) -> pa.Table:
+    clips = _columns(store, "clips", tuple(CLIP_COLUMNS)).rename_columns(list(CLIP_COLUMNS.values()))
     clips = clips.filter(pc.is_in(clips["video_id"], value_set=video_ids))
     if not clips.num_rows:
-        raise UnreadableError(f"{manifests.store.url}: the videos of this split have no clips; `lps-audit show` counts")
+        raise UnreadableError(f"{store.url}: the videos of this split have no clips; `lps-audit show` counts")
     if pc.count_distinct(clips["key"]).as_py() < clips.num_rows:
-        raise IntegrityError(f"{manifests.store.url}: a sample key occurs twice in the manifest of clips")
-    videos = manifests.columns("videos", ("video_id", "original_video_id"))
+        raise IntegrityError(f"{store.url}: a sample key occurs twice in the manifest of clips")
+    videos = _columns(store, "videos", ("video_id", "original_video_id"))
     row = pc.index_in(clips["video_id"], value_set=videos["video_id"].combine_chunks())
     return clips.append_column("original_video_id", videos["original_video_id"].take(row))
 

@@ -1,7 +1,7 @@
 """The reader: from the plan of an epoch to batches of decoded clips, in the plan's order, through worker processes.
 
     data = open_data("OUT", "train")
-    with ClipReader(data, ReadOptions(n_frames=60), PlanOptions(batch_size=16)) as reader:
+    with ClipReader(data, ReadOptions(n_frames=60), PlanOptions(batch_size=16), WorkOptions(n_workers=4)) as reader:
         for batch in reader.epoch(0):
             blocks = frames_to_blocks(batch.frames.to(device), 5)
 
@@ -73,15 +73,15 @@ class ClipReader:
     def __init__(
         self,
         data: ClipData,
-        read: ReadOptions,
-        plan: PlanOptions,
+        read: ReadOptions | None = None,
+        plan: PlanOptions | None = None,
         work: WorkOptions | None = None,
         rank: Rank | None = None,
         cache: ShardCache | None = None,
     ) -> None:
         """Prepare to read. Raises RefusedError where nothing is left to read, or samples cannot be put together."""
-        self.read_options = read
-        self.plan_options = plan
+        self.read_options = read = read or ReadOptions()
+        self.plan_options = plan = plan or PlanOptions()
         self.work_options = work or WorkOptions()
         self.rank = rank or Rank()
         self.data = _usable(data, read)
@@ -213,7 +213,7 @@ class ClipReader:
                 raise
             raise UnreadableError(
                 "a process that decodes clips died, mostly for want of memory or of shared memory (/dev/shm): "
-                "use fewer workers, or fewer batches ahead"
+                "use fewer workers"
             ) from e
         if isinstance(outcome, LpsError):
             raise outcome

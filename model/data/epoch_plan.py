@@ -34,8 +34,6 @@ class PlanOptions:
     sampling: Sampling = "natural"
     shuffle: bool = True
     """False: in the order of the shards."""
-    drop_last: bool = False
-    """Leave out the samples that fill no whole step on all ranks; others each epoch where the order is drawn."""
     equal_steps: bool = True
     """All ranks take the same number of steps, none of them empty. Evaluation can do without."""
     seed: int = 0
@@ -112,12 +110,12 @@ class EpochPlan:
 def plan_epoch(order: Order, options: PlanOptions, rank: Rank) -> EpochPlan:
     """Return the steps of one rank. Raises RefusedError where there are too few samples for every rank to have one."""
     batch_rows = max(1, options.batch_size // order.samples.shape[1])
-    if options.equal_steps or options.drop_last:
-        return EpochPlan(order, equal_bounds(len(order), batch_rows, rank, drop_last=options.drop_last))
+    if options.equal_steps:
+        return EpochPlan(order, equal_bounds(len(order), batch_rows, rank))
     return EpochPlan(order, plain_bounds(len(order), batch_rows, rank))
 
 
-def equal_bounds(n_rows: int, batch_rows: int, rank: Rank, *, drop_last: bool) -> Ints:
+def equal_bounds(n_rows: int, batch_rows: int, rank: Rank) -> Ints:
     """Cut `n_rows` so that all ranks take equally many steps, none empty, none larger than `batch_rows`.
 
     Whole batches first; the rest is divided evenly, so that last batches differ by at most one row between ranks. Where
@@ -126,12 +124,10 @@ def equal_bounds(n_rows: int, batch_rows: int, rank: Rank, *, drop_last: bool) -
     """
     k, world = rank.index, rank.world_size
     n_full, rest = divmod(n_rows, batch_rows * world)
-    if drop_last:
-        rest = 0
-    if n_full * batch_rows * world + rest < world:
+    if n_rows < world:
         raise RefusedError(
-            f"{n_rows} samples or pairs are too few for {world} ranks with batches of {batch_rows}"
-            f"{' and no smaller ones' if drop_last else ''}: use fewer ranks or smaller batches"
+            f"{n_rows} samples or pairs are too few for {world} ranks with batches of {batch_rows}: use fewer ranks or "
+            "smaller batches"
         )
     share = rest // world + (k < rest % world)
     start = k * (n_full * batch_rows + rest // world) + min(k, rest % world)

@@ -122,7 +122,7 @@ class ShardCache:
         if excess > 0:
             raise RefusedError(
                 f"no room for shard {shard.shown} in the cache {self.folder}: {self.max_bytes} bytes do not hold the "
-                "shards in use; allow more, or shuffle within a smaller window"
+                "shards in use; copy the data set to this machine and read it from there"
             )
         partial.touch()
         os.truncate(partial, n_bytes)

@@ -29,11 +29,12 @@ class LoadedDetector:
     """LPS_c: scores the contexts in place of the network's own head."""
 
 
-def load_detector(path: Path) -> LoadedDetector:
+def load_detector(path: Path | str) -> LoadedDetector:
     """Load the detector of a checkpoint of `classify` or `distill`.
 
     Raises RefusedError for another stage, and as `read_checkpoint` does.
     """
+    path = Path(path)
     found = read_checkpoint(path)
     if found.stage not in ("classify", "distill"):
         raise RefusedError(

@@ -1,7 +1,7 @@
 """A support vector machine over contexts (LPS_c; paper, Table 4), kept as tensors."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +11,6 @@ from torch import Tensor
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import Kernel
 from lps.model.networks.context_net import State
-
-if TYPE_CHECKING:
-    pass
-
 
 Floats = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""From the words of a job to its parts: the readers of its data, and the stage with its first weights."""
+"""Build the stage of a job, with its first weights."""
 
 import hashlib
 from pathlib import Path
@@ -24,11 +24,6 @@ from lps.model.training.stages import (
 )
 
 RANDOM = "random"
-
-# ---- data ------------------------------------------------------------------------------------------------------------
-
-
-# ---- networks --------------------------------------------------------------------------------------------------------
 
 
 def build_stage(stage: StageName, preset: Preset, init: str) -> TrainingStage:

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,9 +15,7 @@ from lps.manifests import provenance
 from lps.manifests.errors import IntegrityError, LpsError, UnreadableError, first_line
 from lps.manifests.storage import write_atomically
 from lps.model.networks.context_net import State
-
-if TYPE_CHECKING:
-    from lps.model.training.presets import Preset
+from lps.model.training.presets import Preset, preset_from_record
 
 FORMAT = 1
 """Of the file; a reader refuses a newer one."""
@@ -118,10 +116,8 @@ def _damage(path: Path) -> str | None:
         return "" if wrong is None else f"the checksum of '{wrong}' is wrong"
 
 
-def preset_of(checkpoint: Checkpoint, path: Path) -> "Preset":
+def preset_of(checkpoint: Checkpoint, path: Path) -> Preset:
     """Return the configuration of a checkpoint. Raises UnreadableError where it has settings unknown here."""
-    from lps.model.training.presets import preset_from_record
-
     try:
         return preset_from_record(checkpoint.config["preset"])
     except (KeyError, TypeError, AttributeError, UnreadableError) as e:
@@ -135,9 +131,3 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as e:
         raise UnreadableError(f"cannot read {path}: {e.strerror or e}") from e
-
-
-# ---- the folder of a run ---------------------------------------------------------------------------------------------
-
-
-# ---- detectors -------------------------------------------------------------------------------------------------------

@@ -43,29 +43,24 @@ def reads(ranks: list[EpochPlan]) -> list[list[list[int]]]:
     world=st.integers(1, 5),
     batch=st.integers(1, 9),
     window=st.integers(1, 60),
-    drop_last=st.booleans(),
     epoch=st.integers(0, 3),
 )
 def test_every_sample_is_read_once_and_ranks_stay_in_step(
-    sizes: list[int], world: int, batch: int, window: int, drop_last: bool, epoch: int
+    sizes: list[int], world: int, batch: int, window: int, epoch: int
 ) -> None:
-    options = PlanOptions(batch_size=batch, window_samples=window, drop_last=drop_last, seed=7)
+    options = PlanOptions(batch_size=batch, window_samples=window, seed=7)
     shards = shards_of(*sizes)
     n = len(shards)
     order = natural_order(shards, options, epoch)
     assert sorted(order.samples.ravel().tolist()) == list(range(n))
-    if n < world or (drop_last and n < world * batch):
+    if n < world:
         with pytest.raises(RefusedError, match="too few"):
             plans(order, options, world)
         return
     found = reads(plans(order, options, world))
     times = Counter(sample for rank in found for step in rank for sample in step)
     assert max(times.values()) == 1
-    if drop_last:
-        assert len(times) == n // (world * batch) * world * batch
-        assert {len(step) for rank in found for step in rank} == {batch}
-    else:
-        assert len(times) == n
+    assert len(times) == n
     assert len({len(rank) for rank in found}) == 1
     for steps in zip(*found, strict=True):
         widths = [len(step) for step in steps]

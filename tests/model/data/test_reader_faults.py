@@ -238,7 +238,7 @@ def test_a_shard_that_is_not_there_stops_the_reader(make: "Maker", many: "Many")
 
 def test_other_bytes_of_the_same_size_are_found_by_verification(make: "Maker", many: "Many") -> None:
     out = make.data_set(many(2, 3))
-    data = open_data(str(out), "train", verify=True)
+    data = open_data(str(out), "train")
     assert verify_shards(data) == 2
     assert verify_shards(data, Rank(1, 2)) == 1
     path = first_shard(out)

@@ -203,7 +203,7 @@ def test_a_cache_too_small_for_a_window_is_refused(
 ) -> None:
     data = served(make, many, web, *[3] * 12)
     small = ShardCache(tmp_path / "small", max_bytes=3 * (data.shards[0].n_bytes or 0))
-    with pytest.raises(RefusedError, match="no room for shard .* in the cache .*smaller window"):
+    with pytest.raises(RefusedError, match="no room for shard .* in the cache .*copy the data set"):
         read_keys(data, small)
 
 
