@@ -6,7 +6,7 @@
 #   PROCESSES=8 examples/train_two_gpus.sh ffpp/ runs/
 #
 # What follows the folders goes to every stage. Stop it at any time and start it again: finished stages are kept, and the
-# one under way goes on from its last checkpoint. Without GPUs set [run] device = "cpu" in the --config file.
+# one under way resumes from its last checkpoint. Without GPUs set [run] device = "cpu" in the --config file.
 set -euo pipefail
 
 usage='usage: train_two_gpus.sh DATA RUNS [OPTION of the stages]...'

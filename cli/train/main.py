@@ -33,10 +33,10 @@ SEED = click.IntRange(min=0, max=2**32 - 1)
 @click.group(cls=LpsGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="lps-train")
 def main() -> None:
-    """Train and judge the Latent Pattern Sensing detector on shards of face clips.
+    """Train and evaluate the Latent Pattern Sensing detector on shards of face clips.
 
     \b
-    Exit codes: 0 done, 2 wrong usage, 3 refused (another configuration, leaky split, nothing to judge),
+    Exit codes: 0 done, 2 wrong usage, 3 refused (another configuration, leaky split, nothing to evaluate),
     4 something cannot be read or written, or a loss is not finite, 5 bytes are not what they must be.
 
     \b

@@ -18,14 +18,14 @@ Augmentation = Literal["none", "light", "strong"]
 
 FLIP_SHARE = 0.5
 JPEG_SHARE = 0.5
-"""Of the clips; the others keep their own compression."""
+"""Share of the clips; the others keep their own compression."""
 JPEG_QUALITY = (40, 95)
 SHIFT_PX = 4
 """Largest shift along each axis; edges are repeated."""
 BRIGHTNESS = CONTRAST = SATURATION = 0.2
 """Factors are drawn from 1 minus to 1 plus this."""
 HUE_TURN = 0.02
-"""Of the full circle, to either side: skin stays skin."""
+"""Share of the full circle, to either side: skin stays skin."""
 LUMA = np.array([0.299, 0.587, 0.114])
 TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
@@ -64,7 +64,7 @@ class ClipChange:
     saturation: float = 1.0
     hue_turn: float = 0.0
     jpeg_quality: int | None = None
-    """Of the re-compression; None for none."""
+    """Quality of the re-compression; None for none."""
 
 
 def draw_change(draws: Draws, kind: Augmentation = "strong") -> ClipChange:

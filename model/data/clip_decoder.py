@@ -25,7 +25,7 @@ from lps.model.data.sample import (
 )
 
 MADV_POPULATE_WRITE = 23
-"""Of Linux 5.14 and newer."""
+"""Advice to the kernel; Linux 5.14 and newer know it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class ReadOptions:
     n_frames: int = 60
     """Consecutive frames of each clip: blocks times frames per block."""
     train: bool = True
-    """Of clips with more frames, training takes a drawn stretch and evaluation the middle one. Clips with fewer are
+    """From clips with more frames, training takes a drawn stretch and evaluation the middle one. Clips with fewer are
     left out in training; in evaluation their last frame is repeated."""
     augment: Augmentation = "none"
     image_px: int | None = None
@@ -73,7 +73,7 @@ class Batch:
     """Decoded clips, and what they are."""
 
     step: int
-    """Of its epoch; the next one to read after a crash is `step + 1`."""
+    """Step within its epoch; the next one to read after a crash is `step + 1`."""
     frames: Tensor
     """uint8 (B, n_frames, H, W, 3), RGB."""
     labels: Tensor

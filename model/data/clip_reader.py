@@ -50,7 +50,7 @@ class WorkOptions:
     pin_memory: bool = False
     """Hand batches over in page-locked memory, for copies to a GPU that overlap; ignored without one."""
     max_bad_share: float = 0.01
-    """Of an epoch's samples on this rank: where more than that cannot be used, the reader stops."""
+    """Share of an epoch's samples on this rank; where more than that cannot be used, the reader stops."""
 
     def __post_init__(self) -> None:
         if self.n_workers < 0 or self.batches_ahead < 1 or not 0 <= self.max_bad_share <= 1:
@@ -86,7 +86,7 @@ class ClipReader:
         self.rank = rank or Rank()
         self.data = _usable(data, read)
         self.bad_samples: list[BadSample] = list(data.faults)
-        self._judge(len(data.faults), len(self.data) + len(data.faults))
+        self._check_bad_share(len(data.faults), len(self.data) + len(data.faults))
         self._shard_of = self.data.column("shard")
         self._pairs = pair_up(self.data) if plan.sampling == "pairs" else np.empty((0, 2), np.int64)
         self._samples_sha256 = self.data.digest()
@@ -155,7 +155,7 @@ class ClipReader:
             if batch.bad:
                 n_bad += len(batch.bad)
                 self.bad_samples += [bad for bad in batch.bad if bad not in self.bad_samples]
-                self._judge(n_bad, plan.n_reads)
+                self._check_bad_share(n_bad, plan.n_reads)
             if not len(batch) and self.read_options.train:
                 batch = self._substitute(plan, epoch, batch)
             if len(batch):
@@ -163,13 +163,13 @@ class ClipReader:
         self._ahead.release()
 
     def state(self, epoch: int, step: int) -> dict[str, Any]:
-        """Return what a checkpoint needs, in plain values, for going on with step `step` of `epoch`."""
+        """Return what a checkpoint needs, in plain values, to resume at step `step` of `epoch`."""
         if step >= self.n_steps:
             epoch, step = epoch + 1, 0
         return {"epoch": epoch, "step": step, "plan": self._facts()}
 
     def resume(self, state: Mapping[str, Any]) -> tuple[int, int]:
-        """Return the epoch and the step to go on with.
+        """Return the epoch and the step to resume at.
 
         Raises RefusedError in the middle of an epoch whose plan was another one: its batches would differ, some samples
         would come twice and others never. At the start of an epoch everything may have changed.
@@ -179,7 +179,7 @@ class ClipReader:
         if step and changed:
             name = changed[0]
             raise RefusedError(
-                f"cannot go on within epoch {epoch}: {name} was {state['plan'].get(name)!r} and is {facts[name]!r}; "
+                f"cannot resume within epoch {epoch}: {name} was {state['plan'].get(name)!r} and is {facts[name]!r}; "
                 "set it back, or start from a checkpoint between two epochs"
             )
         return epoch, step
@@ -229,7 +229,7 @@ class ClipReader:
                 return replace(batch, bad=empty.bad)
         raise IntegrityError(f"no sample of epoch {epoch} can be used; the first: {empty.bad[0]}")
 
-    def _judge(self, n_bad: int, n_samples: int) -> None:
+    def _check_bad_share(self, n_bad: int, n_samples: int) -> None:
         share = self.work_options.max_bad_share
         if n_bad > share * n_samples:
             raise IntegrityError(

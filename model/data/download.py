@@ -1,4 +1,4 @@
-"""Copy a remote shard to a local file: in one stream, going on where a server breaks off, digested on the way."""
+"""Copy a remote shard to a local file: in one stream, resumed where a server breaks off, digested on the way."""
 
 import hashlib
 import time
@@ -17,7 +17,7 @@ from lps.model.data.shards import Shard
 
 CHUNK_BYTES = 1 << 20
 RANGE_BYTES = 16 << 20
-"""Of one request to an object store: large enough for its full speed."""
+"""Size of one request to an object store: large enough for its full speed."""
 TIMEOUT_S = 60.0
 """Without a byte, after which an attempt counts as broken off."""
 RETRY_DELAYS_S = (0.0, 1.0, 5.0)

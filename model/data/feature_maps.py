@@ -168,7 +168,7 @@ class MapReader:
         if state["step"] and changed:
             name = changed[0]
             raise RefusedError(
-                f"cannot go on within epoch {state['epoch']}: {name} was {state['plan'].get(name)!r} and is "
+                f"cannot resume within epoch {state['epoch']}: {name} was {state['plan'].get(name)!r} and is "
                 f"{facts[name]!r}; set it back"
             )
         return int(state["epoch"]), int(state["step"])

@@ -54,7 +54,7 @@ class Sample:
     """0 real, 1 fake, -1 unknown."""
     n_frames: int
     side_px: int
-    """Of its frames, which are square."""
+    """Side of its frames, which are square."""
     shard: int
     """Number of the shard in the list of shards."""
     offset_bytes: int

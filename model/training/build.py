@@ -84,7 +84,7 @@ def _require_stage(start: Checkpoint, stage: StageName, init: str) -> None:
             f"{stage} starts from {' or '.join(VALID_INIT_STAGES[stage]) or 'nothing'}"
         )
     if stage == "distill" and start.extra:
-        raise RefusedError(f"{init} judges by a support vector machine; distillation needs a trained linear head")
+        raise RefusedError(f"{init} classifies by a support vector machine; distillation needs a trained linear head")
 
 
 def _require_same(start: Checkpoint, preset: Preset, table: str, free: set[str], init: str) -> None:

@@ -18,7 +18,7 @@ from lps.model.networks.context_net import State
 from lps.model.training.presets import Preset, preset_from_record
 
 FORMAT = 1
-"""Of the file; a reader refuses a newer one."""
+"""Version of the file; a reader refuses a newer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +36,9 @@ class Checkpoint:
     progress: dict[str, Any]
     """Step, epoch, position and best so far, as plain values."""
     training: dict[str, Any] = field(default_factory=dict)
-    """Optimiser, schedule, random numbers, raw weights: only in checkpoints that a run can go on from."""
+    """Optimiser, schedule, random numbers, raw weights: only in checkpoints that a run can resume from."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """Of the last validation."""
+    """Metrics of the last validation."""
     code: dict[str, Any] = field(default_factory=dict)
     """Versions and commit; filled in when it is written."""
     extra: State = field(default_factory=dict)
@@ -60,7 +60,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     except (OSError, RuntimeError) as e:  # torch reports a full disk as RuntimeError
         cause = e if isinstance(e, OSError) else e.__context__ if isinstance(e.__context__, OSError) else e
         raise UnreadableError(
-            f"cannot write {path}: {first_line(cause)}; make room and run the same command again, it goes on from the "
+            f"cannot write {path}: {first_line(cause)}; make room and run the same command again to resume from the "
             "last checkpoint"
         ) from e
 

@@ -1,4 +1,4 @@
-"""One epoch of any stage: take a batch, step, look at the losses once in a while."""
+"""One epoch of any stage: take a batch, step, read the losses once in a while."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ class AnyBatch(Protocol):
 
     @property
     def step(self) -> int:
-        """Of its epoch."""
+        """Step within its epoch."""
         ...
 
     @property
@@ -123,7 +123,7 @@ class PendingStep:
 def train_one_epoch(
     learner: Learner, batches: Batches, progress: RunProgress, log_steps: int, report: Report
 ) -> Iterator[int]:
-    """Train from `progress` to the end of its epoch; yields the number of steps done after each look at the losses.
+    """Train from `progress` to the end of its epoch; yields the number of steps done each time the losses were read.
 
     Losses are read from the device every `log_steps` steps, because each look waits for it. Raises LpsError with the
     sample keys of the first batch whose loss or gradient is not finite.

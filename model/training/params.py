@@ -26,7 +26,7 @@ class TrainParams:
     grad_clip: float | None = None
     """Largest norm of the gradient."""
     ema_decay: float | None = None
-    """Of a moving average of the weights, which then is what is validated and kept."""
+    """Decay of a moving average of the weights, which then is what is validated and kept."""
     stop_epochs: int | None = None
     """Stop when validation has not improved for this many epochs."""
     sampling: Sampling = "natural"
@@ -57,7 +57,7 @@ class TrainParams:
 class RunParams:
     """How the work is done.
 
-    `RESULT_FIELDS` change results, so a run goes on only with the same. The device, `compile`, `channels_last`,
+    `RESULT_FIELDS` change results, so a run resumes only with the same. The device, `compile`, `channels_last`,
     `threads` and the number of processes change last digits, so that only the same ones give the same bits. The rest
     changes nothing.
     """
@@ -71,7 +71,7 @@ class RunParams:
     workers: int = 2
     """Decoding processes per rank."""
     threads: int | None = None
-    """Of torch on the CPU, per rank; the same number gives the same bits."""
+    """Threads of torch on the CPU, per rank; the same number gives the same bits."""
     checkpoint_steps: int = 500
     """Steps between two checkpoints, rounded up to `log_steps`; there is one after each validation, too."""
     keep_checkpoints: int = 2
@@ -98,4 +98,4 @@ class RunParams:
 
 
 RESULT_FIELDS = ("precision", "validate_epochs", "cache_maps")
-"""Fields of RunParams that change results, so that a run cannot go on with others."""
+"""Fields of RunParams that change results, so that a run cannot resume with others."""

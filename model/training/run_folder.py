@@ -90,7 +90,7 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
             temporary.write_bytes(pretty_json(record))
     except OSError as e:
         raise UnreadableError(
-            f"cannot write {path}: {e.strerror or e}; make room and run the same command again, it goes on from the "
+            f"cannot write {path}: {e.strerror or e}; make room and run the same command again to resume from the "
             "last checkpoint"
         ) from e
 

@@ -24,7 +24,7 @@ class RunLog:
     """Appends to `log.jsonl` and to the TensorBoard folder of a run.
 
     A run that was killed may have logged steps that its last checkpoint does not have. They are cut off, so that after
-    going on, each step is there once.
+    resuming, each step is there once.
     """
 
     def __init__(self, folder: Path, last_step: int) -> None:
@@ -71,8 +71,8 @@ class RunLog:
             yield
         except OSError as e:
             raise UnreadableError(
-                f"cannot write {self._path}: {e.strerror or e}; make room and run the same command again, it goes on "
-                "from the last checkpoint"
+                f"cannot write {self._path}: {e.strerror or e}; make room and run the same command again to "
+                "resume from the last checkpoint"
             ) from e
 
 

@@ -69,7 +69,7 @@ class TrainingStage(nn.Module):
         return blocks if self.channels_last else blocks.contiguous()
 
     def forward(self, inputs: Tensor, labels: Tensor) -> StageOutput:
-        """Judge a batch."""
+        """Return the loss of a batch, values to log and logits."""
         raise NotImplementedError
 
 

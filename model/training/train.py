@@ -1,8 +1,8 @@
-"""Train one stage: data, network, optimiser, then epochs until done. Started again, it goes on where it was.
+"""Train one stage: data, network, optimiser, then epochs until done. Started again, it resumes.
 
 RUN/config.json              what was asked for, resolved
 RUN/log.jsonl, tensorboard/  every step and every validation
-RUN/checkpoints/             the last steps, to go on from, and best.pt
+RUN/checkpoints/             the last steps, to resume from, and best.pt
 RUN/maps/                    distillation: feature maps of the frozen encoder
 RUN/result.json              last: the run is finished
 """
@@ -71,7 +71,7 @@ class TrainRun:
     plateau: ReduceLROnPlateau | None
     on_event: OnTrainEvent
     log: RunLog | None = None
-    """Of the first process."""
+    """None in all processes but the first."""
     progress: RunProgress = field(default_factory=RunProgress)
     metrics: dict[str, Any] = field(default_factory=dict)
     bad_before: list[BadSample] = field(default_factory=list)
@@ -198,7 +198,7 @@ def _resume(run: TrainRun) -> None:
     try:
         checkpoint = read_checkpoint(path)
     except IntegrityError as e:
-        raise IntegrityError(f"{e}, or delete it to go on from the one before") from e
+        raise IntegrityError(f"{e}, or delete it to resume from the one before") from e
     changed = [name for name, value in run.data.identity.items() if checkpoint.data.get(name) != value]
     if "samples_sha256" in changed or "val_samples_sha256" in changed:
         raise RefusedError(
@@ -222,7 +222,7 @@ def _resume(run: TrainRun) -> None:
 
 
 def _save(run: TrainRun, *, best: bool = False) -> None:
-    """Write a checkpoint to go on from, and a copy without that as the best. All processes call this."""
+    """Write a checkpoint to resume from, and a copy without that as the best. All processes call this."""
     bad = _all_bad(run)
     if run.learner.rank.index:
         return

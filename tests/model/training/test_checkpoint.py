@@ -274,7 +274,7 @@ def test_damaged_checkpoint_of_a_run_can_be_deleted(
     ended = lps_train(*command)
     assert ended.code == 5
     assert "is cut off or damaged" in ended.last_line
-    assert "or delete it to go on from the one before" in ended.last_line
+    assert "or delete it to resume from the one before" in ended.last_line
     last.unlink()
     ended = lps_train(*command)
     assert ended.code == 0

@@ -249,7 +249,7 @@ def test_starts_that_do_not_fit(lps_train: "Runner", settings: "Settings", tiny_
     one_line(run("distill", "x", "random"), 3, "distillation needs a trained detector")
     one_line(run("distill", "x", best("pre")), 3, "is of stage 'pretrain'; distill starts from classify or distill")
     one_line(run("pretrain", "x", best("cls")), 3, "is of stage 'classify'; pretrain starts from encoder or pretrain")
-    one_line(run("distill", "x", best("svm")), 3, "judges by a support vector machine")
+    one_line(run("distill", "x", best("svm")), 3, "classifies by a support vector machine")
     one_line(run("classify", "x", best("pre"), net="width = 6"), 3, "has net.width = 4, this configuration 6")
     one_line(run("distill", "x", best("cls"), head='context = "bidir_mean"'), 3, "has head.context = 'bidir_last'")
     one_line(run("pretrain", "x", best("pre"), pretrain="n_slots = 16"), 3, "'mb' is (32, 16), this network needs")
