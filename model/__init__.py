@@ -1,6 +1,7 @@
 """Networks, losses, shard reader, trainer and evaluation of Latent Pattern Sensing.
 
-    import lps.model as m
+    from lps import model as m
+
     with m.ClipReader(m.open_data("out/", "train")) as reader:
         for batch in reader.epoch(0):
             print(batch.frames.shape, batch.labels)
