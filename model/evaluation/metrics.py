@@ -36,7 +36,7 @@ TITLES = {
 """Figures that tables show, and their heads."""
 N_DRAWS = 1000
 LEVEL = 0.95
-"""Of the bootstrap intervals, which run between percentiles."""
+"""Level of the bootstrap intervals, which run between percentiles."""
 CHUNK = 1 << 22
 """Weights held at a time, draws times scores: some 32 MB for each of a few arrays."""
 MIN_DRAWS = 20

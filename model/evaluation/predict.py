@@ -57,7 +57,7 @@ class PredictOptions:
     bf16: bool = False
     """Autocast of the encoder; aggregator, head and softmax stay in float32."""
     svm: "Svm | None" = None
-    """Judges the contexts in place of the network's head (LPS_c)."""
+    """Scores the contexts in place of the network's head (LPS_c)."""
 
 
 def predict(

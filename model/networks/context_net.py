@@ -39,7 +39,7 @@ class NetParams:
     bidirectional: bool = True
     """A4. Algorithm 1 shows the forward direction only; the classifier's 512 inputs need both."""
     gru_dropout: float = 0.1
-    """Of the state, carried on. Not in the paper; MemDPC's."""
+    """Dropout of the state that is carried on. Not in the paper; MemDPC's."""
     n_blocks: int = 12
     """A2: `end` in the paper's sums is this number of blocks, not a number of frames."""
     block_frames: int = 5

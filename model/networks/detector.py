@@ -21,7 +21,7 @@ all of the forward direction."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadParams:
-    """What of the contexts is judged, and how."""
+    """Which contexts are classified, and how."""
 
     context: Literal["bidir_last", "bidir_mean", "uni_all", "uni_last"] = "bidir_last"
     """A3. "512 in, 2 out" and "concatenate all of the spatiotemporal context features": the last state of both

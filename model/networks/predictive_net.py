@@ -13,7 +13,7 @@ from lps.model.networks.memory_bank import Predictor, recall
 GAIN = 0.1
 """Orthogonal initialisation of aggregator and predictor in pretraining (MemDPC)."""
 ROWS_AT_A_TIME = 1024
-"""Of a score matrix that is only looked at."""
+"""Rows of a score matrix that is only looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class PretrainParams:
     pred_step: int = 3
     """Predictions fed back at the end of a clip; recursive only. "From 3 to the end" would be 9 of 12."""
     n_slots: int = 1024
-    """Of the memory bank. 0 predicts without one: the ablation of Figure 8, and DPC's predictor."""
+    """Slots of the memory bank. 0 predicts without one: the ablation of Figure 8, and DPC's predictor."""
     stop_grad: bool = False
     """A9: no gradient through the targets. MemDPC lets it through."""
     reduction: Reduction = "mean"
@@ -46,7 +46,7 @@ class PretrainParams:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Of one direction, rows ordered by clip, step, y, x."""
+    """Predictions of one direction, rows ordered by clip, step, y, x."""
 
     predicted: Tensor
     """(Q, C), float32."""

@@ -35,7 +35,7 @@ Kind = Literal["pretraining", "detector", "encoder"]
 ALIAS = re.compile(r"^(agg_\w+)\.cell_list\.(\d+)\.")
 """MemDPC registers each cell twice, so that its state dicts hold the same tensors under two names."""
 COUNTER = "num_batches_tracked"
-"""Of batch norms; nothing here reads it, and older files lack it."""
+"""Counter of batch norms; nothing here reads it, and older files lack it."""
 N_LISTED = 8
 """Names that a summary prints of each sort."""
 
@@ -67,9 +67,9 @@ class Reference:
     """In evaluation mode, on the CPU."""
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
-    """Of the network and not in the file: these keep their random initial values."""
+    """Names in the network and not in the file: these keep their random initial values."""
     unexpected: tuple[str, ...]
-    """Of the file and not in the network."""
+    """Names in the file and not in the network."""
     wrong_shape: tuple[WrongShape, ...]
 
     @property

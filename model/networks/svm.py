@@ -28,7 +28,7 @@ class Svm:
     """(V,)."""
     intercept: Tensor
     gamma: Tensor
-    """Of the RBF kernel; 0 for a linear one."""
+    """Coefficient of the RBF kernel; 0 for a linear one."""
 
     def decision(self, contexts: Tensor) -> Tensor:
         """(B, F) contexts -> (B,) signed distances, above 0 fake."""

@@ -46,7 +46,7 @@ class Recognizer:
 
     name: str
     sha256: str
-    """Of its file, in hex."""
+    """Digest of its file, in hex."""
     image_px: int
     """Side of the frames that it takes."""
     run: MapsOfFrames

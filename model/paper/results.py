@@ -61,7 +61,7 @@ class Result:
 
     experiment: str
     item: str
-    """Of the paper."""
+    """Table or figure of the paper."""
     rows: tuple[ResultRow, ...]
     metrics: tuple[str, ...]
     """Names in COLUMNS, the columns."""

@@ -39,7 +39,7 @@ class Original:
     image: Image
     """(H, W, 3) RGB."""
     pixel_height: float
-    """Of a stored pixel, in its widths."""
+    """Height of a stored pixel, in its widths."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,9 @@ class Example:
     """One frame of one clip."""
 
     row: Row
-    """Of the manifest of clips."""
+    """Row of the manifest of clips."""
     place: int
-    """Of the frame within the clip."""
+    """Index of the frame within the clip."""
     aligned: Image
     """(H, H, 3) RGB, as are the others."""
     unaligned: Image | None = None

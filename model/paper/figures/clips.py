@@ -14,7 +14,7 @@ from lps.model.data.clip_data import ClipData, open_data, spread_clips, with_lab
 def open_whole(location: str) -> ClipData:
     """Return the labelled clips of all splits, one of each video, sorted as the reader wants them.
 
-    Nothing is learnt from them and nothing judged, so a leak between splits does no harm. Raises as `open_data` does.
+    Nothing is learnt or evaluated on them, so a leak between splits does no harm. Raises as `open_data` does.
     """
     found = sorted(pc.unique(read_columns(open_store(location), "clips", ("split",))["split"]).to_pylist())
     parts = [open_data(location, split, allow_leaky=True) for split in found or ["train"]]

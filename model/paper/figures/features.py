@@ -93,7 +93,7 @@ def draw_feature_maps(loaded: LoadedDetector, data: ClipData, out: Path, *, chan
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Of clips, one row each."""
+    """Features of clips, one row each."""
 
     spatial: Floats
     """(n, C): maps, averaged over places and blocks."""

@@ -34,7 +34,7 @@ STATISTICS = {
     "centre": "mean of |d| in the middle of the map over its mean everywhere; 1 is even",
     "likeness": "cosine of |d| and the mean |d| of the other videos of its class",
 }
-"""Of one video with the map d. The paper has fakes alike, centred, and with values further apart than reals."""
+"""Statistics of a video with the map d. The paper has fakes alike, centred, and values further apart than in reals."""
 
 
 @dataclass(frozen=True, slots=True)

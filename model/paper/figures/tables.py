@@ -10,7 +10,7 @@ ROW_INCHES = 0.26
 PANEL_INCHES = 2.4
 LETTER_INCHES = 0.07
 MIN_SPAN = 1.0
-"""Of an axis in per cent: points that are all equal stay in the middle of it."""
+"""Range of an axis in per cent: points that are all equal stay in the middle of it."""
 WIDE = 30
 """Largest over smallest, above which an axis of times is logarithmic."""
 
