@@ -8,7 +8,7 @@ torch's loader; (iii) this project's reader, without and with augmentation, and 
 All with the same number of processes, one thread each, over the same shards, after a first pass that starts them.
 
 Then what training adds (--parts waiting,checkpoint,resume): the share of step time that waits for data, the cost of a
-checkpoint, and of going on from one.
+checkpoint, and of resuming from one.
 """
 
 import argparse
@@ -305,7 +305,7 @@ def measure_resume(bench: Bench) -> list[Row]:
     fresh, resumed = seconds_to_first_step(CheckpointWritten), seconds_to_first_step(StepDone)
     return [
         Row("from the start of a run to its first step", f"{fresh:.2f}", "s", "one step included"),
-        Row("  going on within an epoch", f"{resumed:.2f}", "s", f"{resumed - fresh:+.2f} s"),
+        Row("  resumed within an epoch", f"{resumed:.2f}", "s", f"{resumed - fresh:+.2f} s"),
     ]
 
 
