@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trainers: all three stages on two GPUs, then both detectors judged on the test split.
+# Trainers: all three stages on two GPUs, then both detectors evaluated on the test split.
 #
 #   examples/train_two_gpus.sh ffpp/ runs/
 #   SPLIT_SET=group examples/train_two_gpus.sh ffpp/ runs/ --config bf16.toml --seed 1
@@ -19,7 +19,7 @@ two=(torchrun --standalone --nproc-per-node "${PROCESSES:-2}" --no-python)
 "${two[@]}" lps-train classify "$runs/cls" "${data[@]}" --init "$runs/pre/checkpoints/best.pt" "$@"
 "${two[@]}" lps-train distill "$runs/ssd" "${data[@]}" --init "$runs/cls/checkpoints/best.pt" "$@"
 
-# Judging takes one process. An evaluation that is there already is not made again.
+# Evaluation takes one process. An evaluation that is there already is not made again.
 for stage in cls ssd; do
     lps-train evaluate --checkpoint "$runs/$stage/checkpoints/best.pt" "${data[@]}" --split test --out "$runs/eval-$stage"
 done
