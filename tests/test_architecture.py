@@ -58,7 +58,7 @@ MAY_IMPORT = {
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 MAX_FOLDER_FILES = 18
-SOURCES = (".py", ".j2", ".css")
+SOURCES = (".py", ".pyi", ".j2", ".css")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,15 @@
+from .clips.process import process_video as process_video
+from .config.params import ALL_CLIPS as ALL_CLIPS
+from .config.params import Limits as Limits
+from .config.params import LocalizeParams as LocalizeParams
+from .config.params import Params as Params
+from .faces.localizers import load_localizer as load_localizer
+from .job.events import PrepEvent as PrepEvent
+from .job.events import ShardCommitted as ShardCommitted
+from .job.events import VideoDone as VideoDone
+from .job.request import PrepRequest as PrepRequest
+from .job.request import RunOptions as RunOptions
+from .job.run import plan_job as plan_job
+from .job.run import run_job as run_job
+from .job.split_sets import add_split_set as add_split_set
+from .job.status import read_status as read_status
