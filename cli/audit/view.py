@@ -97,9 +97,6 @@ def explained(spec: CheckSpec, limits: Mapping[str, float]) -> str:
     return "\n".join(lines) + "\n"
 
 
-# ---- show ----------------------------------------------------------------------------------------------------------
-
-
 def print_contents(ctx: AuditContext) -> None:
     """Print what a data set holds."""
     out = console()

@@ -144,9 +144,6 @@ def _split_lines(split: SplitDiff) -> list[str]:
     return list(_lines(split.moved, why))
 
 
-# ---- comparing -----------------------------------------------------------------------------------------------------
-
-
 def diff_datasets(a: Store, b: Store) -> DatasetDiff:
     """Compare two finished data sets. Raises UnreadableError where the index or a manifest of either cannot be read."""
     for store in (a, b):

@@ -272,9 +272,6 @@ def verdict_of(results: Sequence[CheckResult], *, strict: bool) -> tuple[Verdict
     return Verdict.PASS, 0
 
 
-# ---- facts ---------------------------------------------------------------------------------------------------------
-
-
 def seal_facts(ctx: AuditContext, policy: Policy) -> dict[str, Any]:
     """Say how far the data set is sealed."""
     try:

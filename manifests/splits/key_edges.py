@@ -175,9 +175,6 @@ def _copies(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
     return known[shared], hex_texts(digests[shared], CONTENT_PREFIX)
 
 
-# ---- arrays --------------------------------------------------------------------------------------------------------
-
-
 def whole(column: pa.ChunkedArray) -> pa.Array:
     """Return a column in one piece."""
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

@@ -112,9 +112,6 @@ class _Overlap:
         return some, every
 
 
-# ---- measures ----- --------------------------------------------------------------------------------------------------
-
-
 def measure_leakage(
     videos: pa.Table,
     codes: Ints,
@@ -215,9 +212,6 @@ def _hits(overlaps: Mapping[str, _Overlap], kind: str, codes: Ints, seen: str) -
     some, every = overlaps["donor"].hits(codes, SPLITS.index(seen))
     target, _ = overlaps["target"].hits(codes, SPLITS.index(seen))
     return some & ~target, every & ~target
-
-
-# ---- keys of each kind ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -262,8 +262,6 @@ def plan_record(
     }
 
 
-# ---- the plan's table ----------------------------------------------------------------------------------------------
-
 _PLAN_COLUMNS = pa.schema(
     [
         ("video_id", pa.string()),
@@ -316,9 +314,6 @@ def plan_rows(data: bytes) -> list[Row]:
     import pyarrow.parquet as pq
 
     return list(pq.read_table(io.BytesIO(data)).to_pylist())
-
-
-# ---- publishing and resuming ---------------------------------------------------------------------------------------
 
 
 def publish_plan(plan: Plan, out: Store) -> bool:

@@ -88,9 +88,6 @@ def list_table(files: Sequence[SourceFile], options: SourceOptions) -> SourceLis
     return make_listing("table", resolved, [*notes, *unresolved_note("table", n_named - n_resolved)])
 
 
-# ---- reading -------------------------------------------------------------------------------------------------------
-
-
 def _read_rows(path: str, data: bytes) -> Iterator[_Row]:
     is_parquet = path.lower().endswith((".parquet", ".pq"))
     try:
@@ -138,9 +135,6 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(int(value))
     return str(value).strip()
-
-
-# ---- rows ----------------------------------------------------------------------------------------------------------
 
 
 def _video(where: str, folder: str, row: _Row, files: Mapping[str, SourceFile]) -> SourceVideo:

@@ -147,9 +147,6 @@ class Layout:
         return MARGIN + column * (TILE_WIDTH + TILE_GAP), self.tops[row] + ROW_HEADING_HEIGHT
 
 
-# ---- text ----------------------------------------------------------------------------------------------------------
-
-
 @cache
 def font(size: int) -> Font:
     """Return the font that comes with Pillow, in pixels."""
@@ -197,8 +194,6 @@ def wrapped(text: str, size: int, width: float, max_lines: int) -> list[str]:
         rest = rest[n:].lstrip()
     return [*lines, ellipsized(rest, size, width)] if rest else lines
 
-
-# ---- drawing -------------------------------------------------------------------------------------------------------
 
 Frames = Sequence[Image.Image]
 """Middle, first and last frame of a clip, at the sizes in which they are shown."""

@@ -64,9 +64,6 @@ def draw_preview(location: str, target: Path, *, per_row: int = 8, max_rows: int
     open_store(str(target.parent)).publish(target.name, buffer.getvalue())
 
 
-# ---- what is shown -------------------------------------------------------------------------------------------------
-
-
 def sheet_rows(videos: Sequence[Row], clips: Sequence[Row], per_row: int) -> list[SheetRow]:
     """Choose what the sheet shows: clips by split and label, then videos by code, in a fixed order.
 
@@ -174,9 +171,6 @@ def _heading(index: Row, videos: Sequence[Row], clips: Sequence[Row], n_cut: int
     if n_cut > 0:
         warnings.append(f"{_count(n_cut, 'row')} more than fit on a sheet, not drawn.")
     return SheetHeading(title=f"Contact sheet: {names}", lines=tuple(lines), warnings=tuple(warnings))
-
-
-# ---- reading -------------------------------------------------------------------------------------------------------
 
 
 def _read_frames(out: Store, rows: Iterable[SheetRow], keys: Sequence[str]) -> dict[str, Frames]:

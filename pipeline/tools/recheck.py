@@ -170,9 +170,6 @@ def psnr_db(a: RGB, b: RGB) -> float:
     return min(IDENTICAL_DB, 10 * float(np.log10(255.0**2 / error))) if error > 0 else IDENTICAL_DB
 
 
-# ---- R1 ------------------------------------------------------------------------------------------------------------
-
-
 def check_again(ctx: AuditContext, *, load: LoadLocalizer) -> CheckResult:
     """R1: process a sample again."""
     source, params = ctx.source, _params(ctx)

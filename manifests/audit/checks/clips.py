@@ -225,8 +225,6 @@ def check_contiguity(ctx: AuditContext) -> CheckResult:
     return pass_or_fail(C1, sql_offenders(ctx, C1.sql), fetch_number(ctx, "SELECT count(*) FROM clips"), "clips")
 
 
-# ---- C3, C5: geometry ----------------------------------------------------------------------------------------------
-
 _GEOMETRY_SQL = """SELECT c.sample_key, c.box_xyxy, c.lmk5, c."align_M" AS matrix, c.align_template, c.out_size,
     v.width, v.height, coalesce(v.rotation, 0) AS rotation, coalesce(v.sar_num, 1) AS sar_num,
     coalesce(v.sar_den, 1) AS sar_den
@@ -360,9 +358,6 @@ def box_steps(boxes: Floats) -> tuple[float, float]:
     return float(iou.min()), float((step / side).max())
 
 
-# ---- C4: pixels ----------------------------------------------------------------------------------------------------
-
-
 def check_pixels(ctx: AuditContext) -> CheckResult:
     """C4: frozen clips by digest, blank and broken ones by decoding a sample."""
     offenders = list(sql_offenders(ctx, C4.sql))
@@ -406,9 +401,6 @@ def _looked_at(ctx: AuditContext, row: Row) -> tuple[str, bool]:
             return f"{member['ext']} is {pixels.shape[1]}x{pixels.shape[0]} px", True
         most = max(most, float(pixels.std()))
     return (f"blank: standard deviation {most:.1f}", False) if most < ctx.limits["c4_min_std"] else ("", False)
-
-
-# ---- C6: where clips begin -----------------------------------------------------------------------------------------
 
 
 def check_starts(ctx: AuditContext) -> CheckResult:

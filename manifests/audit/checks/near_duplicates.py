@@ -189,9 +189,6 @@ def _read(ctx: AuditContext) -> Hashed | None:
     )
 
 
-# ---- threshold -----------------------------------------------------------------------------------------------------
-
-
 def _calibrate(ctx: AuditContext, videos: Hashed) -> tuple[dict[str, int], dict[str, Any]]:
     """Return the threshold of each data set (-1: none can be given) and the histograms of sampled distances."""
     thresholds: dict[str, int] = {}
@@ -237,9 +234,6 @@ def _sampled_distances(videos: Hashed, members: Ints) -> Ints:
 def _distance(a: Words, b: Words) -> Ints:
     bits: Ints = np.bitwise_count(a ^ b).sum(axis=-1, dtype=np.int64)
     return bits
-
-
-# ---- search --------------------------------------------------------------------------------------------------------
 
 
 def _near_pairs(videos: Hashed, thresholds: dict[str, int]) -> tuple[list[Pair], bool]:

@@ -95,9 +95,6 @@ DFDC_RANGE = (119_140, 119_200)
 CELEBDF_VIDEOS = {0: 890, 1: 5639}
 
 
-# ---- splits --------------------------------------------------------------------------------------------------------
-
-
 def check_replay(ctx: AuditContext) -> CheckResult:
     """R2: the rule, run again."""
     path = rule_path(ctx.split_set)
@@ -216,9 +213,6 @@ def check_pinned(ctx: AuditContext) -> CheckResult:
     ctx.db.execute(f"SET VARIABLE r3_base = '{local}'")
     n = fetch_number(ctx, "SELECT count(*) FROM read_parquet(getvariable('r3_base'))")
     return pass_or_fail(R3, sql_offenders(ctx, R3.sql), n, "videos", note=f"base {base_set}")
-
-
-# ---- provenance ----------------------------------------------------------------------------------------------------
 
 
 def check_provenance(ctx: AuditContext) -> CheckResult:

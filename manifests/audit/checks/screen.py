@@ -91,9 +91,6 @@ def screen_steps(clips: pa.Table, limits: Mapping[str, float]) -> Bools:
     return marked
 
 
-# ---- rules ---------------------------------------------------------------------------------------------------------
-
-
 def _boxes_wrong(boxes: Floats, clips: pa.Table, margin: float, min_face_px: float) -> Bools:
     left, top, right, bottom = boxes
     wrong = ((right <= left) | (bottom <= top)).any(axis=1) | ((bottom - top).max(axis=1) < min_face_px)
@@ -163,9 +160,6 @@ def _aspects(clips: pa.Table) -> Floats:
     aspect = np.where((aspect >= 1 / 8) & (aspect <= 8), aspect, 1.0)
     turned = np.isin(_numbers(clips["rotation"]), (90, 270))
     return np.stack([np.where(turned, 1.0, aspect), np.where(turned, aspect, 1.0)], axis=1)
-
-
-# ---- columns -------------------------------------------------------------------------------------------------------
 
 
 def _cropped(templates: pa.ChunkedArray) -> Bools:

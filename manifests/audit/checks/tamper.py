@@ -159,9 +159,6 @@ def _vouched(signature: Signature, note: str, require: Require) -> CheckResult:
     return not_evaluated(T3, State.UNKNOWN, f"{note}: {signature.note}; name allowed_signers in the policy")
 
 
-# ---- T4: digests ---------------------------------------------------------------------------------------------------
-
-
 def check_rows(ctx: AuditContext, *, every_row: bool = False) -> CheckResult:
     """T4: index, manifests, plan and commit records tell one story."""
     max_rows = None if every_row else int(ctx.limits["t4_quick_rows"])
@@ -265,9 +262,6 @@ def _n_values(metadata: pq.FileMetaData) -> int:
     """Count the single values of a table, also inside lists."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     return sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
-
-
-# ---- T4: commit records --------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)

@@ -214,9 +214,6 @@ def _over_tars(ctx: AuditContext, spec: CheckSpec, count_sql: str, what: str) ->
     return replace(result, state=result.state if found else State.ERROR, note=note)
 
 
-# ---- reading tars --------------------------------------------------------------------------------------------------
-
-
 def read_tars(ctx: AuditContext) -> None:
     """Read every shard once and keep what was found in the connection; later calls find it there."""
     known = "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'tar_files'"

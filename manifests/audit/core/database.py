@@ -99,9 +99,6 @@ def sql_offenders(ctx: AuditContext, sql: str) -> tuple[Offender, ...]:
     return tuple(Offender(kind=k, key=key, detail=detail or "") for k, key, detail in fetch_rows(ctx, sql))
 
 
-# ---- opening -------------------------------------------------------------------------------------------------------
-
-
 def _connect(
     store: Store, index: Mapping[str, Any], split_set: str, folder: Path, limits: Mapping[str, float]
 ) -> "duckdb.DuckDBPyConnection":

@@ -1,9 +1,8 @@
 """Seals: one record of every byte of a data set, chained to the record before it, signed where a key is given.
 
 A seal lists every file except runs/, audits/ and seals/ with its size and SHA-256, and the root of a Merkle tree over
-these entries (RFC 6962: leaves are hashed behind a 0 byte, nodes behind a 1 byte). With the root alone, one shard can
-be proven to belong to the data set without the others. An unsigned seal is evidence against accident only: whoever can
-rewrite the data set can rewrite its seals.
+these entries (RFC 6962: leaves are hashed behind a 0 byte, nodes behind a 1 byte). An unsigned seal is evidence against
+accident only: whoever can rewrite the data set can rewrite its seals.
 """
 
 import hashlib
@@ -31,9 +30,6 @@ UNSEALED = ("runs/", "audits/", "seals/")
 TRANSIENT = (Code.E_OOM, Code.E_TIMEOUT, Code.E_WORKER_LOST)
 """Codes that another run may cure; a seal would make them final."""
 CHUNK = 1 << 23
-
-Proof = tuple[tuple[str, str], ...]
-"""Sibling hashes from the leaf to the root, each with its side, `left` or `right`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +70,6 @@ def seal_path(number: int) -> str:
     return f"seals/{number:06d}.json"
 
 
-# ---- the tree ------------------------------------------------------------------------------------------------------
-
-
 def merkle_root(leaves: Sequence[bytes]) -> bytes:
     """Return the root over hashed leaves, in their order."""
     if not leaves:
@@ -87,23 +80,6 @@ def merkle_root(leaves: Sequence[bytes]) -> bytes:
     return _node(merkle_root(leaves[:half]), merkle_root(leaves[half:]))
 
 
-def inclusion_proof(files: Sequence[SealedFile], path: str) -> Proof:
-    """Return what proves with the root alone that a file is sealed. Raises UnreadableError for an unknown path."""
-    names = [file.path for file in files]
-    if path not in names:
-        raise UnreadableError(f"the seal has no file '{path}'")
-    return tuple(_siblings([file.leaf() for file in files], names.index(path)))
-
-
-def proof_holds(file: SealedFile, proof: Proof, root: str) -> bool:
-    """Return whether `proof` leads from this file's entry to `root`."""
-    node = file.leaf()
-    for side, sibling in proof:
-        other = bytes.fromhex(sibling)
-        node = _node(other, node) if side == "left" else _node(node, other)
-    return node.hex() == root
-
-
 def _left_part(n: int) -> int:
     """Return the largest power of two below `n`."""
     return 1 << (n - 1).bit_length() - 1
@@ -111,18 +87,6 @@ def _left_part(n: int) -> int:
 
 def _node(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\1" + left + right).digest()
-
-
-def _siblings(leaves: Sequence[bytes], at: int) -> list[tuple[str, str]]:
-    if len(leaves) == 1:
-        return []
-    half = _left_part(len(leaves))
-    if at < half:
-        return [*_siblings(leaves[:half], at), ("right", merkle_root(leaves[half:]).hex())]
-    return [*_siblings(leaves[half:], at - half), ("left", merkle_root(leaves[:half]).hex())]
-
-
-# ---- making and reading --------------------------------------------------------------------------------------------
 
 
 def sealable(store: Store) -> dict[str, StoredFile]:
@@ -227,9 +191,6 @@ def _entry(record: Row) -> SealedFile:
     return SealedFile(path=record["path"], n_bytes=record["bytes"], sha256=record["sha256"], rows=record["rows"])
 
 
-# ---- verifying -----------------------------------------------------------------------------------------------------
-
-
 def broken_links(seals: Sequence[Seal]) -> list[tuple[str, str]]:
     """Return (path, what is wrong) for every seal that does not follow from the one before or contradicts itself."""
     broken = []
@@ -261,9 +222,6 @@ def verify_seal(store: Store, seal: Seal, *, every_byte: bool) -> list[tuple[str
             if sha256 != sealed[path].sha256:
                 wrong.append((path, f"sha256 {sha256[:16]}..., sealed with {sealed[path].sha256[:16]}..."))
     return sorted(wrong)
-
-
-# ---- signatures ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

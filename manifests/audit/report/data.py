@@ -152,9 +152,6 @@ def read_facts(store: Store, split_set: str, video_ids: Sequence[str]) -> Facts:
     )
 
 
-# ---- counts --------------------------------------------------------------------------------------------------------
-
-
 def _matrix(store: Store, videos: pa.Table, split_set: str) -> tuple[Row, ...]:
     """Count videos, clips and groups of each split, label and method."""
     import duckdb
@@ -224,9 +221,6 @@ def _tally(videos: pa.Table, column: str, title: str) -> ValueCounts:
     return ValueCounts(title=title, rows=tuple((value, (a, b)) for value, (a, b) in ordered), totals=totals)
 
 
-# ---- distributions -------------------------------------------------------------------------------------------------
-
-
 def _video_measures(videos: pa.Table | None) -> tuple[Measure, ...]:
     if videos is None:
         return ()
@@ -263,9 +257,6 @@ def _measure(label: Floats, title: str, unit: str, values: Floats, log: bool, of
     finite = np.isfinite(values)
     by_class = {name: values[finite & (label == number)] for number, name in enumerate(CLASSES)}
     return Measure(title=title, unit=unit, values=by_class, log=log, of=of)
-
-
-# ---- clips ---------------------------------------------------------------------------------------------------------
 
 
 def _tiles(

@@ -132,9 +132,6 @@ def _page(report: Report, store: Store, thumbnails: bool) -> AuditPageView:
     )
 
 
-# ---- verdict and identity ------------------------------------------------------------------------------------------
-
-
 def _verdict(report: Report, checks: Sequence[CheckView]) -> tuple[Mark, str]:
     name = str(report.get("verdict", ""))
     mark, said = VERDICTS.get(name, (Mark(name or "No verdict", "?", "open"), ""))
@@ -159,9 +156,6 @@ def _identity(report: Report, data: Record) -> tuple[tuple[str, str], ...]:
 
 def _name(data: Record) -> str:
     return str(data.get("name") or "a data set")
-
-
-# ---- checks --------------------------------------------------------------------------------------------------------
 
 
 def _check(record: Record) -> CheckView:
@@ -203,9 +197,6 @@ def _groups(checks: Sequence[CheckView]) -> tuple[GroupView, ...]:
         GroupView(letter=letter, title=CHECK_CLASSES.get(letter, "Other checks"), checks=tuple(group))
         for letter, group in groups.items()
     )
-
-
-# ---- numbers -------------------------------------------------------------------------------------------------------
 
 
 def _matrix(rows: Sequence[Row]) -> MatrixView:
@@ -289,9 +280,6 @@ def _code(code: CodeCount) -> CodeView:
         for row in code.shown
     )
     return CodeView(code=code.code, meaning=code.meaning, by_label=code.by_label, tiles=tuple(tiles))
-
-
-# ---- pictures ------------------------------------------------------------------------------------------------------
 
 
 def _pairs(report: Report) -> list[tuple[str, Row]]:
