@@ -81,9 +81,6 @@ def shown(path: Path) -> str:
     return "".join(c if c.isprintable() else "?" for c in click.format_filename(path))
 
 
-# ---- files -----------------------------------------------------------------------------------------------------------
-
-
 def write_files(score: "VideoScore", facts: Mapping[str, Any], out: Path, taken: set[str]) -> None:
     """Write NAME.json and, where there are clips, NAME.png into `out`. Raises UnreadableError.
 
@@ -122,9 +119,6 @@ def _is_free(path: Path, video: Mapping[str, Any]) -> bool:
         return bool(found[key] == video[key])
     except (OSError, ValueError, LookupError, TypeError):
         return False  # somebody else's file
-
-
-# ---- what is shown ---------------------------------------------------------------------------------------------------
 
 
 def print_scores(scores: Iterable["VideoScore"], out: Path | None) -> None:

@@ -111,9 +111,6 @@ def _count(n_clips: int) -> str:
     return f"{n_clips} clip" + ("" if n_clips == 1 else "s")
 
 
-# ---- the chart -------------------------------------------------------------------------------------------------------
-
-
 def _draw_chart(axes: "Axes", score: VideoScore, named: Sequence[ScoredTrack], rest: Sequence[ScoredTrack]) -> None:
     clips = score.clips
     end = max(score.outcome.header.duration_s or 0.0, max(clip.end_s for clip in clips))
@@ -168,9 +165,6 @@ def _draw_track(axes: "Axes", track: ScoredTrack, look: Look, label: str | None)
         middles, heights, color=look.colour, linestyle=look.dashes, linewidth=1.0, marker=look.marker, markersize=size,
         markeredgecolor="white", markeredgewidth=0.7, label=label, zorder=3, clip_on=False,
     )  # fmt: skip
-
-
-# ---- the faces -------------------------------------------------------------------------------------------------------
 
 
 def _draw_faces(page: Page, track: ScoredTrack, look: Look, *, top: float, highest: bool) -> None:

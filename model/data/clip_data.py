@@ -146,9 +146,6 @@ def _record(row: Mapping[str, Any]) -> Sample:
     )
 
 
-# ---- a data set ----------------------------------------------------------------------------------------------------
-
-
 def open_data(location: str, split: str, *, split_set: str | None = None, allow_leaky: bool = False) -> ClipData:
     """Return the samples of a split, from the index and the manifests of a data set at a path or URL.
 
@@ -236,9 +233,6 @@ def _check_places(table: pa.Table, shards: Sequence[Shard], store: Store) -> Non
     if wrong.any():
         key = table["key"][int(np.flatnonzero(wrong)[0])].as_py()
         raise IntegrityError(f"{store.url}: the manifest of clips places sample {key} outside of its shard")
-
-
-# ---- choosing among samples ----------------------------------------------------------------------------------------
 
 
 def with_labels(data: ClipData) -> ClipData:

@@ -120,11 +120,6 @@ class ClipReader:
         """Samples that an epoch draws from."""
         return len(self.data)
 
-    @property
-    def n_unpaired(self) -> int:
-        """Fakes and reals that are in no pair, and so not read with sampling `pairs`."""
-        return len(self.data) - len(np.unique(self._pairs)) if self.plan_options.sampling == "pairs" else 0
-
     def plan(self, epoch: int) -> EpochPlan:
         """Return this rank's plan of an epoch: all epochs have `n_steps` steps."""
         options = self.plan_options

@@ -153,9 +153,6 @@ def _in_ranges(download: _Download) -> None:
             return
 
 
-# ---- HTTP ----------------------------------------------------------------------------------------------------------
-
-
 def _over_http(download: _Download, delays_s: tuple[float, ...]) -> None:
     for delay_s in (*delays_s, None):
         try:

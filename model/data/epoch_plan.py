@@ -148,9 +148,6 @@ def plain_bounds(n_rows: int, batch_rows: int, rank: Rank) -> Ints:
     return np.append(np.arange(start, stop, batch_rows), stop).astype(np.int64)
 
 
-# ---- orders --------------------------------------------------------------------------------------------------------
-
-
 def natural_order(shards: Ints, options: PlanOptions, epoch: int) -> Order:
     """Every sample once. `shards` has the shard of every sample; samples are numbered in the order of their shards."""
     samples = _line(shards, np.arange(len(shards)), options, epoch)

@@ -118,9 +118,6 @@ def _keep(found: _Found, kept: Path) -> None:
         temporary.write_bytes(sink.getvalue())
 
 
-# ---- one pass over a tar -------------------------------------------------------------------------------------------
-
-
 @dataclass(slots=True)
 class _Piece:
     """A run of members with one key."""

@@ -131,9 +131,6 @@ def evaluate(
     return record
 
 
-# ---- what is evaluated ---------------------------------------------------------------------------------------------
-
-
 def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: EvaluateOptions) -> _DataEntry:
     data = open_split(sources, sources.split)
     if options.n_clips is not None:
@@ -200,9 +197,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 90 else text[:87] + "..."
 
 
-# ---- scores --------------------------------------------------------------------------------------------------------
-
-
 def _part_path(loaded: LoadedDetector, entry: _DataEntry, options: EvaluateOptions) -> str:
     decided = {**options.record(), "bootstrap": None, "checkpoint": loaded.sha256, "version": SCORES_VERSION}
     return f"{PARTS}/{sha256_hex(canonical_json({**entry.facts, **decided}))[:32]}.parquet"
@@ -252,9 +246,6 @@ def score_data(
         scores = predict(loaded.network.to(device), reader.epoch(0), how, on_batch)
         bad = tuple(str(sample) for sample in reader.bad_samples)
     return ScoredData(scores.with_sample_columns(data.samples), bad)
-
-
-# ---- metrics -------------------------------------------------------------------------------------------------------
 
 
 def _record(

@@ -101,9 +101,6 @@ def export_network(network: Detector, image_px: int, path: Path, facts: Mapping[
     return Exported(path, path.stat().st_size, difference)
 
 
-# ---- the two formats -------------------------------------------------------------------------------------------------
-
-
 def _write_torch(program: ExportedProgram, path: Path, facts: str) -> None:
     program.example_inputs = None  # the clips that it was traced with: 28 MB beside 1.3 MB of weights
     with path.open("wb") as file:  # of a path, torch wants another suffix than that of a temporary file

@@ -170,9 +170,6 @@ def _crossing(alarms: Floats, hits: Floats) -> Floats:
     return np.asarray((start + share * (end - start))[:, 0], np.float64)
 
 
-# ---- intervals -----------------------------------------------------------------------------------------------------
-
-
 def intervals(
     scores: LabelledScores, bootstrap: Bootstrap, groups: Ints | None = None
 ) -> dict[str, tuple[float | None, float | None, int]]:
@@ -272,9 +269,6 @@ class _Ranked:
             "average_precision": (np.diff(recall, axis=1) * precision).sum(1),
             "eer": _crossing(alarms, recall),
         }
-
-
-# ---- sanity --------------------------------------------------------------------------------------------------------
 
 
 def feasible_auc(recall: float, precision: float, prevalence: float) -> tuple[float, float] | None:

@@ -124,9 +124,6 @@ def _pooled(parts: list[VideoScores]) -> VideoScores:
     )
 
 
-# ---- the network -----------------------------------------------------------------------------------------------------
-
-
 def _scores_of(job: TrainJob, *, held_out: bool, on_event: OnTrainEvent) -> VideoScores:
     """Train, then score the training videos or the held-out ones with the last weights."""
     result = train(job, on_event)
@@ -165,9 +162,6 @@ def _by_video(job: TrainJob, data: ClipData, scores: dict[str, float]) -> VideoS
     scored = np.array([key in scores for key in keys])
     p_fake = np.array([scores[key] for key in keys if key in scores])
     return VideoScores.of_clips(np.array(videos)[scored], data.labels[scored], groups[scored], p_fake)
-
-
-# ---- the thumbnail ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

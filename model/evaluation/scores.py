@@ -195,9 +195,6 @@ def worst_errors(scores: Scores, n: int) -> list[dict[str, Any]]:
     return sorted(wrong, key=lambda row: (-abs(row["p_fake"] - THRESHOLD), row["clip_id"]))[:n]
 
 
-# ---- the file ------------------------------------------------------------------------------------------------------
-
-
 def scores_bytes(scores: Scores, metadata: Mapping[str, str]) -> bytes:
     """Return the Parquet file; `metadata` joins its own marks. Equal rows give equal bytes."""
     marks = {

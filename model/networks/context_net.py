@@ -1,7 +1,7 @@
 """Encoder and aggregator together: what pretraining learns and the detector starts from."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,7 @@ from lps.model.networks.convgru import ConvGRU, scan, to_rows
 from lps.model.networks.i3d import I3D
 from lps.model.networks.resnet2d3d import Act, PixelEncoder, ResNet2d3d
 
-if TYPE_CHECKING:
-    pass
+State = dict[str, Tensor]
 
 NO_ENCODER_HIDDEN = 256
 """Width of the aggregator where there is no encoder to take it from: that of the full network."""
@@ -81,11 +80,6 @@ class ContextNet(nn.Module):
                 self.agg_b = ConvGRU(self.n_feature, self.n_context, params.gru_dropout, gain)
 
     @property
-    def n_directions(self) -> int:
-        """Forwards, and backwards where the network has it."""
-        return 2 if self.params.bidirectional else 1
-
-    @property
     def grus(self) -> list[ConvGRU]:
         """The aggregators, forwards first."""
         return [self.agg_f, self.agg_b] if self.params.bidirectional else [self.agg_f]
@@ -108,6 +102,3 @@ class ContextNet(nn.Module):
             return x
         with torch.autocast(x.device.type, enabled=False):
             return scan(self.grus, x, h0)
-
-
-State = dict[str, Tensor]

@@ -88,8 +88,6 @@ class Detector(ContextNet):
         forward = states[0]
         return forward[-1] if self.head.context == "uni_last" else forward.transpose(0, 1).flatten(1)
 
-    # ---- distillation ----------------------------------------------------------------------------------------------
-
     def freeze(self, part: AggPart) -> None:
         """Leave only the head and `part` of the aggregator trainable; the encoder's batch norms keep their statistics.
 

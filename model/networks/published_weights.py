@@ -21,13 +21,12 @@ import torch
 from torch import Tensor
 
 from lps.manifests.errors import UnreadableError, first_line
-from lps.model.networks.context_net import NetParams
+from lps.model.networks.context_net import NetParams, State
 from lps.model.networks.detector import Detector, HeadParams
 from lps.model.networks.i3d import I3D
 from lps.model.networks.predictive_net import PredictiveNet, PretrainParams
 from lps.model.networks.resnet2d3d import STAGES, Act
 
-State = dict[str, Tensor]
 Shape = tuple[int, ...]
 Kind = Literal["pretraining", "detector", "encoder"]
 """`encoder`: a bare I3D or ResNet, which goes into a detector whose other parts are new."""
@@ -141,9 +140,6 @@ def load_reference(path: Path | str, *, feature_act: Act = "pool_relu") -> Refer
     )
 
 
-# ---- the file --------------------------------------------------------------------------------------------------------
-
-
 def _state_of(path: Path) -> State:
     """Return the named tensors of a file."""
     try:
@@ -191,9 +187,6 @@ def _with_prefix(state: State) -> tuple[State, Kind]:
     if any(name.split(".")[0] in ("Conv3d_1a_7x7", "Mixed_3b", "conv1", "layer1") for name in state):
         return {f"backbone.{name}": value for name, value in state.items()}, "encoder"
     return state, "detector"
-
-
-# ---- its network -----------------------------------------------------------------------------------------------------
 
 
 def _build(state: State, kind: Kind, path: Path, feature_act: Act) -> PredictiveNet | Detector:

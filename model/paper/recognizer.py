@@ -74,9 +74,6 @@ def open_recognizer(name: str, path: Path) -> Recognizer:
     return Recognizer(name, file_sha256(path), image_px, run)
 
 
-# ---- FaceNet ---------------------------------------------------------------------------------------------------------
-
-
 def _open_facenet(path: Path) -> MapsOfFrames:
     from facenet_pytorch import InceptionResnetV1
 
@@ -128,9 +125,6 @@ def _check_zip(path: Path) -> None:
             raise ValueError("a TorchScript archive, which carries code")
         if archive.testzip() is not None:
             raise ValueError("damaged")
-
-
-# ---- ONNX ------------------------------------------------------------------------------------------------------------
 
 
 def _open_onnx(path: Path) -> tuple[int, MapsOfFrames]:

@@ -216,9 +216,6 @@ EXPERIMENTS: dict[str, Callable[[ModelZoo], Result]] = {
 }
 
 
-# ---- files -----------------------------------------------------------------------------------------------------------
-
-
 def run_experiment(name: str, zoo: ModelZoo) -> Result:
     """Run what is missing of an experiment and write OUT/<name>/result.json and result.md.
 

@@ -136,9 +136,6 @@ def interval(value: float, low: float | None, high: float | None) -> Markup:
     )
 
 
-# ---- axes ------------------------------------------------------------------------------------------------------------
-
-
 def _x_axis(steps: Sequence[Floats]) -> Axis:
     pooled = np.concatenate(list(steps))
     low, high = float(pooled.min()), float(pooled.max())

@@ -137,9 +137,6 @@ def _error(row: Row, found: "Mapping[bytes, _Clip]", elsewhere: Mapping[str, Map
     )
 
 
-# ---- frames ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class _Clip:
     """What a data set says of a clip."""

@@ -123,9 +123,6 @@ def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence
     )
 
 
-# ---- summary ---------------------------------------------------------------------------------------------------------
-
-
 def _verdict(runs: Sequence[TrainingRun], evaluations: Sequence[Evaluation], leaky: Sequence[str]) -> Mark:
     if leaky:
         return Mark("Leaky split", "✕", "bad")
@@ -274,9 +271,6 @@ def _notes(
     yield from (("comparison", line) for line in incomparable(found))
 
 
-# ---- curves ----------------------------------------------------------------------------------------------------------
-
-
 def _stages(runs: Sequence[TrainingRun]) -> Iterator[StageView]:
     """Yield the curves stage by stage: losses of different stages do not belong on one axis."""
     for stage in dict.fromkeys(run.stage for run in runs):
@@ -339,9 +333,6 @@ def _at_best(curve: Curve) -> str:
         return "–"
     places = np.flatnonzero(curve.validation.steps == curve.best_step)
     return f"{short(float(curve.validation.values[places[-1]]))} at {curve.best_step:,}" if len(places) else "–"
-
-
-# ---- pictures --------------------------------------------------------------------------------------------------------
 
 
 def _errors(found: Sequence[EvaluatedData], sources: Sequence[FrameSource], n: int) -> Iterator[ErrorsView]:

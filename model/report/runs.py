@@ -113,9 +113,6 @@ class Evaluation:
         return mapping(self.checkpoint.get("learnt_from"))
 
 
-# ---- plain values of records that anybody may have written ----------------------------------------------------------
-
-
 def mapping(value: Any) -> Record:
     """Return a record, an empty one for anything else."""
     return value if isinstance(value, Mapping) else {}
@@ -136,9 +133,6 @@ def count(value: Any) -> int:
     """Return a whole number of at least 0, 0 for anything else."""
     number = finite(value)
     return int(number) if number is not None and 0 <= number < LAST_STEP else 0
-
-
-# ---- folders ---------------------------------------------------------------------------------------------------------
 
 
 def read_folders(folders: Sequence[Path]) -> tuple[list[TrainingRun], list[Evaluation]]:
@@ -250,9 +244,6 @@ def _inner(value: Any) -> Iterator[Any]:
         yield from value.values()
     elif isinstance(value, list):
         yield from value
-
-
-# ---- the log ---------------------------------------------------------------------------------------------------------
 
 
 def read_run_log(path: Path, *, finished: bool) -> RunLogged:

@@ -40,9 +40,6 @@ def name_view(run: TrainingRun) -> NameView:
     return NameView(name=run.name, style=colour(run.number))
 
 
-# ---- settings --------------------------------------------------------------------------------------------------------
-
-
 def setting_rows(runs: Sequence[TrainingRun]) -> tuple[SettingRow, ...]:
     """Return every setting with a cell for each run, the paper's recipe beside them."""
     columns = [_settings(run.config) for run in runs]
@@ -92,9 +89,6 @@ def shown_place(location: str, n_parts: int) -> str:
         return "a malformed URL"
     parts = [part for part in plain.split("/") if part]
     return "/".join(parts) if len(parts) <= n_parts and "://" not in plain else f"…/{'/'.join(parts[-n_parts:])}"
-
-
-# ---- data ------------------------------------------------------------------------------------------------------------
 
 
 def identities(

@@ -25,8 +25,6 @@ from lps.model.training.presets import Preset
 from lps.model.training.processes import all_gather_list
 from lps.model.training.stages import DistillStage, TrainingStage
 
-# ---- samples ---------------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunData:
@@ -95,9 +93,6 @@ def _open_val(sources: Sources, preset: Preset) -> ClipData | None:
         except UnreadableError as e:
             raise UnreadableError(f"validation: {e}; name another with --val-split, or 'none' to do without") from e
     return None if data is None else spread_clips(data, preset.train.eval_clips)
-
-
-# ---- readers ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,9 +119,6 @@ def finished(job: TrainJob) -> dict[str, Any] | None:
     return read_json(path)
 
 
-# ---- before the first step -------------------------------------------------------------------------------------------
-
-
 def _emit_notes(notes: Sequence[str], on_event: OnTrainEvent) -> None:
     for note in notes:
         on_event(Note(note))
@@ -187,9 +184,6 @@ def _begin(run: TrainRun) -> None:
             resumed=resuming,
         )
     )
-
-
-# ---- resuming --------------------------------------------------------------------------------------------------------
 
 
 def _resume(run: TrainRun) -> None:
@@ -259,9 +253,6 @@ def _all_bad(run: TrainRun) -> list[BadSample]:
     return sorted(
         {*all_gather_list([*run.bad_before, *run.feed.bad_samples])}, key=lambda bad: (bad.shard, bad.key, bad.reason)
     )
-
-
-# ---- the epochs ------------------------------------------------------------------------------------------------------
 
 
 def _epochs(run: TrainRun) -> dict[str, Any]:

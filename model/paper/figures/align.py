@@ -156,9 +156,6 @@ def _counterpart(row: Row, unaligned: ClipSet) -> tuple[int, Row, int] | None:
     return None
 
 
-# ---- picture ---------------------------------------------------------------------------------------------------------
-
-
 def draw_alignment(examples: Sequence[Example], out: Path) -> None:
     """Write OUT/align.png: a column an example; the frame where there is one, the crop, the aligned face."""
     rows: list[str] = [

@@ -54,9 +54,6 @@ def _maps(loaded: LoadedDetector, batch: Batch) -> torch.Tensor:
     return loaded.network.encode_clips(blocks.contiguous())
 
 
-# ---- Figure 9 --------------------------------------------------------------------------------------------------------
-
-
 def draw_feature_maps(loaded: LoadedDetector, data: ClipData, out: Path, *, channel: Channel, seed: int = 0) -> None:
     """Write OUT/featmap.png and .npz: frames of clips and one channel of the encoder's map of their blocks.
 
@@ -86,9 +83,6 @@ def draw_feature_maps(loaded: LoadedDetector, data: ClipData, out: Path, *, chan
             ax.set_title(f"block {block + 1}", fontsize=8)
     arrays: dict[str, Any] = {f"maps_{k}": row[1] for k, row in enumerate(rows)}
     np.savez_compressed(out / "featmap.npz", **arrays)
-
-
-# ---- Figure 10 -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +143,6 @@ def draw_tsne(features: Features, out: Path, seed: int = 0) -> dict[str, Any]:
     pq.write_table(pa.table(columns), out / "tsne.parquet")
     (out / "tsne.json").write_bytes(pretty_json(facts))
     return facts
-
-
-# ---- Figure 11 -------------------------------------------------------------------------------------------------------
 
 
 def draw_failures(scores: Scores, data: ClipData, loaded: LoadedDetector, out: Path, n: int = 8) -> int:

@@ -31,9 +31,6 @@ def read_evaluation(folder: Path) -> Scores:
     return read_scores(data, str(path))[0]
 
 
-# ---- Figure 6 --------------------------------------------------------------------------------------------------------
-
-
 def draw_roc(evaluations: Mapping[str, Scores], out: Path) -> None:
     """Write OUT/roc.png and OUT/roc.csv (name, fpr, tpr, threshold): one curve an evaluation, over videos.
 
@@ -66,9 +63,6 @@ def draw_roc(evaluations: Mapping[str, Scores], out: Path) -> None:
         ax.set_aspect("equal")
         ax.legend(loc="lower right", title="mark: p_fake > 0.5")
     (out / "roc.csv").write_text(text.getvalue())
-
-
-# ---- Figure 5 --------------------------------------------------------------------------------------------------------
 
 
 def stability(scores: Scores) -> dict[bytes, tuple[int, Floats, Floats]]:

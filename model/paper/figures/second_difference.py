@@ -118,9 +118,6 @@ def _triples(data: ClipData, image_px: int, seed: int) -> Iterator[tuple[NDArray
             yield batch.frames[0].numpy(), int(batch.labels[0]), batch.keys[0]
 
 
-# ---- statistics ------------------------------------------------------------------------------------------------------
-
-
 def statistics(maps: Floats) -> dict[str, Floats]:
     """Return the statistics of every video of one class, (n,) each, NaN where they are not defined. Maps (n, h, w)."""
     size = np.abs(maps)
@@ -166,9 +163,6 @@ def _drawn_means(values: Floats, rng: np.random.Generator) -> Floats:
 def _figure(value: float | None, draws: Floats) -> dict[str, float | None]:
     low, high = percentile_interval(draws) if len(draws) else (None, None)
     return {"value": None if value is None else float(value), "low": low, "high": high}
-
-
-# ---- pictures --------------------------------------------------------------------------------------------------------
 
 
 def draw_patterns(found: Sequence[Patterns], records: Sequence[Mapping[str, Any]], path: Path) -> None:

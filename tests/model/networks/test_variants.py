@@ -120,7 +120,7 @@ def test_initial_weights_of_pretraining_are_small() -> None:
 
 def test_one_direction_only() -> None:
     net = PredictiveNet(replace(SMALL, bidirectional=False), PRETRAIN).eval()
-    assert net.n_directions == len(net.grus) == 1
+    assert len(net.grus) == 1
     assert not [name for name in net.state_dict() if name.startswith("agg_b")]
     (forwards,) = net.predict(maps())
     assert len(pretrain_loss([forwards], PRETRAIN).directions) == 1
