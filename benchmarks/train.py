@@ -40,7 +40,7 @@ from lps.model.data.shard_index import open_shards
 from lps.model.data.sources import Sources
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from lps.model.training.engine import Batches, Learner
+from lps.model.training.engine import Learner
 from lps.model.training.events import CheckpointWritten, StepDone, TrainEvent
 from lps.model.training.feed import open_feed, open_run_data
 from lps.model.training.job import TrainJob
@@ -235,12 +235,11 @@ def measure_waiting(bench: Bench) -> list[Row]:
     data = open_run_data(job)
     stage = build_stage(job.stage, job.preset, job.init).to(device).train()
     with open_feed(job, data, stage, device) as feed:
-        batches: Batches = feed.train
         optimizer = torch.optim.Adam(stage.parameters(), lr=1e-3)
         learner = Learner(stage, stage.network, optimizer, job.preset.train, device)
         waited, worked, first = 0.0, 0.0, 0.0
         mark = time.perf_counter()
-        for k, batch in enumerate(batches.epoch(0)):
+        for k, batch in enumerate(feed.train.epoch(0)):
             arrived = time.perf_counter()
             float(learner.step(batch, k)["loss"])  # waits for the device
             done = time.perf_counter()
@@ -249,7 +248,7 @@ def measure_waiting(bench: Bench) -> list[Row]:
             else:
                 waited, worked = waited + arrived - mark, worked + done - arrived
             mark = done
-    n = max(batches.n_steps - 1, 1)
+    n = max(feed.train.n_steps - 1, 1)
     name = f"pretraining on {device.type}, {job.preset.image_px} px, width {job.preset.net.width}"
     return [
         Row(f"{name}: a step", f"{(waited + worked) / n * 1e3:,.0f}", "ms", f"{bench.batch_size} clips"),

@@ -75,12 +75,12 @@ class Batch:
     step: int
     """Step within its epoch; the next one to read after a crash is `step + 1`."""
     frames: Tensor
-    """uint8 (B, n_frames, H, W, 3), RGB."""
+    """uint8 (B, n_frames, H, W, 3), RGB; from a reader of feature maps these."""
     labels: Tensor
     """int64 (B,): 0 real, 1 fake, -1 unknown."""
     keys: tuple[str, ...]
-    clip_ids: tuple[bytes, ...]
-    video_ids: tuple[bytes, ...]
+    clip_ids: tuple[bytes, ...] = ()
+    video_ids: tuple[bytes, ...] = ()
     bad: tuple[BadSample, ...] = ()
     """Samples that belong to this batch and are not in it."""
 

@@ -164,20 +164,8 @@ class ClipReader:
         return {"epoch": epoch, "step": step, "plan": self._facts()}
 
     def resume(self, state: Mapping[str, Any]) -> tuple[int, int]:
-        """Return the epoch and the step to resume at.
-
-        Raises RefusedError in the middle of an epoch whose plan was another one: its batches would differ, some samples
-        would come twice and others never. At the start of an epoch everything may have changed.
-        """
-        epoch, step, facts = int(state["epoch"]), int(state["step"]), self._facts()
-        changed = sorted(name for name, value in facts.items() if state["plan"].get(name) != value)
-        if step and changed:
-            name = changed[0]
-            raise RefusedError(
-                f"cannot resume within epoch {epoch}: {name} was {state['plan'].get(name)!r} and is {facts[name]!r}; "
-                "set it back, or start from a checkpoint between two epochs"
-            )
-        return epoch, step
+        """Return the epoch and the step to resume at. Raises RefusedError as `resume_place` says."""
+        return resume_place(state, self._facts())
 
     def _facts(self) -> dict[str, Any]:
         options = {**asdict(self.plan_options), **asdict(self.read_options)}
@@ -231,6 +219,23 @@ class ClipReader:
                 f"{n_bad} of {n_samples} samples cannot be used, more than the {share:.2%} allowed; the first: "
                 f"{self.bad_samples[0]}"
             )
+
+
+def resume_place(state: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the epoch and the step to resume at; `facts` are those of the plan now.
+
+    Raises RefusedError in the middle of an epoch whose plan was another one: its batches would differ, some samples
+    would come twice and others never. At the start of an epoch everything may have changed.
+    """
+    epoch, step, plan = int(state["epoch"]), int(state["step"]), state["plan"]
+    changed = sorted(name for name, value in facts.items() if plan.get(name) != value)
+    if step and changed:
+        name = changed[0]
+        raise RefusedError(
+            f"cannot resume within epoch {epoch}: {name} was {plan.get(name)!r} and is {facts[name]!r}; "
+            "set it back, or start from a checkpoint between two epochs"
+        )
+    return epoch, step
 
 
 def verify_shards(data: ClipData, rank: Rank | None = None) -> int:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
-from lps.manifests.errors import LpsError, RefusedError, UnreadableError
+from lps.manifests.errors import LpsError, UnreadableError
 from lps.manifests.storage import write_atomically
-from lps.model.data.clip_reader import ClipReader
+from lps.model.data.clip_decoder import Batch
+from lps.model.data.clip_reader import ClipReader, resume_place
 from lps.model.data.epoch_plan import EpochPlan, PlanOptions, Rank, balanced_order, natural_order, plan_epoch
 from lps.model.data.sample import BadSample
 
@@ -27,20 +28,6 @@ JSON, ARRAY = "maps.json", "maps.f16"
 
 Encode = Callable[[Tensor], Tensor]
 """Frames (B, N T, H, W, 3) uint8 on the CPU -> feature maps (B, N, C, h, w)."""
-
-
-@dataclass(frozen=True, slots=True)
-class MapBatch:
-    """As `clips.Batch`, with feature maps for frames."""
-
-    step: int
-    frames: Tensor
-    """float16 (B, N, C, h, w)."""
-    labels: Tensor
-    keys: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +135,14 @@ class MapReader:
             order = natural_order(one_shard, self.options, epoch)
         return plan_epoch(order, self.options, self.rank)
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[MapBatch]:
-        """Yield the batches of an epoch from a step on."""
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from a step on: `frames` are maps, float16 (B, N, C, h, w)."""
         plan = self.plan(epoch)
         for step in range(start_step, plan.n_steps):
             chosen = plan.samples(step)
             maps = torch.from_numpy(np.stack([self.maps.array[k] for k in chosen]))
             labels = torch.from_numpy(self.maps.labels[chosen])
-            yield MapBatch(step, maps, labels, tuple(self.maps.keys[k] for k in chosen))
+            yield Batch(step, maps, labels, tuple(self.maps.keys[k] for k in chosen))
 
     def state(self, epoch: int, step: int) -> dict[str, Any]:
         """As `ClipReader.state`."""
@@ -163,15 +150,7 @@ class MapReader:
 
     def resume(self, state: Mapping[str, Any]) -> tuple[int, int]:
         """As `ClipReader.resume`. Raises RefusedError."""
-        facts = self._facts()
-        changed = sorted(name for name, value in facts.items() if state["plan"].get(name) != value)
-        if state["step"] and changed:
-            name = changed[0]
-            raise RefusedError(
-                f"cannot resume within epoch {state['epoch']}: {name} was {state['plan'].get(name)!r} and is "
-                f"{facts[name]!r}; set it back"
-            )
-        return int(state["epoch"]), int(state["step"])
+        return resume_place(state, self._facts())
 
     def _facts(self) -> dict[str, Any]:
         return {**asdict(self.options), "world_size": self.rank.world_size, "maps": self.maps.identity}

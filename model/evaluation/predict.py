@@ -1,14 +1,15 @@
 """A detector over batches of clips, wherever they come from: frames in, one probability per clip out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from lps.manifests.errors import LpsError, RefusedError
+from lps.model.data.clip_decoder import Batch
 from lps.model.data.frames import frames_to_blocks
 from lps.model.evaluation.scores import ScoreRows, Scores
 from lps.model.networks.detector import Detector
@@ -18,35 +19,6 @@ if TYPE_CHECKING:
 
 MAX_NAMED = 8
 """Samples that an error names."""
-
-
-class ClipBatch(Protocol):
-    """What is needed of a batch; those of the reader have it."""
-
-    @property
-    def frames(self) -> Tensor:
-        """uint8 (B, n_frames, H, W, 3), RGB."""
-        ...
-
-    @property
-    def labels(self) -> Tensor:
-        """(B,): 0 real, 1 fake, -1 unknown."""
-        ...
-
-    @property
-    def keys(self) -> Sequence[str]:
-        """Names for messages."""
-        ...
-
-    @property
-    def clip_ids(self) -> Sequence[bytes]:
-        """16 bytes each."""
-        ...
-
-    @property
-    def video_ids(self) -> Sequence[bytes]:
-        """16 bytes each."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +34,7 @@ class PredictOptions:
 
 def predict(
     detector: Detector,
-    batches: Iterable[ClipBatch],
+    batches: Iterable[Batch],
     options: PredictOptions,
     on_batch: Callable[[int], None] = lambda n_clips: None,
 ) -> Scores:
@@ -86,7 +58,7 @@ def predict(
 
 
 @torch.inference_mode()
-def _score_batch(detector: Detector, batch: ClipBatch, options: PredictOptions) -> list[float]:
+def _score_batch(detector: Detector, batch: Batch, options: PredictOptions) -> list[float]:
     params = detector.params
     if batch.frames.shape[1] != params.n_blocks * params.block_frames:
         raise RefusedError(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,46 +13,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from lps.manifests.canonical import unit_interval
 from lps.manifests.errors import LpsError
+from lps.model.data.clip_decoder import Batch
+from lps.model.data.clip_reader import ClipReader
 from lps.model.data.epoch_plan import Rank
+from lps.model.data.feature_maps import MapReader
 from lps.model.training.params import TrainParams
 from lps.model.training.processes import all_gather_list
 
 Report = Callable[[int, dict[str, float]], None]
 """Called with a step and its values, every step once. With several processes these are means over them."""
-
-
-class AnyBatch(Protocol):
-    """What the engine needs of a batch."""
-
-    @property
-    def step(self) -> int:
-        """Step within its epoch."""
-        ...
-
-    @property
-    def frames(self) -> Tensor:
-        """Frames or feature maps."""
-        ...
-
-    @property
-    def labels(self) -> Tensor:
-        """0 real, 1 fake."""
-        ...
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Sample keys."""
-        ...
-
-
-class Batches(Protocol):
-    """What the engine needs of a reader."""
-
-    n_steps: int
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[AnyBatch]:
-        """Yield the batches of an epoch from a step on."""
-        ...
 
 
 @dataclass(slots=True)
@@ -85,7 +54,7 @@ class Learner:
     total_steps: int = 1
     average: AveragedModel | None = None
 
-    def step(self, batch: AnyBatch, step: int) -> dict[str, Tensor]:
+    def step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Learn from one batch. Returns `loss`, `grad_norm` and more, detached and still on the device."""
         if self.params.schedule == "cosine":
             set_lr(self.optimizer, cosine_lr(self.params, step, self.total_steps))
@@ -121,7 +90,7 @@ class PendingStep:
 
 
 def train_one_epoch(
-    learner: Learner, batches: Batches, progress: RunProgress, log_steps: int, report: Report
+    learner: Learner, batches: ClipReader | MapReader, progress: RunProgress, log_steps: int, report: Report
 ) -> Iterator[int]:
     """Train from `progress` to the end of its epoch; yields the number of steps done each time the losses were read.
 

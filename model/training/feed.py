@@ -10,7 +10,7 @@ import torch
 
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.model.data.clip_data import ClipData, long_enough, spread_clips, with_labels
-from lps.model.data.clip_decoder import ReadOptions
+from lps.model.data.clip_decoder import Batch, ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions, verify_shards
 from lps.model.data.epoch_plan import PlanOptions, Rank
 from lps.model.data.feature_maps import MapReader, maps_of
@@ -19,7 +19,7 @@ from lps.model.data.shard_cache import user_cache
 from lps.model.data.shard_index import open_shards
 from lps.model.data.sources import Sources, data_identity, open_split, samples_sha256
 from lps.model.training.build import state_sha256
-from lps.model.training.engine import AnyBatch, RunProgress
+from lps.model.training.engine import RunProgress
 from lps.model.training.job import TrainJob
 from lps.model.training.presets import Preset
 from lps.model.training.processes import all_gather_list
@@ -105,7 +105,7 @@ class Feed:
     """What the user should know."""
 
     @property
-    def validation(self) -> Iterator[AnyBatch] | None:
+    def validation(self) -> Iterator[Batch] | None:
         """A fresh pass over the validation split, None where there is none."""
         return None if self.val is None else self.val.epoch(0)
 

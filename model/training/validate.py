@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lps.manifests.errors import LpsError
-from lps.model.training.engine import AnyBatch
+from lps.model.data.clip_decoder import Batch
 from lps.model.training.processes import all_gather_list
 from lps.model.training.stages import TrainingStage
 
@@ -19,7 +19,7 @@ Scores = list[tuple[str, int, float]]
 
 @torch.no_grad()
 def validate(
-    stage: TrainingStage, batches: Iterable[AnyBatch], video_of: Mapping[str, str], device: torch.device
+    stage: TrainingStage, batches: Iterable[Batch], video_of: Mapping[str, str], device: torch.device
 ) -> dict[str, Any]:
     """Return the mean loss and values over the clips of a split and, for detectors, `auc` over videos.
 
@@ -66,7 +66,7 @@ def share_buffers(module: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
-def _scores(logits: Tensor, batch: AnyBatch, video_of: Mapping[str, str]) -> Scores:
+def _scores(logits: Tensor, batch: Batch, video_of: Mapping[str, str]) -> Scores:
     fake = logits.float().softmax(1)[:, 1].tolist()
     labels = batch.labels.tolist()
     return [(video_of[key], label, p) for key, label, p in zip(batch.keys, labels, fake, strict=True)]

@@ -1,14 +1,13 @@
 """A detector over batches: the same numbers as by hand, no trace left in it, and no silent nonsense."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 
 import pytest
 import torch
-from torch import Tensor
 
 from lps.manifests.errors import LpsError, RefusedError
+from lps.model.data.clip_decoder import Batch
 from lps.model.data.frames import frames_to_blocks
 from lps.model.evaluation.predict import PredictOptions, predict
 from lps.model.networks.context_net import NetParams
@@ -20,17 +19,6 @@ NET = NetParams(width=4, n_blocks=2, block_frames=2)
 CPU = PredictOptions(device=torch.device("cpu"))
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What `predict` needs of a batch."""
-
-    frames: Tensor
-    labels: Tensor
-    keys: tuple[str, ...]
-    clip_ids: tuple[bytes, ...]
-    video_ids: tuple[bytes, ...]
-
-
 def batch(keys: str, *, n_frames: int = 4) -> Batch:
     """Return clips named by single letters; their pixels follow from the letter."""
     frames = [
@@ -39,7 +27,7 @@ def batch(keys: str, *, n_frames: int = 4) -> Batch:
     ]
     ids = tuple(sha256(key.encode()).digest()[:16] for key in keys)
     labels = torch.tensor([ord(key) % 3 - 1 for key in keys])
-    return Batch(torch.stack(frames), labels, tuple(keys), ids, tuple(bytes(16) for _ in keys))
+    return Batch(0, torch.stack(frames), labels, tuple(keys), ids, tuple(bytes(16) for _ in keys))
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from lps.manifests.errors import LpsError, UnreadableError
+from lps.model.data.epoch_plan import PlanOptions
+from lps.model.data.feature_maps import MapReader, Maps
 from lps.model.training.checkpoint import read_checkpoint, write_checkpoint
 from lps.model.training.engine import Learner, PendingStep, RunProgress, report_losses, train_one_epoch
 from lps.model.training.params import RunParams, TrainParams
@@ -334,23 +336,11 @@ class Scripted(TrainingStage):
         return StageOutput(torch.sqrt(loss * 0) if factor == 0 else loss, {})
 
 
-class Lines:
-    """A batch for it."""
-
-    def __init__(self, step: int, factor: float) -> None:
-        self.step, self.keys = step, (f"sample-{step}",)
-        self.frames, self.labels = torch.tensor([float(factor)]), torch.tensor([0])
-
-
-class Factors:
-    """A reader for it."""
-
-    def __init__(self, *factors: float) -> None:
-        self.factors = factors
-        self.n_steps = len(factors)
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Any:
-        return (Lines(k, self.factors[k]) for k in range(start_step, self.n_steps))
+def factors(*values: float) -> MapReader:
+    """Return a reader for it: one batch for each factor."""
+    keys = tuple(f"sample-{k}" for k in range(len(values)))
+    maps = Maps(np.array(values, np.float16), np.zeros(len(values), np.int64), keys, "factors")
+    return MapReader(maps, PlanOptions(batch_size=1, shuffle=False))
 
 
 @pytest.mark.parametrize(
@@ -366,7 +356,7 @@ def test_first_bad_step_is_named_however_late_one_looks(factor: float, says: str
     reported: list[int] = []
     with pytest.raises(LpsError, match=says):
         for _ in train_one_epoch(
-            learner, Factors(1, 2, factor, 3, 4), RunProgress(), log_steps, lambda step, _: reported.append(step)
+            learner, factors(1, 2, factor, 3, 4), RunProgress(), log_steps, lambda step, _: reported.append(step)
         ):
             pass
     assert reported == [1, 2]
@@ -374,7 +364,7 @@ def test_first_bad_step_is_named_however_late_one_looks(factor: float, says: str
 
 def test_validation_that_is_not_finite_names_the_samples() -> None:
     with pytest.raises(LpsError, match="validation is not finite on the samples sample-1; "):
-        validate(Scripted(), Factors(1.0, math.nan, 2.0).epoch(0), {}, torch.device("cpu"))
+        validate(Scripted(), factors(1.0, math.nan, 2.0).epoch(0), {}, torch.device("cpu"))
 
 
 def test_values_are_looked_at_once_for_many_steps() -> None:
