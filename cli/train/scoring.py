@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from lps.manifests.arrays import Pixels
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import CODE_MEANING
 from lps.manifests.errors import UnreadableError
@@ -193,7 +193,7 @@ class Scorer:
         """Return the first frame that the detector sees and the one after the last, as the reader chooses them."""
         return frame_span(clip.n_frames, self.detector.n_frames, "centre", 0.0)
 
-    def _frames(self, clip: Clip) -> NDArray[np.uint8]:
+    def _frames(self, clip: Clip) -> Pixels:
         """Return what the reader gives of a clip, (n_frames, H, H, 3): short ones padded with their last frame."""
         first, stop = self._span(clip)
         side = self.detector.image_px

@@ -9,8 +9,8 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from lps.manifests.arrays import Floats, Pixels
 from lps.manifests.canonical import unit_interval
 
 Augmentation = Literal["none", "light", "strong"]
@@ -87,7 +87,7 @@ def draw_change(draws: Draws, kind: Augmentation = "strong") -> ClipChange:
     )
 
 
-def apply_change(frames: NDArray[np.uint8], change: ClipChange) -> NDArray[np.uint8]:
+def apply_change(frames: Pixels, change: ClipChange) -> Pixels:
     """Return (n, H, W, 3) RGB frames of the same shape, all changed alike."""
     moved = _moved(frames, change)
     if (change.brightness, change.contrast, change.saturation, change.hue_turn) == (1.0, 1.0, 1.0, 0.0):
@@ -98,7 +98,7 @@ def apply_change(frames: NDArray[np.uint8], change: ClipChange) -> NDArray[np.ui
     return coloured if change.jpeg_quality is None else _recompressed(coloured, change.jpeg_quality)
 
 
-def colour_matrix(change: ClipChange, mean_luma: float) -> NDArray[np.float64]:
+def colour_matrix(change: ClipChange, mean_luma: float) -> Floats:
     """Return brightness, then contrast about `mean_luma`, then saturation and hue as one 3x4 matrix."""
     turn = 2 * np.pi * change.hue_turn
     rotation = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
@@ -109,7 +109,7 @@ def colour_matrix(change: ClipChange, mean_luma: float) -> NDArray[np.float64]:
     return np.column_stack([gain * matrix, offset * matrix.sum(1)])
 
 
-def _moved(frames: NDArray[np.uint8], change: ClipChange) -> NDArray[np.uint8]:
+def _moved(frames: Pixels, change: ClipChange) -> Pixels:
     height, width = frames.shape[1:3]
     top, left = SHIFT_PX - change.down_px, SHIFT_PX - change.right_px
     out = np.empty_like(frames)
@@ -123,7 +123,7 @@ def _moved(frames: NDArray[np.uint8], change: ClipChange) -> NDArray[np.uint8]:
     return out
 
 
-def _recompressed(frames: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+def _recompressed(frames: Pixels, quality: int) -> Pixels:
     out = np.empty_like(frames)
     for k, frame in enumerate(frames):
         _, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])

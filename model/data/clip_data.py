@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from lps.manifests.arrays import Bools, Ints
 from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.index import read_index, read_json, split_sets
 from lps.manifests.schemas import read_table
 from lps.manifests.storage import Store, open_store
-from lps.model.data.epoch_plan import Ints
 from lps.model.data.sample import MAX_SAMPLE_BYTES, UNKNOWN_LABEL, BadSample, Sample
 from lps.model.data.shards import Shard
 
@@ -127,7 +126,7 @@ class ClipData:
             digest.update(b"\n")
         return digest.hexdigest()
 
-    def select(self, mask: NDArray[np.bool_], left_out: LeftOut) -> "ClipData":
+    def select(self, mask: Bools, left_out: LeftOut) -> "ClipData":
         """Return the samples where `mask` is true."""
         return replace(self, samples=self.samples.filter(pa.array(mask)), left_out=left_out)
 

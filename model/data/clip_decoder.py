@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from lps.manifests.arrays import Pixels
 from lps.manifests.errors import LpsError
 from lps.model.data.augment import Augmentation, Draws, apply_change, draw_change
 from lps.model.data.frames import Start, frame_span
 from lps.model.data.sample import (
     BadSample,
-    Frames,
     LocalShard,
     Sample,
     SampleFault,
@@ -130,7 +130,7 @@ class ClipDecoder(Dataset["Batch | LpsError"]):
             bad=tuple(bad),
         )
 
-    def _clip(self, wanted: SampleRequest, draws: Draws, out: Frames) -> None:
+    def _clip(self, wanted: SampleRequest, draws: Draws, out: Pixels) -> None:
         sample = wanted.sample
         images = check_members(unpack(read_range(wanted.shard, sample), sample), sample)
         start: Start = "seeded" if self.options.train else "centre"

@@ -20,13 +20,13 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from lps.manifests.arrays import Ints
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
 from lps.model.data.clip_data import ClipData, long_enough, pair_up, with_labels
 from lps.model.data.clip_decoder import Batch, BatchRequest, ClipDecoder, ReadOptions, SampleRequest
 from lps.model.data.download import verify_local
 from lps.model.data.epoch_plan import (
     EpochPlan,
-    Ints,
     PlanOptions,
     Rank,
     balanced_order,

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import Ints
 from lps.manifests.errors import RefusedError
 
-Ints = NDArray[np.int64]
 Sampling = Literal["natural", "balanced", "pairs"]
 """How often a sample is read in an epoch.
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lps.manifests.arrays import Ints
 from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
 from lps.manifests.errors import LpsError, UnreadableError
 from lps.manifests.storage import write_atomically
@@ -35,7 +36,7 @@ class Maps:
     """The maps of a split."""
 
     array: NDArray[np.float16]
-    labels: NDArray[np.int64]
+    labels: Ints
     keys: tuple[str, ...]
     identity: str
     bad: tuple[BadSample, ...] = ()

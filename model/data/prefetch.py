@@ -7,8 +7,8 @@ from threading import Event
 
 import numpy as np
 
+from lps.manifests.arrays import Ints
 from lps.manifests.errors import RefusedError
-from lps.model.data.epoch_plan import Ints
 from lps.model.data.sample import LocalShard
 from lps.model.data.shard_cache import HeldShard, ShardCache
 from lps.model.data.shards import Shard

@@ -10,14 +10,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from simplejpeg import decode_jpeg
 
+from lps.manifests.arrays import Pixels
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.model.data.image_size import image_size
-
-Frames = NDArray[np.uint8]
-"""(n, H, W, 3) RGB."""
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 FRAME_MEMBER = re.compile(r"(\d{2,4})\.(?:jpg|jpeg|png|webp)")
@@ -160,7 +157,7 @@ def image_side(data: bytes, name: str) -> int:
     return width
 
 
-def decode(images: Sequence[bytes], first: int, side_px: int, out: Frames) -> None:
+def decode(images: Sequence[bytes], first: int, side_px: int, out: Pixels) -> None:
     """Decode square images of side `side_px` into `out` (n, H, H, 3), resized to H where that differs.
 
     `first` is the number of the first image within its sample, for messages. Raises SampleFault for an image that is
@@ -184,7 +181,7 @@ def decode(images: Sequence[bytes], first: int, side_px: int, out: Frames) -> No
             cv2.resize(whole, (out_px, out_px), dst=out[k], interpolation=shrink)
 
 
-def decode_image(data: bytes, rgb: Frames) -> None:
+def decode_image(data: bytes, rgb: Pixels) -> None:
     """Decode an image into `rgb` (H, W, 3). Raises ValueError or cv2.error for a damaged one or one of another size.
 
     JPEG by a library that is strict: it told 190 of 300 images with some bytes changed, OpenCV none. It is faster, too.

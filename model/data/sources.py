@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from lps.manifests.arrays import Ints
 from lps.manifests.columns import read_columns, split_path
 from lps.manifests.index import read_plan
 from lps.manifests.storage import open_store
@@ -57,7 +57,7 @@ def open_split(sources: Sources, split: str, *, held_out: bool = False) -> ClipD
     return open_shards(sources.shards, user_cache())
 
 
-def groups_of(sources: Sources, data: ClipData) -> NDArray[np.int64]:
+def groups_of(sources: Sources, data: ClipData) -> Ints:
     """Return the number of every sample's group: samples that share people or recordings have one number.
 
     Groups are those of the split set, numbered in order of their size and id, so that parts `number % n` are even.

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lps.manifests.arrays import Bools
 from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.events import Note
@@ -293,7 +293,7 @@ def metrics_by_group(cases: LabelledScores, bootstrap: Bootstrap) -> dict[str, A
     fakes = cases.labels == 1
     methods = np.array([name or UNNAMED for name in cases.method], object)
     datasets = np.array([name or UNNAMED for name in cases.dataset], object)
-    groups: dict[str, dict[str, NDArray[np.bool_]]] = {
+    groups: dict[str, dict[str, Bools]] = {
         "methods": {name: ~fakes | (methods == name) for name in sorted(set(methods[fakes].tolist()))},
         "datasets": {name: datasets == name for name in sorted(set(datasets.tolist()))},
     }

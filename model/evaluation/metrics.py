@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lps.model.evaluation.scores import THRESHOLD, Floats, Ints, LabelledScores
+from lps.manifests.arrays import Floats, Ints
+from lps.model.evaluation.scores import THRESHOLD, LabelledScores
 
 METRICS = (
     "auc",

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import Floats, Ints
 from lps.manifests.canonical import pretty_json
 from lps.model.data.clip_data import ClipData
 from lps.model.data.sources import groups_of, open_split
 from lps.model.evaluation.metrics import Bootstrap, auc, intervals
-from lps.model.evaluation.scores import Floats, Ints, LabelledScores
+from lps.model.evaluation.scores import LabelledScores
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.events import OnTrainEvent

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import Bools, Floats, Ints
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.row_digest import table_digest
 from lps.manifests.schemas import check_version
@@ -43,9 +44,6 @@ SCORES = pa.schema(
 FACTS = ("method", "dataset", "track_id", "start_s")
 """Columns that come from the data rather than from the detector."""
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledScores:
@@ -63,7 +61,7 @@ class LabelledScores:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, mask: NDArray[np.bool_]) -> "LabelledScores":
+    def select(self, mask: Bools) -> "LabelledScores":
         """Return some of them, their videos numbered anew."""
         _, video = np.unique(self.video[mask], return_inverse=True)
         return LabelledScores(

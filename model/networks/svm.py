@@ -5,14 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from lps.manifests.arrays import Floats, Ints
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import Kernel
 from lps.model.networks.context_net import State
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ def svm_from_state(state: State) -> Svm:
     return Svm(**{name: state[name] for name in NAMES})
 
 
-def fit_svm(contexts: Floats, labels: NDArray[np.int64], kernel: Kernel = "rbf") -> Svm:
+def fit_svm(contexts: Floats, labels: Ints, kernel: Kernel = "rbf") -> Svm:
     """Fit on (n, F) contexts and labels (0 real, 1 fake), C = 1. Raises RefusedError with only one class."""
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from lps.manifests.arrays import Floats, Ints
 from lps.model.evaluation.metrics import Bootstrap, Metric, draw_counts, measure, percentile_interval
-from lps.model.evaluation.scores import Floats, Ints, LabelledScores
+from lps.model.evaluation.scores import LabelledScores
 from lps.model.networks.losses import DistillParams, soft_terms
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import read_checkpoint

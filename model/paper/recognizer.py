@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lps.manifests.arrays import Floats, Pixels
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError, first_line
 from lps.model.training.checkpoint import file_sha256
 from lps.model.training.processes import choose_device
 
-Floats = NDArray[np.float64]
-MapsOfFrames = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+MapsOfFrames = Callable[[Pixels], NDArray[np.float32]]
 """Frames (n, H, W, 3) RGB of side `image_px` -> feature maps (n, C, h, w)."""
 
 INPUT_PX = 224
@@ -51,7 +51,7 @@ class Recognizer:
     """Side of the frames that it takes."""
     run: MapsOfFrames
 
-    def semantic_maps(self, frames: NDArray[np.uint8]) -> Floats:
+    def semantic_maps(self, frames: Pixels) -> Floats:
         """Return (n, h, w): the feature maps of frames (n, H, W, 3), averaged over channels, as the paper does.
 
         Raises LpsError for values that are not finite.
@@ -91,7 +91,7 @@ def _open_facenet(path: Path) -> MapsOfFrames:
     found: list[Tensor] = []
     network.block8.register_forward_hook(lambda module, inputs, output: found.append(output))
 
-    def run(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(frames: Pixels) -> NDArray[np.float32]:
         found.clear()
         pixels = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float()
         with torch.inference_mode():
@@ -148,7 +148,7 @@ def _open_onnx(path: Path) -> tuple[int, MapsOfFrames]:
     if not outputs:
         raise RefusedError(f"{path} returns no map (n, C, h, w); export the network up to its last convolution")
 
-    def run(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(frames: Pixels) -> NDArray[np.float32]:
         # one at a time: an exported graph is often fixed to one
         pixels = np.ascontiguousarray(frames.transpose(0, 3, 1, 2), np.float32)
         try:

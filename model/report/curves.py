@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from lps.manifests.arrays import Floats
 from lps.manifests.pages.charts import Axis, ChartFrame, number, polyline
-from lps.model.evaluation.scores import THRESHOLD, Floats, LabelledScores
+from lps.model.evaluation.scores import THRESHOLD, LabelledScores
 from lps.model.report.runs import Series
 
 N_COLOURS = 7

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from lps.manifests.arrays import Floats
 from lps.manifests.errors import LpsError, UnreadableError
 from lps.manifests.schemas import check_version
 from lps.model.evaluation.evaluate import METRICS_ID, METRICS_JSON, METRICS_VERSION, SCORES_PARQUET
-from lps.model.evaluation.scores import Floats, Scores, read_scores
+from lps.model.evaluation.scores import Scores, read_scores
 from lps.model.training.checkpoint import file_sha256, read_checkpoint
 from lps.model.training.run_folder import BEST, CONFIG, RESULT, read_json, step_checkpoints
 from lps.model.training.run_log import LOG

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from lps.manifests.arrays import Floats, Ints
 from lps.manifests.errors import LpsError, RefusedError
 from lps.manifests.names import Kernel
 from lps.model.data.clip_data import ClipData
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.sample import BadSample
-from lps.model.networks.svm import Floats, Svm, fit_svm
+from lps.model.networks.svm import Svm, fit_svm
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import Checkpoint, write_checkpoint
 from lps.model.training.feed import open_run_data, still_reader
@@ -36,7 +36,7 @@ class _Contexts:
 
     rows: Floats
     """(clips, F)."""
-    labels: NDArray[np.int64]
+    labels: Ints
     keys: tuple[str, ...]
     bad: tuple[BadSample, ...]
 
@@ -95,7 +95,7 @@ def _validated(svm: Svm, found: _Contexts, video_of: Mapping[str, str]) -> dict[
 @torch.inference_mode()
 def _contexts(job: TrainJob, stage: ClassifyStage, data: ClipData, device: torch.device) -> _Contexts:
     rows: list[Floats] = []
-    labels: list[NDArray[np.int64]] = []
+    labels: list[Ints] = []
     keys: list[str] = []
     with still_reader(job, data) as reader:
         for batch in reader.epoch(0):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from lps.manifests.arrays import Floats, Pixels
 from lps.manifests.columns import read_columns, read_rows
 from lps.manifests.errors import IntegrityError, RefusedError
 from lps.manifests.schemas import BOX_UNITS, Row
@@ -22,8 +22,6 @@ from lps.model.paper.figures.clips import open_whole, some_of_each
 from lps.model.paper.figures.features import chosen
 from lps.model.paper.figures.style import COLOURS, FAKE, REAL, figure, picture
 
-Image = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 ROW_COLUMNS = (
     *("sample_key", "video_id", "label", "method", "track_id", "frame_idx", "n_frames", "out_size"),
     *("box_xyxy", "lmk5", "align_M", "align_template"),
@@ -36,7 +34,7 @@ CROPPED = "box"
 class Original:
     """The whole frame that a face comes from."""
 
-    image: Image
+    image: Pixels
     """(H, W, 3) RGB."""
     pixel_height: float
     """Height of a stored pixel, in its widths."""
@@ -50,9 +48,9 @@ class Example:
     """Row of the manifest of clips."""
     place: int
     """Index of the frame within the clip."""
-    aligned: Image
+    aligned: Pixels
     """(H, H, 3) RGB, as are the others."""
-    unaligned: Image | None = None
+    unaligned: Pixels | None = None
     original: Original | None = None
 
     @property
@@ -92,7 +90,7 @@ class ClipSet:
         places = pc.index_in(pa.array(list(keys), pa.string()), value_set=every.combine_chunks()).to_pylist()
         return read_rows(self.store, "clips", ROW_COLUMNS, places)
 
-    def image(self, row: Row, place: int) -> Image:
+    def image(self, row: Row, place: int) -> Pixels:
         """Return one frame of a clip. Raises as the reader does, and IntegrityError for a clip that is not whole."""
         read = ReadOptions(n_frames=row["n_frames"], train=False)
         one = chosen(self.data, [row["sample_key"]])

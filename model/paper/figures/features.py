@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional as F  # noqa: N812
 
+from lps.manifests.arrays import Floats, Ints, Pixels
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import Channel
@@ -25,8 +25,6 @@ from lps.model.evaluation.loading import LoadedDetector
 from lps.model.evaluation.scores import Scores, worst_errors
 from lps.model.paper.figures.style import FAKE, REAL, figure, picture
 
-Floats = NDArray[np.float64]
-Images = NDArray[np.uint8]
 PERPLEXITY = 30
 SHOWN_FRAMES = 6
 TIGHT = {"wspace": 0.04, "hspace": 0.06}
@@ -60,7 +58,7 @@ def draw_feature_maps(loaded: LoadedDetector, data: ClipData, out: Path, *, chan
     `random` draws the channel, as the paper does; `maxvar` takes the one that varies most over places.
     """
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[tuple[Images, Floats, int, int]] = []
+    rows: list[tuple[Pixels, Floats, int, int]] = []
     random = np.random.default_rng(seed)
     for batch in _batches(loaded, data):
         z = F.relu(_maps(loaded, batch)[0]).numpy()  # (N, C, h, w)
@@ -93,7 +91,7 @@ class Features:
     """(n, C): maps, averaged over places and blocks."""
     context: Floats
     """(n, 512) for the default head."""
-    labels: NDArray[np.int64]
+    labels: Ints
     keys: tuple[str, ...]
 
 

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
+from lps.manifests.arrays import Floats
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.model.evaluation.metrics import auc
 from lps.model.evaluation.scores import THRESHOLD, Scores, read_scores
 from lps.model.paper.figures.style import COLOURS, FAKE, MARKS, REAL, figure
 
-Floats = NDArray[np.float64]
 N_SHOWN = 8
 """Videos of each class in the picture of stability."""
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lps.manifests.arrays import Floats, Ints, Pixels
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError
 from lps.model.data.clip_data import ClipData
@@ -22,7 +22,7 @@ from lps.model.evaluation.metrics import LEVEL, N_DRAWS, draw_counts, percentile
 from lps.model.paper.figures.clips import some_of_each
 from lps.model.paper.figures.features import chosen
 from lps.model.paper.figures.style import COLOURS, FAKE, MARKS, REAL, figure, picture
-from lps.model.paper.recognizer import INPUT_PX, Floats, Recognizer
+from lps.model.paper.recognizer import INPUT_PX, Recognizer
 
 N_FRAMES = 3
 N_EXAMPLES = 2
@@ -45,7 +45,7 @@ class Patterns:
     data_name: str
     maps: Floats
     """(n, h, w), signed."""
-    labels: NDArray[np.int64]
+    labels: Ints
     keys: tuple[str, ...]
 
     def of(self, label: int) -> Floats:
@@ -109,7 +109,7 @@ def second_differences(recognizer: Recognizer, name: str, data: ClipData, seed: 
     return Patterns(recognizer, name, np.stack(maps), np.array(labels, np.int64), tuple(keys))
 
 
-def _triples(data: ClipData, image_px: int, seed: int) -> Iterator[tuple[NDArray[np.uint8], int, str]]:
+def _triples(data: ClipData, image_px: int, seed: int) -> Iterator[tuple[Pixels, int, str]]:
     """Yield three consecutive frames of every sample, its label and its key; the same frames for the same seed."""
     read = ReadOptions(n_frames=N_FRAMES, train=True, image_px=image_px)  # which draws the first of them
     plan = PlanOptions(batch_size=1, shuffle=False, equal_steps=False, seed=seed)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lps.manifests.arrays import Ints
 from lps.manifests.errors import RefusedError
 from lps.model.data.epoch_plan import (
     EpochPlan,
-    Ints,
     Order,
     PlanOptions,
     Rank,

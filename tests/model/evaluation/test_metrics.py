@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from sklearn import metrics as sk
 
+from lps.manifests.arrays import Floats, Ints
 from lps.manifests.errors import IntegrityError
 from lps.model.evaluation import metrics
 from lps.model.evaluation.metrics import (
@@ -22,7 +22,7 @@ from lps.model.evaluation.metrics import (
     measure,
     point_values,
 )
-from lps.model.evaluation.scores import Floats, Ints, LabelledScores
+from lps.model.evaluation.scores import LabelledScores
 
 QUICK = Bootstrap(n_draws=200)
 
@@ -157,7 +157,7 @@ def test_weighted_figures_equal_those_of_scikit_learn(rows: list[tuple[int, floa
 
 def weighted(labels: Ints, p_fake: Floats, weights: Floats) -> dict[str, float]:
     """Return the figures of cases that count as often as their weights say; NaN where there is none."""
-    repeated: NDArray[np.int64] = np.repeat(np.arange(len(labels)), weights.astype(int))
+    repeated: Ints = np.repeat(np.arange(len(labels)), weights.astype(int))
     values = point_values(labels[repeated], p_fake[repeated])
     found = {name: float("nan") if isinstance(value, str) else value for name, value in values.items()}
     if not np.isnan(found["eer"]):
