@@ -8,13 +8,17 @@ import re
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
 from lps.cli.prep.main import main
+from lps.pipeline.faces.weights import LOCALIZER_WEIGHTS, WEIGHTS_DIR_VARIABLE, WeightFile
 
 # The columns that readers outside this project rely on.
 VIDEO_COLUMNS = [
@@ -57,6 +61,7 @@ CLIP_COLUMNS = [
     "det_rate",
 ]
 SHARD_COLUMNS = ["shard_id", "uri", "split", "sha256", "bytes", "n_samples", "n_real", "n_fake"]
+WEIGHTS = b"these are not weights"
 
 
 def call(*args: str) -> Result:
@@ -142,6 +147,68 @@ def test_weights_check_fails_for_a_wrong_file_only(tmp_path: Path) -> None:
     (tmp_path / "retinaface_resnet50_2020-07-20-f168fae3c.zip").write_bytes(b"something else")
     result = run(main, ["weights", "check", "--weights-dir", str(tmp_path)])
     assert result.exit_code == 4, result.output
+
+
+@pytest.fixture
+def fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Result]]:
+    """Return a function that fetches the weights of a localizer whose one file has a digest, from a loopback server."""
+    monkeypatch.delenv(WEIGHTS_DIR_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(WEIGHTS)))
+            self.end_headers()
+            self.wfile.write(WEIGHTS)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name of the base class
+            """Say nothing."""
+
+    def fetch_weights(sha256: str) -> Result:
+        url = f"http://127.0.0.1:{server.server_port}/sample.pth"
+        file = WeightFile("sample", "sample.pth", url, sha256, len(WEIGHTS), "MIT")
+        monkeypatch.setitem(LOCALIZER_WEIGHTS, "retinaface-fan", (file,))
+        return call("weights", "fetch", "retinaface-fan", "--weights-dir", str(tmp_path / "weights"))
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield fetch_weights
+        server.shutdown()
+        thread.join()
+
+
+def test_weights_fetch_downloads_what_is_missing(fetch: Callable[[str], Result], tmp_path: Path) -> None:
+    result = fetch(hashlib.sha256(WEIGHTS).hexdigest())
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("sample.pth")
+    assert (tmp_path / "weights" / "sample.pth").read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("sha256", "code", "says"),
+    [
+        ("0" * 64, 5, ["is not the expected one"]),
+        (
+            "abcdef123",
+            4,
+            ["no whole sha256 of sample.pth", "abcdef123", "sample.pth.sha256 and fetch it", "mtcnn"],
+        ),
+    ],
+    ids=["wrong digest", "digest known in part"],
+)
+def test_weights_fetch_refuses_what_it_cannot_trust(
+    fetch: Callable[[str], Result], tmp_path: Path, sha256: str, code: int, says: list[str]
+) -> None:
+    result = fetch(sha256)
+    assert result.exit_code == code, result.output
+    assert len(result.output.splitlines()) == 1
+    for words in says:
+        assert words in result.output
+    assert not (tmp_path / "weights" / "sample.pth").exists()
 
 
 # ---- the demo and everything on it -----------------------------------------------------------------------------------
