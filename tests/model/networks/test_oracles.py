@@ -10,7 +10,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -67,12 +67,14 @@ def drawn(name: str, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.asarray(z, np.float32))
 
 
-def filled(network: Network, prefix: str = "") -> Network:
-    """Give a network the reference's weights, in float64, and put it into evaluation mode."""
-    state = {name: drawn(prefix + name, tuple(value.shape)) for name, value in network.state_dict().items()}
-    network.load_state_dict(state)
-    network.double().eval()
-    return network
+def filled(build: Callable[[], Network], prefix: str = "") -> Network:
+    """Build a network with the reference's weights, in float64 and evaluation mode; its own are never drawn."""
+    with torch.device("meta"):
+        network = build()
+    network.double().to_empty(device="cpu")
+    for name, value in network.state_dict().items():
+        value.copy_(drawn(prefix + name, tuple(value.shape)))
+    return network.eval()
 
 
 def equal(ours: Tensor, reference: Tensor, tolerance: float = TOLERANCE) -> bool:
@@ -115,7 +117,7 @@ def same_fingerprint(ours: Tensor, wanted: Mapping[str, Any], tolerance: float =
 def check_encoder(oracle: Oracle, evaluated: float, depth: str, px: str, frames: str) -> None:
     x = oracle["x"].double()
     assert x.shape[1:] == (3, int(frames), int(px), int(px))
-    net = filled(ResNet2d3d(int(depth)), "backbone.")
+    net = filled(lambda: ResNet2d3d(int(depth)), "backbone.")
     seen = {name: net.get_submodule(name) for name in ("layer1", "layer2", "layer3", "layer4")}
     with torch.no_grad(), outputs(seen) as stages:
         hook = net.layer1.register_forward_pre_hook(lambda _, inputs: stages.update(stem=inputs[0]))
@@ -156,7 +158,7 @@ def same_stages(stages: Mapping[str, Tensor], oracle: Oracle, tolerance: float) 
 @torch.no_grad()
 def check_gru(oracle: Oracle, _evaluated: float) -> None:
     x, h0 = oracle["x"].double(), oracle["h0"].double()
-    gru = filled(ConvGRU(x.shape[2], h0.shape[2]), "agg_f.")
+    gru = filled(lambda: ConvGRU(x.shape[2], h0.shape[2]), "agg_f.")
     out, out_h0 = gru(x), gru(x, h0[0])
     same(out, oracle["out"])
     same(out[:, -1:], oracle["last"])
@@ -192,7 +194,7 @@ def check_memdpc(oracle: Oracle, evaluated: float, px: str, blocks: str, steps: 
         encoder="resnet34" if deep else "resnet18", n_blocks=int(blocks), block_frames=x.shape[3], gru_dropout=0.0
     )
     params = PretrainParams(rollout="recursive", pred_step=int(steps))
-    net = filled(PredictiveNet(shape, params))
+    net = filled(lambda: PredictiveNet(shape, params))
     for mode in ("eval", "train"):
         net.train(mode == "train")
         with torch.set_grad_enabled(net.training):
@@ -226,7 +228,7 @@ def check_detector(oracle: Oracle, evaluated: float, px: str, blocks: str) -> No
         ("relu_pool", "train", "train_logits", "train_ctx"),
     )
     for act, mode, logits, context in cases:
-        net = filled(Detector(params, HeadParams(feature_act=act, dropout=0.0))).train(mode == "train")
+        net = filled(partial(Detector, params, HeadParams(feature_act=act, dropout=0.0))).train(mode == "train")
         tolerance = TOLERANCE if net.training else evaluated
         z = net.encode_clips(x)
         same(net.classify(z), oracle[logits].reshape(len(x), 2), tolerance)
@@ -241,7 +243,7 @@ def check_detector(oracle: Oracle, evaluated: float, px: str, blocks: str) -> No
 def check_i3d(oracle: Oracle, evaluated: float, px: str, frames: str) -> None:
     x = oracle["x"].double()
     assert x.shape[1:] == (3, int(frames), int(px), int(px))
-    net = filled(I3D(None), "i3d.")
+    net = filled(lambda: I3D(None), "i3d.")
     assert set(net.state_dict()) == set(oracle.get("keys", net.state_dict()))
     with outputs({name: net.get_submodule(name) for name in net.stages}) as stages:
         same(net.mixed_5c(x), oracle["mixed_5c"], evaluated)
@@ -295,7 +297,7 @@ def check_algorithm_1(oracle: Oracle, evaluated: float, px: str, blocks: str) ->
     assert x.shape[1] == int(blocks)
     assert x.shape[4:] == (int(px), int(px))
     params = NetParams(n_blocks=int(blocks), block_frames=x.shape[3], gru_dropout=0.0)
-    net = filled(PredictiveNet(params, PretrainParams()))
+    net = filled(lambda: PredictiveNet(params, PretrainParams()))
     ours: dict[bool, Ours] = {}
     seen = set()
     for name, value in leaves(oracle):
@@ -425,7 +427,7 @@ def written(folder: Path, name: str, oracle: Oracle) -> Path:
 
 
 def test_encoder_of_another_size(tmp_path: Path, plain_form: ModuleType) -> None:
-    net, x = filled(plain_form.PlainResNet(34, 64), "backbone."), clips(2, 3, 6, 40, 48)[..., :40]
+    net, x = filled(lambda: plain_form.PlainResNet(34, 64), "backbone."), clips(2, 3, 6, 40, 48)[..., :40]
     with torch.no_grad():
         stages = net.stages(x.double())
         oracle = {"x": x, "eval_layer4": stages["layer4"], "z": stages["layer4"].mean(2, keepdim=True)}
@@ -443,7 +445,7 @@ def test_pretraining_of_another_size(
 ) -> None:
     x = clips(2, 4, 3, 2, 33, 33)
     params = PretrainParams(rollout="recursive", pred_step=1)
-    net = filled(plain_form.PlainPredictive(NetParams(encoder=encoder, gru_dropout=0.0), params))
+    net = filled(lambda: plain_form.PlainPredictive(NetParams(encoder=encoder, gru_dropout=0.0), params))
     oracle: dict[str, Any] = {"x": x}
     for mode in ("eval", "train"):
         found = net.train(mode == "train")(x.double())
@@ -463,7 +465,8 @@ def test_detector_of_another_size(tmp_path: Path, plain_form: ModuleType) -> Non
         ("eval", "relu_pool", False),
         ("train", "relu_pool", True),
     ):
-        net = filled(plain_form.PlainDetector(params, HeadParams(feature_act=act, dropout=0.0)))  # type: ignore[arg-type]
+        head = HeadParams(feature_act=act, dropout=0.0)  # type: ignore[arg-type]
+        net = filled(partial(plain_form.PlainDetector, params, head))
         with torch.no_grad():
             oracle[f"{key}_logits"] = net.train(mode)(oracle["x"].double())
     compare(written(tmp_path, "lc_40px_N2", oracle))
@@ -471,7 +474,7 @@ def test_detector_of_another_size(tmp_path: Path, plain_form: ModuleType) -> Non
 
 def test_algorithm_1_in_other_layouts(tmp_path: Path, plain_form: ModuleType) -> None:
     x = clips(2, 5, 3, 2, 33, 33)
-    net = filled(plain_form.PlainPredictive(NetParams(gru_dropout=0.0), PretrainParams()))
+    net = filled(lambda: plain_form.PlainPredictive(NetParams(gru_dropout=0.0), PretrainParams()))
     with torch.no_grad():
         z, found = net.encode(x.double()), net(x.double())
     rows = [F.cross_entropy(p.predicted @ p.target.t(), torch.arange(len(p.target)), reduction="none") for p in found]
