@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lps.manifests.audit.checks.reproducibility import VERSIONS
-from lps.manifests.audit.core.database import PLAN_COLUMNS
 from lps.manifests.canonical import canonical_json, digest16, pretty_json, sha256_hex
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.index import PLAN_VIDEOS
 from lps.manifests.names import SPLITS
 from lps.manifests.row_digest import fixed_bytes, hex_texts
-from lps.manifests.schemas import CLIPS, SCHEMA_ID, SCHEMA_VERSION, SHARDS, VIDEOS
+from lps.manifests.schemas import CLIPS, PLANNED_VIDEOS, SCHEMA_ID, SCHEMA_VERSION, SHARDS, VIDEOS
 from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.splits.table import split_table
@@ -103,7 +102,7 @@ def _write(path: Path, table: str, schema: pa.Schema, batches: Iterator[pa.Recor
 
 def _write_plan_table(path: Path, videos: Iterator[pa.RecordBatch]) -> None:
     """Write what the plan says of the videos: the same, ids and digests in hex."""
-    schema = pa.schema([(name, pa.string()) for name in PLAN_COLUMNS])
+    schema = pa.schema([(name, pa.string()) for name in PLANNED_VIDEOS.names])
     for name in ("label", "bytes", "n_frames_promised"):
         schema = schema.set(schema.get_field_index(name), pa.field(name, pa.int64()))
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as sink:

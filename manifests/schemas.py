@@ -187,6 +187,24 @@ SPLITS = pa.schema(
 
 TABLES = {"videos": VIDEOS, "clips": CLIPS, "shards": SHARDS, "splits": SPLITS}
 
+PLANNED_VIDEOS = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("dataset", pa.string()),
+        ("label", pa.int8()),
+        ("method", pa.string()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("n_frames_promised", pa.int32()),
+        ("split", pa.string()),
+        ("shard_id", pa.string()),
+        ("code", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+"""Table of the plan, plan/videos.parquet. Ids and digests are hex there."""
+
 
 def table_bytes(name: str, rows: Sequence[Row], metadata: dict[str, str]) -> bytes:
     """Return the Parquet file of `rows`, already sorted, for table `name`.

@@ -103,7 +103,7 @@ def full_suite() -> "Suite":
     from lps.manifests.audit.run import base_suite
     from lps.pipeline.tools import recheck
 
-    return base_suite().joined(recheck.CHECKS, recheck.LIMITS)
+    return base_suite().concat(recheck.CHECKS, recheck.LIMITS)
 
 
 def _audit(out: str, suite: "Suite", policy: "Policy", asked: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from lps.manifests.canonical import file_sha256
 from lps.manifests.columns import read_columns
 from lps.manifests.errors import RefusedError, UnreadableError, VideoFault
 from lps.manifests.index import PLAN_JSON, read_plan
@@ -13,7 +14,7 @@ from lps.model.paper.figures.align import Example, Original
 from lps.pipeline.config.params import Params, params_from_record
 from lps.pipeline.faces.align import crop_matrix, warp
 from lps.pipeline.video.decode import DecodeStats, Frame, decode
-from lps.pipeline.video.probe import file_sha256, local_copy
+from lps.pipeline.video.probe import local_copy
 
 
 def with_originals(examples: Iterable[Example], data: str, source: str) -> list[Example]:

@@ -17,14 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lps.manifests.audit.checks import bias as audit_bias
-from lps.manifests.audit.checks import clips as audit_clips
-from lps.manifests.audit.checks import integrity as audit_integrity
-from lps.manifests.audit.checks import leakage as audit_leakage
-from lps.manifests.audit.checks import reproducibility as audit_repro
-from lps.manifests.audit.checks import tamper as audit_tamper
+from lps.manifests.audit.checks import bias, clips, integrity, leakage, reproducibility, tamper
 from lps.manifests.audit.checks.reuse import reuse_check
-from lps.manifests.audit.checks.tamper import tamper_checks
 from lps.manifests.audit.core.database import fetch_number
 from lps.manifests.audit.core.policy import Policy
 from lps.manifests.audit.core.seal import check_signature, read_seals, seal_state
@@ -74,7 +68,7 @@ class Suite:
         """Return the ids of all checks in the order of the report, each once."""
         return tuple(sorted({entry.spec.id for entry in self.entries}, key=check_order))
 
-    def joined(self, entries: Sequence[CheckEntry], limits: Mapping[str, float]) -> "Suite":
+    def concat(self, entries: Sequence[CheckEntry], limits: Mapping[str, float]) -> "Suite":
         """Return this suite with more checks: those that need the pipeline are given by the caller."""
         return Suite(entries=(*self.entries, *entries), limits={**self.limits, **limits})
 
@@ -85,7 +79,7 @@ class Suite:
     def with_policy(self, policy: Policy) -> "Suite":
         """Return this suite with the limits of a policy, what it requires of the seal, and the runs it names."""
         others = tuple(entry for entry in self.entries if entry.spec.id[0] != "T" and entry.spec.id != "L9")
-        own = (*tamper_checks(policy.require), reuse_check(policy.runs))
+        own = (*tamper.tamper_checks(policy.require), reuse_check(policy.runs))
         return Suite(entries=(*others, *own), limits={**self.limits, **policy.limits})
 
     def chosen(self, selection: Sequence[str]) -> tuple[str, ...]:
@@ -104,7 +98,7 @@ def check_order(check_id: str) -> tuple[int, int]:
 
 def base_suite() -> Suite:
     """Return all checks that need the data set alone."""
-    modules = (audit_integrity, audit_tamper, audit_leakage, audit_bias, audit_clips, audit_repro)
+    modules = (integrity, tamper, leakage, bias, clips, reproducibility)
     return Suite(
         entries=tuple(entry for module in modules for entry in module.CHECKS),
         limits={name: value for module in modules for name, value in module.LIMITS.items()},

@@ -73,10 +73,10 @@ DECODE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for a damaged picture."""
 
 
-def data_uri(image: Image.Image, kind: str, quality: int = JPEG_QUALITY) -> str:
-    """Return an image as a data URI; `kind` is `jpeg` or `png`, the quality that of a JPEG."""
+def data_uri(image: Image.Image, kind: str) -> str:
+    """Return an image as a data URI; `kind` is `jpeg` or `png`."""
     sink = io.BytesIO()
-    image.save(sink, kind, quality=quality, optimize=kind == "png")
+    image.save(sink, kind, quality=JPEG_QUALITY, optimize=kind == "png")
     return f"data:image/{kind};base64,{base64.b64encode(sink.getvalue()).decode()}"
 
 

@@ -5,7 +5,7 @@ arrays, so that millions of videos can be measured. What a data set does not pub
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -112,29 +112,22 @@ class _Overlap:
         return some, every
 
 
-def measure_leakage(
-    videos: pa.Table,
-    codes: Ints,
-    *,
-    aliases: Aliases = (),
-    pairs: Sequence[tuple[str, str]] = PAIRS,
-    seed: int = 0,
-) -> list[Leak]:
+def measure_leakage(videos: pa.Table, codes: Ints, *, aliases: Aliases = ()) -> list[Leak]:
     """Measure every kind of overlap for pairs (seen, held) of splits.
+
+    The baseline comes from seeded shuffles of the same split sizes over the same videos.
 
     Args:
         videos: `label` and the columns of `key_edges.EDGE_COLUMNS`; a column `keys` may add keys of no kind.
         codes: number of the split of each video in `SPLITS`, -1 for videos that count nowhere.
         aliases: pairs of keys that mean the same.
-        pairs: splits to compare.
-        seed: of the shuffles of the same split sizes over the same videos, which give the baseline.
     """
     n = videos.num_rows
     overlaps = _overlaps(videos, aliases)
     can_have = pc.fill_null(videos["label"], 1).to_numpy() != 0
-    shuffles = _shuffles(codes, seed)
+    shuffles = _shuffles(codes)
     leaks: list[Leak] = []
-    for seen, held in pairs:
+    for seen, held in PAIRS:
         for kind in KINDS:
             able = can_have if kind in OF_FAKES else np.ones(n, dtype=np.bool_)
             known = overlaps["donor" if kind == "donor_only" else kind].known(n) & able
@@ -194,10 +187,10 @@ def _crossing(numbers: Ints, codes: Ints) -> list[tuple[int, tuple[tuple[str, in
     return [(number, tuple(videos)) for number, videos in found.items()]
 
 
-def _shuffles(codes: Ints, seed: int) -> list[Ints]:
+def _shuffles(codes: Ints) -> list[Ints]:
     included = np.flatnonzero(codes >= 0)
     n = min(MAX_SHUFFLES, 1 + SHUFFLED_VIDEOS // max(1, len(included)))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     shuffles = []
     for _ in range(n):
         shuffled = codes.copy()
@@ -215,7 +208,7 @@ def _hits(overlaps: Mapping[str, _Overlap], kind: str, codes: Ints, seen: str) -
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Published:
+class _PublishedKeys:
     """All published keys of all videos."""
 
     owner: Ints
@@ -226,7 +219,7 @@ class _Published:
     names: pa.Array
 
     @classmethod
-    def of(cls, videos: pa.Table, roots: Mapping[str, str]) -> "_Published":
+    def of(cls, videos: pa.Table, roots: Mapping[str, str]) -> "_PublishedKeys":
         columns = [*KEY_COLUMNS, *(["keys"] if "keys" in videos.column_names else [])]
         parts = [listed(videos[column]) for column in columns]
         ends = np.cumsum([len(owners) for owners, _ in parts]).tolist()
@@ -246,7 +239,7 @@ class _Published:
 def _overlaps(videos: pa.Table, aliases: Aliases) -> dict[str, _Overlap]:
     """Number the keys of each kind. A video gives people and places away in whatever role it has them."""
     roots = alias_roots(aliases)
-    published = _Published.of(videos, roots)
+    published = _PublishedKeys.of(videos, roots)
     found = {
         kind: _Overlap(
             asked_video=published.owner[where],

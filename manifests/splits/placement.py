@@ -14,7 +14,7 @@ from lps.manifests.splits.records import Ratios, SplitParams, position
 SMALL_SET_GROUPS = 50
 """Below this, the shares that a hash gives are off by 14 points or more in one set of twenty."""
 
-Kind = tuple[str, str, str, str]
+VideoKind = tuple[str, str, str, str]
 """Label, method, data set and compression of a video, as text: what a balanced split balances."""
 Cell = tuple[str, ...]
 
@@ -23,7 +23,7 @@ Cell = tuple[str, ...]
 class Settled:
     """Videos that already have a split."""
 
-    kinds: Sequence[tuple[Kind, str]] = ()
+    kinds: Sequence[tuple[VideoKind, str]] = ()
     """Kind and split of each."""
     n_groups: int = 0
 
@@ -36,12 +36,12 @@ class Settled:
 class Contents:
     """How many videos of which kind each group holds."""
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[VideoKind, ...]
     counts: tuple[tuple[tuple[int, int], ...], ...]
     """Per group: pairs of the number of a kind and how many videos have it."""
 
 
-def contents_of(kinds: Sequence[Kind], groups: Groups) -> Contents:
+def contents_of(kinds: Sequence[VideoKind], groups: Groups) -> Contents:
     """Count the kinds of videos in every group; `kinds` has one for each video."""
     names = sorted(set(kinds))
     number = {kind: i for i, kind in enumerate(names)}
@@ -54,7 +54,7 @@ def contents_of(kinds: Sequence[Kind], groups: Groups) -> Contents:
     return Contents(kinds=tuple(names), counts=tuple(tuple(group) for group in counts))
 
 
-def kind_of(video: SplitInput) -> Kind:
+def kind_of(video: SplitInput) -> VideoKind:
     """Return the kind of a video; an unknown label is a kind of its own."""
     label = "?" if video.label is None else str(video.label)
     return label, video.method or "", video.dataset, video.compression or ""
@@ -73,7 +73,11 @@ class Placement:
 
 
 def place_groups(
-    kinds: Callable[[], Iterable[Kind]], groups: Groups, params: SplitParams, rule: str, settled: Settled | None = None
+    kinds: Callable[[], Iterable[VideoKind]],
+    groups: Groups,
+    params: SplitParams,
+    rule: str,
+    settled: Settled | None = None,
 ) -> Placement:
     """Choose a split for every group by `hash`, `ranked` or `stratified`; `kinds` gives that of every video if needed.
 
@@ -119,7 +123,7 @@ def ranked_places(
     sizes: Ints,
     strata: Sequence[str],
     ratios: Ratios,
-    settled: Sequence[tuple[Kind, str]] = (),
+    settled: Sequence[tuple[VideoKind, str]] = (),
 ) -> Ints:
     """Order each stratum by position and cut it at the wanted shares; a group falls where its middle falls.
 
@@ -150,7 +154,7 @@ def stratified_places(
     sizes: Ints,
     contents: Contents,
     ratios: Ratios,
-    settled: Sequence[tuple[Kind, str]] = (),
+    settled: Sequence[tuple[VideoKind, str]] = (),
 ) -> Ints:
     """Place the largest group first, each where it lowers the squared deviation from the wanted counts most.
 
@@ -180,7 +184,7 @@ def stratified_places(
     return places
 
 
-def _cells(kinds: Iterable[tuple[Kind, int]]) -> dict[Cell, int]:
+def _cells(kinds: Iterable[tuple[VideoKind, int]]) -> dict[Cell, int]:
     counts: dict[Cell, int] = {}
     for (label, method, _, _), n in kinds:
         for cell in ((), (label,), (label, method)):

@@ -17,7 +17,7 @@ from lps.manifests.splits.by_group import giant_groups
 from lps.manifests.splits.groups import Groups, group_id
 from lps.manifests.splits.inputs import Ints, inputs_from_table, inputs_table
 from lps.manifests.splits.key_edges import Bytes, KeyEdges, binary, byte_order, fixed
-from lps.manifests.splits.placement import Kind, Placement, place_groups
+from lps.manifests.splits.placement import Placement, VideoKind, place_groups
 from lps.manifests.splits.records import SplitParams, SplitRow, rows_table
 from lps.manifests.splits.rule_record import rule_record
 
@@ -68,7 +68,7 @@ def _by_groups(videos: pa.Table, params: SplitParams) -> tuple[pa.Table, dict[st
     return splits, rule_record(videos, splits, params, edges, groups)
 
 
-def _kinds(videos: pa.Table) -> Iterator[Kind]:
+def _kinds(videos: pa.Table) -> Iterator[VideoKind]:
     """Return the kind of every video, as `placement.kind_of` does for records."""
     columns = (videos[name].to_pylist() for name in ("label", "method", "dataset", "compression"))
     for label, method, dataset, compression in zip(*columns, strict=True):

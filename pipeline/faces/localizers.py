@@ -50,7 +50,7 @@ def load_localizer(name: str, *, weights_dir: Path | None, device: str, batch_si
     ValueError for an unknown name.
     """
     _require_known(name)
-    paths = [find_weight(weight.name, weights_dir) for weight in LOCALIZER_WEIGHTS[name]]
+    paths = [find_weight(weight, weights_dir) for weight in LOCALIZER_WEIGHTS[name]]
     return _LOADERS[name](paths, device, batch_size)
 
 

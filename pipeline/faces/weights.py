@@ -11,7 +11,6 @@ its whole sha256 is compared before every use. Nothing is trusted on first use:
 Only tensors are ever read from these files (`weights_only=True`). TorchScript archives carry code and are refused.
 """
 
-import hashlib
 import importlib.util
 import io
 import os
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from lps.manifests.canonical import file_sha256
 from lps.manifests.errors import IntegrityError, UnreadableError, first_line
 
 if TYPE_CHECKING:
@@ -109,34 +109,23 @@ MOBILENET = WeightFile(
     also_named=("retinaface_mobilenet025.pth", "mobilenet0.25_Final.pth"),
     published=False,
 )
-_MTCNN_LICENSE = "MIT (timesler/facenet-pytorch 2.5.3)"
-PNET = WeightFile(
-    name="mtcnn-pnet",
-    file_name="pnet.pt",
-    url="",
-    sha256="a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f",
-    size_bytes=28_570,
-    license=_MTCNN_LICENSE,
-    inside="facenet_pytorch/data",
-)
-RNET = WeightFile(
-    name="mtcnn-rnet",
-    file_name="rnet.pt",
-    url="",
-    sha256="bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86",
-    size_bytes=403_147,
-    license=_MTCNN_LICENSE,
-    inside="facenet_pytorch/data",
-)
-ONET = WeightFile(
-    name="mtcnn-onet",
-    file_name="onet.pt",
-    url="",
-    sha256="165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d",
-    size_bytes=1_559_269,
-    license=_MTCNN_LICENSE,
-    inside="facenet_pytorch/data",
-)
+
+
+def _mtcnn_file(net: str, sha256: str, size_bytes: int) -> WeightFile:
+    return WeightFile(
+        name=f"mtcnn-{net}",
+        file_name=f"{net}.pt",
+        url="",
+        sha256=sha256,
+        size_bytes=size_bytes,
+        license="MIT (timesler/facenet-pytorch 2.5.3)",
+        inside="facenet_pytorch/data",
+    )
+
+
+PNET = _mtcnn_file("pnet", "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f", 28_570)
+RNET = _mtcnn_file("rnet", "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86", 403_147)
+ONET = _mtcnn_file("onet", "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d", 1_559_269)
 
 LOCALIZER_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
     "retinaface-fan": (RESNET50, FAN4),
@@ -155,15 +144,9 @@ def weights_folder(weights_dir: Path | None) -> Path:
     return _folders(weights_dir)[0]
 
 
-def find_weight(name: str, weights_dir: Path | None) -> Path:
-    """Return the path of the weight file called `name`, its digest verified.
-
-    Raises UnreadableError if it is nowhere, IntegrityError if its digest is wrong, ValueError for an unknown name.
-    """
-    known = {weight.name: weight for weight in list_weights()}
-    if name not in known:
-        raise ValueError(f"unknown weight file '{name}'; known ones: {', '.join(known)}")
-    path = verify_weight(known[name], weights_dir).path
+def find_weight(weight: WeightFile, weights_dir: Path | None) -> Path:
+    """Return the path of a weight file, its digest verified. Raises as `verify_weight` does."""
+    path = verify_weight(weight, weights_dir).path
     assert path is not None  # mypy: verify_weight raises instead
     return path
 
@@ -294,14 +277,6 @@ def _missing(weight: WeightFile, weights_dir: Path | None) -> str:
     )
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as e:
-        raise UnreadableError(f"cannot read {path}: {e.strerror}") from e
-
-
 def _sidecar(path: Path) -> Path:
     """Return the file in which the user names the digest of `path`, in the form that sha256sum writes."""
     return path.with_name(f"{path.name}.sha256")
@@ -321,7 +296,11 @@ def _expected(weight: WeightFile, path: Path) -> str:
 
 
 def _examine(weight: WeightFile, path: Path) -> WeightCheck:
-    digest, expected, sidecar = _sha256(path), _expected(weight, path), _sidecar(path)
+    try:
+        digest = file_sha256(path)
+    except OSError as e:
+        raise UnreadableError(f"cannot read {path}: {e.strerror}") from e
+    expected, sidecar = _expected(weight, path), _sidecar(path)
     if digest == expected:
         named = "" if digest == weight.sha256 else f"{path.name}: as {sidecar.name} says"
         return WeightCheck(weight, path, digest, ok=True, note=named)

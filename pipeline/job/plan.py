@@ -1,20 +1,22 @@
 """The plan: every input video with its split and shard, a pure function of sources, parameters and versions."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from lps.manifests.canonical import pretty_json, sha256_hex, unit_interval
+from lps.manifests.canonical import brief_json, pretty_json, sha256_hex, unit_interval
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.errors import IntegrityError, RefusedError
 from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS
 from lps.manifests.names import SPLITS
 from lps.manifests.records import Header, Outcome, SourceVideo
 from lps.manifests.rows import video_row
-from lps.manifests.schemas import SCHEMA_VERSION, Row, parquet_bytes
+from lps.manifests.schemas import PLANNED_VIDEOS, SCHEMA_VERSION, Row, parquet_bytes
 from lps.manifests.splits.inputs import inputs_table, split_input
 from lps.manifests.splits.records import SplitParams, SplitRow, rows_from_table
 from lps.manifests.splits.table import split_table
@@ -262,29 +264,7 @@ def plan_record(
     }
 
 
-_PLAN_COLUMNS = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("uri", pa.string()),
-        ("dataset", pa.string()),
-        ("label", pa.int8()),
-        ("method", pa.string()),
-        ("bytes", pa.int64()),
-        ("sha256", pa.string()),
-        ("n_frames_promised", pa.int32()),
-        ("split", pa.string()),
-        ("shard_id", pa.string()),
-        ("code", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
-
-
 def _plan_table(videos: Sequence[PlannedVideo]) -> bytes:
-    import io
-
-    import pyarrow.parquet as pq
-
     rows = [
         {
             "video_id": v.source.video_id.hex(),
@@ -303,16 +283,12 @@ def _plan_table(videos: Sequence[PlannedVideo]) -> bytes:
         for v in videos
     ]
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_PLAN_COLUMNS), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=PLANNED_VIDEOS), sink, compression="zstd")
     return sink.getvalue()
 
 
 def plan_rows(data: bytes) -> list[Row]:
     """Read plan/videos.parquet back as plain rows."""
-    import io
-
-    import pyarrow.parquet as pq
-
     return list(pq.read_table(io.BytesIO(data)).to_pylist())
 
 
@@ -365,12 +341,7 @@ def _changed(old: Any, new: Any, prefix: str = "") -> list[str]:
             for key in sorted(set(old) | set(new))
             for line in _changed(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
         ]
-    return [] if old == new else [f"{prefix} was {_brief(old)}, now {_brief(new)}"]
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return [] if old == new else [f"{prefix} was {brief_json(old, 60)}, now {brief_json(new, 60)}"]
 
 
 def _changed_sources(old: Sequence[Row], new: Sequence[Row]) -> list[str]:

@@ -117,7 +117,7 @@ End = Done | Quarantined | LostInputs
 
 
 @dataclass(slots=True)
-class _State:
+class _JobState:
     job: Job
     label: str = ""
     """Name of the running attempt. No two attempts of a run share one, even if a job of the same name comes again."""
@@ -137,8 +137,8 @@ class Pool:
     """Told of retries, charges and quarantines."""
     pause_seconds: float = 1.0
     """First pause after a loss; doubles with each further one, up to a minute."""
-    _in_flight: dict[Any, _State] = field(default_factory=dict)
-    _backing_off: list[tuple[float, int, _State]] = field(default_factory=list)
+    _in_flight: dict[Any, _JobState] = field(default_factory=dict)
+    _backing_off: list[tuple[float, int, _JobState]] = field(default_factory=list)
     _count: int = 0
     _attempts: int = 0
     _deadlines_checked: float = 0.0
@@ -160,22 +160,22 @@ class Pool:
             self._in_flight.clear()
 
     @staticmethod
-    def _next(jobs: Iterator[Job]) -> _State | None:
+    def _next(jobs: Iterator[Job]) -> _JobState | None:
         job = next(jobs, None)
-        return None if job is None else _State(job)
+        return None if job is None else _JobState(job)
 
-    def _next_after_backoff(self) -> _State | None:
+    def _next_after_backoff(self) -> _JobState | None:
         if self._backing_off and self._backing_off[0][0] <= time.monotonic():
             return heapq.heappop(self._backing_off)[2]
         return None
 
-    def _launch(self, state: _State) -> None:
+    def _launch(self, state: _JobState) -> None:
         self._attempts += 1
         state.label = f"{state.job.name}#{self._attempts}"
         state.timed_out = False
         self._in_flight[state.job.submit(state.label)] = state
 
-    def _back_off(self, state: _State, seconds: float) -> None:
+    def _back_off(self, state: _JobState, seconds: float) -> None:
         self._count += 1  # a heap needs a tie-breaker
         heapq.heappush(self._backing_off, (time.monotonic() + seconds, self._count, state))
 
@@ -209,7 +209,7 @@ class Pool:
                 state.timed_out = True
                 _cancel(ref)
 
-    def _handle_failure(self, state: _State, error: rx.RayError) -> End | None:
+    def _handle_failure(self, state: _JobState, error: rx.RayError) -> End | None:
         """Decide on a failed attempt: back off and retry, or quarantine. Raises what must stop the run."""
         cause = _innermost(error)
         if state.timed_out:
@@ -235,7 +235,7 @@ class Pool:
             state, Code.E_INTERNAL, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
         )
 
-    def _retry(self, state: _State, cause: BaseException) -> None:
+    def _retry(self, state: _JobState, cause: BaseException) -> None:
         state.losses += 1
         if state.losses > MAX_LOSSES:
             raise LpsError(
@@ -245,7 +245,7 @@ class Pool:
         self.on_event(JobRetried(state.job.name, type(cause).__name__, pause))
         self._back_off(state, pause)
 
-    def _charge(self, state: _State, code: Code, detail: str) -> Quarantined | None:
+    def _charge(self, state: _JobState, code: Code, detail: str) -> Quarantined | None:
         state.charges += 1
         facts = (state.job.name, str(code), detail, state.charges)
         if state.charges >= MAX_CHARGES:

@@ -16,6 +16,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from lps.manifests.canonical import file_sha256
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.records import VideoResult
 from lps.manifests.storage import Store
@@ -25,7 +26,7 @@ from lps.pipeline.faces.localizers import LocalizerSpec, own_localizer
 from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job.events import ShardCommitted, VideoDone
 from lps.pipeline.job.shards import ShardJob, ShardVideo, write_shard
-from lps.pipeline.video.probe import Probe, file_sha256, local_copy, probe_file
+from lps.pipeline.video.probe import Probe, local_copy, probe_file
 
 ProcessFunction = Callable[[Store, ShardVideo, DetectFaces, Params], VideoResult]
 VideoTask = tuple[ProcessFunction, Store, ShardVideo, Params]

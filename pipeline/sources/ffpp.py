@@ -66,7 +66,7 @@ _PLACES: dict[str, _Place] = {
     ),
 }
 
-Reals = dict[tuple[str, str, str], str]
+RealPaths = dict[tuple[str, str, str], str]
 """Path of a real video by data set, compression and stem."""
 
 
@@ -81,8 +81,8 @@ def list_ffpp(files: Sequence[SourceFile], options: SourceOptions) -> SourceList
     return make_listing("ffpp", videos, notes)
 
 
-def _index_reals(files: Sequence[SourceFile]) -> Reals:
-    reals: Reals = {}
+def _index_reals(files: Sequence[SourceFile]) -> RealPaths:
+    reals: RealPaths = {}
     for file in files:
         match = _PATH.fullmatch(file.path)
         place = _PLACES.get(match["place"]) if match else None
@@ -95,7 +95,7 @@ def _compression(quality: str) -> str:
     return "c0" if quality == "raw" else quality
 
 
-def _video(file: SourceFile, lists: Lists, reals: Reals) -> SourceVideo:
+def _video(file: SourceFile, lists: Lists, reals: RealPaths) -> SourceVideo:
     parts = file.path.split("/")
     if is_hidden(file.path):
         return foreign("ffpp", file.path, "hidden file")
@@ -122,7 +122,7 @@ def _video(file: SourceFile, lists: Lists, reals: Reals) -> SourceVideo:
     return _with_provenance(video, name.groupdict(), lists, reals)
 
 
-def _with_provenance(video: SourceVideo, name: dict[str, str], lists: Lists, reals: Reals) -> SourceVideo:
+def _with_provenance(video: SourceVideo, name: dict[str, str], lists: Lists, reals: RealPaths) -> SourceVideo:
     target, donor = name["target"], name.get("donor")
     shown = [target] if donor is None else [target, donor]
     if video.label == 1:

@@ -55,7 +55,7 @@ _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
+class _TableLine:
     """One line of the table as text; an absent or null value is empty."""
 
     where: str
@@ -88,7 +88,7 @@ def list_table(files: Sequence[SourceFile], options: SourceOptions) -> SourceLis
     return make_listing("table", resolved, [*notes, *unresolved_note("table", n_named - n_resolved)])
 
 
-def _read_rows(path: str, data: bytes) -> Iterator[_Row]:
+def _read_rows(path: str, data: bytes) -> Iterator[_TableLine]:
     is_parquet = path.lower().endswith((".parquet", ".pq"))
     try:
         table = _read_parquet(data) if is_parquet else _read_csv(data)
@@ -104,7 +104,7 @@ def _read_rows(path: str, data: bytes) -> Iterator[_Row]:
     columns = [table[name].to_pylist() for name in known]
     # A line break inside quotes makes more lines than rows: later line numbers are then too small, no row is lost.
     for where, row in zip(places, zip(*columns, strict=True), strict=False):
-        yield _Row(where=where, values={name: _text(value) for name, value in zip(known, row, strict=True)})
+        yield _TableLine(where=where, values={name: _text(value) for name, value in zip(known, row, strict=True)})
 
 
 def _read_csv(data: bytes) -> pa.Table:
@@ -137,7 +137,7 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _video(where: str, folder: str, row: _Row, files: Mapping[str, SourceFile]) -> SourceVideo:
+def _video(where: str, folder: str, row: _TableLine, files: Mapping[str, SourceFile]) -> SourceVideo:
     uri = _below(where, folder, row["uri"])
     if uri is None:
         raise UnreadableError(f"{where}: no uri")

@@ -195,11 +195,11 @@ def wrapped(text: str, size: int, width: float, max_lines: int) -> list[str]:
     return [*lines, ellipsized(rest, size, width)] if rest else lines
 
 
-Frames = Sequence[Image.Image]
+ClipPictures = Sequence[Image.Image]
 """Middle, first and last frame of a clip, at the sizes in which they are shown."""
 
 
-def draw_sheet(layout: Layout, frames: Mapping[str, Frames]) -> Image.Image:
+def draw_sheet(layout: Layout, frames: Mapping[str, ClipPictures]) -> Image.Image:
     """Return the page. `frames` holds the pictures of every clip by its sample key."""
     page = Image.new("RGB", (layout.width, layout.height), PAPER)
     pen = _Pen(draw=ImageDraw.Draw(page), right=layout.width - MARGIN)
@@ -270,7 +270,7 @@ def _draw_row_heading(pen: _Pen, y: int, row: SheetRow) -> None:
     pen.text(x + 4, y + 3, row.note, size=TEXT_SIZE, fill=DIM)
 
 
-def _draw_clip(page: Image.Image, pen: _Pen, x: int, y: int, tile: SheetClip, frames: Frames) -> None:
+def _draw_clip(page: Image.Image, pen: _Pen, x: int, y: int, tile: SheetClip, frames: ClipPictures) -> None:
     middle, first, last = frames
     side = x + FACE_PX + SEAM
     page.paste(middle, (x, y))

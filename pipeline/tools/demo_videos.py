@@ -198,7 +198,7 @@ def _face_shots(shape: VideoShape, portrait: Portrait, seed: int) -> Iterator[tu
     size = (shape.width, shape.height)
     shots = zip(backdrops, homographies, _lights(shape, scene), _noises(shape, seed), strict=True)
     for backdrop, homography, light, noise in shots:
-        # Replicated at the border: the bust goes on below the edge of its picture.
+        # Replicated at the border: the bust continues below the edge of its picture.
         person = cv2.warpPerspective(portrait.rgba, homography, size, borderMode=cv2.BORDER_REPLICATE)
         alpha = person[..., 3:].astype(np.float32) / 255
         frame = _developed(backdrop + alpha * (person[..., :3] - backdrop), light, noise)

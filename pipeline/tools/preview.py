@@ -23,7 +23,7 @@ from lps.manifests.storage import Store, open_store
 from lps.pipeline.tools.contact_sheet import (
     FACE_PX,
     SIDE_PX,
-    Frames,
+    ClipPictures,
     Layout,
     SheetClip,
     SheetHeading,
@@ -173,7 +173,7 @@ def _heading(index: Row, videos: Sequence[Row], clips: Sequence[Row], n_cut: int
     return SheetHeading(title=f"Contact sheet: {names}", lines=tuple(lines), warnings=tuple(warnings))
 
 
-def _read_frames(out: Store, rows: Iterable[SheetRow], keys: Sequence[str]) -> dict[str, Frames]:
+def _read_frames(out: Store, rows: Iterable[SheetRow], keys: Sequence[str]) -> dict[str, ClipPictures]:
     """Return the pictures of every clip of the rows, by sample key. `keys` are those of the manifest, in its order."""
     shown = {tile.sample_key for row in rows for tile in row.tiles if isinstance(tile, SheetClip)}
     places = [i for i, key in enumerate(keys) if key in shown]
@@ -186,7 +186,7 @@ def _read_frames(out: Store, rows: Iterable[SheetRow], keys: Sequence[str]) -> d
         return dict(zip((str(clip["sample_key"]) for clip in clips), frames, strict=True))
 
 
-def _clip_frames(out: Store, uris: Mapping[str, str], clip: Row) -> Frames:
+def _clip_frames(out: Store, uris: Mapping[str, str], clip: Row) -> ClipPictures:
     """Return the middle, the first and the last frame of a clip, in the sizes of the sheet."""
     key, shard_id, images = str(clip["sample_key"]), str(clip["shard_id"]), frame_members(clip["members"])
     if shard_id not in uris:

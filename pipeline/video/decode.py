@@ -23,7 +23,7 @@ from lps.pipeline.config.params import Limits
 cv2.setNumThreads(1)  # one task owns one core
 
 THUMB = (32, 18)
-"""Size of the luma thumbnails that scene cuts are judged by."""
+"""Size of the luma thumbnails in which scene cuts are found."""
 
 HOLE = 2.5
 """A step between time stamps above this many usual ones is a hole, even where the decoder reports no damage."""

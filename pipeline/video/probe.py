@@ -1,6 +1,5 @@
 """First look at one source file: digest and header, without decoding."""
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lps.manifests.canonical import file_sha256
 from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import VideoFault
 from lps.manifests.records import Header
@@ -52,12 +52,6 @@ def local_copy(source: Store, uri: str) -> Iterator[Path]:
         path = Path(folder) / f"video{PurePosixPath(uri).suffix}"
         source.fetch(uri, path)
         yield path
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def probe_file(source: Store, uri: str, limits: Limits) -> Probe:

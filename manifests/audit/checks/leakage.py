@@ -4,6 +4,8 @@ Everything is recomputed from the keys, digests and hashes of the videos. The co
 they are what a wrong split would have got wrong.
 """
 
+from dataclasses import replace
+
 from lps.manifests.audit.checks.near_duplicates import L6, check_near_duplicates
 from lps.manifests.audit.checks.near_duplicates import LIMITS as NEARDUP_LIMITS
 from lps.manifests.audit.checks.reuse import reuse_check
@@ -29,6 +31,7 @@ from lps.manifests.audit.core.types import (
     Severity,
     State,
     not_evaluated,
+    pass_or_fail,
 )
 from lps.manifests.splits.leakage import crossing_groups, measure_leakage
 
@@ -271,21 +274,11 @@ def check_recordings(ctx: AuditContext) -> CheckResult:
         )
     found = sql_offenders(ctx, L3.sql)
     official = read_claim(ctx).rule == "official"
-    return CheckResult(
-        id=L3.id,
-        state=(State.WARN if official else State.FAIL) if found else State.PASS,
-        severity=L3.severity,
-        measured=f"{len(found)} recordings cross",
-        limit="0",
-        n_checked=n_known,
-        offenders=found,
-        note="; ".join(
-            [
-                *(["the published lists themselves tear these recordings"] if found and official else []),
-                *([f"recordings of {n - n_known} of {n} videos are unknown"] if n_known < n else []),
-            ]
-        ),
-    )
+    torn = "the published lists themselves tear these recordings" if found and official else ""
+    unknown = f"recordings of {n - n_known} of {n} videos are unknown" if n_known < n else ""
+    note = "; ".join(filter(None, (torn, unknown)))
+    result = pass_or_fail(L3, found, n_known, "videos", measured=f"{len(found)} recordings cross", note=note)
+    return replace(result, state=State.WARN) if torn else result
 
 
 def check_persons(ctx: AuditContext) -> CheckResult:
@@ -330,9 +323,8 @@ def check_copies(ctx: AuditContext) -> CheckResult:
     if not files and not clips:
         return not_evaluated(L5, State.UNKNOWN, "no placed video has a digest")
     found = sql_offenders(ctx, L5.sql)
-    return _counted(
-        L5, found, files, f"{len(found)} videos with a copy in another split", f"{files} files, {clips} clips"
-    )
+    measured, note = f"{len(found)} videos with a copy in another split", f"{files} files, {clips} clips"
+    return pass_or_fail(L5, found, files, "files", measured=measured, note=note)
 
 
 def check_versions(ctx: AuditContext) -> CheckResult:
@@ -341,7 +333,8 @@ def check_versions(ctx: AuditContext) -> CheckResult:
     if not n:
         return not_evaluated(L7, State.SKIP, _NOTHING_PLACED)
     found = sql_offenders(ctx, L7.sql)
-    return _counted(L7, found, n, f"{len(found)} videos torn from another version of themselves", "")
+    measured = f"{len(found)} videos torn from another version of themselves"
+    return pass_or_fail(L7, found, n, "videos", measured=measured)
 
 
 def check_opposite(ctx: AuditContext) -> CheckResult:
@@ -350,7 +343,8 @@ def check_opposite(ctx: AuditContext) -> CheckResult:
     if not n:
         return not_evaluated(L8, State.SKIP, "no video has both a label and a digest")
     found = sql_offenders(ctx, L8.sql)
-    return _counted(L8, found, n, f"{len(found)} videos with a copy of the opposite label", "")
+    measured = f"{len(found)} videos with a copy of the opposite label"
+    return pass_or_fail(L8, found, n, "videos", measured=measured)
 
 
 def check_data_sets(ctx: AuditContext) -> CheckResult:
@@ -362,25 +356,13 @@ def check_data_sets(ctx: AuditContext) -> CheckResult:
     if n_keyed < 2:
         return not_evaluated(L10, State.UNKNOWN, "fewer than two of the data sets publish keys")
     found = sql_offenders(ctx, L10.sql)
-    return _counted(L10, found, n, f"{len(found)} keys shared across data sets and splits", f"{n_sets} data sets")
+    measured = f"{len(found)} keys shared across data sets and splits"
+    return pass_or_fail(L10, found, n, "videos", measured=measured, note=f"{n_sets} data sets")
 
 
 def check_look_alikes(_ctx: AuditContext) -> CheckResult:
     """L11: opt-in elsewhere."""
     return not_evaluated(L11, State.SKIP, "clustering of face embeddings is not part of this program")
-
-
-def _counted(spec: CheckSpec, found: tuple[Offender, ...], n: int, measured: str, note: str) -> CheckResult:
-    return CheckResult(
-        id=spec.id,
-        state=State.FAIL if found else State.PASS,
-        severity=spec.severity,
-        measured=measured,
-        limit="0",
-        n_checked=n,
-        offenders=found,
-        note=note,
-    )
 
 
 CHECKS: tuple[CheckEntry, ...] = (

@@ -9,7 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lps.manifests.audit.core.database import fetch_number, fetch_rows, listing, local_manifest, sql_offenders
+from lps.manifests.audit.core.database import (
+    fetch_number,
+    fetch_rows,
+    listing,
+    local_manifest,
+    plain_type,
+    sql_offenders,
+)
 from lps.manifests.audit.core.seal import TRANSIENT
 from lps.manifests.audit.core.types import (
     AuditContext,
@@ -165,7 +172,7 @@ def _different(stored: pa.Table, made: pa.Table) -> Iterator[Offender]:
     """Yield the first column in which each row differs."""
     seen: set[int] = set()
     for name in stored.column_names:
-        plain = _plain(stored[name].type)
+        plain = plain_type(stored[name].type)
         one, other = stored[name].cast(plain).combine_chunks(), made[name].cast(plain).combine_chunks()
         if one.equals(other):
             continue
@@ -174,10 +181,6 @@ def _different(stored: pa.Table, made: pa.Table) -> Iterator[Offender]:
                 seen.add(row)
                 key = stored["video_id"][row].as_py().hex()
                 yield Offender(kind="video", key=key, detail=f"{name} is {a}, made again {b}")
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def split_rows(ctx: AuditContext, split_set: str) -> list[SplitRow]:

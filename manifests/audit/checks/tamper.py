@@ -7,7 +7,7 @@ manifests were made from. That finds accidents and careless edits; who rewrites 
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,7 @@ from lps.manifests.audit.core.types import (
     pass_or_fail,
     wrong_file,
 )
-from lps.manifests.canonical import canonical_json, jsonable, rows_digest, sha256_hex, unit_interval
+from lps.manifests.canonical import brief_json, canonical_json, jsonable, rows_digest, sha256_hex, unit_interval
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.index import PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS
@@ -61,9 +61,7 @@ T1 = CheckSpec(
     severity=Severity.CRITICAL,
     level=Level.QUICK,
 )
-T1_BYTES = CheckSpec(
-    id="T1", title=T1.title, rule=T1.rule, remedy=T1.remedy, severity=Severity.CRITICAL, level=Level.FULL
-)
+T1_BYTES = replace(T1, level=Level.FULL)
 T2 = CheckSpec(
     id="T2",
     title="Chain of seals",
@@ -92,9 +90,7 @@ T4 = CheckSpec(
     "manifests again from the commit records.",
     severity=Severity.CRITICAL,
 )
-T4_ALL = CheckSpec(
-    id="T4", title=T4.title, rule=T4.rule, remedy=T4.remedy, severity=Severity.CRITICAL, level=Level.FULL
-)
+T4_ALL = replace(T4, level=Level.FULL)
 
 
 def check_files(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED, every_byte: bool = False) -> CheckResult:
@@ -343,15 +339,10 @@ def _different(table: str, committed: Sequence[Row], stored: Sequence[Row]) -> I
             if not columns:
                 continue
             name = columns[0]
-            detail = f"{name} is {_brief(here[0][name])}, committed as {_brief(row[name])}"
+            detail = f"{name} is {brief_json(here[0][name], 40)}, committed as {brief_json(row[name], 40)}"
         yield Offender(kind=table[:-1], key=row[key], detail=detail)
     for name in found:
         yield Offender(kind=table[:-1], key=name, detail=f"in {table}, but not in the commit record of its shard")
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def tamper_checks(require: Require) -> tuple[CheckEntry, ...]:

@@ -17,7 +17,7 @@ from lps.manifests.audit.core.types import AuditContext, Offender
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import INDEX_JSON, PLAN_VIDEOS, read_index, read_plan, read_rule, split_sets
-from lps.manifests.schemas import SCHEMA_ID, TABLES, check_table
+from lps.manifests.schemas import PLANNED_VIDEOS, SCHEMA_ID, TABLES, check_table
 from lps.manifests.splits.groups import alias_roots
 from lps.manifests.splits.records import recorded_aliases
 from lps.manifests.storage import Store, StoredFile, open_store
@@ -25,12 +25,6 @@ from lps.manifests.storage import Store, StoredFile, open_store
 if TYPE_CHECKING:
     import duckdb
 
-PLAN_COLUMNS = {
-    "video_id": "VARCHAR", "uri": "VARCHAR", "dataset": "VARCHAR", "label": "TINYINT", "method": "VARCHAR",
-    "bytes": "BIGINT", "sha256": "VARCHAR", "n_frames_promised": "INTEGER", "split": "VARCHAR", "shard_id": "VARCHAR",
-    "code": "VARCHAR", "detail": "VARCHAR",
-}  # fmt: skip
-"""Columns of the view `plan_videos`. Ids and digests are hex there."""
 DUCKDB_MEMORY = "4GB"
 """Queries that need more use the disk. Without a limit DuckDB takes most of the machine."""
 NO_LIMITS: Mapping[str, float] = MappingProxyType({})
@@ -88,9 +82,9 @@ def fetch_rows(ctx: AuditContext, sql: str, values: Sequence[Any] = ()) -> list[
     return [tuple(row) for row in ctx.db.execute(sql, list(values)).fetchall()]
 
 
-def fetch_number(ctx: AuditContext, sql: str, values: Sequence[Any] = ()) -> int:
+def fetch_number(ctx: AuditContext, sql: str) -> int:
     """Run a query whose answer is one number; null counts as 0."""
-    row = ctx.db.execute(sql, list(values)).fetchone()
+    row = ctx.db.execute(sql).fetchone()
     return int(row[0] or 0) if row else 0
 
 
@@ -155,9 +149,9 @@ def _select(table: str, local: Path, name: str) -> str:
     columns = []
     for field in TABLES[table]:
         if field.name in found.names:
-            if _plain(found.field(field.name).type) != _plain(field.type):
-                kind = found.field(field.name).type
-                raise UnreadableError(f"{name}: column {field.name} is {kind}, {SCHEMA_ID} has {_plain(field.type)}")
+            kind, declared = found.field(field.name).type, plain_type(field.type)
+            if plain_type(kind) != declared:
+                raise UnreadableError(f"{name}: column {field.name} is {kind}, {SCHEMA_ID} has {declared}")
             columns.append(f'"{field.name}"')
         elif field.nullable:
             columns.append(f'NULL::{_duck_type(field.type)} AS "{field.name}"')
@@ -173,13 +167,13 @@ def _parquet_schema(local: Path, name: str) -> pa.Schema:
         raise UnreadableError(f"{name} is not a readable Parquet file: {e}") from e
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def plain_type(kind: pa.DataType) -> pa.DataType:
     """Return a type without its dictionary encoding, which is a matter of storage."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _duck_type(kind: pa.DataType) -> str:
-    kind = _plain(kind)
+    kind = plain_type(kind)
     if pa.types.is_list(kind):
         return _duck_type(kind.value_type) + "[]"
     if pa.types.is_fixed_size_binary(kind):
@@ -198,14 +192,14 @@ def alias_table(db: "duckdb.DuckDBPyConnection", record: Mapping[str, Any]) -> N
 
 def _plan_view(db: "duckdb.DuckDBPyConnection", store: Store, local: Path) -> None:
     if not store.exists(PLAN_VIDEOS):
-        columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in PLAN_COLUMNS.items())
+        columns = ", ".join(f"NULL::{_duck_type(field.type)} AS {field.name}" for field in PLANNED_VIDEOS)
         db.execute(f"CREATE VIEW plan_videos AS SELECT {columns} LIMIT 0")
         return
     _put(store, PLAN_VIDEOS, local, needed=True)
     name = store.join(PLAN_VIDEOS)
-    missing = sorted(set(PLAN_COLUMNS) - set(_parquet_schema(local, name).names))
+    missing = sorted(set(PLANNED_VIDEOS.names) - set(_parquet_schema(local, name).names))
     if missing:
         raise UnreadableError(f"{name} has no column {missing[0]}")
     db.execute("INSERT INTO audit_files VALUES (?, ?)", [PLAN_VIDEOS, str(local)])
-    columns = ", ".join(f"{column}::{kind} AS {column}" for column, kind in PLAN_COLUMNS.items())
+    columns = ", ".join(f"{field.name}::{_duck_type(field.type)} AS {field.name}" for field in PLANNED_VIDEOS)
     db.execute(f"CREATE VIEW plan_videos AS SELECT {columns} FROM read_parquet('{local}')")

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lps.manifests.audit.core.types import AuditContext
@@ -13,6 +12,7 @@ from lps.manifests.index import read_rule
 from lps.manifests.names import SPLITS
 from lps.manifests.splits.inputs import Aliases, Ints
 from lps.manifests.splits.key_edges import EDGE_COLUMNS
+from lps.manifests.splits.leakage import split_codes
 from lps.manifests.splits.records import aliases_digest, recorded_aliases
 
 PLACED = """placed AS (
@@ -126,8 +126,7 @@ def placed_table(ctx: AuditContext) -> tuple[pa.Table, Ints]:
     """Return what ties the placed videos, and the number of the split of each, for the measures of `leakage`."""
     columns = ", ".join(("label", *EDGE_COLUMNS, "split"))
     table = ctx.db.sql(f"WITH {PLACED} SELECT {columns} FROM placed ORDER BY video_id").to_arrow_table()
-    codes = pc.index_in(table["split"], value_set=pa.array(SPLITS)).to_numpy().astype(np.int64)
-    return table.drop_columns("split"), codes
+    return table.drop_columns("split"), split_codes(table)
 
 
 def percent(part: int, whole: int) -> str:

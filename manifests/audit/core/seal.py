@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lps.manifests.canonical import canonical_json, sha256_hex
+from lps.manifests.canonical import canonical_json, file_sha256, sha256_hex
 from lps.manifests.codes import Code
 from lps.manifests.columns import read_columns
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
@@ -98,8 +98,7 @@ def file_digest(store: Store, path: str, n_bytes: int) -> str:
     """Return the SHA-256 of a file of the store without holding it whole."""
     if store.is_local:
         try:
-            with store.local_path(path).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return file_sha256(store.local_path(path))
         except OSError as e:
             raise UnreadableError(f"cannot read {store.join(path)}: {e.strerror or e}") from e
     digest = hashlib.sha256()

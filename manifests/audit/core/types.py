@@ -124,14 +124,24 @@ class CheckEntry:
 
 
 def pass_or_fail(
-    spec: CheckSpec, offenders: Sequence[Offender], n: int, what: str, *, note: str = "", limit: str = "0"
+    spec: CheckSpec,
+    offenders: Sequence[Offender],
+    n: int,
+    what: str,
+    *,
+    measured: str = "",
+    note: str = "",
+    limit: str = "0",
 ) -> CheckResult:
-    """Return the result of a check that no offender may break; `what` names the `n` things looked at."""
+    """Return the result of a check that no offender may break.
+
+    `what` names the `n` things looked at; `measured` says it in other words than "3 wrong of 10 videos".
+    """
     return CheckResult(
         id=spec.id,
         state=State.FAIL if offenders else State.PASS,
         severity=spec.severity,
-        measured=f"{len(offenders)} wrong of {n} {what}",
+        measured=measured or f"{len(offenders)} wrong of {n} {what}",
         limit=limit,
         n_checked=n,
         offenders=tuple(offenders),

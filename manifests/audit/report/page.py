@@ -34,7 +34,6 @@ MAX_PAIRS = 30
 MAX_NUMBERS = 4000
 """Characters of a check's own numbers that the page prints."""
 
-Report = Mapping[str, Any]
 Record = Mapping[str, Any]
 
 
@@ -99,7 +98,7 @@ def render_html(report: dict[str, Any], store: Store, *, thumbnails: bool = True
     return render_page(__package__, _page(report, store, thumbnails))
 
 
-def _page(report: Report, store: Store, thumbnails: bool) -> AuditPageView:
+def _page(report: Record, store: Store, thumbnails: bool) -> AuditPageView:
     checks = [_check(check) for check in report.get("checks", ())]
     pairs = _pairs(report)
     data: Record = report.get("data") or {}
@@ -132,7 +131,7 @@ def _page(report: Report, store: Store, thumbnails: bool) -> AuditPageView:
     )
 
 
-def _verdict(report: Report, checks: Sequence[CheckView]) -> tuple[Mark, str]:
+def _verdict(report: Record, checks: Sequence[CheckView]) -> tuple[Mark, str]:
     name = str(report.get("verdict", ""))
     mark, said = VERDICTS.get(name, (Mark(name or "No verdict", "?", "open"), ""))
     level = f" at level {report['level']}" if report.get("level") else ""
@@ -141,7 +140,7 @@ def _verdict(report: Report, checks: Sequence[CheckView]) -> tuple[Mark, str]:
     return mark, f"{said} {counted}{level}{code}.".strip()
 
 
-def _identity(report: Report, data: Record) -> tuple[tuple[str, str], ...]:
+def _identity(report: Record, data: Record) -> tuple[tuple[str, str], ...]:
     shown = {**data, "name": _name(data)}
     rows = [(IDENTITY_NAMES.get(name, name.replace("_", " ")), spelled(value)) for name, value in shown.items()]
     names = {
@@ -223,7 +222,7 @@ def _matrix(rows: Sequence[Row]) -> MatrixView:
     return MatrixView(splits=splits, rows=lines, totals=(totals, shares))
 
 
-def _leaks(report: Report) -> LeakView:
+def _leaks(report: Record) -> LeakView:
     """Show what L1 measured: kinds of keys by pairs of splits."""
     check: Mapping[str, Any] = next((c for c in report.get("checks", ()) if c.get("id") == "L1"), {})
     leaks = [leak for leak in (check.get("data") or {}).get("leakage") or () if leak.get("kind") in LEAK_TITLES]
@@ -282,7 +281,7 @@ def _code(code: CodeCount) -> CodeView:
     return CodeView(code=code.code, meaning=code.meaning, by_label=code.by_label, tiles=tuple(tiles))
 
 
-def _pairs(report: Report) -> list[tuple[str, Row]]:
+def _pairs(report: Record) -> list[tuple[str, Row]]:
     """Return the pairs of videos that checks name, each with the check's id."""
     found = []
     for check in report.get("checks", ()):
@@ -297,7 +296,7 @@ def _is_id(text: Any) -> bool:
     return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{32}", text) is not None
 
 
-def _pairs_said(report: Report, n_shown: int) -> str:
+def _pairs_said(report: Record, n_shown: int) -> str:
     check = next((check for check in report.get("checks", ()) if check.get("id") == "L6"), None)
     if n_shown:
         return f"Videos of different splits whose frames look alike; {n_shown} pairs shown, the surest first."

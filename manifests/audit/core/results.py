@@ -1,1 +1,0 @@
-"""The two results that most checks end with."""
