@@ -21,7 +21,7 @@ def report(runs: tuple[Path, ...], html: Path, data: tuple[str, ...], errors: in
     """Show runs and evaluations, side by side, as one self-contained HTML page.
 
     RUN is the folder of a run, finished or not, or of `lps-train evaluate`: configuration and what differs, data,
-    curves, figures with 95 % intervals, drawn figures in the folders, and the worst errors with their frames.
+    curves, metrics with 95 % intervals, drawn figures in the folders, and the worst errors with their frames.
 
     \b
     Example:
