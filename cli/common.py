@@ -42,11 +42,11 @@ class LpsGroup(click.Group):
             ctx.exit(0)
 
 
-def console() -> "Console":
-    """Return the console of stdout; a file or a pipe gets full lines, however narrow the terminal that started us."""
+def console(width: int = WIDTH) -> "Console":
+    """Return the console of stdout; a file or a pipe gets `width` columns, however narrow our terminal is."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    return Console(width=None if sys.stdout.isatty() else width)
 
 
 class ProgressView:

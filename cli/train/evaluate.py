@@ -1,6 +1,5 @@
 """`lps-train evaluate`: a detector on the splits of data sets, measured."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +10,10 @@ if TYPE_CHECKING:
 
 from lps.manifests.names import DEVICES
 
-CHECKPOINT = partial(
-    click.option,
-    "--checkpoint",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Detector: a checkpoint of classify or distill.",
-)
-DEVICE = partial(
-    click.option, "--device", type=click.Choice(DEVICES), default="auto", show_default=True,
-    help="What computes; auto takes a GPU where there is one.",
-)  # fmt: skip
-
 
 @click.command()
-@CHECKPOINT()
+@click.option("--checkpoint", required=True, type=click.Path(dir_okay=False, path_type=Path),
+              help="Detector: a checkpoint of classify or distill.")  # fmt: skip
 @click.option("--data", multiple=True, metavar="OUT", help="Data set of lps-prep: folder or URL; may be given again.")
 @click.option("--split", default="test", show_default=True, help="Split to evaluate on.")
 @click.option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]")
@@ -36,7 +24,8 @@ DEVICE = partial(
               help="Clips per video, spread evenly over it; 3 are the paper's 180 frames.")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at a time.")
 @click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Decoding processes.")
-@DEVICE()
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True,
+              help="What computes; auto takes a GPU where there is one.")  # fmt: skip
 @click.option("--bf16", is_flag=True, help="Run the encoder in bfloat16.")
 @click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of a table.")

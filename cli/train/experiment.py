@@ -1,11 +1,11 @@
 """lps-train experiment: every table of the paper as a command."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lps.cli.common import console
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import EXPERIMENT_NAMES, PRESET_NAMES
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
               help="Recipe of all runs.")  # fmt: skip
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with settings.")
 @click.option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of every run.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every run.")
 @click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
 @click.option("--smoke", is_flag=True, help="Tiny networks, one epoch: shows that it runs, in a minute.")
 def experiment(name: str, out: Path, **asked: Any) -> None:
@@ -78,7 +78,6 @@ def _zoo(out: Path, on_event: "OnTrainEvent", asked: dict[str, Any]) -> "ModelZo
 
 
 def _show(result: "Result", *, smoke: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from lps.model.paper.results import table_of
@@ -87,8 +86,7 @@ def _show(result: "Result", *, smoke: bool) -> None:
     table = Table(*heads, title=f"{result.item}{' (smoke size)' if smoke else ''}")
     for cells in rows:
         table.add_row(*cells)
-    # A file or a pipe gets full lines, however narrow the terminal that started us.
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(table)
+    screen = console(width=200)
+    screen.print(table)
     for note in result.notes:
-        console.print(note, highlight=False, markup=False)
+        screen.print(note, highlight=False, markup=False)

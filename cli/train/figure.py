@@ -134,7 +134,7 @@ def featmap(out: Path, channel: Any, clips: int, **asked: Any) -> None:
 
 @figure.command()
 @data_options
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the embedding.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the embedding.")
 def tsne(out: Path, seed: int, **asked: Any) -> None:
     """Draw spatial and context features in the plane: OUT/tsne.png, .parquet and .json.
 

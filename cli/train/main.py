@@ -90,7 +90,7 @@ def pretrain(**asked: Any) -> None:
 @stage_options
 @INIT()
 @click.option("--head", type=click.Choice(["linear", "svm"]), default="linear", show_default=True, help="svm is LPS_c.")
-@click.option("--kernel", type=click.Choice(KERNELS), help="Of the support vector machine.  [default: rbf]")
+@click.option("--kernel", type=click.Choice(KERNELS), help="Kernel of the support vector machine.  [default: rbf]")
 def classify(head: str, kernel: "Kernel | None", **asked: Any) -> None:
     """Learn the detector from labels; --init random is LPS_ri, --head svm is LPS_c.
 

@@ -20,10 +20,10 @@ from lps.manifests.names import FacePolicy
 from lps.manifests.records import Clip, Outcome
 from lps.model.data.clip_decoder import Batch
 from lps.model.data.frames import frame_span
-from lps.model.data.sample import decode
+from lps.model.data.sample import UNKNOWN_LABEL, decode
 from lps.model.evaluation.loading import LoadedDetector, load_detector
 from lps.model.evaluation.predict import PredictOptions, predict
-from lps.model.evaluation.scores import THRESHOLD, UNKNOWN
+from lps.model.evaluation.scores import THRESHOLD
 from lps.model.training.checkpoint import code_version, file_sha256
 from lps.model.training.processes import choose_device
 from lps.pipeline.clips.process import process_video
@@ -208,7 +208,7 @@ class Scorer:
             yield Batch(
                 step=start // BATCH_CLIPS,
                 frames=torch.from_numpy(np.stack([self._frames(clip) for clip in part])),
-                labels=torch.full((len(part),), UNKNOWN),
+                labels=torch.full((len(part),), UNKNOWN_LABEL),
                 keys=tuple(f"{name} at {clip.pts_seconds[0]:.1f} s" for clip in part),
                 clip_ids=(NO_ID,) * len(part),
                 video_ids=(NO_ID,) * len(part),

@@ -117,7 +117,7 @@ def _draw_chart(axes: "Axes", score: VideoScore, named: Sequence[ScoredTrack], r
     begin = min(0.0, clips[0].start_s)
     gaps = _gaps(clips, begin, end)
     for k, (left, right) in enumerate(gaps):
-        label = "no face judged" if k == 0 else None
+        label = "no face scored" if k == 0 else None
         axes.axvspan(left, right, facecolor="#F1F1EE", edgecolor=GRID, hatch="////", linewidth=0, label=label)
     axes.axhline(THRESHOLD, color=INK, linewidth=1.2, linestyle=(0, (6, 3)), zorder=1.5)
     for text, place, side in (("▲ fake", THRESHOLD + 0.02, "bottom"), ("▼ real", THRESHOLD - 0.03, "top")):

@@ -232,8 +232,7 @@ def resume_place(state: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[in
     if step and changed:
         name = changed[0]
         raise RefusedError(
-            f"cannot resume within epoch {epoch}: {name} was {plan.get(name)!r} and is {facts[name]!r}; "
-            "set it back, or start from a checkpoint between two epochs"
+            f"cannot resume within epoch {epoch}: {name} was {plan.get(name)!r} and is {facts[name]!r}; set it back"
         )
     return epoch, step
 
@@ -278,9 +277,7 @@ def _usable(data: ClipData, read: ReadOptions) -> ClipData:
 def _image_px(data: ClipData, read: ReadOptions) -> int:
     sides = sorted(set(data.column("side_px").tolist()))
     if read.image_px is None and len(sides) > 1:
-        raise RefusedError(
-            f"clips of {' and '.join(map(str, sides))} px cannot be read together; choose one image size"
-        )
+        raise RefusedError(f"clips of {' and '.join(map(str, sides))} px cannot be read together; set image_px")
     return read.image_px or sides[0]
 
 

@@ -126,8 +126,7 @@ def equal_bounds(n_rows: int, batch_rows: int, rank: Rank) -> Ints:
     n_full, rest = divmod(n_rows, batch_rows * world)
     if n_rows < world:
         raise RefusedError(
-            f"{n_rows} samples or pairs are too few for {world} ranks with batches of {batch_rows}: use fewer ranks or "
-            "smaller batches"
+            f"{n_rows} samples or pairs are too few for {world} ranks with batches of {batch_rows}: use fewer processes"
         )
     share = rest // world + (k < rest % world)
     start = k * (n_full * batch_rows + rest // world) + min(k, rest % world)

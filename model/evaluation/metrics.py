@@ -1,4 +1,4 @@
-"""How good scores are: the usual figures by scikit-learn, their intervals by drawing videos again.
+"""How good scores are: the usual metrics by scikit-learn, their intervals by drawing videos again.
 
 Fake is the positive class throughout. What cannot be said is null with a reason, never a number and never a crash.
 """
@@ -34,7 +34,7 @@ TITLES = {
     "precision": "precision",
     "balanced_precision": "balanced precision",
 }
-"""Figures that tables show, and their heads."""
+"""Metrics that tables show, and their heads."""
 N_DRAWS = 1000
 LEVEL = 0.95
 """Level of the bootstrap intervals, which run between percentiles."""
@@ -49,7 +49,7 @@ NONE_CALLED_FAKE = f"no score above {THRESHOLD}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One figure."""
+    """One value with its interval."""
 
     value: float | None
     reason: str = ""
@@ -68,7 +68,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The figures of one group of scores."""
+    """The metrics of one group of scores."""
 
     n_real: int
     n_fake: int
@@ -96,7 +96,7 @@ class Bootstrap:
 
 
 def measure(scores: LabelledScores, bootstrap: Bootstrap | None = None) -> Measured:
-    """Return all figures of labelled scores with their intervals."""
+    """Return all metrics of labelled scores with their intervals."""
     plan = bootstrap or Bootstrap()
     spans = intervals(scores, plan) if len(scores) and plan.n_draws else {}
     metrics = {}
@@ -111,7 +111,7 @@ def measure(scores: LabelledScores, bootstrap: Bootstrap | None = None) -> Measu
 
 
 def point_values(labels: Ints, p_fake: Floats) -> dict[str, float | str]:
-    """Return every figure, or the reason why there is none."""
+    """Return every metric, or the reason why there is none."""
     from sklearn import metrics as sk
 
     if not len(labels):
@@ -232,7 +232,7 @@ class _Ranked:
         return cls(labels.astype(np.float64), (p_fake > THRESHOLD).astype(np.float64), ends)
 
     def values(self, weights: Floats) -> dict[str, Floats]:
-        """Return every figure for each row of weights (draws, scores); NaN where it cannot be computed."""
+        """Return every metric for each row of weights (draws, scores); NaN where it cannot be computed."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return self._values(weights)
 
@@ -276,7 +276,7 @@ def feasible_auc(recall: float, precision: float, prevalence: float) -> tuple[fl
     """Return the lowest and highest AUC of any scores with this recall and precision at one threshold.
 
     They fix one point (f, t) of the ROC, and t (1 - f) <= AUC <= 1 - f (1 - t). `prevalence` is the share of fakes; 0.5
-    for figures of balanced classes. None where no scores have them: the share of false alarms would exceed 1, or
+    for metrics of balanced classes. None where no scores have them: the share of false alarms would exceed 1, or
     nothing was called fake and yet something was found. Raises ValueError for shares outside of 0 and 1.
     """
     for name, value in (("recall", recall), ("precision", precision), ("prevalence", prevalence)):

@@ -63,7 +63,7 @@ class VideoScores:
 def check(job: TrainJob, n_folds: int, on_event: OnTrainEvent) -> dict[str, Any]:
     """Train on all of a split, then once for each of `n_folds` parts of its groups; returns and writes the record.
 
-    RUN/all and RUN/fold-<k> are runs as any other, so that a check that was stopped goes on. Raises as `train` does.
+    RUN/all and RUN/fold-<k> are runs as any other, so that a check that was stopped resumes. Raises as `train` does.
     """
     fitted = _scores_of(replace(job, out=job.out / "all"), held_out=False, on_event=on_event)
     thumbnails = _thumbnails(job)
@@ -83,26 +83,16 @@ def check(job: TrainJob, n_folds: int, on_event: OnTrainEvent) -> dict[str, Any]
 
 
 def _cross_validated(job: TrainJob, n_folds: int, thumbnails: "_Thumbnails", on_event: OnTrainEvent) -> dict[str, Any]:
-    parts, aucs = [], []
+    networks, baselines = [], []
     for k in range(n_folds):
-        sources = replace(job.sources, fold=(k, n_folds))
-        parts.append(
-            _scores_of(replace(job, sources=sources, out=job.out / f"fold-{k}"), held_out=True, on_event=on_event)
-        )
-        aucs.append(parts[-1].auc())
-    # Scores of different networks are not on one scale; ranks within a fold are.
-    network = _pooled([replace_scores(part) for part in parts])
-    thumbnail = _pooled(
-        [
-            replace_scores(
-                _thumbnail_auc(thumbnails.part(k, n_folds, inside=False), thumbnails.part(k, n_folds, inside=True))
-            )
-            for k in range(n_folds)
-        ]
-    )
+        fold = replace(job, sources=replace(job.sources, fold=(k, n_folds)), out=job.out / f"fold-{k}")
+        networks.append(_scores_of(fold, held_out=True, on_event=on_event))
+        held_out = thumbnails.part(k, n_folds, inside=True)
+        baselines.append(_thumbnail_auc(thumbnails.part(k, n_folds, inside=False), held_out))
+    network, thumbnail = _pooled(networks), _pooled(baselines)
     return {
         "n_folds": n_folds,
-        "fold_aucs": aucs,
+        "fold_aucs": [each.auc() for each in networks],
         "held_out_auc": network.auc(),
         "held_out_auc_interval": network.interval(),
         "thumbnail_held_out_auc": thumbnail.auc(),
@@ -110,18 +100,14 @@ def _cross_validated(job: TrainJob, n_folds: int, thumbnails: "_Thumbnails", on_
     }
 
 
-def replace_scores(part: VideoScores) -> VideoScores:
-    """Return scores as ranks in (0, 1) within their fold."""
+def _pooled(parts: list[VideoScores]) -> VideoScores:
+    """Put folds together by ranks in (0, 1): scores of different networks are not on one scale."""
     from scipy.stats import rankdata
 
-    return replace(part, scores=np.asarray((rankdata(part.scores) - 0.5) / len(part.scores), np.float64))
-
-
-def _pooled(parts: list[VideoScores]) -> VideoScores:
     return VideoScores(
-        np.concatenate([p.labels for p in parts]),
-        np.concatenate([p.scores for p in parts]),
-        np.concatenate([p.groups for p in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([(rankdata(part.scores) - 0.5) / len(part.scores) for part in parts]),
+        np.concatenate([part.groups for part in parts]),
     )
 
 
@@ -171,13 +157,12 @@ class _Thumbnails:
 
     pixels: Floats
     labels: Ints
-    videos: list[bytes]
+    videos: NDArray[np.bytes_]
     groups: Ints
 
     def part(self, k: int, n: int, *, inside: bool) -> "_Thumbnails":
         mask = (self.groups % n == k) == inside
-        videos = [video for video, keep in zip(self.videos, mask.tolist(), strict=True) if keep]
-        return _Thumbnails(self.pixels[mask], self.labels[mask], videos, self.groups[mask])
+        return _Thumbnails(self.pixels[mask], self.labels[mask], self.videos[mask], self.groups[mask])
 
 
 def _thumbnails(job: TrainJob) -> _Thumbnails:
@@ -192,21 +177,19 @@ def _thumbnails(job: TrainJob) -> _Thumbnails:
                 keys.append(key)
     place = {key: k for k, key in enumerate(data.samples["key"].to_pylist())}
     rows = np.array([place[key] for key in keys])
-    videos = data.samples["video_id"].to_pylist()
-    return _Thumbnails(
-        np.stack(pixels), data.labels[rows], [videos[k] for k in rows], groups_of(job.sources, data)[rows]
-    )
+    videos = np.array(data.samples["video_id"].to_pylist())
+    return _Thumbnails(np.stack(pixels), data.labels[rows], videos[rows], groups_of(job.sources, data)[rows])
 
 
-def _thumbnail_auc(train_on: _Thumbnails, judge: _Thumbnails) -> VideoScores:
+def _thumbnail_auc(train_on: _Thumbnails, held_out: _Thumbnails) -> VideoScores:
     """Fit logistic regression on some clips and score the videos of others."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(train_on.pixels, train_on.labels)
-    p = model.predict_proba(judge.pixels)[:, 1]
-    return VideoScores.of_clips(np.array(judge.videos), judge.labels, judge.groups, np.asarray(p, np.float64))
+    p = model.predict_proba(held_out.pixels)[:, 1]
+    return VideoScores.of_clips(held_out.videos, held_out.labels, held_out.groups, np.asarray(p, np.float64))
 
 
 def lines(record: dict[str, Any]) -> list[str]:

@@ -19,13 +19,12 @@ from lps.manifests.arrays import Bools, Floats, Ints
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.row_digest import table_digest
 from lps.manifests.schemas import check_version
+from lps.model.data.sample import UNKNOWN_LABEL
 
 SCORES_ID = "lps.scores"
 SCORES_VERSION = "1.0"
 THRESHOLD = 0.5
 """Above it a clip or a video is called fake, as by the larger of two logits."""
-UNKNOWN = -1
-"""Label in arrays where the table has null."""
 
 _ID = pa.binary(16)
 SCORES = pa.schema(
@@ -109,7 +108,7 @@ class Scores:
     @property
     def labels(self) -> Ints:
         """0 real, 1 fake, -1 unknown."""
-        return np.asarray(self.table["label"].fill_null(UNKNOWN).to_numpy(), np.int64)
+        return np.asarray(self.table["label"].fill_null(UNKNOWN_LABEL).to_numpy(), np.int64)
 
     def with_sample_columns(self, samples: pa.Table) -> "Scores":
         """Return them with method, data set, track and start of their clips, by `clip_id` from a table that has these.
@@ -174,7 +173,7 @@ class ScoreRows:
         columns = {
             "video_id": pa.array(self.video_ids, _ID),
             "clip_id": pa.array(self.clip_ids, _ID),
-            "label": pa.array([None if label == UNKNOWN else label for label in self.labels], pa.int8()),
+            "label": pa.array([None if label == UNKNOWN_LABEL else label for label in self.labels], pa.int8()),
             "p_fake": pa.array(np.asarray(self.p_fake, np.float32)),
         }
         arrays = [columns.get(field.name, pa.nulls(n, field.type)) for field in SCORES]

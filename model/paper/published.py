@@ -1,10 +1,10 @@
-"""Figures that the paper prints, as cited constants beside ours. Nothing here was measured by this project.
+"""Values that the paper prints, as cited constants beside ours. Nothing here was measured by this project.
 
 Ge et al., "Deepfake Video Detection via Predictive Representation Learning", ACM TOMM 18(2s), 2022. Per cent.
 """
 
 DATA_SETS = ("ffpp", "dfdc", "celebdf")
-"""Names of the paper's data sets; a data set under another name has no published figure."""
+"""Names of the paper's data sets; a data set under another name has no published value."""
 
 TABLE1_BASELINES: dict[str, tuple[float | None, float | None, float | None]] = {
     "MesoNet (2018)": (None, 75.30, 54.80),

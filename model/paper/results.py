@@ -1,4 +1,4 @@
-"""What an experiment gives: rows of figures with intervals, the paper's beside them, and their form as Markdown."""
+"""What an experiment gives: rows of metrics with intervals, the paper's beside them, and their form as Markdown."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class MetricColumn:
-    """How a figure is headed and written."""
+    """How a metric is headed and written."""
 
     title: str
     digits: int = 2
@@ -27,12 +27,12 @@ COLUMNS: dict[str, MetricColumn] = {
     "ms_frame": MetricColumn("ms per frame", 4),
     "ms_p95": MetricColumn("ms per video, 95th percentile"),
 }
-"""Every figure that an experiment gives."""
+"""Every metric that an experiment gives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
-    """One figure with its 95 % interval, in the unit of its head; None where it is not defined."""
+    """One metric with its 95 % interval, in the unit of its head; None where it is not defined."""
 
     value: float | None
     low: float | None = None
@@ -50,7 +50,7 @@ class ResultRow:
     """Data set that it was evaluated on; of timings, the device."""
     values: dict[str, Value]
     cited: bool = False
-    """A figure of another publication, not measured here."""
+    """A value of another publication, not measured here."""
     trained_on: str = ""
     checkpoint_sha256: str = ""
 
@@ -77,7 +77,7 @@ class Result:
         return any(row.trained_on for row in self.rows)
 
     def has_paper(self, metric: str) -> bool:
-        """Tell whether the paper prints any figure of this kind."""
+        """Tell whether the paper prints any value of this kind."""
         return any(metric in row.values and row.values[metric].paper is not None for row in self.rows)
 
 
@@ -107,7 +107,7 @@ def markdown(result: Result, *, smoke: bool = False) -> str:
     heads, table = table_of(result)
     lines = [f"# {result.item}", ""]
     if smoke:
-        lines += ["**Smoke size: shows that the experiment runs. The figures mean nothing.**", ""]
+        lines += ["**Smoke size: shows that the experiment runs. The metrics mean nothing.**", ""]
     lines += [_line(heads), "|" + "---|" * len(heads), *(_line(cells) for cells in table), ""]
     for note in result.notes:
         lines += [note, ""]
@@ -119,7 +119,7 @@ def _line(cells: list[str]) -> str:
 
 
 def shown(value: Value | None, digits: int = 2) -> str:
-    """Return a figure with its interval."""
+    """Return a metric with its interval."""
     if value is None or value.value is None:
         return "-"
     if value.low is None or value.high is None:

@@ -66,11 +66,11 @@ def table1(zoo: ModelZoo) -> Result:
             place = paper.DATA_SETS.index(data.name) if data.name in paper.DATA_SETS else None
             cited = (paper.TABLE1[name][place],) if place is not None else None
             rows.append(_row(zoo, name, make(data), data, data, cited, ("auc",)))
-    for name, figures in paper.TABLE1_BASELINES.items():
-        for data_name, figure in zip(paper.DATA_SETS, figures, strict=True):
-            if figure is not None and any(data.name == data_name for data in zoo.data):
+    for name, printed in paper.TABLE1_BASELINES.items():
+        for data_name, auc in zip(paper.DATA_SETS, printed, strict=True):
+            if auc is not None and any(data.name == data_name for data in zoo.data):
                 rows.append(
-                    ResultRow(name=name, data=data_name, cited=True, values={"auc": Value(value=None, paper=figure)})
+                    ResultRow(name=name, data=data_name, cited=True, values={"auc": Value(value=None, paper=auc)})
                 )
     note = "Baselines are cited from the paper's Table 1; they were not run here and used other splits."
     return Result(experiment="table1", item="Table 1", rows=tuple(rows), metrics=("auc",), notes=(note,))

@@ -40,7 +40,7 @@ class Timing:
 def kept_timings(folder: Path, preset: Preset, device: torch.device, where: str, n_videos: int) -> list[Timing]:
     """Time every module that `folder` has no timing of, for the same configuration, device and torch.
 
-    Timings are kept as they are made, so that an interrupted command goes on. Raises UnreadableError.
+    Timings are kept as they are made, so that an interrupted command resumes. Raises UnreadableError.
     """
     wanted = {"device": where, "n_videos": n_videos, "torch": torch.__version__, "preset": preset.record()}
     identity = sha256_hex(canonical_json(wanted))

@@ -20,11 +20,11 @@ from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
 from lps.model.evaluation.events import DataSetBegun, EvaluateEvent
 from lps.model.evaluation.loading import load_detector
 from lps.model.training.build import RANDOM
-from lps.model.training.events import OnTrainEvent, RunEnded, TrainEvent
+from lps.model.training.events import OnTrainEvent
 from lps.model.training.job import TrainJob
 from lps.model.training.presets import Preset, preset_for
 from lps.model.training.run_folder import result_settings
-from lps.model.training.train import train
+from lps.model.training.train import finished, train
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "lps": {},
@@ -110,20 +110,9 @@ class ModelZoo:
 
     def trained(self, job: TrainJob) -> Path:
         """Train a stage, or find it trained; returns its best checkpoint."""
-        result = train(job, self._told(job))
-        return job.out / str(result["checkpoint"])
-
-    def _told(self, job: TrainJob) -> OnTrainEvent:
-        """Return a receiver of a run's events that first says which run it is; of finished ones it says nothing."""
-        named: list[str] = []
-
-        def on_event(event: TrainEvent) -> None:
-            if not named and not (isinstance(event, RunEnded) and event.already):
-                named.append(job.out.relative_to(self.out).as_posix())
-                self.on_event(Note(named[0]))
-            self.on_event(event)
-
-        return on_event
+        if finished(job) is None:
+            self.on_event(Note(job.out.relative_to(self.out).as_posix()))
+        return job.out / str(train(job, self.on_event)["checkpoint"])
 
     def run(self, data: DataSet, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> Path:
         """Return the best checkpoint of a stage, trained if it is not there."""

@@ -121,8 +121,8 @@ def _by_clip(scores: Scores, rows: Sequence[Row]) -> dict[bytes, float]:
     return dict(zip(found["clip_id"].to_pylist(), found["p_fake"].to_pylist(), strict=True))
 
 
-def _error(row: Row, found: "Mapping[bytes, _Clip]", elsewhere: Mapping[str, Mapping[bytes, float]]) -> ErrorView:
-    clip = found.get(row["clip_id"], _Clip())
+def _error(row: Row, found: "Mapping[bytes, FoundClip]", elsewhere: Mapping[str, Mapping[bytes, float]]) -> ErrorView:
+    clip = found.get(row["clip_id"], FoundClip())
     start = row["start_s"]
     lines = [str(row["method"])] if row["method"] else []
     lines += [f"from {start:.1f} s"] if start is not None else []
@@ -138,14 +138,16 @@ def _error(row: Row, found: "Mapping[bytes, _Clip]", elsewhere: Mapping[str, Map
 
 
 @dataclass(frozen=True, slots=True)
-class _Clip:
+class FoundClip:
     """What a data set says of a clip."""
 
     uri: str = ""
     image: str = ""
 
 
-def _find(entry: Record, clip_ids: Sequence[bytes], sources: Sequence[FrameSource]) -> tuple[dict[bytes, _Clip], str]:
+def _find(
+    entry: Record, clip_ids: Sequence[bytes], sources: Sequence[FrameSource]
+) -> tuple[dict[bytes, FoundClip], str]:
     """Look for clips in the evaluated data set, then in any other that has them; returns them, and a note.
 
     Ids of clips follow from the videos and how they were prepared, so the same id means the same clip.
@@ -177,7 +179,7 @@ def _find(entry: Record, clip_ids: Sequence[bytes], sources: Sequence[FrameSourc
     )
 
 
-def _clips(store: Store, clip_ids: Sequence[bytes]) -> dict[bytes, _Clip]:
+def _clips(store: Store, clip_ids: Sequence[bytes]) -> dict[bytes, FoundClip]:
     """Return what a data set holds of some clips. Raises UnreadableError."""
     ids = read_columns(store, "clips", ("clip_id",))["clip_id"]
     rows = pc.index_in(pa.array(clip_ids, ids.type), value_set=ids.combine_chunks()).to_pylist()
@@ -188,7 +190,7 @@ def _clips(store: Store, clip_ids: Sequence[bytes]) -> dict[bytes, _Clip]:
     uris = uris_of(read_columns(store, "videos", ("video_id", "uri")), [bytes(row["video_id"]) for row in found])
     images = read_strips(store, found, N_FRAMES)
     return {
-        clip_id: _Clip(uri=uris.get(bytes(row["video_id"]).hex(), ""), image=images.get(str(row["sample_key"]), ""))
+        clip_id: FoundClip(uri=uris.get(bytes(row["video_id"]).hex(), ""), image=images.get(str(row["sample_key"]), ""))
         for clip_id, row in zip(places, found, strict=True)
     }
 

@@ -61,15 +61,5 @@ class CheckpointWritten:
     best: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunEnded:
-    """A run is finished."""
-
-    result: Mapping[str, Any]
-    """The content of result.json."""
-    already: bool
-    """It was finished before."""
-
-
-TrainEvent = Note | RunBegun | StepDone | Validating | Validated | CheckpointWritten | RunEnded
+TrainEvent = Note | RunBegun | StepDone | Validating | Validated | CheckpointWritten
 OnTrainEvent = Callable[[TrainEvent], None]

@@ -137,12 +137,10 @@ def open_feed(
     if not (isinstance(stage, DistillStage) and run.cache_maps):
         with ExitStack() as stack:
             train = stack.enter_context(_clip_reader(job, data.train, own, _plan(job, own, training=True)))
-            if data.val is None:
-                yield Feed(train, None)
-            else:
-                yield Feed(
-                    train, stack.enter_context(_clip_reader(job, data.val, own, _plan(job, own, training=False)))
-                )
+            val = None
+            if data.val is not None:
+                val = stack.enter_context(_clip_reader(job, data.val, own, _plan(job, own, training=False)))
+            yield Feed(train, val)
         return
     if params.augment != "none" or params.sampling == "pairs":
         raise RefusedError(

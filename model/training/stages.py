@@ -58,8 +58,9 @@ class TrainingStage(nn.Module):
 
     network: nn.Module
 
-    def __init__(self, block_frames: int, *, channels_last: bool = False) -> None:
+    def __init__(self, network: nn.Module, block_frames: int, *, channels_last: bool = False) -> None:
         super().__init__()
+        self.network = network
         self.block_frames = block_frames
         self.channels_last = channels_last
 
@@ -76,9 +77,7 @@ class TrainingStage(nn.Module):
 class EncoderStage(TrainingStage):
     """Cross entropy of every block with its clip's label."""
 
-    def __init__(self, network: BlockClassifier, block_frames: int, *, channels_last: bool = False) -> None:
-        super().__init__(block_frames, channels_last=channels_last)
-        self.network = network
+    network: BlockClassifier
 
     def forward(self, inputs: Tensor, labels: Tensor) -> StageOutput:
         """Frames and labels."""
@@ -95,9 +94,7 @@ class PretrainStage(TrainingStage):
     what copying would reach, and what is taken for what.
     """
 
-    def __init__(self, network: PredictiveNet, block_frames: int, *, channels_last: bool = False) -> None:
-        super().__init__(block_frames, channels_last=channels_last)
-        self.network: PredictiveNet = network
+    network: PredictiveNet
 
     def forward(self, inputs: Tensor, labels: Tensor) -> StageOutput:
         """Frames; the loss is the sum over directions."""
@@ -136,9 +133,7 @@ def _smallest(size: int, device: torch.device) -> int:
 class ClassifyStage(TrainingStage):
     """Cross entropy; every parameter learns."""
 
-    def __init__(self, network: Detector, block_frames: int, *, channels_last: bool = False) -> None:
-        super().__init__(block_frames, channels_last=channels_last)
-        self.network: Detector = network
+    network: Detector
 
     def forward(self, inputs: Tensor, labels: Tensor) -> StageOutput:
         """Frames and labels."""
@@ -162,6 +157,8 @@ class DistillStage(TrainingStage):
     Both share the frozen encoder, so feature maps are computed once; they may come from a cache instead of frames.
     """
 
+    network: Detector
+
     def __init__(
         self,
         student: Detector,
@@ -171,8 +168,7 @@ class DistillStage(TrainingStage):
         *,
         channels_last: bool = False,
     ) -> None:
-        super().__init__(block_frames, channels_last=channels_last)
-        self.network: Detector = student
+        super().__init__(student, block_frames, channels_last=channels_last)
         self.network.freeze(options.part)
         self.options = options
         # Not a submodule: the teacher is no part of what is trained, saved or kept in step between processes.

@@ -30,7 +30,6 @@ from lps.model.training.events import (
     CheckpointWritten,
     OnTrainEvent,
     RunBegun,
-    RunEnded,
     StepDone,
     Validated,
     Validating,
@@ -90,7 +89,6 @@ def train(job: TrainJob, on_event: OnTrainEvent = lambda event: None) -> dict[st
     """
     done = finished(job)
     if done is not None:
-        on_event(RunEnded(result=done, already=True))
         return done
     record = job.record() | {"init_sha256": "" if job.init == RANDOM else file_sha256(Path(job.init))}
     require_same(job.out, record)
@@ -347,5 +345,4 @@ def _finish(run: TrainRun) -> dict[str, Any]:
     }
     if run.learner.rank.index == 0:
         write_json(run.job.out / RESULT, result)
-    run.on_event(RunEnded(result=result, already=False))
     return result

@@ -274,8 +274,12 @@ def _write_manifests(
         "manifests/clips.parquet": table_bytes("clips", clips, {}),
         "manifests/shards.parquet": table_bytes("shards", shards, {}),
     }
+    people = {spec.video: spec.original or spec.video for spec in specs}
     for name, chosen in sets.items():
-        rows = [_filled("splits", video_id=digest16("test", v), split=s) for v, s in sorted(chosen.splits.items())]
+        rows = [
+            _filled("splits", video_id=digest16("test", v), split=s, group_id=digest16("test", people.get(v, v)))
+            for v, s in sorted(chosen.splits.items())
+        ]
         files[f"manifests/splits/{name}.parquet"] = table_bytes("splits", rows, {})
         files[f"manifests/splits/{name}.json"] = pretty_json({"leaky": chosen.leaky})
     index = {

@@ -16,9 +16,9 @@ WIDE = 30
 
 
 def draw_table(result: Result, path: Path, *, smoke: bool = False) -> None:
-    """Draw every row and write a PNG: one panel a data set and figure.
+    """Draw every row and write a PNG: one panel a data set and metric.
 
-    Several figures lie side by side and data sets below one another; data sets of one figure lie side by side.
+    Several metrics lie side by side and data sets below one another; data sets of one metric lie side by side.
     """
     metrics = result.drawn or result.metrics
     data = list(dict.fromkeys(row.data for row in result.rows)) if result.evaluated else [""]
@@ -43,7 +43,7 @@ def draw_table(result: Result, path: Path, *, smoke: bool = False) -> None:
             grid[-1][k].set_xlabel(COLUMNS[metric].title)
             _set_axis(grid[-1][k], _values(result, metric), metric)
         _draw_legend(drawn, result)
-        drawn.suptitle(f"{result.item}{': smoke size, the figures mean nothing' if smoke else ''}")
+        drawn.suptitle(f"{result.item}{': smoke size, the metrics mean nothing' if smoke else ''}")
 
 
 def _draw_panel(ax: Any, rows: list[ResultRow], metric: str, *, labelled: bool) -> None:
@@ -66,7 +66,7 @@ def _set_axis(ax: Any, values: list[float], metric: str) -> None:
 
 
 def _values(result: Result, metric: str) -> list[float]:
-    """Return every number that a panel of this figure shows."""
+    """Return every number that a panel of this metric shows."""
     shown = [row.values[metric] for row in result.rows if metric in row.values]
     return [x for each in shown for x in (each.low, each.value, each.high, each.paper) if x is not None]
 

@@ -203,7 +203,7 @@ def test_the_command_writes_json_markdown_and_picture(prepared: Callable[[], str
     result = CliRunner().invoke(main, asked)
     assert result.exit_code == 0, result.output
     assert {path.name for path in (out / "table1").iterdir()} == {"result.json", "result.md", "result.png"}
-    assert "The figures mean nothing" in (out / "table1/result.md").read_text()
+    assert "The metrics mean nothing" in (out / "table1/result.md").read_text()
     assert (out / "table1/result.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((out / "table1/result.json").read_bytes())
     assert record["smoke"] is True

@@ -326,9 +326,10 @@ def test_last_checkpoint_before_a_bad_loss_is_good(
 class Scripted(TrainingStage):
     """A stage whose loss is its one weight times a factor of the batch."""
 
+    network: torch.nn.Linear
+
     def __init__(self) -> None:
-        super().__init__(1)
-        self.network: torch.nn.Linear = torch.nn.Linear(1, 1, bias=False)
+        super().__init__(torch.nn.Linear(1, 1, bias=False), 1)
 
     def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> StageOutput:
         factor = inputs.mean()
