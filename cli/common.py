@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from time import monotonic
 from types import TracebackType
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from lps.manifests.codes import meaning_of
 from lps.manifests.errors import LpsError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+    from rich.table import Table
 
 VERSION = version("lps-prep")
 INTERRUPTED = 130
@@ -47,6 +50,16 @@ def console(width: int = WIDTH) -> "Console":
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else width)
+
+
+def codes_table(n_videos: Mapping[tuple[str, str], int]) -> "Table":
+    """Return a table of the codes that videos ended with; `n_videos` has their number by code and label."""
+    from rich.table import Table
+
+    table = Table("code", "label", "videos", "meaning", title="videos with a code")
+    for (code, label), n in n_videos.items():
+        table.add_row(code, label, str(n), meaning_of(code))
+    return table
 
 
 class ProgressView:

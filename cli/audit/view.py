@@ -7,12 +7,11 @@ from typing import Self
 from rich.markup import escape
 from rich.table import Table
 
-from lps.cli.common import ProgressView, console
+from lps.cli.common import ProgressView, codes_table, console
 from lps.manifests.audit.core.database import fetch_rows
 from lps.manifests.audit.core.policy import Policy
 from lps.manifests.audit.core.types import AuditContext, CheckResult, CheckSpec, State
 from lps.manifests.audit.run import Audit, seal_facts
-from lps.manifests.codes import CODE_MEANING, Code
 from lps.manifests.index import split_sets
 
 FIRST_OFFENDERS = 3
@@ -106,10 +105,7 @@ def print_contents(ctx: AuditContext) -> None:
         f"SELECT error_code, {_LABEL}, count(*) FROM videos WHERE error_code IS NOT NULL GROUP BY ALL ORDER BY ALL",
     )
     if codes:
-        table = Table("code", "label", "videos", "meaning", title="videos with a code")
-        for code, label, n in codes:
-            table.add_row(code, label, str(n), CODE_MEANING[Code(code)] if code in tuple(Code) else "")
-        out.print(table)
+        out.print(codes_table({(code, label): n for code, label, n in codes}))
     out.print(_splits_table(ctx))
     for table in _balance_tables(ctx):
         out.print(table)

@@ -3,8 +3,7 @@
 import click
 from rich.table import Table
 
-from lps.cli.common import ProgressView, console
-from lps.manifests.codes import CODE_MEANING, Code
+from lps.cli.common import ProgressView, codes_table, console
 from lps.manifests.events import Note
 from lps.manifests.names import label_name
 from lps.pipeline.job.events import (
@@ -85,7 +84,7 @@ def print_summary(summary: Summary, location: str) -> None:
     out = console()
     out.print(_clips_table(summary.by_split))
     if summary.by_code:
-        out.print(_codes_table(summary.by_code))
+        out.print(codes_table(summary.by_code))
     out.print(
         f"{summary.n_videos} input files: {summary.n_ok} with clips, {summary.n_quarantined} quarantined. "
         f"Data set: {location}",
@@ -97,13 +96,6 @@ def _clips_table(by_split: dict[tuple[str, str], tuple[int, int]]) -> Table:
     table = Table("split", "label", "videos", "clips", title="clips")
     for (split, label), (videos, clips) in by_split.items():
         table.add_row(split, label, str(videos), str(clips))
-    return table
-
-
-def _codes_table(by_code: dict[tuple[str, str], int]) -> Table:
-    table = Table("code", "label", "videos", "meaning", title="videos with a code")
-    for (code, label), n in by_code.items():
-        table.add_row(code, label, str(n), CODE_MEANING[Code(code)])
     return table
 
 
@@ -119,7 +111,7 @@ def print_status(status: JobStatus, location: str) -> None:
     if status.summary.by_split:
         out.print(_clips_table(status.summary.by_split))
     if status.summary.by_code:
-        out.print(_codes_table(status.summary.by_code))
+        out.print(codes_table(status.summary.by_code))
 
 
 def print_plan(plan: Plan) -> None:
@@ -139,7 +131,7 @@ def print_plan(plan: Plan) -> None:
             key = (str(video.code), label_name(video.source.label))
             known[key] = known.get(key, 0) + 1
     if known:
-        out.print(_codes_table(dict(sorted(known.items()))))
+        out.print(codes_table(dict(sorted(known.items()))))
     for line in plan.estimate():
         out.print(line, highlight=False)
 
