@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -32,13 +34,13 @@ def test_canonical_form() -> None:
 
 
 @given(values)
-def test_canonical_json_says_the_same(value: Any) -> None:
+def test_canonical_json_says_the_same(value: object) -> None:
     assert json.loads(canonical_json(value)) == value
     assert json.loads(pretty_json(value)) == value
 
 
 @given(st.dictionaries(st.text(), scalars, min_size=2, max_size=6))
-def test_order_of_keys_does_not_count(value: dict[str, Any]) -> None:
+def test_order_of_keys_does_not_count(value: dict[str, object]) -> None:
     backwards = dict(reversed(list(value.items())))
     assert canonical_json(value) == canonical_json(backwards)
     assert pretty_json(value) == pretty_json(backwards)
@@ -46,7 +48,7 @@ def test_order_of_keys_does_not_count(value: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("write", [canonical_json, pretty_json])
-def test_numbers_that_json_has_not(number: float, write: Any) -> None:
+def test_numbers_that_json_has_not(number: float, write: Callable[[object], bytes]) -> None:
     with pytest.raises(ValueError):
         write({"x": [number]})
 
@@ -83,7 +85,7 @@ def test_unit_interval_is_even() -> None:
 @given(
     st.lists(st.dictionaries(st.sampled_from("abc"), st.integers() | st.binary(max_size=4)), max_size=6), st.randoms()
 )
-def test_rows_digest_does_not_depend_on_order(rows: list[dict[str, Any]], random: Any) -> None:
+def test_rows_digest_does_not_depend_on_order(rows: list[dict[str, Any]], random: Random) -> None:
     shuffled = list(rows)
     random.shuffle(shuffled)
     assert rows_digest(shuffled) == rows_digest(rows)

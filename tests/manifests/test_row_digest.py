@@ -1,7 +1,6 @@
 """Digests by columns are those by rows, for every type that a manifest has."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ from lps.manifests.schemas import TABLES
 floats = st.floats(allow_nan=False, allow_infinity=False)
 singles = st.floats(allow_nan=False, allow_infinity=False, width=32)
 texts = st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)
-KINDS: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
+KINDS: list[tuple[pa.DataType, st.SearchStrategy[object]]] = [
     (pa.bool_(), st.booleans()),
     (pa.int8(), st.integers(-128, 127)),
     (pa.uint64(), st.integers(0, 2**64 - 1)),

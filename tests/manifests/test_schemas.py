@@ -58,7 +58,7 @@ def test_the_columns_that_others_rely_on() -> None:
     assert TABLES["clips"].field("align_M").type == pa.list_(pa.list_(pa.float32(), 6))
 
 
-def shard(number: int = 0, **changes: Any) -> Row:
+def shard(number: int = 0, **changes: object) -> Row:
     return {
         "shard_id": f"train-{number:06d}",
         "uri": f"shards/train/train-{number:06d}.tar",

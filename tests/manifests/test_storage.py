@@ -136,7 +136,7 @@ def everything(folder: Store) -> list[str]:
     return sorted(str(p.relative_to(folder.url)) for p in Path(folder.url).rglob("*") if p.is_file())
 
 
-def full_disk(*args: Any) -> None:
+def full_disk(*args: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -161,7 +161,7 @@ def test_a_write_that_breaks_off_leaves_the_old_file(folder: Store, monkeypatch:
     folder.publish("a", b"old")
 
     class Disk(io.BytesIO):
-        def write(self, data: Any) -> int:
+        def write(self, data: object) -> int:
             full_disk()
             return 0
 
@@ -240,7 +240,7 @@ def test_paths_that_leave_the_root(path: str, tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_silent_is_said_to_be(folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def waited(*_: Any, **__: Any) -> bytes:
+    def waited(*_: object, **__: object) -> bytes:
         raise TimeoutError
 
     monkeypatch.setattr(fsspec.get_filesystem_class("file"), "cat_file", waited)

@@ -61,7 +61,7 @@ def run_rank(request: dict[str, Any], rank: int, told: int) -> int:
     return 0
 
 
-def arrange_death(kill: list[Any] | None, told: int) -> None:
+def arrange_death(kill: tuple[str, str, int] | None, told: int) -> None:
     """Let this process end at the n-th event of a class, or in its n-th call of `torch.save`.
 
     `self` is every rank by itself, `first` the first one, and `outside` all of them by another process.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -168,7 +167,7 @@ def marked(table: pa.Table, **marks: str) -> pa.Table:
     return table.replace_schema_metadata({**(table.schema.metadata or {}), **new})
 
 
-def json_edit(path: str, **changes: Any) -> Spoil:
+def json_edit(path: str, **changes: object) -> Spoil:
     def spoil(out: Path) -> None:
         (out / path).write_bytes(pretty_json({**json.loads((out / path).read_bytes()), **changes}))
 
@@ -295,7 +294,7 @@ def test_report_that_cannot_be_written_is_one_line(small: Path, tmp_path: Path) 
 class Quiet(SimpleHTTPRequestHandler):
     """Serves files without a word."""
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_: object) -> None:
         """Say nothing."""
 
 

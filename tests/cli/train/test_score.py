@@ -85,7 +85,7 @@ def call(*args: object) -> Result:
 
 
 def records(result: Result) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(result.stdout)
+    found: list[dict[str, object]] = json.loads(result.stdout)
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from lps.manifests.audit.core.database import open_dataset
 from lps.manifests.audit.core.policy import Policy
@@ -378,7 +379,7 @@ def _clip(video: SourceVideo, n_frames: int) -> Clip:
     )
 
 
-def _face(rng: np.random.Generator, video: SourceVideo, k: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _face(rng: np.random.Generator, video: SourceVideo, k: int) -> NDArray[np.uint8]:
     """Draw an oval with two eyes and a mouth that opens from frame to frame, on noise."""
     side = PARAMS.out_px
     y, x = np.mgrid[:side, :side] / side
@@ -469,5 +470,5 @@ def _edit_commits(out: Path, table: str, before: Sequence[Row], after: Sequence[
         path.write_bytes(canonical_json(record))
 
 
-def _text(key: Any) -> str:
+def _text(key: object) -> str:
     return key.hex() if isinstance(key, bytes) else str(key)

@@ -31,11 +31,11 @@ def counts(diff: DatasetDiff) -> dict[str, int]:
     return {changes.what: changes.n for changes in found if changes.n}
 
 
-def only(uri: str, **values: Any) -> Callable[[Row], Row]:
+def only(uri: str, **values: object) -> Callable[[Row], Row]:
     return lambda row: {**row, **values} if row["uri"] == uri else row
 
 
-def edit_json(**values: Any) -> Callable[[bytes], bytes]:
+def edit_json(**values: object) -> Callable[[bytes], bytes]:
     def edit(data: bytes) -> bytes:
         record: dict[str, Any] = json.loads(data)
         for path, value in values.items():

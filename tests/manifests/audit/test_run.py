@@ -113,7 +113,7 @@ def test_report_is_json_with_everything_an_auditor_needs(mutated: Mutated, audit
     assert findings[0]["detail"] == "max_gap_frames is 3"
 
 
-def test_sql_of_a_check_can_be_run_by_hand(dataset: Path, audit_context: Any) -> None:
+def test_sql_of_a_check_can_be_run_by_hand(dataset: Path, audit_context: Callable[..., AuditContext]) -> None:
     suite = base_suite()
     context = audit_context(dataset, limits=suite.limits)
     quick = [entry.spec for entry in suite.entries if entry.spec.level == Level.QUICK and entry.spec.sql]

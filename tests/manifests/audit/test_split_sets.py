@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -73,7 +72,7 @@ def test_without_aliases_the_same_place_is_no_fault(mutated: Mutated, broken: Br
 
 @pytest.mark.parametrize("aliases", [[], None, "x", [["a"]], [["a", 1]], [["ffpp/seq/000", "person/y"]]])
 def test_aliases_that_are_not_those_used_leave_it_unknown(
-    aliased: Path, mutated: Mutated, audit: Callable[..., Audit], aliases: Any
+    aliased: Path, mutated: Mutated, audit: Callable[..., Audit], aliases: object
 ) -> None:
     def forged(data: bytes) -> bytes:
         return pretty_json({**json.loads(data), "aliases": aliases})

@@ -1,7 +1,6 @@
 """The split of whole tables is that of single rows, for every kind of link between videos."""
 
 from dataclasses import asdict
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -17,12 +16,12 @@ from lps.manifests.splits.inputs import EMPTY_SHA256, INPUT_COLUMNS, inputs_from
 from lps.manifests.splits.records import SplitParams, rows_from_table, rows_table
 from lps.manifests.splits.table import split_table
 
-Row = dict[str, Any]
+Row = dict[str, object]
 SCHEMA = pa.schema([VIDEOS.field(name) for name in INPUT_COLUMNS])
 ALIASES = (("seq/1", "seq/2"), ("nowhere", "seq/3"), ("nowhere", "seq/9"), ("alone", "alone too"))
 
 
-def video(number: int, **values: Any) -> Row:
+def video(number: int, **values: object) -> Row:
     row: Row = dict.fromkeys(INPUT_COLUMNS)
     row.update({name: [] for name in INPUT_COLUMNS if name.endswith("_keys")})
     return row | {"video_id": digest16(str(number)), "label": number % 2, "dataset": "xy"[number % 23 == 7]} | values

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ from lps.manifests.errors import RefusedError
 from lps.model.data.clip_data import ClipData, open_data, spread_clips
 from lps.model.data.clip_decoder import Batch, ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions
-from lps.model.data.epoch_plan import PlanOptions, Rank
+from lps.model.data.epoch_plan import PlanOptions, Rank, Sampling
 from lps.model.data.sample import LocalShard, Sample
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shard_index import open_shards
@@ -107,7 +107,7 @@ def test_the_number_of_workers_changes_nothing(make: "Maker", many: "Many") -> N
 @pytest.mark.parametrize("n_workers", [0, 2])
 @pytest.mark.parametrize("sampling", ["natural", "balanced", "pairs"])
 def test_a_run_taken_up_within_an_epoch_reads_the_same_batches(
-    make: "Maker", many: "Many", n_workers: int, sampling: Any
+    make: "Maker", many: "Many", n_workers: int, sampling: Sampling
 ) -> None:
     out = str(make.data_set(many(3, 9, 8, real_every=4)))
     plan = PlanOptions(batch_size=4, sampling=sampling)

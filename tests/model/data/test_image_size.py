@@ -1,7 +1,6 @@
 """Sizes from headers agree with Pillow's, and damage gives none."""
 
 import io
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +9,7 @@ from PIL import Image
 
 from lps.model.data.image_size import image_size
 
-FORMATS: list[tuple[str, str, dict[str, Any]]] = [
+FORMATS: list[tuple[str, str, dict[str, object]]] = [
     ("JPEG", "RGB", {}),
     ("JPEG", "RGB", {"progressive": True}),
     ("JPEG", "L", {"quality": 20}),
@@ -26,7 +25,7 @@ FORMATS: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "mode", "options"), FORMATS)
 @pytest.mark.parametrize("size", [(1, 1), (224, 224), (40, 32), (33, 300)])
-def test_sizes_of_all_kinds_of_files(name: str, mode: str, options: dict[str, Any], size: tuple[int, int]) -> None:
+def test_sizes_of_all_kinds_of_files(name: str, mode: str, options: dict[str, object], size: tuple[int, int]) -> None:
     sink = io.BytesIO()
     Image.new(mode, size, 3 if mode in ("L", "P") else (10, 200, 30, 99)[: len(mode)]).save(sink, name, **options)
     assert image_size(sink.getvalue()) == size

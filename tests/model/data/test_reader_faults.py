@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -78,7 +78,8 @@ def escaping(members: "Members") -> None:
         members[f"=../../out.{ext}"] = members.pop(ext)
 
 
-FAULTS: list[tuple[Any, str, str | None]] = [
+Spoil = Callable[["Members"], None]
+FAULTS: list[tuple[Spoil, str, str | None]] = [
     (halved, "frame 01 is (cut off|damaged|not a readable image)", None),
     (without_end, "frame 01 is cut off", None),
     (holed, "frame 01 is damaged", None),
@@ -112,7 +113,7 @@ def read(data: ClipData, *, train: bool = True, work: WorkOptions = TOLERANT) ->
 
 @pytest.mark.parametrize(("spoil", "message", "_indexed"), FAULTS, ids=IDS)
 def test_a_bad_sample_is_missing_from_its_batch_and_named(
-    make: "Maker", spec: "type[Spec]", spoil: Any, message: str, _indexed: str | None
+    make: "Maker", spec: "type[Spec]", spoil: Spoil, message: str, _indexed: str | None
 ) -> None:
     specs = [spec(video=name) for name in ("a", "bad", "c")]
     data = open_data(str(make.data_set([specs], spoil={"bad": spoil})), "train")
@@ -133,7 +134,7 @@ def test_a_bad_sample_is_missing_from_its_batch_and_named(
     ("spoil", "message"), [(spoil, indexed) for spoil, _, indexed in FAULTS if indexed], ids=lambda v: str(v)[:20]
 )
 def test_a_bad_sample_of_plain_shards_is_found_while_indexing(
-    make: "Maker", spec: "type[Spec]", cache: ShardCache, spoil: Any, message: str
+    make: "Maker", spec: "type[Spec]", cache: ShardCache, spoil: Spoil, message: str
 ) -> None:
     specs = [spec(video=name) for name in ("a", "bad", "c")]
     data = open_shards(make.shards([specs], spoil={"bad": spoil}), cache)

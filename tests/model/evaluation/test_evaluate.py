@@ -48,7 +48,7 @@ def loaded(checkpoint: Path) -> LoadedDetector:
     return load_detector(checkpoint)
 
 
-def write_detector(path: Path, *, seed: int, stage: str = "classify", data: dict[str, Any] | None = None) -> None:
+def write_detector(path: Path, *, seed: int, stage: str = "classify", data: dict[str, object] | None = None) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Detector(PRESET.net, PRESET.head)
@@ -66,7 +66,7 @@ def clips(spec: "type[Spec]") -> "Callable[..., list[Spec]]":
 
     def specify(
         n: int = 4, *, labels: Sequence[int | None] = (0, 1), prefix: str = "", split: str = "test"
-    ) -> list[Any]:
+    ) -> "list[Spec]":
         return [
             spec(video=f"{prefix}{label}-{k}", label=label, start_frame=start, split=split)
             for label in labels
@@ -99,7 +99,7 @@ def test_figures_are_those_of_the_scores_in_the_file(
     record, _ = run(loaded, [source(data)], tmp_path / "out")
     assert json.loads((tmp_path / "out/metrics.json").read_bytes()) == record
     rows = scores_of(tmp_path / "out")
-    videos: dict[bytes, list[dict[str, Any]]] = {}
+    videos: dict[bytes, list[dict[str, object]]] = {}
     for row in rows:
         videos.setdefault(row["video_id"], []).append(row)
     assert len(rows) == 28

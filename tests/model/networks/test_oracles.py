@@ -327,7 +327,7 @@ def matching(kind: str, value: Tensor, ours: Ours, directions: set[int], toleran
     return {d for d in directions if any(equal(o, value, tolerance) for o in layouts(kind, ours, d))}
 
 
-def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+def leaves(tree: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield every tensor of a fixture with its path; a list of more than two is one of steps, (B, P, ...)."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
@@ -404,7 +404,7 @@ def test_unknown_kind_fails(tmp_path: Path) -> None:
 # ---- other sizes, from the plain form ------------------------------------------------------------------------------
 
 
-def fingerprint(x: Tensor) -> dict[str, Any]:
+def fingerprint(x: Tensor) -> dict[str, object]:
     """Return the fingerprint that fixtures have of a tensor."""
     flat = x.detach().flatten()
     return {
@@ -446,7 +446,7 @@ def test_pretraining_of_another_size(
     x = clips(2, 4, 3, 2, 33, 33)
     params = PretrainParams(rollout="recursive", pred_step=1)
     net = filled(lambda: plain_form.PlainPredictive(NetParams(encoder=encoder, gru_dropout=0.0), params))
-    oracle: dict[str, Any] = {"x": x}
+    oracle: dict[str, object] = {"x": x}
     for mode in ("eval", "train"):
         found = net.train(mode == "train")(x.double())
         losses = [plain_form.plain_loss([p]) for p in found]

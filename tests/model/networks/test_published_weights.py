@@ -7,7 +7,6 @@ from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +46,7 @@ def as_published(state: State) -> State:
     return {f"module.{name}": value for name, value in named.items()}
 
 
-def saved(folder: Path, state: State, **beside: Any) -> Path:
+def saved(folder: Path, state: State, **beside: object) -> Path:
     """Write a checkpoint as trainers do and return its path."""
     path = folder / "model_best.pth.tar"
     torch.save({"epoch": 3, "state_dict": state, **beside}, path)

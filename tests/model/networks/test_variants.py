@@ -1,7 +1,7 @@
 """Every choice that the paper leaves open does what its docstring says, and values that make no sense are refused."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ N = 5
 SMALL = NetParams(width=4, n_blocks=N, block_frames=2, gru_dropout=0.0)
 BARE = HeadParams(final_bn=False, dropout=0.0)
 PRETRAIN = PretrainParams(n_slots=8, min_context=2)
+Context = Literal["bidir_last", "bidir_mean", "uni_all", "uni_last"]
 
 
 @pytest.fixture(autouse=True)
@@ -236,7 +237,7 @@ def test_no_aggregator_predicts_from_the_map() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("how", "n_in"), [("concat", 16 * N), ("mean", 16)])
-def test_no_aggregator_judges_pooled_maps(how: Any, n_in: int) -> None:
+def test_no_aggregator_judges_pooled_maps(how: Literal["concat", "mean"], n_in: int) -> None:
     net = Detector(replace(SMALL, aggregator="none"), replace(BARE, no_aggregator=how)).eval()
     z = maps()
     pooled = F.relu(z).mean((-2, -1))
@@ -250,7 +251,7 @@ def test_no_aggregator_judges_pooled_maps(how: Any, n_in: int) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("context", ["bidir_last", "bidir_mean", "uni_all", "uni_last"])
-def test_what_of_the_contexts_is_judged(context: Any) -> None:
+def test_what_of_the_contexts_is_judged(context: Context) -> None:
     net = Detector(SMALL, replace(BARE, context=context)).eval()
     z = maps()
     f, b = pooled_states(net, z)
@@ -266,7 +267,7 @@ def test_what_of_the_contexts_is_judged(context: Any) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("context", ["uni_all", "uni_last"])
-def test_one_direction_is_enough_for_forward_contexts(context: Any) -> None:
+def test_one_direction_is_enough_for_forward_contexts(context: Context) -> None:
     net = Detector(replace(SMALL, bidirectional=False), replace(BARE, context=context)).eval()
     assert net(clips()).shape == (2, 2)
 
@@ -341,7 +342,7 @@ def test_teacher_gets_no_gradient() -> None:
 
 # ---- values that make no sense -------------------------------------------------------------------------------------
 
-REFUSED: list[tuple[type, dict[str, Any], str]] = [
+REFUSED: list[tuple[type, dict[str, object], str]] = [
     (NetParams, {"width": 0}, "sizes must be above zero: self.width = 0"),
     (NetParams, {"n_blocks": 0}, "self.n_blocks = 0"),
     (NetParams, {"block_frames": -1}, "self.block_frames = -1"),
@@ -362,7 +363,7 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "values", "message"), REFUSED)
-def test_senseless_value_fails(kind: type, values: dict[str, Any], message: str) -> None:
+def test_senseless_value_fails(kind: type, values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kind(**values)
 
@@ -382,7 +383,7 @@ def test_senseless_combination_fails(net: dict[str, Any], pretrain: dict[str, An
 
 
 @pytest.mark.parametrize("context", ["bidir_last", "bidir_mean"])
-def test_two_directions_of_a_network_with_one_fail(context: Any) -> None:
+def test_two_directions_of_a_network_with_one_fail(context: Context) -> None:
     with pytest.raises(ValueError, match=f"context '{context}' needs a bidirectional aggregator"):
         Detector(replace(SMALL, bidirectional=False), replace(BARE, context=context))
 

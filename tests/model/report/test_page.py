@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -373,7 +373,7 @@ def test_hostile_words_are_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("results", [None, [], {"all": {"video": {"auc": {"value": "x", "low": []}}}}, {"methods": 3}])
-def test_odd_results_are_dashes(tmp_path: Path, results: Any) -> None:
+def test_odd_results_are_dashes(tmp_path: Path, results: object) -> None:
     page = checked(render_report([write_evaluation(tmp_path / "eval", made_scores(1), entry={"results": results})]))
     assert "AUC none: not measured" in page.text
 
@@ -417,7 +417,9 @@ def written(name: str, data: bytes, number: int = 0) -> Callable[[list[Path]], N
         (written("scores.parquet", b"PAR1", 2), "scores.parquet is not a readable Parquet file"),
     ],
 )
-def test_bad_input_is_one_line(three: list[Path], tmp_path: Path, spoil: Any, says: str) -> None:
+def test_bad_input_is_one_line(
+    three: list[Path], tmp_path: Path, spoil: Callable[[list[Path]], object], says: str
+) -> None:
     spoil(three)
     result = report(*three, "--html", tmp_path / "page.html")
     assert result.exit_code == 4

@@ -104,7 +104,7 @@ def test_failed_write_leaves_what_was_there(
     write_checkpoint(path, detector)
     before = path.read_bytes()
 
-    def full(values: Any, file: io.BufferedWriter) -> None:
+    def full(values: object, file: io.BufferedWriter) -> None:
         file.write(b"PK half of it")
         raise fault
 
@@ -167,7 +167,7 @@ def spoilt(detector: Checkpoint, path: Path, how: str) -> Path:
         if written[how] is not None:
             path.write_bytes(written[how] or b"")
         return path
-    changed: dict[str, Callable[[], Any]] = {
+    changed: dict[str, Callable[[], object]] = {
         "code": lambda: {**values, "config": Path("/")},
         "weights alone": lambda: values["network"],
         "other format": lambda: {"format": "pt", "state_dict": values["network"]},
@@ -208,7 +208,7 @@ def test_bad_checkpoints_are_told_in_one_line(
 
 def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:
     class Trap:
-        def __reduce__(self) -> tuple[Any, ...]:
+        def __reduce__(self) -> tuple[object, ...]:
             return Path.write_bytes, (tmp_path / "sprung", b"")
 
     torch.save({"format": FORMAT, "network": Trap()}, tmp_path / "zip.pt")

@@ -131,7 +131,7 @@ def gone(members: "Members") -> None:
     [(halved, "frame 02 is cut off"), (smaller, "frame 02 has 16x16 px, not 32x32"), (gone, "frame 02 is missing")],
 )
 def test_bad_samples_are_counted_and_named(
-    spoil: Any,
+    spoil: "Callable[[Members], None]",
     says: str,
     classify: Callable[..., "Ended"],
     make: "Maker",

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lps.model.training.run_log import read_log
 
@@ -19,14 +20,15 @@ if TYPE_CHECKING:
 N_CLIPS, N_FRAMES = 48, 12
 
 
-def drifting(name: str, n_frames: int, px: int) -> list[Any]:
+def drifting(name: str, n_frames: int, px: int) -> list[NDArray[np.uint8]]:
     """Return frames of a landscape that drifts with a velocity of its own."""
     rng = np.random.default_rng(list(name.encode()))
     coarse = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
     wide = cv2.resize(coarse, (px, px), interpolation=cv2.INTER_CUBIC)
     dx, dy = rng.uniform(-1.5, 1.5, 2)
     shifts = [np.array([[1, 0, k * dx], [0, 1, k * dy]]) for k in range(n_frames)]
-    return [cv2.warpAffine(wide, shift, (px, px), borderMode=cv2.BORDER_WRAP) for shift in shifts]
+    frames = [cv2.warpAffine(wide, shift, (px, px), borderMode=cv2.BORDER_WRAP) for shift in shifts]
+    return [np.asarray(frame, np.uint8) for frame in frames]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def landscapes(maker: "type[Maker]", spec: "type[Spec]", tmp_path_factory: pytes
     """Return a data set of them."""
 
     class Landscape(spec):  # type: ignore[misc, valid-type]
-        def frames(self) -> list[Any]:
+        def frames(self) -> list[NDArray[np.uint8]]:
             return drifting(self.video, self.n_frames, self.px)
 
     shard = [Landscape(video=f"l{k}", n_frames=N_FRAMES) for k in range(N_CLIPS)]

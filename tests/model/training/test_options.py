@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def first_losses(lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path) -> Callable[..., Any]:
+def first_losses(lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path) -> Callable[..., object]:
     """Return a function that trains with some settings and returns the losses of the first two steps."""
 
     def run(name: str, stage: str = "pretrain", **tables: str) -> list[float]:
@@ -48,7 +48,7 @@ def test_bfloat16_is_close_to_float32(stage: str, first_losses: Callable[..., An
     assert rounded[0] == pytest.approx(usual[0], rel=0.1)
 
 
-def test_recomputed_activations_change_nothing(first_losses: Callable[..., Any]) -> None:
+def test_recomputed_activations_change_nothing(first_losses: Callable[..., object]) -> None:
     usual = first_losses("usual")
     assert first_losses("again", net="recompute = true") == pytest.approx(usual, rel=1e-4)
 
@@ -91,7 +91,7 @@ def test_compiled_encoder_keeps_names_and_numbers(
 
 
 @pytest.mark.parametrize("log_steps", [1, 3, 100])
-def test_looking_less_often_changes_nothing(log_steps: int, first_losses: Callable[..., Any]) -> None:
+def test_looking_less_often_changes_nothing(log_steps: int, first_losses: Callable[..., object]) -> None:
     assert first_losses("rare", run=f"log_steps = {log_steps}") == first_losses("often", run="checkpoint_steps = 1")
 
 

@@ -31,7 +31,7 @@ def uneven_data(
     return maker(tmp_path_factory.mktemp("uneven")).data_set(shards)
 
 
-def seen(out: Path) -> Any:
+def seen(out: Path) -> object:
     """Return log and best weights of a run."""
     return read_log(out / "log.jsonl"), read_checkpoint(out / "checkpoints/best.pt").network
 

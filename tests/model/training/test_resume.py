@@ -39,7 +39,7 @@ def trained(
 
 
 @pytest.fixture(params=["pretrain", "classify", "distill"])
-def stage(request: Any, settings: "Settings", tiny_data: Path, trained: Path) -> Train:
+def stage(request: pytest.FixtureRequest, settings: "Settings", tiny_data: Path, trained: Path) -> Train:
     """Return the command of each stage, with everything in it that is drawn or carried on."""
     train, init = {
         "pretrain": ('sampling = "balanced"\naugment = "strong"', "random"),
@@ -50,7 +50,7 @@ def stage(request: Any, settings: "Settings", tiny_data: Path, trained: Path) ->
     return lambda out: [request.param, out, "--data", tiny_data, "--init", init, "--config", config, "--seed", 5]
 
 
-def left(out: Path) -> tuple[Any, ...]:
+def left(out: Path) -> tuple[object, ...]:
     """Return what a finished run left that must not depend on how it came about."""
     states = []
     for path in (out / "checkpoints" / "best.pt", step_checkpoints(out / "checkpoints")[-1]):

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from lps.cli.train.main import main
-from lps.manifests.names import STAGES
+from lps.manifests.names import STAGES, Kernel
 from lps.model.data.frames import frames_to_blocks
 from lps.model.data.sources import Sources
 from lps.model.evaluation.loading import load_detector
@@ -237,7 +237,7 @@ def test_teacher_moves_with_the_student() -> None:
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "linear"])
-def test_machine_is_that_of_scikit_learn(kernel: Any) -> None:
+def test_machine_is_that_of_scikit_learn(kernel: Kernel) -> None:
     random = np.random.default_rng(0)
     contexts, labels = random.normal(size=(40, 6)) * [1, 2, 3, 4, 5, 0], random.integers(0, 2, 40)
     more = random.normal(size=(9, 6)) * 3

@@ -15,7 +15,7 @@ from lps.pipeline.config.params import Limits, LocalizeParams, Params, params_fr
 TABLES: dict[str, Params | LocalizeParams | Limits] = {"": Params(), "localize": LocalizeParams(), "limits": Limits()}
 
 
-def named() -> Iterator[tuple[str, str, Any]]:
+def named() -> Iterator[tuple[str, str, object]]:
     """Yield table, name and default of every parameter."""
     for table, defaults in TABLES.items():
         for f in fields(defaults):
@@ -23,11 +23,11 @@ def named() -> Iterator[tuple[str, str, Any]]:
                 yield table, f.name, getattr(defaults, f.name)
 
 
-def record_with(table: str, name: str, value: Any) -> dict[str, Any]:
+def record_with(table: str, name: str, value: object) -> dict[str, object]:
     return {table: {name: value}} if table else {name: value}
 
 
-def refused(record: dict[str, Any]) -> str:
+def refused(record: dict[str, object]) -> str:
     with pytest.raises(UnreadableError) as caught:
         params_from_record(record)
     message = str(caught.value)
@@ -57,8 +57,8 @@ def test_the_digest_is_that_of_the_record() -> None:
 
 
 @pytest.mark.parametrize(("table", "name", "default"), list(named()))
-def test_every_parameter_is_in_the_digest(table: str, name: str, default: Any) -> None:
-    other: Any = {
+def test_every_parameter_is_in_the_digest(table: str, name: str, default: object) -> None:
+    other: object = {
         "localizer": "mtcnn",
         "codec": "png",
         "faces": "all",
@@ -76,8 +76,8 @@ def test_every_parameter_is_in_the_digest(table: str, name: str, default: Any) -
 
 
 @pytest.mark.parametrize(("table", "name", "default"), list(named()))
-def test_values_of_a_wrong_type(table: str, name: str, default: Any) -> None:
-    wrong: list[Any] = [None, [1], {"a": 1}]
+def test_values_of_a_wrong_type(table: str, name: str, default: object) -> None:
+    wrong: list[object] = [None, [1], {"a": 1}]
     if isinstance(default, bool):
         wrong += [1, "true"]
     elif isinstance(default, int):
@@ -102,7 +102,7 @@ def test_values_of_a_wrong_type(table: str, name: str, default: Any) -> None:
         ({"localize": [1]}, "[localize] must be a table"),
     ],
 )
-def test_names_that_are_unknown(record: dict[str, Any], message: str) -> None:
+def test_names_that_are_unknown(record: dict[str, object], message: str) -> None:
     assert refused(record).startswith(message)
 
 

@@ -107,7 +107,7 @@ def params(**local: Any) -> Params:
 
 
 def follow(
-    faces: Sequence[Face], *, n: int = N, aspect: float = 1.0, counts: DetectionCounts | None = None, **local: Any
+    faces: Sequence[Face], *, n: int = N, aspect: float = 1.0, counts: DetectionCounts | None = None, **local: object
 ) -> Track:
     """Return the first track of a film of `faces`."""
     return find_tracks(film(faces, n, aspect=aspect), Detector(), params(**local), counts or DetectionCounts())[0]

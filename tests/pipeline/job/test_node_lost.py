@@ -3,27 +3,29 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import ray
 from ray import cloudpickle
+from ray.actor import ActorHandle
 
 from lps.manifests.records import VideoResult
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job import run
-from lps.pipeline.job.cluster import start_detectors
+from lps.pipeline.job.cluster import Cluster, start_detectors
 from lps.pipeline.job.events import Finalized, JobCharged, JobQuarantined, JobRetried, PrepEvent, VideoDone
 from lps.pipeline.job.shards import ShardVideo
 from lps.pipeline.job.tasks import ProcessFunction, process_source
 
 if TYPE_CHECKING:
+    from ray._private.node import Node
+
     from tests.pipeline.conftest import Digests, Result, Scenario
 
-pickling: Any = cloudpickle
-pickling.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 
 pytestmark = pytest.mark.slow
 
@@ -36,11 +38,11 @@ class Nodes:
     """A cluster whose nodes can be taken away."""
 
     def __init__(self, head_cpus: int) -> None:
-        from ray.cluster_utils import Cluster
+        from ray.cluster_utils import Cluster as TestCluster
 
         head = {**NODE, "num_cpus": head_cpus, "include_dashboard": False, "_system_config": SYSTEM}
-        self.cluster: Any = Cluster(initialize_head=True, head_node_args=head)
-        self.added: dict[str, Any] = {}
+        self.cluster = TestCluster(initialize_head=True, head_node_args=head)
+        self.added: dict[str, Node] = {}
         """Node id -> node, without the head."""
 
     def add(self, n_cpus: int) -> None:
@@ -123,14 +125,14 @@ def test_a_lost_node_takes_its_detectors_along(
     made = nodes(2, 0)
     (victim,) = made.added
     homes: list[list[str]] = []
-    detectors: list[Any] = []
+    detectors: list[ActorHandle] = []
 
-    def start(*args: Any) -> list[Any]:
+    def start(cluster: Cluster, localizer: str, weights_dir: Path | None, n: int | None) -> list[ActorHandle]:
         # A node that has only just joined may not be counted yet when Ray spreads the actors over the nodes.
         while victim not in homes_of(detectors):
             for early in detectors:
                 ray.kill(early)
-            detectors[:] = start_detectors(*args)
+            detectors[:] = start_detectors(cluster, localizer, weights_dir, n)
         homes.append(homes_of(detectors))
         return detectors
 
@@ -151,7 +153,7 @@ def test_a_lost_node_takes_its_detectors_along(
     assert {event.cause for event in result.of(JobRetried)} <= {"ActorUnavailableError", "ActorDiedError"}
 
 
-def homes_of(actors: list[Any]) -> list[str]:
+def homes_of(actors: list[ActorHandle]) -> list[str]:
     """Return the node of every actor, once it lives."""
     # with retries the call waits for an actor that is restarting
     asked = [

@@ -7,7 +7,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -30,8 +30,7 @@ from tests.builders import manifest_rows
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Digests, Result, Scenario
 
-pickling: Any = cloudpickle
-pickling.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 
 pytestmark = pytest.mark.slow
 

@@ -6,12 +6,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
-from ray import cloudpickle
-from ray import exceptions as ray_exceptions
+from ray import ObjectRef, cloudpickle, exceptions
+from ray.actor import ActorHandle
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError
@@ -20,19 +19,17 @@ from lps.pipeline.job.cluster import ray_cluster, start_times_actor
 from lps.pipeline.job.events import JobCharged, JobQuarantined, JobRetried, PrepEvent
 from lps.pipeline.job.pool import Done, End, Job, LostInputs, Pool, ProbeJob, Quarantined
 
-exceptions: Any = ray_exceptions  # their constructors are not annotated
-pickling: Any = cloudpickle
-pickling.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 
 pytestmark = pytest.mark.slow
 LONG = 600.0
 """Deadline in seconds of jobs that must not run into it."""
-Act = Callable[[int], Any]
+Act = Callable[[int], object]
 """What a worker does at attempt number 1, 2, ... of a job."""
 
 
 @pytest.fixture(scope="module")
-def start_times(cluster_address: str) -> Iterator[Any]:
+def start_times(cluster_address: str) -> Iterator[ActorHandle]:
     """Connect to the shared cluster and start the actor of the start times."""
     with ray_cluster(cluster_address, 2):
         yield start_times_actor()
@@ -45,18 +42,20 @@ def events() -> list[PrepEvent]:
 
 
 @pytest.fixture
-def pool(start_times: Any, events: list[PrepEvent]) -> Pool:
+def pool(start_times: ActorHandle, events: list[PrepEvent]) -> Pool:
     """Return a pool that does not pause for long."""
     return Pool(width=2, start_times=start_times, on_event=events.append, pause_seconds=0.01)
 
 
-def attempt(start_times: Any, label: str, number: int, act: Act) -> Any:
+def attempt(start_times: ActorHandle, label: str, number: int, act: Act) -> object:
     """Run on a worker."""
     start_times.started.remote(label)
     return act(number)
 
 
-def job(start_times: Any, name: str, act: Act, *, deadline: float = LONG, cpus: float = 1, inputs: bool = False) -> Job:
+def job(
+    start_times: ActorHandle, name: str, act: Act, *, deadline: float = LONG, cpus: float = 1, inputs: bool = False
+) -> Job:
     """Return a job that does `act` on a worker."""
     task = ray.remote(num_cpus=cpus, max_retries=0)(attempt)
     count = iter(range(1, 1000))
@@ -65,7 +64,7 @@ def job(start_times: Any, name: str, act: Act, *, deadline: float = LONG, cpus: 
     )
 
 
-def failing_until(number: int, fail: Callable[[], Any]) -> Act:
+def failing_until(number: int, fail: Callable[[], object]) -> Act:
     """Return an act that fails at every attempt before `number`."""
     return lambda n: n if n >= number else fail()
 
@@ -81,7 +80,7 @@ def hang(_: int = 0) -> None:
         time.sleep(1)
 
 
-def throw(error: Exception) -> Callable[[], Any]:
+def throw(error: Exception) -> Callable[[], object]:
     """Return a function that raises `error`."""
 
     def act() -> None:
@@ -90,9 +89,9 @@ def throw(error: Exception) -> Callable[[], Any]:
     return act
 
 
-def summary(ends: list[End]) -> dict[str, Any]:
+def summary(ends: list[End]) -> dict[str, object]:
     """Return job name -> value, code or kind of its end; fails where a job ended twice."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for end in ends:
         assert end.job.name not in found
         found[end.job.name] = end.value if isinstance(end, Done) else getattr(end, "code", type(end).__name__)
@@ -109,7 +108,7 @@ def wait_for(path: Path) -> str:
 # ---- order and number ----------------------------------------------------------------------------------------------
 
 
-def test_results_come_in_order_of_completion(pool: Pool, start_times: Any, tmp_path: Path) -> None:
+def test_results_come_in_order_of_completion(pool: Pool, start_times: ActorHandle, tmp_path: Path) -> None:
     released = tmp_path / "released"
     jobs = [job(start_times, "first", lambda _: wait_for(released)), job(start_times, "second", lambda _: "done")]
     names = []
@@ -119,7 +118,7 @@ def test_results_come_in_order_of_completion(pool: Pool, start_times: Any, tmp_p
     assert names == ["second", "first"]
 
 
-def test_no_more_jobs_are_out_than_the_pool_is_wide(pool: Pool, start_times: Any) -> None:
+def test_no_more_jobs_are_out_than_the_pool_is_wide(pool: Pool, start_times: ActorHandle) -> None:
     n_out = 0
 
     def supply() -> Iterator[Job]:
@@ -134,8 +133,8 @@ def test_no_more_jobs_are_out_than_the_pool_is_wide(pool: Pool, start_times: Any
     assert n_out == 0
 
 
-def test_every_job_ends_exactly_once(pool: Pool, start_times: Any) -> None:
-    acts: list[tuple[Act, Any]] = [
+def test_every_job_ends_exactly_once(pool: Pool, start_times: ActorHandle) -> None:
+    acts: list[tuple[Act, object]] = [
         (lambda n: n, 1),
         (failing_until(2, crash), 2),
         (failing_until(3, throw(exceptions.NodeDiedError("gone"))), 3),
@@ -147,7 +146,7 @@ def test_every_job_ends_exactly_once(pool: Pool, start_times: Any) -> None:
     assert summary(ends) == {name: end for name, (_, end) in jobs.items()}
 
 
-def test_jobs_that_appear_while_others_run_are_taken(pool: Pool, start_times: Any) -> None:
+def test_jobs_that_appear_while_others_run_are_taken(pool: Pool, start_times: ActorHandle) -> None:
     class Growing:
         """An iterator that is empty for a while."""
 
@@ -188,7 +187,9 @@ CHARGED = {
 
 
 @pytest.mark.parametrize("name", CHARGED)
-def test_the_second_charge_quarantines(pool: Pool, start_times: Any, events: list[PrepEvent], name: str) -> None:
+def test_the_second_charge_quarantines(
+    pool: Pool, start_times: ActorHandle, events: list[PrepEvent], name: str
+) -> None:
     fail, code, detail = CHARGED[name]
     (end,) = pool.run(iter([job(start_times, "video", failing_until(99, fail))]))
     assert isinstance(end, Quarantined)
@@ -196,7 +197,7 @@ def test_the_second_charge_quarantines(pool: Pool, start_times: Any, events: lis
     assert events == [JobCharged("video", str(code), detail, 1), JobQuarantined("video", str(code), detail, 2)]
 
 
-def test_one_charge_is_forgiven(pool: Pool, start_times: Any, events: list[PrepEvent]) -> None:
+def test_one_charge_is_forgiven(pool: Pool, start_times: ActorHandle, events: list[PrepEvent]) -> None:
     (end,) = pool.run(iter([job(start_times, "video", failing_until(2, crash))]))
     assert summary([end]) == {"video": 2}
     assert [event.kind for event in events] == ["charge"]
@@ -206,7 +207,7 @@ def test_one_charge_is_forgiven(pool: Pool, start_times: Any, events: list[PrepE
 
 
 def test_a_hanging_job_times_out_though_others_keep_finishing(
-    pool: Pool, start_times: Any, events: list[PrepEvent], monkeypatch: pytest.MonkeyPatch
+    pool: Pool, start_times: ActorHandle, events: list[PrepEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "POLL_SECONDS", 0.3)
     ended: list[str] = []
@@ -229,7 +230,7 @@ def test_a_hanging_job_times_out_though_others_keep_finishing(
 
 
 def test_waiting_for_a_free_core_does_not_count_against_a_deadline(
-    pool: Pool, start_times: Any, events: list[PrepEvent], tmp_path: Path
+    pool: Pool, start_times: ActorHandle, events: list[PrepEvent], tmp_path: Path
 ) -> None:
     all_cores, deadline = 4, 4.0
     released, began = tmp_path / "released", time.monotonic()
@@ -247,11 +248,11 @@ def test_waiting_for_a_free_core_does_not_count_against_a_deadline(
 class _Telling:
     """Start times that call back whenever the driver has looked at the deadlines."""
 
-    def __init__(self, start_times: Any, looked: Callable[[], object]) -> None:
+    def __init__(self, start_times: ActorHandle, looked: Callable[[], object]) -> None:
         self.start_times, self.looked = start_times, looked
         self.ages = self
 
-    def remote(self, labels: list[str]) -> Any:
+    def remote(self, labels: list[str]) -> ObjectRef:
         """Ask for the ages."""
         self.looked()
         return self.start_times.ages.remote(labels)
@@ -270,7 +271,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_are_retried_after_growing_pauses_and_never_charged(
-    pool: Pool, start_times: Any, events: list[PrepEvent], name: str
+    pool: Pool, start_times: ActorHandle, events: list[PrepEvent], name: str
 ) -> None:
     (end,) = pool.run(iter([job(start_times, "video", failing_until(5, throw(LOSSES[name])))]))
     assert summary([end]) == {"video": 5}
@@ -278,7 +279,7 @@ def test_losses_are_retried_after_growing_pauses_and_never_charged(
 
 
 def test_a_cluster_that_keeps_losing_a_job_stops_the_run(
-    pool: Pool, start_times: Any, events: list[PrepEvent], monkeypatch: pytest.MonkeyPatch
+    pool: Pool, start_times: ActorHandle, events: list[PrepEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "MAX_LOSSES", 3)
     with pytest.raises(LpsError, match=r"the cluster lost 'video' 4 times \(NodeDiedError\); giving up"):
@@ -286,7 +287,7 @@ def test_a_cluster_that_keeps_losing_a_job_stops_the_run(
     assert [event.kind for event in events] == ["retry"] * 3
 
 
-def test_lost_inputs_go_back_to_who_made_them(pool: Pool, start_times: Any, events: list[PrepEvent]) -> None:
+def test_lost_inputs_go_back_to_who_made_them(pool: Pool, start_times: ActorHandle, events: list[PrepEvent]) -> None:
     lost = failing_until(99, throw(exceptions.ObjectLostError("0" * 56, "", "")))
     (end,) = pool.run(iter([job(start_times, "commit", lost, inputs=True)]))
     assert isinstance(end, LostInputs)
@@ -298,7 +299,9 @@ def test_lost_inputs_go_back_to_who_made_them(pool: Pool, start_times: Any, even
 
 
 @pytest.mark.timeout(120)
-def test_an_error_on_purpose_stops_the_run_and_what_still_runs(pool: Pool, start_times: Any, tmp_path: Path) -> None:
+def test_an_error_on_purpose_stops_the_run_and_what_still_runs(
+    pool: Pool, start_times: ActorHandle, tmp_path: Path
+) -> None:
     pid_file = tmp_path / "pid"
 
     def linger(_: int) -> None:
@@ -319,7 +322,7 @@ def _wait_for_end(pid: int) -> None:
         time.sleep(0.02)
 
 
-def test_a_store_is_asked_three_times(pool: Pool, start_times: Any, events: list[PrepEvent]) -> None:
+def test_a_store_is_asked_three_times(pool: Pool, start_times: ActorHandle, events: list[PrepEvent]) -> None:
     fail = throw(UnreadableError("cannot read s3://bucket/a.mp4: no answer"))
     assert summary(list(pool.run(iter([job(start_times, "patient", failing_until(3, fail))])))) == {"patient": 3}
     with pytest.raises(UnreadableError, match="^cannot read s3://bucket/a.mp4: no answer$"):

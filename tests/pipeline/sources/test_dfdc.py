@@ -24,7 +24,7 @@ def name(letter: str) -> str:
     return f"{letter * 10}.mp4"
 
 
-def fake_of(letter: str) -> dict[str, Any]:
+def fake_of(letter: str) -> dict[str, object]:
     return {"label": "FAKE", "split": "train", "original": name(letter)}
 
 
@@ -139,7 +139,7 @@ class TestTrain:
     @pytest.mark.parametrize(
         "entry", [{"original": None}, {"original": ""}, {"original": name("b")}, {"label": "real"}]
     )
-    def test_spellings_of_a_real_entry(self, list_tree: ListTree, entry: dict[str, Any]) -> None:
+    def test_spellings_of_a_real_entry(self, list_tree: ListTree, entry: dict[str, object]) -> None:
         tree = part(0, {name("a"): REAL | entry, name("b"): REAL})
         video = by_uri(list_tree("dfdc", tree))[f"{P0}/{name('a')}"]
         assert (video.label, video.original_uri, video.source_keys) == (0, None, ("dfdc/src/aaaaaaaaaa",))

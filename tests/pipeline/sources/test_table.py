@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -29,7 +28,7 @@ def listing_of(list_tree: ListTree) -> Callable[..., SourceListing]:
 ListingOf = Callable[[str], SourceListing]
 
 
-def parquet(**columns: Any) -> bytes:
+def parquet(**columns: object) -> bytes:
     sink = io.BytesIO()
     pyarrow.parquet.write_table(pa.table(columns), sink)
     return sink.getvalue()

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from lps.manifests.audit.checks.clips import ARCFACE_112, CHECKS, LIMITS, check_starts
 from lps.manifests.audit.core.types import AuditContext
@@ -90,12 +91,12 @@ def test_template_is_that_of_the_preparation() -> None:
     assert np.array_equal(ARCFACE_112, align.ARCFACE_112)
 
 
-def matrices(row: Row, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Row:
+def matrices(row: Row, change: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Row:
     changed = [change(np.array(m).reshape(2, 3)).astype(np.float32) for m in row["align_M"]]
     return {"align_M": [m.ravel().tolist() for m in changed]}
 
 
-def boxes(row: Row, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Row:
+def boxes(row: Row, change: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Row:
     changed = change(np.array(row["box_xyxy"], np.int64))
     return {"box_xyxy": changed.astype(int).tolist()}
 

@@ -4,7 +4,6 @@ import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +21,7 @@ NO_FACE = "original_sequences/youtube/c23/videos/003.mp4"
 OK = "original_sequences/youtube/c23/videos/000.mp4"
 
 
-def only(uri: str, /, **changes: Any) -> Callable[[Row], Row]:
+def only(uri: str, /, **changes: object) -> Callable[[Row], Row]:
     """Change the row of one video."""
     return lambda row: {**row, **changes} if row["uri"] == uri else row
 
@@ -31,7 +30,7 @@ def first_clip(out: Path) -> Row:
     return manifest_rows(out, "clips")[0]
 
 
-def on_clip(clip: Row, **changes: Any) -> Callable[[Row], Row]:
+def on_clip(clip: Row, **changes: object) -> Callable[[Row], Row]:
     return lambda row: {**row, **changes} if row["clip_id"] == clip["clip_id"] else row
 
 
@@ -97,7 +96,7 @@ def test_repeated_clip_is_found(dataset: Path, mutated: Mutated, broken: Broken)
     ],
 )
 def test_impossible_values_are_found(
-    dataset: Path, mutated: Mutated, broken: Broken, changes: Row, offender: Any
+    dataset: Path, mutated: Mutated, broken: Broken, changes: Row, offender: object
 ) -> None:
     found = broken(mutated({"videos": only(NO_FACE, **changes)}), "A1")
     assert found == {"A1": {id_of(dataset, NO_FACE) if offender is id else offender}}

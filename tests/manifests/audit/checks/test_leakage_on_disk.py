@@ -42,7 +42,7 @@ def test_unspoilt_data_set_leaks_nothing(dataset: Path, audit: Audit) -> None:
 def test_fake_moved_from_its_original_is_found(dataset: Path, mutated: Callable[..., Path], audit: Audit) -> None:
     fake = row_of(dataset, FAKE)
 
-    def move(row: dict[str, Any]) -> dict[str, Any]:
+    def move(row: dict[str, object]) -> dict[str, object]:
         elsewhere = "val" if row["split"] == "train" else "train"
         return {**row, "split": elsewhere} if row["video_id"] == fake["video_id"] else row
 
@@ -54,7 +54,7 @@ def test_fake_moved_from_its_original_is_found(dataset: Path, mutated: Callable[
 def test_duplicate_with_the_opposite_label_is_found(dataset: Path, mutated: Callable[..., Path], audit: Audit) -> None:
     real, fake = row_of(dataset, REAL), row_of(dataset, FAKE)
 
-    def copy(row: dict[str, Any]) -> dict[str, Any]:
+    def copy(row: dict[str, object]) -> dict[str, object]:
         return {**row, "sha256": real["sha256"]} if row["uri"] == FAKE else row
 
     results = audit(mutated({"videos": copy}))

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -49,7 +48,7 @@ def test_forged_column_of_a_split_is_found(mutated: Mutated, broken: Broken, cha
 
 
 def test_forged_rule_is_found(mutated: Mutated, broken: Broken, audit: Callable[..., Audit]) -> None:
-    def edited(**changes: Any) -> Callable[[bytes], bytes]:
+    def edited(**changes: object) -> Callable[[bytes], bytes]:
         return lambda data: pretty_json({**json.loads(data), **changes})
 
     path = "manifests/splits/group.json"
@@ -110,7 +109,7 @@ def test_absent_library_and_short_digest_are_found(dataset: Path, replanned: Rep
 def test_runs_of_modified_or_several_checkouts_are_found(
     mutated: Mutated, audit: Callable[..., Audit], broken: Broken
 ) -> None:
-    def run(**code: Any) -> Callable[[bytes], bytes]:
+    def run(**code: object) -> Callable[[bytes], bytes]:
         return lambda _: pretty_json({"host": "a", "code": {"lps-prep": "0.1.0", **code}})
 
     one, two = "runs/1/run.json", "runs/2/run.json"

@@ -24,7 +24,7 @@ Mutated = Callable[..., Path]
 def trained(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes what a finished run over a data set says of itself."""
 
-    def train(out: Path, split_set: str = "group", **changes: Any) -> Path:
+    def train(out: Path, split_set: str = "group", **changes: object) -> Path:
         folder = tmp_path / "runs" / "classify"
         folder.mkdir(parents=True, exist_ok=True)
         index = sha256_hex((out / "index.json").read_bytes())
@@ -49,14 +49,16 @@ def learnt_and_held(out: Path) -> set[str]:
     return {i.hex() for i in ids if split["group"][i] == "train" and split["ranked"][i] in ("val", "test")}
 
 
-def test_run_on_the_same_split_set_uses_nothing(dataset: Path, trained: Any, audit: Callable[..., Audit]) -> None:
+def test_run_on_the_same_split_set_uses_nothing(
+    dataset: Path, trained: Callable[..., Path], audit: Callable[..., Audit]
+) -> None:
     result = reused(audit, dataset, trained(dataset), "group")
     assert result.state == "pass"
     assert result.n_checked > 0
 
 
 def test_held_out_videos_that_another_split_trains_on_are_named(
-    dataset: Path, trained: Any, audit: Callable[..., Audit]
+    dataset: Path, trained: Callable[..., Path], audit: Callable[..., Audit]
 ) -> None:
     result = reused(audit, dataset, trained(dataset))
     assert result.state == "fail"
@@ -65,7 +67,7 @@ def test_held_out_videos_that_another_split_trains_on_are_named(
 
 
 def test_split_set_added_after_the_run_needs_a_seal_to_prove_it(
-    mutated: Mutated, trained: Any, audit: Callable[..., Audit]
+    mutated: Mutated, trained: Callable[..., Path], audit: Callable[..., Audit]
 ) -> None:
     out = mutated()
     run = trained(out)
@@ -81,7 +83,7 @@ def test_split_set_added_after_the_run_needs_a_seal_to_prove_it(
 
 
 def test_split_set_that_changed_since_the_run_is_unknown(
-    mutated: Mutated, trained: Any, audit: Callable[..., Audit]
+    mutated: Mutated, trained: Callable[..., Path], audit: Callable[..., Audit]
 ) -> None:
     out = mutated()
     run = trained(out)
@@ -91,7 +93,9 @@ def test_split_set_that_changed_since_the_run_is_unknown(
     assert (result.state, result.note) == ("unknown", "run classify learnt with split set group, changed since")
 
 
-def test_run_over_plain_shards_is_unknown(dataset: Path, trained: Any, audit: Callable[..., Audit]) -> None:
+def test_run_over_plain_shards_is_unknown(
+    dataset: Path, trained: Callable[..., Path], audit: Callable[..., Audit]
+) -> None:
     result = reused(audit, dataset, trained(dataset, "", index_sha256="", split=""))
     assert (result.state, result.note) == ("unknown", "run classify read shards without manifests")
 
@@ -110,7 +114,7 @@ def test_what_is_no_result_leaves_the_audit_incomplete(
     assert "is not the result of a training run" in next(r.note for r in found.results if r.id == "L9")
 
 
-def test_policy_names_runs_beside_it(dataset: Path, trained: Any, tmp_path: Path) -> None:
+def test_policy_names_runs_beside_it(dataset: Path, trained: Callable[..., Path], tmp_path: Path) -> None:
     run = trained(dataset)
     path = tmp_path / "policy.toml"
     path.write_text('[training]\nruns = ["runs/classify"]\n')

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from lps.manifests.audit.checks.clips import ARCFACE_112, box_steps, cut_fault
 from lps.manifests.audit.checks.screen import screen_cuts, screen_steps
@@ -43,16 +43,16 @@ def assert_equal(rows: list[Row]) -> int:
     return int(found.marked.sum())
 
 
-def changed(row: Row, name: str, change: Callable[[Any], Any]) -> Row:
+def changed(row: Row, name: str, change: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Row:
     values = np.array(row[name], np.float64)
     return {**row, name: change(values).astype(np.int16 if name != "matrix" else np.float32).tolist()}
 
 
-def shaken(rng: np.random.Generator, reach: float) -> Callable[[Any], Any]:
+def shaken(rng: np.random.Generator, reach: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     return lambda values: np.clip(values + rng.uniform(-reach, reach, values.shape), -32767, 32767)
 
 
-def scaled(values: Any, factor: float) -> Any:
+def scaled(values: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
     values[:, 0] *= factor
     return values
 
@@ -91,7 +91,7 @@ def test_random_damage(clips: list[Row]) -> None:
 
 @pytest.mark.parametrize("size", [30, 31, 32, 33])
 def test_small_faces_and_empty_boxes(clips: list[Row], size: int) -> None:
-    def shrunk(boxes: Any) -> Any:
+    def shrunk(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
         boxes[:, 2:] = boxes[:, :2] + size * 8
         return boxes
 

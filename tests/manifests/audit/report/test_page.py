@@ -5,7 +5,6 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ IDS = ("A1", "A2", "T1", "T3", "L1", "L2", "L6", "L11", "B2", "B11", "C1", "R1")
 STATES = {"L1": "fail", "L6": "warn", "T3": "unknown", "L11": "skip", "B11": "waived", "A2": "error"}
 
 
-def check(check_id: str, **values: Any) -> Row:
+def check(check_id: str, **values: object) -> Row:
     state = STATES.get(check_id, "pass")
     broken = state in ("fail", "warn")
     offender = {"kind": "video", "key": "00ff", "detail": f"lies in train and test: {HOSTILE}"}
@@ -55,7 +54,7 @@ def check(check_id: str, **values: Any) -> Row:
     }
 
 
-def report(**values: Any) -> dict[str, Any]:
+def report(**values: object) -> dict[str, object]:
     return {
         "schema": "lps.audit",
         "schema_version": "1.0",
@@ -77,7 +76,7 @@ def report(**values: Any) -> dict[str, Any]:
     }
 
 
-def rendered(location: Path, **values: Any) -> str:
+def rendered(location: Path, **values: object) -> str:
     return render_html(report(**values), open_store(str(location)))
 
 
