@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before NumPy and torch are imported: processes side by side, each with a thread a core, wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import av
 import cv2
 import numpy as np
