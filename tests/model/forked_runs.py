@@ -15,7 +15,11 @@ import warnings
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from lps.cli.train.progress import TrainProgress
+    from lps.model.training.events import TrainEvent
 
 # Not at the top: workers import this file, too. Optimisers import torch._dynamo, which takes two seconds.
 HEAVY = (
@@ -28,6 +32,17 @@ HEAVY = (
 )
 
 
+class RunRequest(TypedDict):
+    """One run: its arguments, the number of processes, how it dies, and the folder for what it says."""
+
+    args: list[str]
+    ranks: int
+    kill: tuple[str, str, int] | None
+    max_bytes: int
+    folder: str
+    port: NotRequired[int]
+
+
 def warm_up() -> None:
     """Import and ask once for all what every run needs."""
     for name in HEAVY:
@@ -37,7 +52,7 @@ def warm_up() -> None:
     code_version()  # asks git
 
 
-def run_rank(request: dict[str, Any], rank: int, told: int) -> int:
+def run_rank(request: RunRequest, rank: int, told: int) -> int:
     """Be one process of a run; returns its exit code."""
     import torch
 
@@ -75,7 +90,7 @@ def arrange_death(kill: tuple[str, str, int] | None, told: int) -> None:
     how, kind, n_left = kill
     usual_event, usual_save = train_progress.TrainProgress.on_event, torch.save
 
-    def on_event(self: Any, event: Any) -> None:
+    def on_event(self: "TrainProgress", event: "TrainEvent") -> None:
         nonlocal n_left
         usual_event(self, event)
         n_left -= type(event).__name__ == kind
@@ -85,7 +100,7 @@ def arrange_death(kill: tuple[str, str, int] | None, told: int) -> None:
             if how == "outside":
                 os.write(told, b".")
 
-    def save(values: Any, file: Any) -> None:
+    def save(values: object, file: IO[bytes]) -> None:
         nonlocal n_left
         n_left -= 1
         whole = io.BytesIO()
@@ -101,7 +116,7 @@ def arrange_death(kill: tuple[str, str, int] | None, told: int) -> None:
         train_progress.TrainProgress.on_event = on_event  # type: ignore[method-assign]
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
+def run(request: RunRequest) -> dict[str, object]:
     """Fork the processes of a run and wait for them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

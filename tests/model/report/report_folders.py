@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,9 +25,9 @@ IDENTITY = {
 N_STEPS = 12
 
 
-def log_lines(n_epochs: int = 3, first_loss: float = 0.7) -> list[dict[str, Any]]:
+def log_lines(n_epochs: int = 3, first_loss: float = 0.7) -> list[dict[str, object]]:
     """Return the log of a run of 4 steps an epoch whose loss falls."""
-    lines: list[dict[str, Any]] = []
+    lines: list[dict[str, object]] = []
     for step in range(1, 4 * n_epochs + 1):
         epoch = (step - 1) // 4
         values = {"epoch": epoch, "loss": first_loss - 0.04 * step, "lr": 1e-3 / (1 + epoch), "grad_norm": 2.0}
@@ -42,13 +41,13 @@ def log_lines(n_epochs: int = 3, first_loss: float = 0.7) -> list[dict[str, Any]
 def write_run(
     folder: Path,
     *,
-    stage: Any = "classify",
+    stage: str = "classify",
     finished: bool = True,
-    data: Mapping[str, Any] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
-    lines: list[dict[str, Any]] | None = None,
-    result: Mapping[str, Any] | None = None,
+    data: Mapping[str, object] | None = None,
+    settings: Mapping[str, object] | None = None,
+    config: Mapping[str, object] | None = None,
+    lines: list[dict[str, object]] | None = None,
+    result: Mapping[str, object] | None = None,
 ) -> Path:
     """Write the folder of a run as a stage leaves it, without tensors."""
     folder.mkdir(parents=True)
@@ -87,7 +86,11 @@ def made_scores(seed: int, *, n: int = 24, gain: float = 0.3, labels: tuple[int,
 
 
 def write_evaluation(
-    folder: Path, scores: Scores, *, entry: Mapping[str, Any] | None = None, record: Mapping[str, Any] | None = None
+    folder: Path,
+    scores: Scores,
+    *,
+    entry: Mapping[str, object] | None = None,
+    record: Mapping[str, object] | None = None,
 ) -> Path:
     """Write the folder of an evaluation on one data set."""
     folder.mkdir(parents=True, exist_ok=True)
