@@ -16,11 +16,15 @@ import numpy as np
 import pytest
 import torch
 from av.video.stream import VideoStream
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+settings.register_profile("untimed", deadline=None)  # no test depends on how busy the machine is
+settings.load_profile("untimed")
 
 
 @pytest.hookimpl(tryfirst=True)

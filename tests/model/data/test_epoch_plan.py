@@ -37,7 +37,7 @@ def reads(ranks: list[EpochPlan]) -> list[list[list[int]]]:
     return [[plan.samples(step).tolist() for step in range(plan.n_steps)] for plan in ranks]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     sizes=st.lists(st.integers(0, 40), min_size=1, max_size=6),
     world=st.integers(1, 5),
@@ -68,7 +68,7 @@ def test_every_sample_is_read_once_and_ranks_stay_in_step(
         assert max(widths) <= batch or batch == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=5), world=st.integers(1, 6), batch=st.integers(1, 5))
 def test_evaluation_reads_everything_once_in_the_order_of_the_shards(sizes: list[int], world: int, batch: int) -> None:
     options = evaluation_plan(batch)
@@ -77,7 +77,7 @@ def test_evaluation_reads_everything_once_in_the_order_of_the_shards(sizes: list
     assert all(1 <= len(step) <= batch for rank in found for step in rank)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     labels=st.lists(st.integers(0, 1), min_size=2, max_size=60).filter(lambda v: len(set(v)) == 2),
     batch=st.integers(1, 4),
@@ -103,7 +103,7 @@ def test_balanced_draws_the_larger_class_once_and_the_other_equally_often(
     assert len(set(seen)) == len(order), "each repetition has a number of its own"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(n=st.integers(1, 40), batch=st.integers(1, 4), world=st.integers(1, 3))
 def test_pairs_stay_together_and_share_their_draws(n: int, batch: int, world: int) -> None:
     options = PlanOptions(batch_size=2 * batch, sampling="pairs", window_samples=8)
