@@ -19,6 +19,7 @@ from lps.model.training.checkpoint import write_checkpoint
 from lps.model.training.presets import preset_for
 from lps.model.training.processes import choose_device
 from tests.builders import detector_checkpoint
+from tests.model.report.report_folders import write_evaluation
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec
@@ -89,6 +90,12 @@ def test_stability_counts_changes_of_the_verdict(tmp_path: Path) -> None:
     assert facts["after"]["fake"] == {"n_videos": 1, "mean_deviation": pytest.approx(0, abs=1e-6), "flips_per_video": 0}
     assert is_png(tmp_path / "stability.png")
     assert json.loads((tmp_path / "stability.json").read_bytes()) == facts
+    folders = [tmp_path / "before", tmp_path / "after"]
+    for folder, scores in zip(folders, (before, after), strict=True):
+        write_evaluation(folder, scores)
+    said = run("stability", str(tmp_path / "out"), "--before", str(folders[0]), "--after", str(folders[1]))
+    assert "2.00 changes of the verdict" in said
+    assert json.loads((tmp_path / "out" / "stability.json").read_bytes()) == facts
 
 
 def test_stability_of_single_clips_is_refused(tmp_path: Path) -> None:
