@@ -253,7 +253,7 @@ def fetch(localizer: str, weights_dir: Path | None) -> None:
 
     for weight in LOCALIZER_WEIGHTS[localizer]:
         found = fetch_weight(weight, weights_dir)
-        click.echo(f"{weight.file_name}: {found.note}")
+        click.echo(f"{weight.file_name}: {found.note or 'ok'}")
 
 
 @weights.command()
@@ -269,7 +269,7 @@ def check(weights_dir: Path | None) -> None:
 
     wrong = False
     for found in check_weights(weights_dir):
-        click.echo(f"{found.weight.file_name}: {found.note}")
+        click.echo(f"{found.weight.file_name}: {found.note or 'ok'}")
         wrong = wrong or (found.path is not None and not found.ok)
     if wrong:
         raise click.exceptions.Exit(4)
