@@ -27,13 +27,14 @@ settings.register_profile("untimed", deadline=None)  # no test depends on how bu
 settings.load_profile("untimed")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and all that share the Ray cluster, where pytest-xdist divides them."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            on_cluster = "cluster_address" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("ray" if on_cluster else str(item.path)))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep the tests of a file in one process, and all that share the Ray cluster, where pytest-xdist divides them.
+
+    As soon as an item is there: pytest-xdist reads the marks before any hook of ours that comes later.
+    """
+    if item.config.pluginmanager.hasplugin("xdist"):
+        on_cluster = "cluster_address" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray" if on_cluster else str(item.path)))
 
 
 @pytest.fixture(scope="session")
