@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 PARTS := cli manifests model pipeline
 BENCHMARKS := landmarks prep manifests model train
 READY := $(VENV)/.ready
-# Files in turns, on at most four cores; what needs a Ray cluster stays in one process (tests/conftest.py).
-IN_PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
+# Whole files at a time, on at most four cores: a file's tests share what they make.
+IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test dev check lint docs bench clean
 

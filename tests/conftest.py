@@ -27,16 +27,6 @@ settings.register_profile("untimed", deadline=None)  # no test depends on how bu
 settings.load_profile("untimed")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep the tests of a file in one process, and all that share the Ray cluster, where pytest-xdist divides them.
-
-    As soon as an item is there: pytest-xdist reads the marks before any hook of ours that comes later.
-    """
-    if item.config.pluginmanager.hasplugin("xdist"):
-        on_cluster = "cluster_address" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ray" if on_cluster else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
     """Return a function that finds a file of the shared folder by its path there.
