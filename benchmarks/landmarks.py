@@ -27,7 +27,7 @@ from lps.pipeline.faces.detector import Localizer
 from lps.pipeline.faces.localizers import load_localizer
 
 NAMES = ("man_*", "woman_*")
-"""Of the files that show one person."""
+"""Files that show one person."""
 SHORT = 20
 """Frames of a clip for videos that are too short for one of the usual length."""
 

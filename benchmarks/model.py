@@ -65,10 +65,10 @@ class Measured:
 
     wall_s: float
     cpu_s: float
-    """Of all threads; on a GPU nothing of interest."""
+    """CPU time of all threads; on a GPU nothing of interest."""
     peak_mib: float
     flops: float
-    """Of one call."""
+    """Operations of one call."""
 
 
 # ---- one process -----------------------------------------------------------------------------------------------------

@@ -314,7 +314,14 @@ def _records(
     (folder / f"manifests/splits/{SPLIT_SET}.json").write_bytes(pretty_json(rule))
     versions = {**dict.fromkeys(VERSIONS, "1"), "weights/mtcnn": "0" * 64}
     digest = sha256_hex(canonical_json(params))
-    plan = {"schema": "lps.plan", "dataset": "dfdc", "params": params, "params_sha256": digest, "shards": []}
+    plan = {
+        "schema": "lps.plan",
+        "schema_version": SCHEMA_VERSION,
+        "dataset": "dfdc",
+        "params": params,
+        "params_sha256": digest,
+        "shards": [],
+    }
     (folder / "plan/plan.json").write_bytes(pretty_json({**plan, "versions": versions, "split": rule}))
     listing = {}
     for path in (*PATHS.values(), split_path(SPLIT_SET), f"manifests/splits/{SPLIT_SET}.json"):

@@ -247,11 +247,12 @@ def fetch(localizer: str, weights_dir: Path | None) -> None:
 
     \b
     Example:
-      lps-prep weights fetch retinaface-fan --weights-dir weights/
+      lps-prep weights fetch retinaface-mobilenet --weights-dir weights/
     """
     from lps.pipeline.faces.weights import LOCALIZER_WEIGHTS, fetch_weight
 
-    for weight in LOCALIZER_WEIGHTS[localizer]:
+    # what only the user can vouch for ends the command, so it comes last
+    for weight in sorted(LOCALIZER_WEIGHTS[localizer], key=lambda weight: -len(weight.sha256)):
         found = fetch_weight(weight, weights_dir)
         click.echo(f"{weight.file_name}: {found.note or 'ok'}")
 

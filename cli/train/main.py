@@ -16,7 +16,7 @@ from lps.cli.train.export import export
 from lps.cli.train.figure import figure
 from lps.cli.train.report import report
 from lps.cli.train.score import score
-from lps.manifests.names import KERNELS, PRESET_NAMES
+from lps.manifests.names import HEADS, KERNELS, PRESET_NAMES
 
 if TYPE_CHECKING:
     from lps.manifests.names import Kernel, StageName
@@ -89,7 +89,7 @@ def pretrain(**asked: Any) -> None:
 @main.command()
 @stage_options
 @INIT()
-@click.option("--head", type=click.Choice(["linear", "svm"]), default="linear", show_default=True, help="svm is LPS_c.")
+@click.option("--head", type=click.Choice(HEADS), default="linear", show_default=True, help="svm is LPS_c.")
 @click.option("--kernel", type=click.Choice(KERNELS), help="Kernel of the support vector machine.  [default: rbf]")
 def classify(head: str, kernel: "Kernel | None", **asked: Any) -> None:
     """Learn the detector from labels; --init random is LPS_ri, --head svm is LPS_c.

@@ -10,7 +10,7 @@ import click
 
 from lps.cli.common import ProgressView, console
 from lps.manifests.errors import RefusedError
-from lps.manifests.names import LOCALIZERS
+from lps.manifests.names import LOCALIZERS, SCORED_FACES
 
 if TYPE_CHECKING:
     from lps.cli.train.scoring import Scorer, VideoScore
@@ -26,7 +26,7 @@ MAX_NAMED = 5
 @click.option("--checkpoint", required=True, type=FILE, help="Detector: a checkpoint of classify or distill.")
 @click.option("--localizer", type=click.Choice(LOCALIZERS), help="Face detector.  [default: that of the checkpoint]")
 @click.option("--weights-dir", type=FOLDER, help="Folder of the localizer's weights.")
-@click.option("--faces", type=click.Choice(["largest", "all"]), default="all", show_default=True,
+@click.option("--faces", type=click.Choice(SCORED_FACES), default="all", show_default=True,
               help="Faces that are scored.")  # fmt: skip
 @click.option("--out", type=FOLDER, help="Folder for NAME.json and the timeline NAME.png of each video.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records instead of a table.")

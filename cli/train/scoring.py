@@ -16,7 +16,7 @@ from lps.manifests.arrays import Pixels
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import CODE_MEANING
 from lps.manifests.errors import UnreadableError
-from lps.manifests.names import FacePolicy
+from lps.manifests.names import ScoredFaces
 from lps.manifests.records import Clip, Outcome
 from lps.model.data.clip_decoder import Batch
 from lps.model.data.frames import frame_span
@@ -159,7 +159,7 @@ class Scorer:
     """What every record says of how it was made."""
 
     def score(self, path: Path) -> VideoScore:
-        """Judge all clips of a video. Faults of the content come back as the outcome.
+        """Score all clips of a video. Faults of the content come back as the outcome.
 
         Raises LpsError for a score that is not finite.
         """
@@ -216,7 +216,7 @@ class Scorer:
 
 
 def open_scorer(
-    checkpoint: Path, *, localizer: str | None = None, weights_dir: Path | None = None, faces: FacePolicy = "all"
+    checkpoint: Path, *, localizer: str | None = None, weights_dir: Path | None = None, faces: ScoredFaces = "all"
 ) -> Scorer:
     """Load the detector of a checkpoint and the localizer that its clips were made with, or another.
 

@@ -10,9 +10,8 @@ from math import floor, isfinite, log10
 
 import numpy as np
 from markupsafe import Markup, escape
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from lps.manifests.arrays import Floats
 
 BINS = 32
 TEXT_PX = 6.2

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import Ints
 from lps.manifests.names import SPLITS
 from lps.manifests.splits.groups import group_videos
-from lps.manifests.splits.inputs import CONTENT_PREFIX, Aliases, Ints, SplitInput, inputs_table, video_key
+from lps.manifests.splits.inputs import CONTENT_PREFIX, Aliases, SplitInput, inputs_table, video_key
 from lps.manifests.splits.key_edges import KeyEdges
 from lps.manifests.splits.pins import Owners, all_keys
 from lps.manifests.splits.placement import hash_places, ranked_places

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
+from lps.manifests.arrays import Ints
 from lps.manifests.canonical import digest16
-from lps.manifests.splits.inputs import Aliases, Ints, SplitInput, inputs_table
+from lps.manifests.splits.inputs import Aliases, SplitInput, inputs_table
 from lps.manifests.splits.key_edges import KeyEdges
 
 

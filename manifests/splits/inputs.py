@@ -5,13 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from lps.manifests.records import SourceVideo
 
-Ints = NDArray[np.int64]
 Aliases = tuple[tuple[str, str], ...]
 
 VIDEO_PREFIX = "video/"

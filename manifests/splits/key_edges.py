@@ -12,16 +12,9 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from lps.manifests.arrays import Ints
 from lps.manifests.row_digest import fixed_bytes, hex_texts
-from lps.manifests.splits.inputs import (
-    CONTENT_PREFIX,
-    EMPTY_SHA256,
-    KEY_COLUMNS,
-    VIDEO_PREFIX,
-    Aliases,
-    Ints,
-    key_columns,
-)
+from lps.manifests.splits.inputs import CONTENT_PREFIX, EMPTY_SHA256, KEY_COLUMNS, VIDEO_PREFIX, Aliases, key_columns
 
 EDGE_COLUMNS = ("video_id", "sha256", "original_video_id", *KEY_COLUMNS)
 """Columns of the manifest `videos` that tie videos to each other."""

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from lps.manifests.arrays import Bools, Ints
 from lps.manifests.names import SPLITS
 from lps.manifests.splits.groups import Groups, alias_roots
-from lps.manifests.splits.inputs import CONTENT_PREFIX, EMPTY_SHA256, KEY_COLUMNS, VIDEO_PREFIX, Aliases, Ints
+from lps.manifests.splits.inputs import CONTENT_PREFIX, EMPTY_SHA256, KEY_COLUMNS, VIDEO_PREFIX, Aliases
 from lps.manifests.splits.key_edges import KeyEdges, listed, whole
 
 KINDS = ("identity", "target", "donor", "donor_only", "source", "original", "duplicate", "any")
@@ -28,7 +28,6 @@ MAX_SHUFFLES = 20
 SHUFFLED_VIDEOS = 100_000
 """Shuffle at least this many videos for the baseline, in one large or several small shuffles."""
 
-Bools = NDArray[np.bool_]
 K = TypeVar("K", str, bytes)
 
 

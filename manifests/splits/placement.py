@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import Ints
 from lps.manifests.names import SPLITS
 from lps.manifests.splits.groups import Groups
-from lps.manifests.splits.inputs import Ints, SplitInput
+from lps.manifests.splits.inputs import SplitInput
 from lps.manifests.splits.records import Ratios, SplitParams, position
 
 SMALL_SET_GROUPS = 50

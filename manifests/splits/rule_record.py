@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lps.manifests.arrays import Ints
 from lps.manifests.row_digest import batches_digest, table_digest
 from lps.manifests.splits.by_group import GIANT_FACTOR, GIANT_MIN_VIDEOS, giant_groups
 from lps.manifests.splits.groups import Groups
-from lps.manifests.splits.inputs import INPUT_COLUMNS, KEY_COLUMNS, Ints, key_columns
+from lps.manifests.splits.inputs import INPUT_COLUMNS, KEY_COLUMNS, key_columns
 from lps.manifests.splits.key_edges import KeyEdges, listed
 from lps.manifests.splits.leakage import crossing_groups, split_codes
 from lps.manifests.splits.records import SplitParams, SplitRow, aliases_digest, rows_table, sorted_aliases

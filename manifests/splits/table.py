@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lps.manifests.arrays import Ints
 from lps.manifests.names import SPLITS
 from lps.manifests.schemas import SPLITS as SCHEMA
 from lps.manifests.splits.assign import assign_splits, distinct
 from lps.manifests.splits.by_group import giant_groups
 from lps.manifests.splits.groups import Groups, group_id
-from lps.manifests.splits.inputs import Ints, inputs_from_table, inputs_table
+from lps.manifests.splits.inputs import inputs_from_table, inputs_table
 from lps.manifests.splits.key_edges import Bytes, KeyEdges, binary, byte_order, fixed
 from lps.manifests.splits.placement import Placement, VideoKind, place_groups
 from lps.manifests.splits.records import SplitParams, SplitRow, rows_table

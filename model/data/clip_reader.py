@@ -195,7 +195,7 @@ class ClipReader:
             if "DataLoader worker" not in str(e):
                 raise
             raise UnreadableError(
-                "a process that decodes clips died, mostly for want of memory or of shared memory (/dev/shm): "
+                "a process that decodes clips died, mostly because memory or shared memory (/dev/shm) ran out: "
                 "use fewer workers"
             ) from e
         if isinstance(outcome, LpsError):

@@ -11,6 +11,7 @@ import numpy as np
 
 from lps.manifests.arrays import Floats, Ints
 from lps.model.evaluation.scores import THRESHOLD, LabelledScores
+from lps.model.training.validate import auc as auc
 
 METRICS = (
     "auc",
@@ -142,13 +143,6 @@ def point_values(labels: Ints, p_fake: Floats) -> dict[str, float | str]:
 
 def _plain(value: float | str) -> float | str:
     return value if isinstance(value, str) else float(value)
-
-
-def auc(labels: Ints, p_fake: Floats) -> float:
-    """Return the area under the ROC of both classes."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(labels, p_fake))
 
 
 def equal_error_rate(labels: Ints, p_fake: Floats) -> float:

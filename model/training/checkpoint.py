@@ -1,6 +1,5 @@
 """Checkpoints: tensors, plain values, nothing that runs code when it is read; written whole or not at all."""
 
-import hashlib
 import pickle
 import struct
 import zipfile
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lps.manifests import provenance
+from lps.manifests import canonical, provenance
 from lps.manifests.errors import IntegrityError, LpsError, UnreadableError, first_line
 from lps.manifests.storage import write_atomically
 from lps.model.networks.context_net import State
@@ -127,7 +126,6 @@ def preset_of(checkpoint: Checkpoint, path: Path) -> Preset:
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hex. Raises UnreadableError."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return canonical.file_sha256(path)
     except OSError as e:
         raise UnreadableError(f"cannot read {path}: {e.strerror or e}") from e

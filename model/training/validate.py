@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lps.manifests.arrays import Floats, Ints
 from lps.manifests.errors import LpsError
 from lps.model.data.clip_decoder import Batch
 from lps.model.training.processes import all_gather_list
@@ -72,14 +74,19 @@ def _scores(logits: Tensor, batch: Batch, video_of: Mapping[str, str]) -> Scores
     return [(video_of[key], label, p) for key, label, p in zip(batch.keys, labels, fake, strict=True)]
 
 
-def video_auc(scores: Iterable[tuple[str, int, float]]) -> float | None:
-    """Return the AUC over videos of (video, label, score) per clip; None with only one class."""
+def auc(labels: Ints, p_fake: Floats) -> float:
+    """Return the area under the ROC of both classes."""
     from sklearn.metrics import roc_auc_score
 
+    return float(roc_auc_score(labels, p_fake))
+
+
+def video_auc(scores: Iterable[tuple[str, int, float]]) -> float | None:
+    """Return the AUC over videos of (video, label, score) per clip; None with only one class."""
     videos: dict[str, tuple[int, list[float]]] = {}
     for video, label, score in sorted(scores):
         videos.setdefault(video, (label, []))[1].append(score)
     labels = [label for label, _ in videos.values()]
     if len(set(labels)) < 2:
         return None
-    return float(roc_auc_score(labels, [sum(s) / len(s) for _, s in videos.values()]))
+    return auc(np.array(labels), np.array([sum(s) / len(s) for _, s in videos.values()]))

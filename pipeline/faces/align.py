@@ -9,14 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import ARCFACE_112, Floats
 from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import VideoFault
-from lps.pipeline.faces.detector import FloatArray
 from lps.pipeline.video.decode import Frame
-
-ARCFACE_112 = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-)
 
 TEMPLATE_NAME = "arcface5"
 INTERPOLATION = "linear"
@@ -25,14 +21,14 @@ BOX_MARGIN = 1.3
 """Without alignment the crop is the box's square times this, the usual margin of the field."""
 
 
-def template(out_px: int, scale: float) -> FloatArray:
+def template(out_px: int, scale: float) -> Floats:
     """Return the five template points, (5, 2), in output px."""
     points = ARCFACE_112 * (out_px / 112.0)
     centre = out_px / 2.0
     return (points - centre) * scale + centre
 
 
-def similarity(points: FloatArray, target: FloatArray) -> FloatArray:
+def similarity(points: Floats, target: Floats) -> Floats:
     """Return the 2x3 least-squares similarity that takes `points` (n, 2) to `target` (n, 2).
 
     As complex numbers the map is z -> a z + b, which is linear in a and b. Raises VideoFault E_LANDMARK when the points
@@ -50,19 +46,19 @@ def similarity(points: FloatArray, target: FloatArray) -> FloatArray:
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
-def output_scale(matrix: FloatArray) -> float:
+def output_scale(matrix: Floats) -> float:
     """Return how many output px one square source px becomes."""
     return float(np.hypot(matrix[0, 0], matrix[1, 0]))
 
 
-def align_matrix(points: FloatArray, aspect_xy: tuple[float, float], target: FloatArray) -> NDArray[np.float32]:
+def align_matrix(points: Floats, aspect_xy: tuple[float, float], target: Floats) -> NDArray[np.float32]:
     """Return the 2x3 float32 matrix from source px to output px for five points (5, 2) in source px."""
     aspect = np.array(aspect_xy)
     square = similarity(points * aspect, target)
     return np.asarray(square * np.array([aspect[0], aspect[1], 1.0]), np.float32)
 
 
-def crop_matrix(box_xyxy: FloatArray, aspect_xy: tuple[float, float], out_px: int) -> NDArray[np.float32]:
+def crop_matrix(box_xyxy: Floats, aspect_xy: tuple[float, float], out_px: int) -> NDArray[np.float32]:
     """Return the 2x3 float32 matrix that crops the box (source px) to a square with BOX_MARGIN, without turning."""
     aspect = np.array(aspect_xy)
     low, high = box_xyxy[:2] * aspect, box_xyxy[2:] * aspect

@@ -6,7 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from lps.manifests.arrays import Floats
+
 Image = NDArray[np.uint8]
 
 GRID = 16.0
@@ -19,11 +20,11 @@ CROP_MIN_FACE_SHARE = 0.3
 class Faces:
     """All faces of one image, best score first, in pixels of that image (x to the right, y down)."""
 
-    boxes_xyxy: FloatArray
+    boxes_xyxy: Floats
     """(n, 4)."""
-    scores: FloatArray
+    scores: Floats
     """(n,), 0 to 1."""
-    points: FloatArray
+    points: Floats
     """(n, 5, 2): left eye, right eye (as seen in the image), nose tip, left and right mouth corner."""
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ def no_faces() -> Faces:
     return Faces(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
 
 
-def rounded_faces(boxes: FloatArray, scores: FloatArray, points: FloatArray) -> Faces:
+def rounded_faces(boxes: Floats, scores: Floats, points: Floats) -> Faces:
     """Sort by score (ties by place), round coordinates to 1/16 px and scores to 1e-4."""
     boxes = np.asarray(np.round(boxes * GRID) / GRID, np.float64)
     points = np.asarray(np.round(points * GRID) / GRID, np.float64)

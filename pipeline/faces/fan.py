@@ -24,7 +24,8 @@ from face_alignment.utils import (
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lps.pipeline.faces.detector import Faces, FloatArray, Localizer, rounded_faces
+from lps.manifests.arrays import Floats
+from lps.pipeline.faces.detector import Faces, Localizer, rounded_faces
 from lps.pipeline.faces.retinaface import exact_convolutions, require_images
 from lps.pipeline.faces.weights import filled
 
@@ -73,7 +74,7 @@ class FanLocalizer:
             for faces, own, points in zip(found, chosen, landmarks, strict=True)
         ]
 
-    def landmarks(self, images: NDArray[np.uint8], boxes: Sequence[FloatArray]) -> list[FloatArray]:
+    def landmarks(self, images: NDArray[np.uint8], boxes: Sequence[Floats]) -> list[Floats]:
         """Return the 68 landmarks of each box: per image (n, 68, 2) px for its (n, 4) boxes.
 
         Order of 300-W; x to the right, y down, the centre of the first pixel at 0.
@@ -93,7 +94,7 @@ class FanLocalizer:
         stacked = np.array(points, np.float64).reshape(-1, NUM_LANDMARKS, 2)
         return [stacked[end - len(own) : end] for own, end in zip(boxes, ends, strict=True)]
 
-    def _batches(self, crops: list[NDArray[np.uint8]]) -> Iterator[FloatArray]:
+    def _batches(self, crops: list[NDArray[np.uint8]]) -> Iterator[Floats]:
         """Yield the peaks of the crops, (n, 68, 2) in cells of the heatmap, batch by batch."""
         for start in range(0, len(crops), self._batch_size):
             chunk = crops[start : start + self._batch_size]
@@ -119,7 +120,7 @@ def fan_network(state: dict[str, Tensor]) -> nn.Module:
     return filled(net, state, "2DFAN-4")
 
 
-def five_points(landmarks: FloatArray) -> FloatArray:
+def five_points(landmarks: Floats) -> Floats:
     """Reduce (n, 68, 2) landmarks to (n, 5, 2): left eye, right eye (in the image), nose tip, mouth corners."""
     eyes = [landmarks[:, LEFT_EYE].mean(axis=1), landmarks[:, RIGHT_EYE].mean(axis=1)]
     rest = [landmarks[:, i] for i in (NOSE_TIP, LEFT_MOUTH_CORNER, RIGHT_MOUTH_CORNER)]
@@ -132,7 +133,7 @@ def largest(faces: Faces) -> NDArray[np.intp]:
     return np.argsort(-sides.prod(axis=1), kind="stable")[:MAX_DENSE_FACES]
 
 
-def crop_map(box_xyxy: FloatArray) -> FloatArray:
+def crop_map(box_xyxy: Floats) -> Floats:
     """Return the 2x3 map from pixels of the 256 x 256 crop to pixels of the image: one scale and a shift."""
     width, height = box_xyxy[2:] - box_xyxy[:2]
     centre = (box_xyxy[:2] + box_xyxy[2:]) / 2 - [0.0, CENTER_Y_OFFSET * height]
@@ -141,7 +142,7 @@ def crop_map(box_xyxy: FloatArray) -> FloatArray:
     return np.array([[scale, 0.0, corner[0]], [0.0, scale, corner[1]]])
 
 
-def warped(image: NDArray[np.uint8], source: FloatArray) -> NDArray[np.uint8]:
+def warped(image: NDArray[np.uint8], source: Floats) -> NDArray[np.uint8]:
     """Return the crop of `image` whose pixels `source` maps into it, black outside."""
     side = (CROP_RESOLUTION, CROP_RESOLUTION)
     crop = cv2.warpAffine(image, source, side, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
@@ -170,7 +171,7 @@ def _vertex(flat: Tensor, best: Tensor, at: Tensor, step: int, size: int) -> Ten
     return torch.where(rise + fall > 0, 0.5 * (rise - fall) / (rise + fall), 0.0)
 
 
-def _with_points(faces: Faces, chosen: NDArray[np.intp], points: FloatArray) -> Faces:
+def _with_points(faces: Faces, chosen: NDArray[np.intp], points: Floats) -> Faces:
     replaced = faces.points.copy()
     replaced[chosen] = points
     return rounded_faces(faces.boxes_xyxy, faces.scores, replaced)

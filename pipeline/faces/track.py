@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import Floats
 from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import VideoFault
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.align import output_scale, similarity, template
-from lps.pipeline.faces.detector import Faces, FloatArray
+from lps.pipeline.faces.detector import Faces
 from lps.pipeline.video.decode import Frame
 
 
@@ -54,12 +55,12 @@ class TrackLost(Exception):
 class Sighting:
     """One detected face, source px."""
 
-    box: FloatArray
-    points: FloatArray
+    box: Floats
+    points: Floats
     score: float
 
     @property
-    def centre(self) -> FloatArray:
+    def centre(self) -> Floats:
         """Middle of the box, (2,)."""
         return (self.box[:2] + self.box[2:]) / 2
 
@@ -73,13 +74,13 @@ class Sighting:
 class Track:
     """One face over a whole run of n frames."""
 
-    boxes: FloatArray
+    boxes: Floats
     """(n, 4) source px."""
-    points: FloatArray
+    points: Floats
     """(n, 5, 2) source px, smoothed."""
     source: NDArray[np.uint8]
     """(n,) 0 detected, 1 bounded by detections, 2 asked for and missed."""
-    scores: FloatArray
+    scores: Floats
     """(n,) detector score, interpolated as the boxes are."""
     n_asked: int
     n_found: int
@@ -97,7 +98,7 @@ class Sightings:
         """Frames where the face was seen, in order."""
         return sorted(i for i, s in self.by_frame.items() if s is not None)
 
-    def expect(self, frame: int) -> tuple[FloatArray, float]:
+    def expect(self, frame: int) -> tuple[Floats, float]:
         """Return the expected centre and side at `frame`: between two sightings, or carried on from the last two."""
         known = self.found()
         right = next((k for k, i in enumerate(known) if i > frame), len(known))
@@ -253,7 +254,7 @@ class FrameRun:
         sightings = [s for i in found if (s := known.by_frame[i]) is not None]
         at = np.arange(n)
 
-        def between(values: FloatArray) -> FloatArray:
+        def between(values: Floats) -> Floats:
             flat = values.reshape(len(found), -1)
             columns = [np.interp(at, found, column) for column in flat.T]
             return np.stack(columns, 1).reshape(n, *values.shape[1:])
@@ -311,9 +312,7 @@ class FrameRun:
                 result[k] = sighting
         return result
 
-    def _detect_in_crops(
-        self, indices: Sequence[int], places: Sequence[tuple[FloatArray, float]]
-    ) -> list[Sighting | None]:
+    def _detect_in_crops(self, indices: Sequence[int], places: Sequence[tuple[Floats, float]]) -> list[Sighting | None]:
         if not indices:
             return []
         px = self.local.crop_px
@@ -338,7 +337,7 @@ class FrameRun:
         steps = round(float(np.log2(max(side, 1.0) / self.face_side)))
         return self.face_side * 2.0**steps * self.local.crop_margin
 
-    def _sightings(self, i: int, faces: Faces, scale: FloatArray, origin: FloatArray) -> list[Sighting]:
+    def _sightings(self, i: int, faces: Faces, scale: Floats, origin: Floats) -> list[Sighting]:
         keep = [k for k in range(len(faces)) if faces.scores[k] >= self.local.min_score]
         self.counts.asked.add(self.frames[i].index)
         if keep:
@@ -351,7 +350,7 @@ class FrameRun:
         ]
 
     @staticmethod
-    def _matches(s: Sighting, centre: FloatArray, side: float, *, reach: float) -> bool:
+    def _matches(s: Sighting, centre: Floats, side: float, *, reach: float) -> bool:
         near = float(np.hypot(*(s.centre - centre))) <= reach * side
         return near and 1 / SIZE_RATIO <= s.side / side <= SIZE_RATIO
 
@@ -364,7 +363,7 @@ class FrameRun:
         return float(np.prod(s.box[2:] - s.box[:2]))
 
 
-def box_iou(a: Sequence[float] | FloatArray, b: Sequence[float] | FloatArray) -> float:
+def box_iou(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> float:
     """Return the overlap of two boxes (x0, y0, x1, y1) over their union, 0 to 1."""
     shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - shared
@@ -380,7 +379,7 @@ def _padded(width: int, height: int, longest_px: int) -> tuple[int, int]:
     return (short, longest) if width >= height else (longest, short)
 
 
-def _crop(frame: Frame, centre: FloatArray, side: float, px: int) -> tuple[NDArray[np.uint8], FloatArray, FloatArray]:
+def _crop(frame: Frame, centre: Floats, side: float, px: int) -> tuple[NDArray[np.uint8], Floats, Floats]:
     """Return a square-pixel crop (px, px, 3) of about `side` source px, and scale and origin (x, y) back to source px.
 
     The crop sits on a grid of CELL crop px, a multiple of the detectors' strides: crops of one size that differ in

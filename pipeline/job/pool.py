@@ -15,7 +15,7 @@ import ray
 from ray import exceptions as rx
 
 from lps.manifests.codes import Code
-from lps.manifests.errors import LpsError, UnreadableError
+from lps.manifests.errors import LpsError, UnreadableError, first_line
 from lps.pipeline.job.events import JobCharged, JobQuarantined, JobRetried, OnEvent
 
 MAX_CHARGES = 2
@@ -231,9 +231,7 @@ class Pool:
             return None
         if isinstance(cause, (rx.WorkerCrashedError, rx.TaskCancelledError)):
             return self._charge(state, Code.E_WORKER_LOST, "the worker process died")
-        return self._charge(
-            state, Code.E_INTERNAL, f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"
-        )
+        return self._charge(state, Code.E_INTERNAL, f"{type(cause).__name__}: {first_line(cause)}")
 
     def _retry(self, state: _JobState, cause: BaseException) -> None:
         state.losses += 1

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from skimage import data as skimage_data
 
-from lps.pipeline.faces.detector import FloatArray, Image
+from lps.manifests.arrays import Floats
+from lps.pipeline.faces.detector import Image
 
 FloatImage = NDArray[np.float32]
 """Colours 0 to 255, or pixel coordinates."""
@@ -45,7 +46,7 @@ _SILHOUETTES: dict[PortraitName, Points] = {
     ),
 }
 """Outline of the person, in pixels of the portrait: OpenCV's GrabCut started from a rough polygon, its contour
-thinned by approxPolyDP (1.6 px), then a few points mended by eye at hair and collar."""
+thinned by approxPolyDP (1.6 px), then a few points corrected by eye at hair and collar."""
 
 _FACES: dict[PortraitName, Points] = {
     "astronaut": (
@@ -73,7 +74,7 @@ class Portrait:
 
     rgba: Image
     """(H, W, 4): RGB and the matte, 255 on the person."""
-    face: FloatArray
+    face: Floats
     """(n, 2): convex outline of the face, brow to chin, x and y in pixels of `rgba`."""
 
     @property
@@ -82,7 +83,7 @@ class Portrait:
         return float(np.ptp(self.face[:, 1]))
 
     @property
-    def face_centre(self) -> FloatArray:
+    def face_centre(self) -> Floats:
         """(2,): middle of the face's box, in pixels."""
         return np.asarray((self.face.min(axis=0) + self.face.max(axis=0)) / 2, np.float64)
 
@@ -154,7 +155,7 @@ def _hopper() -> Image:
         return np.asarray(picture.convert("RGB"), np.uint8)
 
 
-def forge_face(frame: Image, face: FloatArray, rng: np.random.Generator, flicker: Flicker = FLICKER) -> Image:
+def forge_face(frame: Image, face: Floats, rng: np.random.Generator, flicker: Flicker = FLICKER) -> Image:
     """Return `frame` with its face replaced by a warped, recoloured copy of itself behind a soft mask.
 
     This is the idea of Self-Blended Images (Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR

@@ -15,8 +15,9 @@ import av
 import cv2
 import numpy as np
 
+from lps.manifests.arrays import Floats
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.faces.detector import FloatArray, Image
+from lps.pipeline.faces.detector import Image
 from lps.pipeline.tools.demo_faces import PORTRAITS, FloatImage, Portrait, PortraitName, forge_face, load_portrait
 
 N_PAIRS = 8
@@ -190,7 +191,7 @@ def _encode(frames: Iterable[Image], shape: VideoShape) -> bytes:
     return buffer.getvalue()
 
 
-def _face_shots(shape: VideoShape, portrait: Portrait, seed: int) -> Iterator[tuple[Image, FloatArray]]:
+def _face_shots(shape: VideoShape, portrait: Portrait, seed: int) -> Iterator[tuple[Image, Floats]]:
     """Yield the frames of a moving portrait, (height, width, 3) RGB, each with its outline of the face, (n, 2)."""
     scene = np.random.default_rng([seed, _SCENE])
     backdrops = _backdrops(shape, scene)
@@ -205,7 +206,7 @@ def _face_shots(shape: VideoShape, portrait: Portrait, seed: int) -> Iterator[tu
         yield frame, cv2.perspectiveTransform(portrait.face[None], homography)[0].astype(np.float64)
 
 
-def _forged(shots: Iterable[tuple[Image, FloatArray]], seed: int) -> Iterator[Image]:
+def _forged(shots: Iterable[tuple[Image, Floats]], seed: int) -> Iterator[Image]:
     rng = np.random.default_rng([seed, _FORGERY])
     return (forge_face(image, face, rng) for image, face in shots)
 
@@ -224,14 +225,14 @@ def _developed(frame: FloatImage, light: FloatImage, noise: FloatImage) -> Image
     return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
 
 
-def _wander(shape: VideoShape, rng: np.random.Generator) -> FloatArray:
+def _wander(shape: VideoShape, rng: np.random.Generator) -> Floats:
     """Draw a smooth path (n_frames,) within -1 to 1: a slow sway (2 to 6 s) with a quicker, smaller one on it."""
     seconds = np.arange(shape.n_frames) / float(shape.fps)
     phases = 2 * np.pi * (rng.uniform((0.16, 0.5), (0.45, 1.0)) * seconds[:, None] + rng.uniform(0, 1, 2))
     return np.asarray(np.sin(phases) @ (0.75, 0.25), np.float64)
 
 
-def _homographies(shape: VideoShape, portrait: Portrait, rng: np.random.Generator) -> FloatArray:
+def _homographies(shape: VideoShape, portrait: Portrait, rng: np.random.Generator) -> Floats:
     """Draw the way of the portrait: (n_frames, 3, 3), from pixels of the portrait to pixels of the frame."""
     size = rng.uniform(*FACE_FRACTION) * min(shape.height, 360) / portrait.face_height
     scales = size * (1 + MOTION.zoom * _wander(shape, rng))
@@ -255,7 +256,7 @@ def _homographies(shape: VideoShape, portrait: Portrait, rng: np.random.Generato
     return out
 
 
-def _rotation(pitch: float, yaw: float, roll: float) -> FloatArray:
+def _rotation(pitch: float, yaw: float, roll: float) -> Floats:
     """Return the (3, 3) rotation: pitch about x, then yaw about y, then roll in the picture plane; radians."""
     (cp, sp), (cy, sy), (cr, sr) = ((np.cos(a), np.sin(a)) for a in (pitch, yaw, roll))
     about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
@@ -277,7 +278,7 @@ def _backdrops(shape: VideoShape, rng: np.random.Generator) -> Iterator[FloatIma
     )
 
 
-def _drift(shape: VideoShape, middle: float, rng: np.random.Generator) -> FloatArray:
+def _drift(shape: VideoShape, middle: float, rng: np.random.Generator) -> Floats:
     """Draw the way of the backdrop: (n_frames, 2, 3), from pixels of the texture to pixels of the frame."""
     angles = np.deg2rad(MOTION.backdrop_deg * _wander(shape, rng))
     x = shape.width * (0.5 + MOTION.backdrop * _wander(shape, rng))
@@ -298,7 +299,7 @@ def _texture(shape: VideoShape, rng: np.random.Generator) -> Image:
     level = (level - level.min()) / np.ptp(level)
     # Muted, as of a painted backdrop: two greys, each with a tint of its own.
     dark, bright = rng.uniform(30, 90) + rng.uniform(-25, 25, 3), rng.uniform(130, 190) + rng.uniform(-25, 25, 3)
-    colours: FloatArray = dark + level[..., None].astype(np.float64) * (bright - dark)
+    colours: Floats = dark + level[..., None].astype(np.float64) * (bright - dark)
     return np.rint(colours).astype(np.uint8)
 
 

@@ -53,7 +53,7 @@ class Scenario:
 
     source: str
     address: str | None
-    """Of the shared cluster; None for a private one."""
+    """Address of the shared cluster; None for a private one."""
 
     def request(self, out: Path | str, **changes: Any) -> PrepRequest:
         """Return the request of a data set at `out`. Three clips at most go into a shard."""

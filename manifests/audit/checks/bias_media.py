@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import Floats
 from lps.manifests.audit.core.queries import PLACED, SURVIVORS, arrays, records
 from lps.manifests.audit.core.stats import (
     Effect,
-    Floats,
     cliffs_delta,
     cramers_v,
     crossed,

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from lps.manifests.arrays import ARCFACE_112, Floats
 from lps.manifests.audit.checks.screen import screen_cuts, screen_steps
 from lps.manifests.audit.core.database import fetch_number, sql_offenders
 from lps.manifests.audit.core.types import (
@@ -40,12 +40,7 @@ LIMITS: dict[str, float] = {
 }
 BATCH_CLIPS = 512
 SCREENED_CLIPS = 1024
-ARCFACE_112 = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-)
-"""Eyes, nose and mouth corners of the five-point ArcFace template, 112 x 112 px."""
 
-Floats = NDArray[np.float64]
 
 C1 = CheckSpec(
     id="C1",

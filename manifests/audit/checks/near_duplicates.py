@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import Bools, Ints
 from lps.manifests.audit.core.queries import PLACED, placed_table, read_claim, records
 from lps.manifests.audit.core.types import (
     AuditContext,
@@ -29,7 +30,6 @@ from lps.manifests.audit.core.types import (
     not_evaluated,
 )
 from lps.manifests.names import Level
-from lps.manifests.splits.inputs import Ints
 from lps.manifests.splits.key_edges import KeyEdges
 
 LIMITS: dict[str, float] = {
@@ -50,7 +50,6 @@ SHOWN_PAIRS = 200
 HISTOGRAM_BINS = 64
 
 Words = NDArray[np.uint64]
-Bools = NDArray[np.bool_]
 
 L6 = CheckSpec(
     id="L6",

@@ -10,13 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from lps.manifests.arrays import Bools, Floats, Ints
 from lps.manifests.schemas import BOX_UNITS
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 BLOCK_CLIPS = 128
 """Clips whose landmarks are measured at a time: what lies between fits the cache, which halves the time."""

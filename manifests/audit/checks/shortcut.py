@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import Floats
 from lps.manifests.audit.core.queries import PLACED, SURVIVORS, arrays
-from lps.manifests.audit.core.stats import Floats
 from lps.manifests.audit.core.types import (
     AuditContext,
     CheckResult,

@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import Ints
 from lps.manifests.audit.core.types import AuditContext
 from lps.manifests.index import read_rule
 from lps.manifests.names import SPLITS
-from lps.manifests.splits.inputs import Aliases, Ints
+from lps.manifests.splits.inputs import Aliases
 from lps.manifests.splits.key_edges import EDGE_COLUMNS
 from lps.manifests.splits.leakage import split_codes
 from lps.manifests.splits.records import aliases_digest, recorded_aliases

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2_contingency, fisher_exact, ks_2samp, mannwhitneyu
 
+from lps.manifests.arrays import Floats
 from lps.manifests.audit.core.types import State
 
-Floats = NDArray[np.float64]
 HISTOGRAM_BINS = 24
 LARGEST_D = 99.0
 """Stands for a difference of two constants: JSON has no infinity."""

@@ -11,13 +11,12 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from lps.manifests.arrays import Floats, Ints
 from lps.manifests.codes import Code, meaning_of
 from lps.manifests.columns import numbers, read_columns, read_rows, split_path
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import CLASSES, label_name
-from lps.manifests.pages.charts import Floats
 from lps.manifests.pages.pictures import evenly_spaced, uris_of
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
@@ -41,7 +40,6 @@ TILE_COLUMNS = (
 )
 
 T = TypeVar("T")
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

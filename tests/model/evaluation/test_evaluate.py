@@ -1,4 +1,4 @@
-"""`lps-train evaluate` on small data sets: what its files say, that it goes on where it stopped, and its exit codes."""
+"""`lps-train evaluate` on small data sets: what its files say, that it resumes where it stopped, and its exit codes."""
 
 import io
 import json
@@ -189,7 +189,7 @@ def test_several_data_sets_give_a_row_of_the_matrix(
     assert sum(event.n_clips for event in events if isinstance(event, ClipsScored)) == 36
 
 
-def test_plain_shards_are_judged_and_no_secret_of_their_address_is_kept(
+def test_plain_shards_are_evaluated_and_no_secret_of_their_address_is_kept(
     make: "Maker",
     clips: "Callable[..., list[Spec]]",
     loaded: LoadedDetector,

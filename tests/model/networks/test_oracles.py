@@ -37,7 +37,7 @@ FOLDER = Path(os.environ.get("LPS_ORACLE_DIR", SHARED / "oracle"))
 FILES = sorted(FOLDER.glob("*.pt"))
 TOLERANCE = 1e-9
 LAST_DIGIT = 1e-6
-"""Of evaluations in files from elsewhere. Running variances are drawn as exponentials in single precision; processors
+"""Evaluations in files from elsewhere: running variances are drawn as exponentials in single precision; processors
 do not agree on the last digit: outputs differ by 1e-8 to 7e-7. Training uses none of them: there `TOLERANCE` holds."""
 
 Oracle = Mapping[str, Any]

@@ -300,7 +300,7 @@ def test_copy_baseline_contrasts_a_map_with_the_one_before() -> None:
 
 @pytest.mark.parametrize("at_a_time", [5, 1024])
 def test_mistakes_are_told_apart(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 2 clips, 3 steps and 4 places: each row looks for a candidate of which it is known what it is."""
+    """Two clips, 3 steps and 4 places: each row looks for a candidate of which it is known what it is."""
     monkeypatch.setattr(pretrainer, "ROWS_AT_A_TIME", at_a_time)
     candidates = torch.eye(24)
     row = torch.arange(24)

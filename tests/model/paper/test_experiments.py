@@ -320,10 +320,10 @@ def test_the_other_tables_are_cited_as_printed(printed: list[list[str]]) -> None
     rows = [line for line in printed if len(line) == 5 and all("/" in cell for cell in line[2:])]
     pairs = [[[float(x) for x in cell.split("/")] for cell in row[2:]] for row in rows]
     found = {
-        (model, trained, judged): tuple(pair[k] for pair in pairs[3 * i + j])
+        (model, trained, evaluated): tuple(pair[k] for pair in pairs[3 * i + j])
         for k, model in enumerate(("LPS", "LPS_ssd"))
         for i, trained in enumerate(paper.DATA_SETS)
-        for j, judged in enumerate(paper.DATA_SETS)
+        for j, evaluated in enumerate(paper.DATA_SETS)
     }
     assert found == paper.TABLE2
     for kind, name in (("aligned", "with"), ("unaligned", "without")):

@@ -98,17 +98,17 @@ def test_two_ranks_learn_as_one_does(
 def test_saved_weights_are_those_that_were_validated(
     lps_train: "Runner", settings: "Settings", uneven_data: Path, tmp_path: Path
 ) -> None:
-    """Each process has batch-norm statistics of its own; what is judged and kept are those of the first."""
+    """Each process has batch-norm statistics of its own; what is evaluated and kept are those of the first."""
     head = {"head": "final_bn = false"}
     command = ["--data", uneven_data, "--config", settings("epochs = 1", **head), "--init"]
     assert lps_train("classify", tmp_path / "run", *command, "random", ranks=2).codes == [0, 0]
-    judged = read_log(tmp_path / "run/log.jsonl")[-1]
+    validated = read_log(tmp_path / "run/log.jsonl")[-1]
     # One process, and a learning rate too small to change a weight: validation of what was saved.
     still = settings("epochs = 1\nlr = 1e-30\nmin_lr = 0.0", run="cache_maps = false", distill="weight = 1.0", **head)
     command = ["--data", uneven_data, "--config", still, "--init", tmp_path / "run/checkpoints/best.pt"]
     assert lps_train("distill", tmp_path / "again", *command).code == 0
     again = read_log(tmp_path / "again/log.jsonl")[-1]
-    assert again["loss"] == pytest.approx(judged["loss"], rel=1e-5)
+    assert again["loss"] == pytest.approx(validated["loss"], rel=1e-5)
 
 
 def halved(members: "Members") -> None:

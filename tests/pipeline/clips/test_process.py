@@ -16,12 +16,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
+from lps.manifests.arrays import ARCFACE_112
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.records import VideoResult
 from lps.pipeline.clips.process import process_video, start_frames, start_seed
 from lps.pipeline.config.params import ALL_CLIPS, Limits, LocalizeParams, Params
-from lps.pipeline.faces.align import ARCFACE_112
 from lps.pipeline.faces.detector import Faces, no_faces, rounded_faces
 
 Image = NDArray[np.uint8]

@@ -18,6 +18,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
+from lps.manifests.arrays import ARCFACE_112, Floats
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Status
 from lps.manifests.errors import VideoFault
@@ -25,7 +26,6 @@ from lps.manifests.records import Clip
 from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.faces.align import (
-    ARCFACE_112,
     BOX_MARGIN,
     align_matrix,
     crop_matrix,
@@ -35,7 +35,7 @@ from lps.pipeline.faces.align import (
     warp,
     warp_frame,
 )
-from lps.pipeline.faces.detector import Faces, FloatArray, Localizer
+from lps.pipeline.faces.detector import Faces, Localizer
 from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.tools.demo_videos import make_face_video
 from lps.pipeline.video.decode import DecodeStats, decode
@@ -51,28 +51,26 @@ scales = st.floats(0.02, 50)
 shifts = st.tuples(st.floats(-1000, 1000), st.floats(-1000, 1000))
 
 
-def spread(points: FloatArray) -> float:
+def spread(points: Floats) -> float:
     return float(((points - points.mean(0)) ** 2).sum())
 
 
-def transform(scale: float, angle: float, shift: tuple[float, float]) -> FloatArray:
+def transform(scale: float, angle: float, shift: tuple[float, float]) -> Floats:
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     return np.array([[c, -s, shift[0]], [s, c, shift[1]]])
 
 
-def applied(matrix: NDArray[np.floating], points: FloatArray) -> FloatArray:
+def applied(matrix: NDArray[np.floating], points: Floats) -> Floats:
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], np.float64)
 
 
-def residual(matrix: FloatArray, points: FloatArray, target: FloatArray) -> float:
+def residual(matrix: Floats, points: Floats, target: Floats) -> float:
     return float(((applied(matrix, points) - target) ** 2).sum())
 
 
 # ---- the similarity --------------------------------------------------------------------------------------------------
 @given(coordinates, scales, angles, shifts)
-def test_a_known_transform_is_recovered(
-    points: FloatArray, scale: float, angle: float, shift: tuple[float, float]
-) -> None:
+def test_a_known_transform_is_recovered(points: Floats, scale: float, angle: float, shift: tuple[float, float]) -> None:
     assume(spread(points) > 1)
     known = transform(scale, angle, shift)
     found = similarity(points, applied(known, points))
@@ -81,7 +79,7 @@ def test_a_known_transform_is_recovered(
 
 
 @given(coordinates, coordinates)
-def test_never_a_shear_nor_a_reflection(points: FloatArray, target: FloatArray) -> None:
+def test_never_a_shear_nor_a_reflection(points: Floats, target: Floats) -> None:
     assume(spread(points) > 1)
     (a, b, _), (c, d, _) = similarity(points, target)
     assert a == d
@@ -97,7 +95,7 @@ def test_a_mirrored_face_is_turned_but_not_mirrored() -> None:
 
 @given(coordinates, coordinates, st.tuples(*[st.floats(-1, 1)] * 4), st.floats(1e-3, 1))
 def test_no_other_similarity_fits_better(
-    points: FloatArray, target: FloatArray, direction: tuple[float, ...], size: float
+    points: Floats, target: Floats, direction: tuple[float, ...], size: float
 ) -> None:
     assume(spread(points) > 1)
     found = similarity(points, target)
@@ -117,7 +115,7 @@ def test_no_other_similarity_fits_better(
         np.full((5, 2), 3.0) + np.arange(10).reshape(5, 2) * 1e-4,
     ],
 )
-def test_points_that_are_no_face(points: FloatArray) -> None:
+def test_points_that_are_no_face(points: Floats) -> None:
     with pytest.raises(VideoFault) as caught:
         align_matrix(points, (1.0, 1.0), template(224, 0.85))
     assert caught.value.code is Code.E_LANDMARK
@@ -143,7 +141,7 @@ def test_default_scale_is_the_documented_one() -> None:
 
 
 @given(coordinates, st.sampled_from([(1.0, 1.0), (15 / 16, 1.0), (1.0, 4 / 3), (2.0, 1.0)]))
-def test_align_matrix_undoes_the_pixel_aspect(points: FloatArray, aspect: tuple[float, float]) -> None:
+def test_align_matrix_undoes_the_pixel_aspect(points: Floats, aspect: tuple[float, float]) -> None:
     assume(spread(points) > 1)
     matrix = align_matrix(points, aspect, template(224, 0.85))
     assert matrix.dtype == np.float32

@@ -13,8 +13,9 @@ from face_alignment.utils import crop, get_preds_fromhm
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lps.manifests.arrays import Floats
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.faces.detector import Faces, FloatArray, Image, no_faces, rounded_faces
+from lps.pipeline.faces.detector import Faces, Image, no_faces, rounded_faces
 from lps.pipeline.faces.fan import (
     MAX_DENSE_FACES,
     RETINAFACE_REFERENCE_PX,
@@ -36,7 +37,7 @@ Shared = Callable[[str], Path]
 BOX = np.array([100.0, 80.0, 180.0, 190.0])
 
 
-def faces_at(*boxes: FloatArray) -> Faces:
+def faces_at(*boxes: Floats) -> Faces:
     """Faces of falling score; all points of a face at its upper left corner."""
     corners = np.array([[box[:2]] * 5 for box in boxes])
     return rounded_faces(np.array(boxes), np.linspace(0.9, 0.8, len(boxes)), corners)

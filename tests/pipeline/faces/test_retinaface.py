@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from retinaface.box_utils import decode
 from torchvision.ops import nms
 
+from lps.manifests.arrays import Floats
 from lps.manifests.errors import UnreadableError
 from lps.pipeline.faces import retinaface
-from lps.pipeline.faces.detector import Faces, FloatArray, Image
+from lps.pipeline.faces.detector import Faces, Image
 from lps.pipeline.faces.retinaface import Backbone, RetinaFaceLocalizer, empty_network, pyramid
 from lps.pipeline.faces.weights import filled, load_state
 
@@ -46,7 +47,7 @@ def assert_same(one: Faces, other: Faces) -> None:
     assert np.array_equal(one.points, other.points)
 
 
-def overlap(one: FloatArray, other: FloatArray) -> float:
+def overlap(one: Floats, other: Floats) -> float:
     """Return the intersection over union of two boxes."""
     low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
     common = float(np.prod(np.clip(high - low, 0, None)))
@@ -120,9 +121,9 @@ class TestBatches:
     def test_raw_outputs_do_not_depend_on_the_neighbour(
         self, localizer: RetinaFaceLocalizer, shared: Shared, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        seen: list[tuple[FloatArray, FloatArray, FloatArray]] = []
+        seen: list[tuple[Floats, Floats, Floats]] = []
 
-        def unrounded(boxes: FloatArray, scores: FloatArray, points: FloatArray) -> Faces:
+        def unrounded(boxes: Floats, scores: Floats, points: Floats) -> Faces:
             seen.append((boxes, scores, points))
             return Faces(boxes, scores, points)
 

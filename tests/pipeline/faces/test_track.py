@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import ARCFACE_112, Floats
 from lps.manifests.codes import Code
 from lps.pipeline.config.params import LocalizeParams, Params
-from lps.pipeline.faces.align import ARCFACE_112
-from lps.pipeline.faces.detector import Faces, FloatArray, no_faces, rounded_faces
+from lps.pipeline.faces.detector import Faces, no_faces, rounded_faces
 from lps.pipeline.faces.track import DetectionCounts, Track, TrackLost, find_tracks
 from lps.pipeline.video.decode import Frame
 
@@ -49,7 +49,7 @@ def absent(*stretches: Iterable[int]) -> Callable[[int], bool]:
     return lambda k: k not in gone
 
 
-def coverage(n: int, centre: float, side: float) -> FloatArray:
+def coverage(n: int, centre: float, side: float) -> Floats:
     """Share of each of n pixels that a bar covers."""
     low, high = centre + 0.5 - side / 2, centre + 0.5 + side / 2
     at = np.arange(n)
@@ -119,7 +119,7 @@ def lost(faces: Sequence[Face], **local: Any) -> TrackLost:
     return caught.value
 
 
-def misses(track: Track, face: Face, *, aspect: float = 1.0) -> FloatArray:
+def misses(track: Track, face: Face, *, aspect: float = 1.0) -> Floats:
     """Mean distance of the five points from the truth, per frame, in px of a 224 px output."""
     square = np.array([aspect, 1.0])
     out = []

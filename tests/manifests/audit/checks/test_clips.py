@@ -12,13 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from lps.manifests.audit.checks.clips import ARCFACE_112, CHECKS, LIMITS, check_starts
+from lps.manifests.audit.checks.clips import CHECKS, LIMITS, check_starts
 from lps.manifests.audit.core.types import AuditContext
 from lps.manifests.audit.run import Audit
 from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store
 from lps.pipeline.clips.process import start_seed
-from lps.pipeline.faces import align
 from tests.builders import manifest_rows
 
 Mutated = Callable[..., Path]
@@ -85,10 +84,6 @@ def test_hole_is_named(first: Row, mutated: Mutated, audit: Callable[..., Audit]
 
 
 # ---- C3, C5 --------------------------------------------------------------------------------------------------------
-
-
-def test_template_is_that_of_the_preparation() -> None:
-    assert np.array_equal(ARCFACE_112, align.ARCFACE_112)
 
 
 def matrices(row: Row, change: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Row:

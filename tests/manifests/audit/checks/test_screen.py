@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from lps.manifests.audit.checks.clips import ARCFACE_112, box_steps, cut_fault
+from lps.manifests.arrays import ARCFACE_112
+from lps.manifests.audit.checks.clips import box_steps, cut_fault
 from lps.manifests.audit.checks.screen import screen_cuts, screen_steps
 from lps.manifests.schemas import CLIPS, Row
 from tests.builders import manifest_rows
