@@ -231,7 +231,9 @@ class Pool:
             return None
         if isinstance(cause, (rx.WorkerCrashedError, rx.TaskCancelledError)):
             return self._charge(state, Code.E_WORKER_LOST, "the worker process died")
-        return self._charge(state, Code.E_INTERNAL, f"{type(cause).__name__}: {first_line(cause)}")
+        # as it stands in manifests; errors.first_line leaves the path out of an OSError
+        text = str(cause).splitlines()[0] if str(cause) else ""
+        return self._charge(state, Code.E_INTERNAL, f"{type(cause).__name__}: {text}")
 
     def _retry(self, state: _JobState, cause: BaseException) -> None:
         state.losses += 1
