@@ -15,7 +15,7 @@ import ray
 from ray import exceptions as rx
 
 from lps.manifests.codes import Code
-from lps.manifests.errors import LpsError, UnreadableError, first_line
+from lps.manifests.errors import LpsError, UnreadableError
 from lps.pipeline.job.events import JobCharged, JobQuarantined, JobRetried, OnEvent
 
 MAX_CHARGES = 2
