@@ -2,13 +2,13 @@
 
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from threading import Event
 
 import numpy as np
 
 from lps.manifests.arrays import Ints
-from lps.manifests.errors import RefusedError
+from lps.manifests.errors import RefusedError, UnreadableError
 from lps.model.data.sample import LocalShard
 from lps.model.data.shard_cache import HeldShard, ShardCache
 from lps.model.data.shards import Shard
@@ -45,16 +45,24 @@ class ShardPrefetcher:
         shard = self._shards[number]
         if shard.is_local:
             return LocalShard(shard.local_path, shard.shown, shard.n_bytes)
-        while number not in self._held and self._queue:
-            self._fetch_more(1)
-        self._asked.add(number)
-        self._fetch_more(N_AHEAD - len(self._held.keys() - self._asked))
         try:
-            held = self._held[number].result()
-        except RefusedError:  # there was no room when it was fetched ahead; there may be now
-            self._held[number] = self._threads.submit(self._cache.hold, shard, self._closed.is_set)
-            held = self._held[number].result()
+            while number not in self._held and self._queue:
+                self._fetch_more(1)
+            self._asked.add(number)
+            self._fetch_more(N_AHEAD - len(self._held.keys() - self._asked))
+            held = self._wait_for(number)
+        except (KeyError, CancelledError, RuntimeError) as error:  # another thread closes this: released, shut down
+            if self._closed.is_set():
+                raise UnreadableError(f"shard {shard.shown} is no longer wanted") from error
+            raise
         return LocalShard(held.path, shard.shown, shard.n_bytes)
+
+    def _wait_for(self, number: int) -> HeldShard:
+        try:
+            return self._held[number].result()
+        except RefusedError:  # there was no room when it was fetched ahead; there may be now
+            self._held[number] = self._threads.submit(self._cache.hold, self._shards[number], self._closed.is_set)
+            return self._held[number].result()
 
     def done(self, step: int) -> None:
         """Release the shards that no later step reads."""

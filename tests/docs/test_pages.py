@@ -75,6 +75,25 @@ def test_dotted_names_can_be_imported(page: Path) -> None:
     assert not [name for name in sorted(set(DOTTED.findall(page.read_text()))) if not resolves(name)]
 
 
+IMPORT = re.compile(r"\bfrom (lps(?:\.\w+)*) import (\w+(?:, \w+)*)|\bimport (lps(?:\.\w+)+)")
+
+
+def imported_in_strings(path: Path) -> Iterator[str]:
+    """Yield what the programs of a file import that it hands to another interpreter as a string."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for module, names, dotted in IMPORT.findall(node.value):
+                yield from [dotted] if dotted else (f"{module}.{name}" for name in names.split(", "))
+
+
+def test_imports_of_programs_in_strings_can_be_imported() -> None:
+    files = [path for folder in ("tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+    named = {name: path.name for path in files for name in imported_in_strings(path)}
+    named = {name: path for name, path in named.items() if path != "test_architecture.py"}  # its files are made up
+    assert len(named) > 10
+    assert not [f"{path}: {name}" for name, path in named.items() if not resolves(name)]
+
+
 def test_architecture_names_every_folder() -> None:
     page = (ROOT / "docs/architecture.md").read_text()
     folders = {

@@ -26,9 +26,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from lps.manifests.canonical import digest16
-from lps.pipeline.detect import Faces, no_faces
-from lps.pipeline.params import Params
-from lps.pipeline.process import process_video
+from lps.pipeline.faces.detector import Faces, no_faces
+from lps.pipeline.config.params import Params
+from lps.pipeline.clips.process import process_video
 
 def fake(in_crops):
     def face(x, y, side):
@@ -43,7 +43,7 @@ def fake(in_crops):
 
 def mtcnn():
     import torch
-    from lps.pipeline.localizers import load_localizer
+    from lps.pipeline.faces.localizers import load_localizer
 
     torch.set_num_threads(1)
     return load_localizer("mtcnn", weights_dir=None, device="cpu", batch_size=1).detect
