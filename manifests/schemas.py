@@ -16,7 +16,7 @@ from lps.manifests.errors import UnreadableError
 from lps.manifests.row_digest import table_digest
 
 SCHEMA_ID = "lps.manifest"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 BOX_UNITS = 8
 """Boxes and landmarks are stored as int16 eighths of a source pixel."""
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from lps.manifests.canonical import brief_json, pretty_json, sha256_hex, unit_interval
 from lps.manifests.codes import Code, Stage, Status
-from lps.manifests.errors import IntegrityError, RefusedError
-from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS
+from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
+from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS, read_plan
 from lps.manifests.names import SPLITS
 from lps.manifests.records import Header, Outcome, SourceVideo
 from lps.manifests.rows import video_row
@@ -23,7 +23,7 @@ from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store
 from lps.pipeline.clips.encode import bytes_bound
 from lps.pipeline.config.params import ALL_CLIPS, Params
-from lps.pipeline.job.shards import ShardJob, ShardVideo
+from lps.pipeline.job.shards import WRITER_VERSION, ShardJob, ShardVideo
 from lps.pipeline.video.probe import Probe
 
 # CPU seconds measured by benchmarks/prep.py on 720p and 1080p clips; only the printed estimate uses them.
@@ -250,6 +250,7 @@ def plan_record(
     return {
         "schema": "lps.plan",
         "schema_version": SCHEMA_VERSION,
+        "writer_version": WRITER_VERSION,
         "dataset": spec.dataset,
         "params": spec.params.record(),
         "params_sha256": spec.params.sha256(),
@@ -290,6 +291,20 @@ def _plan_table(videos: Sequence[PlannedVideo]) -> bytes:
 def plan_rows(data: bytes) -> list[Row]:
     """Read plan/videos.parquet back as plain rows."""
     return list(pq.read_table(io.BytesIO(data)).to_pylist())
+
+
+def refuse_other_writer(out: Store) -> None:
+    """Raise RefusedError where the output was begun by a version that gives other clips or rows for the same source."""
+    try:
+        plan = read_plan(out)
+    except UnreadableError:
+        return  # `publish_plan` names the damage
+    found = str(plan.values.get("writer_version", "1")) if plan else WRITER_VERSION  # the first one did not say
+    if found != WRITER_VERSION:
+        raise RefusedError(
+            f"{out.url} was made by writer version {found}, this is version {WRITER_VERSION}: the two cannot mix in "
+            "one data set. It can still be read, audited and trained on; to prepare the videos, use a new output folder"
+        )
 
 
 def publish_plan(plan: Plan, out: Store) -> bool:

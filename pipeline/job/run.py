@@ -16,7 +16,7 @@ from lps.pipeline.faces.localizers import LocalizerSpec
 from lps.pipeline.job.cluster import load_workers, ray_cluster, start_detectors, start_times_actor
 from lps.pipeline.job.events import DetectorsReady, Finalized, OnEvent, Planned, PrepStarted, SourcesListed
 from lps.pipeline.job.finalize import Summary, committed_shards, finalize
-from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan
+from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan, refuse_other_writer
 from lps.pipeline.job.request import MIB, EventLog, PrepRequest, RunContext, RunOptions, ignore_event
 from lps.pipeline.job.shard_work import ShardScheduler
 from lps.pipeline.job.shards import ShardJob
@@ -57,6 +57,7 @@ def plan_job(request: PrepRequest, options: RunOptions | None = None, on_event: 
 def _started(request: PrepRequest, options: RunOptions, on_event: OnEvent) -> Iterator[RunContext]:
     out = open_store(request.out)
     _refuse_nesting(source_store(request)[0], out)
+    refuse_other_writer(out)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
     log = EventLog(out, run_id, on_event, [])
     # First of all: an output that cannot be written shows now, not after hours.

@@ -11,7 +11,7 @@ from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_VIDEOS, JsonRecord, 
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
 from lps.pipeline.job.finalize import Summary, committed_shards, read_commit, summarise
-from lps.pipeline.job.plan import plan_rows
+from lps.pipeline.job.plan import plan_rows, refuse_other_writer
 from lps.pipeline.job.shards import commit_uri
 
 
@@ -89,6 +89,7 @@ def reopen(location: str, codes: Sequence[str]) -> tuple[int, int]:
         )
     out = open_store(location)
     plan = _plan_of(out)
+    refuse_other_writer(out)
     chosen: dict[str, int] = {}
     for shard_id in sorted(committed_shards(out)):
         n = sum(row["error_code"] in codes for row in read_commit(out, shard_id, plan.sha256)["videos"])

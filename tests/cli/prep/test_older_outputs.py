@@ -1,0 +1,71 @@
+"""An output of another writer is not gone on with; it can still be looked at, audited and trained on."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from lps.cli.audit.main import main as audit
+from lps.cli.prep.main import main as prep
+from lps.manifests.codes import Status
+from lps.manifests.records import Outcome, SourceVideo, VideoResult
+from lps.pipeline.config.params import Params
+from lps.pipeline.job.shards import WRITER_VERSION
+from lps.pipeline.video.probe import Probe
+from tests.builders import build_data_set, folder_spec, folder_video, still_clip
+
+
+def call(program: click.Command, *args: str) -> Result:
+    return CliRunner().invoke(program, args)
+
+
+def processed(video: SourceVideo) -> VideoResult:
+    return VideoResult(
+        video_id=video.video_id, outcome=Outcome(status=Status.OK, n_frames_decoded=60), clips=(still_clip(60),)
+    )
+
+
+@pytest.fixture
+def older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a whole data set of the writer before this one."""
+    monkeypatch.setattr("lps.pipeline.job.plan.WRITER_VERSION", "1")
+    videos = [folder_video(f"{name}.mp4", label) for label, name in enumerate(("real/a", "fake/x/b"))]
+    probes = {video.uri: Probe(n_bytes=1, sha256="00" * 32, n_frames_promised=60) for video in videos}
+    build_data_set(tmp_path / "out", folder_spec(Params()), videos, probes, processed)
+    monkeypatch.undo()
+    for video in videos:
+        (tmp_path / "in" / video.uri).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / video.uri).write_bytes(b"x")
+    return tmp_path / "out"
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("says", ["1", None], ids=["named", "without a version"])
+@pytest.mark.parametrize(
+    "args", [["run", "in", "out"], ["plan", "in", "out"], ["retry", "out", "--code", "E_INTERNAL"]], ids=lambda a: a[0]
+)
+def test_it_is_refused_by_name_and_left_as_it_is(older: Path, args: Sequence[str], says: str | None) -> None:
+    path = older / "plan" / "plan.json"
+    plan = {**json.loads(path.read_text()), "writer_version": says}
+    path.write_text(json.dumps({key: value for key, value in plan.items() if value}))
+    before = files(older)
+    named = [str(older.parent / word) if word in ("in", "out") else word for word in args]
+    result = call(prep, *named, *(["--localizer", "mtcnn"] if args[0] != "retry" else []))
+    assert result.exit_code == 3
+    assert result.output == (
+        f"main: {older} was made by writer version 1, this is version {WRITER_VERSION}: the two cannot mix in one "
+        "data set. It can still be read, audited and trained on; to prepare the videos, use a new output folder\n"
+    )
+    assert files(older) == before
+
+
+def test_it_can_be_looked_at(older: Path) -> None:
+    assert call(prep, "status", str(older)).exit_code == 0
+    assert call(audit, "show", str(older)).exit_code == 0
+    assert call(audit, "check", str(older), "--level", "quick").exit_code != 4
