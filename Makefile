@@ -5,8 +5,6 @@ BIN := $(VENV)/bin
 PARTS := cli manifests model pipeline
 BENCHMARKS := landmarks prep manifests model train
 READY := $(VENV)/.ready
-# Whole files at a time, on at most four cores: a file's tests share what they make.
-IN_PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test dev check lint docs bench clean
 
@@ -14,7 +12,7 @@ demo: $(READY)
 	$(BIN)/lps-prep demo build/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest $(IN_PARALLEL)
+	$(BIN)/python -m pytest
 
 dev: $(READY)
 
@@ -22,7 +20,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(IN_PARALLEL)
+	$(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -16,15 +16,23 @@ import numpy as np
 import pytest
 import torch
 from av.video.stream import VideoStream
+from filelock import FileLock
 from hypothesis import settings
 from numpy.typing import NDArray
 
 from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
+from lps.pipeline.tools.demo_videos import make_demo_videos
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 settings.register_profile("untimed", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores, four at most: tests of the job wait for clusters to start."""
+    return min(4, len(os.sched_getaffinity(0)) + 1)
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +51,18 @@ def shared() -> Callable[[str], Path]:
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def demo_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the source tree of the demo, made once for all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(base / "demo_videos.lock"):
+        if not (base / "demo_videos").exists():
+            make_demo_videos(base / "demo_videos.part")
+            (base / "demo_videos.part").rename(base / "demo_videos")
+    return base / "demo_videos"
 
 
 @pytest.fixture(scope="module")

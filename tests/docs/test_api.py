@@ -46,7 +46,7 @@ def run(title: str, folder: Path) -> list[str]:
 def test_scripts_run_as_they_stand(tmp_path: Path) -> None:
     for n in range(3):
         for place, fake in (("real", False), ("fake/blend", True)):
-            make_face_video(tmp_path / f"videos/{place}/{n}.mp4", n_frames=64, seed=n, fake=fake)
+            make_face_video(tmp_path / f"videos/{place}/{n}.mp4", n_frames=64, width=320, height=240, seed=n, fake=fake)
     shutil.copy(tmp_path / "videos/fake/blend/0.mp4", tmp_path / "video.mp4")
     net, head = NetParams(width=4, n_blocks=2, gru_dropout=0.0), HeadParams(final_bn=False)
     preset = Preset(image_px=32, net=net, head=head)

@@ -215,7 +215,7 @@ def test_weights_fetch_refuses_what_it_cannot_trust(
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo(tmp_path_factory: pytest.TempPathFactory, demo_videos: Path) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     # from a folder of its own: workers must find lps.* as installed, not by where they stand
     done = program("demo", "here", "--workers", "2", cwd=folder)
@@ -223,7 +223,19 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert "What to do next" in done.stdout
     assert "Traceback" not in done.stderr
+    made = {path.relative_to(demo_videos).as_posix() for path in demo_videos.rglob("*") if path.is_file()}
+    assert {f"   {name}" for name in made} <= set(done.stderr.splitlines())
     return folder
+
+
+def digests(tree: Path) -> dict[str, str]:
+    files = sorted(path for path in tree.rglob("*") if path.is_file())
+    return {path.relative_to(tree).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.slow
+def test_sample_videos_are_the_same_bytes_in_every_process(demo: Path, demo_videos: Path) -> None:
+    assert digests(demo / "videos") == digests(demo_videos)
 
 
 def table(demo: Path, name: str) -> list[dict[str, object]]:
