@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
 from time import monotonic
@@ -27,8 +28,36 @@ LINE_SECONDS = 10.0
 """Pause between plain progress lines."""
 
 
-class LpsGroup(click.Group):
-    """A command group in which every LpsError, and Ctrl-C, ends the program as one line on stderr and its exit code."""
+class LpsCommand(click.Command):
+    """A command that refuses an option given twice, where click would drop the first value without a word.
+
+    Options that may be given again (`multiple`), counters and plain switches are not concerned.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line. Raises UsageError."""
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option, n in Counter(given).items():
+            if n > 1 and isinstance(option, click.Option) and _holds_one_value(option):
+                raise click.UsageError(f"{option.opts[-1]} is given {n} times, but takes one value")
+        return super().parse_args(ctx, args)
+
+
+def _holds_one_value(option: click.Option) -> bool:
+    is_switch = option.is_flag and not option.secondary_opts
+    return not (option.multiple or option.count or is_switch)
+
+
+class SubGroup(LpsCommand, click.Group):
+    """A command group whose commands are LpsCommands."""
+
+    command_class = LpsCommand
+
+
+class LpsGroup(SubGroup):
+    """A program: every LpsError, and Ctrl-C, ends it as one line on stderr and an exit code."""
+
+    group_class = SubGroup
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""

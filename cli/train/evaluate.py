@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lps.cli.common import LpsCommand
+
 if TYPE_CHECKING:
     from lps.model.data.sources import Sources
 
 from lps.manifests.names import DEVICES
 
 
-@click.command()
+@click.command(cls=LpsCommand)
 @click.option("--checkpoint", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="Detector: a checkpoint of classify or distill.")  # fmt: skip
 @click.option("--data", multiple=True, metavar="OUT", help="Data set of lps-prep: folder or URL; may be given again.")

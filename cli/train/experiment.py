@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lps.cli.common import console
+from lps.cli.common import LpsCommand, console
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import EXPERIMENT_NAMES, PRESET_NAMES
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lps.model.training.events import OnTrainEvent
 
 
-@click.command()
+@click.command(cls=LpsCommand)
 @click.argument("name", type=click.Choice(EXPERIMENT_NAMES))
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option(

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
+from lps.cli.common import LpsCommand
 
-@click.command()
+
+@click.command(cls=LpsCommand)
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.onnx|OUT.pt2")
 @click.option(
     "--checkpoint",

@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
+from lps.cli.common import SubGroup
 from lps.manifests.names import CHANNELS
 
 PATH = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(cls=SubGroup)
 def figure() -> None:
     """Draw a figure of the paper.
 

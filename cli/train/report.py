@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
+from lps.cli.common import LpsCommand
+
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(cls=LpsCommand)
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--html", type=FILE, default="report.html", show_default=True, help="File of the page; replaced if there."

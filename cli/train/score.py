@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lps.cli.common import ProgressView, console
+from lps.cli.common import LpsCommand, ProgressView, console
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import LOCALIZERS, SCORED_FACES
 
@@ -21,7 +21,7 @@ MAX_NAMED = 5
 """Videos without a score that the last line names."""
 
 
-@click.command()
+@click.command(cls=LpsCommand)
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO...", type=FILE)
 @click.option("--checkpoint", required=True, type=FILE, help="Detector: a checkpoint of classify or distill.")
 @click.option("--localizer", type=click.Choice(LOCALIZERS), help="Face detector.  [default: that of the checkpoint]")

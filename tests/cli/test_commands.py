@@ -11,8 +11,10 @@ from types import ModuleType
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import lps.cli
+from lps.cli.common import LpsCommand
 from lps.cli.docs.reference import PROGRAMS, walk
 
 MODULES = [import_module(info.name) for info in walk_packages(lps.cli.__path__, "lps.cli.") if not info.ispkg]
@@ -60,3 +62,40 @@ def test_a_command_that_no_program_has_is_found(tmp_path: Path) -> None:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     assert unreached(module) == {"lost", "hidden", "make"}
+
+
+COMMANDS = [(path, context.command) for name, program in PROGRAMS.items() for path, context in walk(name, program)]
+USAGE = {"lps-prep": 2, "lps-audit": 3, "lps-train": 2}
+"""Exit codes of wrong usage, as the help of each program gives them."""
+HOLDING_ONE = [
+    pytest.param(path, name, id=f"{path} {name}")
+    for path, command in COMMANDS
+    for option in command.params
+    if isinstance(option, click.Option) and not option.multiple and (not option.is_flag or option.secondary_opts)
+    for name in (option.opts[-1],)
+]
+
+
+@pytest.mark.parametrize(("path", "name"), HOLDING_ONE)
+def test_an_option_that_takes_one_value_refuses_a_second(path: str, name: str) -> None:
+    program, *words = path.split()
+    command: click.Command = PROGRAMS[program]
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    option = next(each for each in command.params if name in each.opts)
+    given = [name] if isinstance(option, click.Option) and option.is_flag else [name, "1"]
+    ended = CliRunner().invoke(PROGRAMS[program], [*words, *given, *given])
+    assert ended.exit_code == USAGE[program], ended.output
+    assert ended.output == f"Error: {name} is given 2 times, but takes one value\n"
+
+
+def test_every_command_counts_its_options() -> None:
+    assert len(HOLDING_ONE) > 100
+    assert [path for path, command in COMMANDS if not isinstance(command, LpsCommand)] == []
+
+
+def test_what_may_be_given_again_still_may() -> None:
+    for words in (["retry", "x", "--code", "E_OOM", "--code", "E_TIMEOUT"], ["status", "x", "--json", "--json"]):
+        ended = CliRunner().invoke(PROGRAMS["lps-prep"], words)
+        assert "is not a data set" in ended.output
