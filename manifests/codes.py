@@ -54,6 +54,7 @@ class Code(StrEnum):
     E_ORIGINAL_UNRESOLVED = "E_ORIGINAL_UNRESOLVED"
     E_NAME_GRAMMAR = "E_NAME_GRAMMAR"
     E_DUP_NAME = "E_DUP_NAME"
+    E_UNREADABLE = "E_UNREADABLE"
     E_OOM = "E_OOM"
     E_TIMEOUT = "E_TIMEOUT"
     E_WORKER_LOST = "E_WORKER_LOST"
@@ -61,6 +62,7 @@ class Code(StrEnum):
     S_MASK = "S_MASK"
     S_FOREIGN = "S_FOREIGN"
     S_NOT_SELECTED = "S_NOT_SELECTED"
+    S_LINK = "S_LINK"
 
 
 CODE_MEANING: dict[Code, str] = {
@@ -84,6 +86,7 @@ CODE_MEANING: dict[Code, str] = {
     Code.E_ORIGINAL_UNRESOLVED: "the original of a fake is not among the inputs",
     Code.E_NAME_GRAMMAR: "the file name does not follow the data set's grammar",
     Code.E_DUP_NAME: "the same name occurs more than once where it must be unique",
+    Code.E_UNREADABLE: "a link that cannot be followed, or a folder or file of the source that cannot be read",
     Code.E_OOM: "processing ran out of its memory limit twice",
     Code.E_TIMEOUT: "processing ran past its deadline twice",
     Code.E_WORKER_LOST: "processing killed its worker process twice",
@@ -91,6 +94,7 @@ CODE_MEANING: dict[Code, str] = {
     Code.S_MASK: "a mask video, not an input",
     Code.S_FOREIGN: "not a video of this data set",
     Code.S_NOT_SELECTED: "left out by the declared selection",
+    Code.S_LINK: "another path to what is listed already",
 }
 
 QUARANTINE_CODES = frozenset({Code.E_OOM, Code.E_TIMEOUT, Code.E_WORKER_LOST, Code.E_INTERNAL})

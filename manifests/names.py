@@ -11,6 +11,8 @@ RULES = ("group", "official", "official-clean", "ranked", "identity-hash", "stra
 """Split rules."""
 GIANT_POLICIES = ("fail", "component", "identity-hash", "target-only")
 SPLITS = ("train", "val", "test")
+UNTIED_FAKES = "fakes without a known original"
+"""Fakes that nothing ties to a real video, in what people are told."""
 LABELS = ("real", "fake", "unknown")
 CLASSES = LABELS[:2]
 """Names of the labels 0 and 1."""

@@ -2,14 +2,19 @@
 
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
+from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
+
+MAX_LINKS = 4
+"""Linked folders on a path of a local store: folders that link to one another would give n! paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,13 @@ class StoredFile:
     n_bytes: int
     mark: str
     """Changes when the file changes (size and time, or an object store's ETag); equal marks mean an equal file."""
+    link: str = ""
+    """The last link on its path; empty where there is none, as in object stores."""
+    real: str = ""
+    """Absolute path without links, of a local file."""
+    code: Code | None = None
+    """S_LINK for a link that is not followed because it leads back, E_UNREADABLE for what cannot be read: no files."""
+    detail: str = ""
 
 
 def check_relative(path: str) -> str:
@@ -50,6 +62,11 @@ class Store:
     def is_local(self) -> bool:
         """True for folders of this machine (or one mounted on it)."""
         return "://" not in self.url or self.url.startswith("file://")
+
+    @property
+    def real_root(self) -> str:
+        """The root without links on its way; the URL where it is not local."""
+        return os.path.realpath(self.url.removeprefix("file://")) if self.is_local else self.url
 
     def local_path(self, path: str) -> Path:
         """Return the local file of a relative path; only for local stores."""
@@ -84,9 +101,15 @@ class Store:
             fs, full = self._fs(path)
             fs.get_file(full, str(target))
 
-    def walk(self, under: str = "") -> list[StoredFile]:
-        """Return every file below `under`, sorted by path; an absent folder is empty. Raises UnreadableError."""
+    def walk(self, under: str = "", *, leaving: bool = False) -> list[StoredFile]:
+        """Return every file below `under`, sorted by path; an absent folder is empty. Raises UnreadableError.
+
+        Links are followed. What they lead to outside of the root is left out: a data set is what lies in it. With
+        `leaving`, as for sources, it is listed too, and what cannot be listed is there with a code instead of an error.
+        """
         with self._errors("list", under):
+            if self.is_local:
+                return self._walk_local(under, leaving=leaving)
             fs, full = self._fs(under)
             root = fs._strip_protocol(self.url).rstrip("/")
             fs.invalidate_cache()
@@ -96,6 +119,12 @@ class Store:
             mark = str(info.get("ETag") or f"{info.get('size')}-{info.get('mtime') or info.get('LastModified')}")
             relative = str(name)[len(root) :].lstrip("/")
             files.append(StoredFile(relative, int(info.get("size") or 0), mark))
+        return sorted(files, key=lambda f: f.path)
+
+    def _walk_local(self, under: str, *, leaving: bool) -> list[StoredFile]:
+        top = str(self.local_path(under)) if under else self.url.removeprefix("file://")
+        found = list_local(top, "" if leaving else self.real_root)
+        files = [replace(file, path="/".join(part for part in (under, file.path) if part)) for file in found]
         return sorted(files, key=lambda f: f.path)
 
     def publish(self, path: str, data: bytes) -> None:
@@ -211,3 +240,97 @@ def open_store(location: str) -> Store:
     if "://" in location:
         return Store(location.rstrip("/"))
     return Store(str(Path(location).expanduser().absolute()))
+
+
+@dataclass(frozen=True, slots=True)
+class _LocalFolder:
+    path: str
+    real: str
+    link: str
+    left: tuple[str, ...]
+    """The folders that links were followed from, on the way here."""
+
+
+_Found: TypeAlias = "StoredFile | _LocalFolder | None"
+
+
+def list_local(top: str, inside: str = "") -> Iterator[StoredFile]:
+    """List the files below `top`, or `top` itself (with an empty path) if it is a file; an absent one is empty.
+
+    What a link leads to is listed under the path of the link, as if it lay there. A link is not followed where it leads
+    to a folder that it lies in, and no path goes through more than MAX_LINKS linked folders: every listing ends.
+    Without `inside` every link is followed, and what cannot be listed is given with its code. With it, nothing is given
+    that does not lie in this folder (a path without links) or in `top`, and a folder that cannot be listed raises
+    OSError.
+    """
+    real = os.path.realpath(top)
+    roots = (real, inside) if inside else ()
+    waiting: list[_LocalFolder] = []
+    if os.path.isdir(real):  # noqa: PTH112  paths here are text: a listing may have millions
+        waiting.append(_LocalFolder("", real, "", ()))
+    elif (found := _plain("", real, "")) is not None and found.code is None:
+        yield found
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder.real) as entries:
+                names = sorted((entry.name, entry.is_symlink()) for entry in entries)
+        except FileNotFoundError:
+            continue  # gone since the folder above was read
+        except OSError as error:
+            if roots:
+                raise
+            yield _unreadable(folder.path, folder.link, f"a folder that cannot be listed: {error.strerror}")
+            continue
+        for name, is_link in names:
+            one = _linked(folder, name, roots) if is_link else _entry(folder, name)
+            if isinstance(one, _LocalFolder):
+                waiting.append(one)
+            elif one is not None and (one.code is None or not roots):
+                yield one
+
+
+def _entry(folder: _LocalFolder, name: str) -> _Found:
+    path, real = f"{folder.path}/{name}".lstrip("/"), f"{folder.real.rstrip('/')}/{name}"
+    if os.path.isdir(real):  # noqa: PTH112
+        return _LocalFolder(path, real, folder.link, folder.left)
+    return _plain(path, real, folder.link)
+
+
+def _linked(folder: _LocalFolder, name: str, roots: tuple[str, ...]) -> _Found:
+    path = f"{folder.path}/{name}".lstrip("/")
+    try:
+        real = os.path.realpath(f"{folder.real}/{name}", strict=True)
+    except OSError as error:
+        return _unreadable(path, path, f"a link that cannot be followed: {error.strerror}")
+    if roots and not any(lies_in(real, root) for root in roots):
+        return None
+    if not os.path.isdir(real):  # noqa: PTH112
+        return _plain(path, real, path)
+    left = (*folder.left, folder.real)
+    if any(lies_in(each, real) for each in left):
+        return StoredFile(path, 0, "", link=path, code=Code.S_LINK, detail="leads back to a folder that it lies in")
+    if len(left) > MAX_LINKS:
+        return _unreadable(path, path, f"a link behind {MAX_LINKS} other linked folders")
+    return _LocalFolder(path, real, path, left)
+
+
+def _plain(path: str, real: str, link: str) -> StoredFile | None:
+    try:
+        facts = os.stat(real)  # noqa: PTH116
+    except FileNotFoundError:
+        return None  # gone since its folder was read
+    except OSError as error:
+        return _unreadable(path, link, f"cannot be read: {error.strerror}")
+    if not stat.S_ISREG(facts.st_mode):
+        return _unreadable(path, link, "no regular file")
+    return StoredFile(path, facts.st_size, f"{facts.st_size}-{facts.st_mtime}", link=link, real=real)
+
+
+def _unreadable(path: str, link: str, detail: str) -> StoredFile:
+    return StoredFile(path, 0, "", link=link, code=Code.E_UNREADABLE, detail=detail)
+
+
+def lies_in(path: str, folder: str) -> bool:
+    """Tell whether an absolute path is a folder or lies below it."""
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")

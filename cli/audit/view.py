@@ -13,6 +13,7 @@ from lps.manifests.audit.core.policy import Policy
 from lps.manifests.audit.core.types import AuditContext, CheckResult, CheckSpec, State
 from lps.manifests.audit.run import Audit, seal_facts
 from lps.manifests.index import split_sets
+from lps.manifests.names import UNTIED_FAKES
 
 FIRST_OFFENDERS = 3
 STYLE = {
@@ -179,5 +180,6 @@ def _note(ctx: AuditContext, name: str) -> str:
         "of the shards" if name == ctx.index["split_set"] else "",
         "LEAKY" if rule.get("leaky") else "",
         f"{rule['crossing_groups']} groups cross" if rule.get("crossing_groups") else "",
+        f"{rule['untied_fakes']} {UNTIED_FAKES}" if rule.get("untied_fakes") else "",
     )
     return "; ".join(note for note in notes if note)

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from lps.cli.common import ProgressView, codes_table, console
 from lps.manifests.events import Note
-from lps.manifests.names import label_name
+from lps.manifests.names import UNTIED_FAKES, label_name
 from lps.pipeline.job.events import (
     JobCharged,
     JobQuarantined,
@@ -85,11 +85,18 @@ def print_summary(summary: Summary, location: str) -> None:
     out.print(_clips_table(summary.by_split))
     if summary.by_code:
         out.print(codes_table(summary.by_code))
+    _print_untied(summary.untied_fakes)
     out.print(
         f"{summary.n_videos} input files: {summary.n_ok} with clips, {summary.n_quarantined} quarantined. "
         f"Data set: {location}",
         highlight=False,
     )
+
+
+def _print_untied(n: int) -> None:
+    """Say aloud how many fakes a split may part from their originals."""
+    if n:
+        click.echo(f"{n} {UNTIED_FAKES}: nothing ties them to a real video, which may be in another split")
 
 
 def _clips_table(by_split: dict[tuple[str, str], tuple[int, int]]) -> Table:
@@ -112,6 +119,7 @@ def print_status(status: JobStatus, location: str) -> None:
         out.print(_clips_table(status.summary.by_split))
     if status.summary.by_code:
         out.print(codes_table(status.summary.by_code))
+    _print_untied(status.summary.untied_fakes)
 
 
 def print_plan(plan: Plan) -> None:
@@ -132,6 +140,7 @@ def print_plan(plan: Plan) -> None:
             known[key] = known.get(key, 0) + 1
     if known:
         out.print(codes_table(dict(sorted(known.items()))))
+    _print_untied(plan.untied_fakes)
     for line in plan.estimate():
         out.print(line, highlight=False)
 

@@ -167,6 +167,17 @@ def crossing_groups(
     return sorted(crossing, key=lambda crossing: crossing.name)
 
 
+def untied_fakes(videos: pa.Table, groups: Groups) -> Bools:
+    """Mark the fakes in whose group there are only fakes: no split can keep these beside their originals.
+
+    `groups` are those of `videos`, which need a column `label`.
+    """
+    fake = pc.fill_null(videos["label"], -1).to_numpy() == 1
+    has_other = np.zeros(len(groups), dtype=np.bool_)
+    has_other[groups.of_video[~fake]] = True
+    return np.asarray(fake & ~has_other[groups.of_video])
+
+
 def split_codes(splits: pa.Table) -> Ints:
     """Return the number in `SPLITS` of the split of each row, -1 for those excluded."""
     numbers = pc.index_in(splits["split"].cast(pa.string()), value_set=pa.array(SPLITS))

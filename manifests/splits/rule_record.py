@@ -13,7 +13,7 @@ from lps.manifests.splits.by_group import GIANT_FACTOR, GIANT_MIN_VIDEOS, giant_
 from lps.manifests.splits.groups import Groups
 from lps.manifests.splits.inputs import INPUT_COLUMNS, KEY_COLUMNS, key_columns
 from lps.manifests.splits.key_edges import KeyEdges, listed
-from lps.manifests.splits.leakage import crossing_groups, split_codes
+from lps.manifests.splits.leakage import crossing_groups, split_codes, untied_fakes
 from lps.manifests.splits.records import SplitParams, SplitRow, aliases_digest, rows_table, sorted_aliases
 
 ALGORITHM_VERSION = 1
@@ -31,7 +31,8 @@ def rule_record(
     """Return what `manifests/splits/<set>.json` states: enough to repeat the split, and what is known to be wrong.
 
     `leaky` is the stamp that trainers refuse. `crossing_groups` counts groups that lie in two splits all the same,
-    which published lists and accepted donor leaks bring about.
+    which published lists and accepted donor leaks bring about; `untied_fakes` counts those that nothing ties to a real
+    video, so that they may be in another split than their originals.
     """
     giant = giant_groups(groups, params.ratios, videos.num_rows)
     decided_by = _counts(splits["rule"])
@@ -63,6 +64,7 @@ def rule_record(
         "aliases_sha256": aliases_digest(params.aliases),
         "leaky": "random" in decided_by,
         "accepted_leakage": ["donor"] if params.giant == "target-only" and giant.any() else [],
+        "untied_fakes": int(untied_fakes(videos, groups).sum()),
         "crossing_groups": len(crossing_groups(videos, split_codes(splits), params.aliases, groups)),
     }
 

@@ -31,6 +31,8 @@ class Summary:
     n_quarantined: int
     n_selected: int
     """Videos that were inputs: all but the skipped."""
+    untied_fakes: int
+    """Fakes that nothing ties to a real video."""
 
     @property
     def quarantined_share(self) -> float:
@@ -76,7 +78,7 @@ def finalize(plan: Plan, out: Store) -> Summary:
     clips.sort(key=lambda row: (str(row["shard_id"]), int(row["tar_offset"])))
     shards.sort(key=lambda row: str(row["shard_id"]))
     _publish_manifests(plan, out, videos=videos, clips=clips, shards=shards)
-    return summarise(videos)
+    return summarise(videos, plan.untied_fakes)
 
 
 def _publish_manifests(plan: Plan, out: Store, *, videos: list[Row], clips: list[Row], shards: list[Row]) -> None:
@@ -118,13 +120,14 @@ def _index(plan: Plan, listing: Row, shards: Sequence[Row]) -> Row:
         "plan_sha256": plan.sha256,
         "split_set": plan.spec.split_set,
         "leaky": bool(json.loads(plan.json_bytes)["split"].get("leaky", False)),
+        "untied_fakes": plan.untied_fakes,
         "manifests": listing,
         "shards": by_split,
     }
 
 
-def summarise(videos: Iterable[Row]) -> Summary:
-    """Count the rows of the manifest `videos`."""
+def summarise(videos: Iterable[Row], untied_fakes: int) -> Summary:
+    """Count the rows of the manifest `videos`; the plan knows how many fakes are untied."""
     by_split: Counter[tuple[str, str]] = Counter()
     clips: Counter[tuple[str, str]] = Counter()
     by_code: Counter[tuple[str, str]] = Counter()
@@ -148,4 +151,5 @@ def summarise(videos: Iterable[Row]) -> Summary:
         n_ok,
         n_quarantined,
         n_selected,
+        untied_fakes,
     )

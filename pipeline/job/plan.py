@@ -96,6 +96,11 @@ class Plan:
         """Digest that every commit record carries."""
         return sha256_hex(self.json_bytes)
 
+    @property
+    def untied_fakes(self) -> int:
+        """Number of fakes that nothing ties to a real video."""
+        return int(json.loads(self.json_bytes)["split"]["untied_fakes"])
+
     def shard_jobs(self) -> list[ShardJob]:
         """Return the shards in the order in which they are worked on."""
         by_shard: dict[str, list[PlannedVideo]] = {}

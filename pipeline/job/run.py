@@ -11,7 +11,7 @@ from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.events import Note
 from lps.manifests.index import INDEX_JSON
 from lps.manifests.schemas import Row
-from lps.manifests.storage import Store, open_store
+from lps.manifests.storage import Store, lies_in, open_store
 from lps.pipeline.faces.localizers import LocalizerSpec
 from lps.pipeline.job.cluster import load_workers, ray_cluster, start_detectors, start_times_actor
 from lps.pipeline.job.events import DetectorsReady, Finalized, OnEvent, Planned, PrepStarted, SourcesListed
@@ -20,7 +20,7 @@ from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan, refu
 from lps.pipeline.job.request import MIB, EventLog, PrepRequest, RunContext, RunOptions, ignore_event
 from lps.pipeline.job.shard_work import ShardScheduler
 from lps.pipeline.job.shards import ShardJob
-from lps.pipeline.job.survey import list_sources, probe_all, source_store, versions_of
+from lps.pipeline.job.survey import SourceTree, list_sources, probe_all, source_store, versions_of
 
 
 def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: OnEvent = ignore_event) -> Summary:
@@ -75,7 +75,7 @@ def _started(request: PrepRequest, options: RunOptions, on_event: OnEvent) -> It
 
 def _refuse_nesting(source: Store, out: Store) -> None:
     """An output below its source would be listed as a source by the next run, and the plan would differ."""
-    if f"{out.url}/".startswith(f"{source.url}/"):
+    if out.is_local == source.is_local and lies_in(out.real_root, source.real_root):
         raise RefusedError(f"output {out.url} lies inside the source {source.url}; choose a place outside of it")
 
 
@@ -100,12 +100,23 @@ def _make_plan(run: RunContext) -> Plan:
         versions=versions_of(run),
     )
     tree = list_sources(request)
+    _record_links(run, tree)
     for text in tree.listing.notes:
         run.log(Note(text))
     run.log(SourcesListed(len(tree.listing.videos), len(tree.files)))
     plan = build_plan(spec, tree.listing.videos, probe_all(run, tree))
     publish_plan(plan, run.out)
     return plan
+
+
+def _record_links(run: RunContext, tree: SourceTree) -> None:
+    """Keep where links of the source led, beside the data set: a copy without links gives the same one."""
+    if links := tree.links:
+        root = tree.store.real_root
+        n_outside = sum(not lies_in(target, root) for target in links.values())
+        path = f"runs/{run.log.run_id}/links.json"
+        run.out.publish(path, pretty_json(links))
+        run.log(Note(f"{len(links)} links of the source were followed, {n_outside} of them out of it: {path}"))
 
 
 def _n_videos(shards: list[ShardJob]) -> int:

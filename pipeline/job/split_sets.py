@@ -8,6 +8,7 @@ from lps.manifests.canonical import pretty_json, sha256_hex
 from lps.manifests.columns import read_columns, rule_path, split_path
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.index import INDEX_JSON, read_index, read_rule
+from lps.manifests.names import UNTIED_FAKES
 from lps.manifests.schemas import parquet_bytes, read_table
 from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.records import SplitParams, SplitRow, recorded_aliases, rows_from_table
@@ -16,7 +17,7 @@ from lps.manifests.storage import Store, open_store
 
 
 def add_split_set(location: str, name: str, params: SplitParams, base: str | None) -> dict[str, int]:
-    """Write another split set over the shards of a complete data set. Returns counts by split.
+    """Write another split set over the shards of a complete data set. Returns counts by split, and of untied fakes.
 
     Aliases that the base was made with hold here too: people whom it keeps together must not be parted by new videos.
     The index is rewritten with the new file, last. Raises RefusedError for a name in use, UnreadableError for an
@@ -46,7 +47,8 @@ def add_split_set(location: str, name: str, params: SplitParams, base: str | Non
         out.publish(path, data)
         index["manifests"][path] = {"sha256": sha256_hex(data), "bytes": len(data), "rows": n_rows}
     out.publish(INDEX_JSON, pretty_json(index))
-    return {str(key): int(n) for key, n in rule["counts"].items()}
+    counts = {str(key): int(n) for key, n in rule["counts"].items()}
+    return counts | ({UNTIED_FAKES: int(rule["untied_fakes"])} if rule["untied_fakes"] else {})
 
 
 def _split_rows(out: Store, name: str) -> list[SplitRow]:

@@ -36,6 +36,7 @@ class JobStatus:
                 "done": self.n_videos_done,
                 "with_clips": self.summary.n_ok,
                 "quarantined": self.summary.n_quarantined,
+                "untied_fakes": self.summary.untied_fakes,
             },
             "clips": [
                 {"split": split, "label": label, "videos": videos, "clips": clips}
@@ -62,7 +63,8 @@ def read_status(location: str) -> JobStatus:
     videos = [_known(row) for row in rows if row["shard_id"] is None]
     for shard_id in done:
         videos += read_commit(out, shard_id, plan.sha256)["videos"]
-    return JobStatus(out.exists(INDEX_JSON), len(planned), len(done), len(rows), len(videos), summarise(videos))
+    untied = int(plan.values["split"].get("untied_fakes", 0))
+    return JobStatus(out.exists(INDEX_JSON), len(planned), len(done), len(rows), len(videos), summarise(videos, untied))
 
 
 def _known(row: Row) -> Row:

@@ -2,14 +2,15 @@
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from lps.manifests.canonical import canonical_json
 from lps.manifests.codes import Stage
-from lps.manifests.errors import UnreadableError
-from lps.manifests.storage import Store, StoredFile, open_store
+from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.storage import Store, StoredFile, lies_in, open_store
 from lps.pipeline.faces.localizers import weight_digests
 from lps.pipeline.job.events import SourceProbed
 from lps.pipeline.job.pool import Done, Job, Pool, ProbeJob, Quarantined
@@ -30,13 +31,20 @@ class SourceTree:
     """By path."""
     listing: SourceListing
 
+    @property
+    def links(self) -> dict[str, str]:
+        """Where every link that was followed leads: absolute path by path of the link."""
+        linked = (file for file in self.files.values() if file.link and file.real)
+        return {file.link: file.real.removesuffix(file.path.removeprefix(file.link)) for file in linked}
+
 
 def list_sources(request: PrepRequest) -> SourceTree:
     """List the source and let its adapter read it. Raises UnreadableError where there is nothing to read."""
     store, table_path = source_store(request)
-    files = {file.path: file for file in store.walk()}
+    files = {file.path: file for file in store.walk(leaving=True)}
     if not files:
         raise UnreadableError(f"source {request.source} is empty or not there")
+    _refuse_own_output(files, open_store(request.out))
     splits = open_store(request.splits_dir) if request.splits_dir else None
 
     def read_split(name: str) -> bytes | None:
@@ -45,8 +53,26 @@ def list_sources(request: PrepRequest) -> SourceTree:
     options = SourceOptions(
         read_bytes=store.read, splits_dir_read=read_split if splits else None, table_path=table_path
     )
-    listed = [SourceFile(path=file.path, n_bytes=file.n_bytes) for file in files.values()]
+    listed = [
+        SourceFile(
+            path=file.path,
+            n_bytes=file.n_bytes,
+            real=file.real,
+            is_linked=bool(file.link),
+            code=file.code,
+            detail=file.detail,
+        )
+        for file in files.values()
+    ]
     return SourceTree(store, files, list_videos(request.dataset, listed, options))
+
+
+def _refuse_own_output(files: Mapping[str, StoredFile], out: Store) -> None:
+    """Raise RefusedError where a link leads into the output: the next run would plan what this one wrote."""
+    root = out.real_root
+    inside = [file.link for file in files.values() if file.link and file.real and lies_in(file.real, root)]
+    if inside:
+        raise RefusedError(f"the link {inside[0]} of the source leads into the output; remove it, or move the output")
 
 
 def source_store(request: PrepRequest) -> tuple[Store, str]:

@@ -1,11 +1,15 @@
 """The inputs of a run: which adapter reads which data set.
 
-Every listed file becomes exactly one row, whatever it is; only a table chooses its own rows.
+Every listed file becomes exactly one row, whatever it is; only a table chooses its own rows. Where links make several
+paths of one file inputs, one is used: a path without a link before those with one, then the first by its text. The
+others are rows with S_LINK.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.pipeline.sources.celebdf import list_celebdf
 from lps.pipeline.sources.dfdc import list_dfdc
@@ -34,7 +38,13 @@ def list_videos(dataset: str, files: Sequence[SourceFile], options: SourceOption
     if dataset not in ADAPTERS:
         raise UnreadableError(f"no data set is called {dataset!r}: choose one of {', '.join(ADAPTERS)}")
     _refuse_repeats("the store lists", (file.path for file in files))
-    listing = ADAPTERS[dataset](sorted(files, key=lambda file: file.path), options)
+    ordered = sorted(files, key=lambda file: file.path)
+    listing = ADAPTERS[dataset](ordered, options)
+    same_as = _other_paths(ordered, listing)
+    if same_as:
+        ordered = [_as_other_path(file, same_as[file.path]) if file.path in same_as else file for file in ordered]
+        listing = ADAPTERS[dataset](ordered, options)
+    listing = _with_details(listing, ordered)
     # Rows are named by data set and uri from here on, so one of two equal rows would vanish.
     _refuse_repeats("the source yields", (f"{video.dataset}: {video.uri}" for video in listing.videos))
     return listing
@@ -44,3 +54,33 @@ def _refuse_repeats(who: str, names: Iterable[str]) -> None:
     repeated = sorted(name for name, n in Counter(names).items() if n > 1)
     if repeated:
         raise UnreadableError(f"{who} {repeated[0]!r} more than once ({len(repeated)} such names)")
+
+
+def _other_paths(files: Iterable[SourceFile], listing: SourceListing) -> dict[str, str]:
+    """Map every further path of a file that several paths make an input to the path that is used."""
+    inputs = {video.uri for video in listing.videos if video.code in (None, Code.E_DUP_NAME)}
+    paths: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in files:
+        if file.real and file.path in inputs:
+            paths[file.real].append(file)
+    found: dict[str, str] = {}
+    for same in paths.values():
+        used, *others = sorted(same, key=lambda file: (file.is_linked, file.path))
+        found |= {file.path: used.path for file in others}
+    return found
+
+
+def _as_other_path(file: SourceFile, used: str) -> SourceFile:
+    return replace(file, code=Code.S_LINK, detail=f"same file as {used}", same_as=used)
+
+
+def _with_details(listing: SourceListing, files: Iterable[SourceFile]) -> SourceListing:
+    """Say in the rows what the store said of files that it could not list, and of other paths."""
+    said = {file.path: file for file in files if file.code is not None}
+    videos = tuple(
+        replace(video, detail=said[video.uri].detail)
+        if video.uri in said and video.code == said[video.uri].code
+        else video
+        for video in listing.videos
+    )
+    return replace(listing, videos=videos)

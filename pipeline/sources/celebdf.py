@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
+from lps.pipeline.sources.grammars import CELEBDF, with_keys
 from lps.pipeline.sources.types import (
     SourceFile,
     SourceListing,
@@ -22,11 +23,11 @@ from lps.pipeline.sources.types import (
     flag_duplicates,
     foreign,
     is_hidden,
+    listed_code,
     make_listing,
     orphans,
     parse_text,
     read_list,
-    size_code,
     unresolved_note,
 )
 
@@ -47,11 +48,11 @@ class _Folder:
 
 
 _FOLDERS = {
-    "celeb-real": _Folder(label=0, grammar=re.compile(r"(?P<target>id[0-9]+)_[0-9]{4}"), n_published=590),
+    "celeb-real": _Folder(label=0, grammar=CELEBDF.real, n_published=590),
     "youtube-real": _Folder(label=0, grammar=re.compile(r"[0-9]{5}"), n_published=300),
     "celeb-synthesis": _Folder(
         label=1,
-        grammar=re.compile(r"(?P<target>id[0-9]+)_(?P<donor>id[0-9]+)_(?P<number>[0-9]{4})"),
+        grammar=CELEBDF.fake,
         n_published=5639,
     ),
 }
@@ -77,7 +78,7 @@ def list_celebdf(files: Sequence[SourceFile], options: SourceOptions) -> SourceL
     uris: dict[Name, str] = {}
     for file in files:
         if name := _name(file.path):
-            uris.setdefault(name, file.path)
+            uris.setdefault(name, file.used_path)
     videos = [_video(file, listed, uris) for file in files]
     videos += [_missing(name, entry, uris) for name, entry in (listed or {}).items() if name not in uris]
     videos = flag_duplicates(videos, lambda video: _name(video.uri))
@@ -122,15 +123,15 @@ def _parse_line(where: str, line: str) -> tuple[Name, _Listed]:
 def _video(file: SourceFile, listed: Mapping[Name, _Listed] | None, uris: Mapping[Name, str]) -> SourceVideo:
     name = _name(file.path)
     if name is None:
-        return foreign("celebdf2", file.path, "outside the published layout")
+        return foreign("celebdf2", file, "outside the published layout")
     video = _described(file.path, name, uris)
     if video.code is not None or listed is None:
-        return replace(video, code=video.code or size_code(file))
+        return replace(video, code=video.code or listed_code(file))
     entry = listed.get(name)
     video = replace(video, official_split="test" if entry else "train")
     if entry and entry.labels != {video.label}:
         return replace(video, code=Code.E_LABEL_CONFLICT, detail="the test list and the folder disagree")
-    return replace(video, code=size_code(file))
+    return replace(video, code=listed_code(file))
 
 
 def _missing(name: Name, entry: _Listed, uris: Mapping[Name, str]) -> SourceVideo:
@@ -155,15 +156,8 @@ def _described(uri: str, name: Name, uris: Mapping[Name, str]) -> SourceVideo:
     if "target" not in parts:
         return video  # YouTube-real: nobody published who these people are
     if "donor" in parts:
-        video = replace(video, original_uri=uris.get(("celeb-real", f"{parts['target']}_{parts['number']}")))
-    keys = tuple(f"celebdf2/id/{parts[role]}" for role in ("target", "donor") if role in parts)
-    return replace(
-        video,
-        target_keys=keys[:1],
-        donor_keys=keys[1:],
-        identity_keys=tuple(sorted(set(keys))),
-        identity_confidence="published",
-    )
+        video = replace(video, original_uri=uris.get(("celeb-real", CELEBDF.original_of(parts))))
+    return with_keys(video, CELEBDF, parts)
 
 
 def _count_notes(videos: Sequence[SourceVideo]) -> list[str]:

@@ -24,12 +24,12 @@ from lps.pipeline.sources.types import (
     foreign,
     is_hidden,
     is_video,
+    listed_code,
     make_listing,
     orphans,
     parse_json,
     parse_text,
     read_source,
-    size_code,
     unresolved_note,
 )
 
@@ -70,8 +70,7 @@ def list_dfdc(files: Sequence[SourceFile], options: SourceOptions) -> SourceList
     parts = {folder: part for folder in sorted(folders) if (part := _read_part(folder, folders[folder], options))}
     if not parts:
         raise UnreadableError(f"not DFDC: the source has neither a {METADATA} nor a {TEST_LABELS}")
-    present = {file.path for file in files}
-    originals = _originals(parts.values(), present)
+    originals = _originals(parts.values(), {file.path: file.used_path for file in files})
     videos = [_unlisted(file, parts) for file in files if not _is_listed(file, parts)]
     for part in parts.values():
         for name, entry in part.entries.items():
@@ -147,14 +146,17 @@ def _refuse_path(path: str, name: str) -> None:
         raise UnreadableError(f"{path}: {name!r} is not a file name")
 
 
-def _originals(parts: Iterable[_DfdcPart], present: set[str]) -> dict[tuple[str | None, str], str]:
-    """Index the real videos that are there by (folder, name), and by (None, name) for those in another part."""
+def _originals(parts: Iterable[_DfdcPart], present: Mapping[str, str]) -> dict[tuple[str | None, str], str]:
+    """Index the real videos that are there by (folder, name), and by (None, name) for those in another part.
+
+    `present` has the path that is used of every file by its own.
+    """
     originals: dict[tuple[str | None, str], str] = {}
     for part in parts:
         for name, entry in part.entries.items():
             if entry.label == 0 and part.uri(name) in present:
-                originals[part.folder, name] = part.uri(name)
-                originals.setdefault((None, name), part.uri(name))
+                originals[part.folder, name] = present[part.uri(name)]
+                originals.setdefault((None, name), present[part.uri(name)])
     return originals
 
 
@@ -186,7 +188,7 @@ def _video(
         return replace(video, code=Code.E_NAME_GRAMMAR, detail=f"expected {_NAME.pattern}")
     if entry.contradicted:
         return replace(video, code=Code.E_LABEL_CONFLICT, detail=f"{TEST_LABELS} and {METADATA} disagree")
-    return replace(video, code=size_code(file))
+    return replace(video, code=listed_code(file))
 
 
 def _is_listed(file: SourceFile, parts: Mapping[str, _DfdcPart]) -> bool:
@@ -199,7 +201,7 @@ def _unlisted(file: SourceFile, parts: Mapping[str, _DfdcPart]) -> SourceVideo:
     detail = "not a video"
     if is_video(file.path):
         detail = "not in the list of its folder" if in_part else f"no {METADATA} or {TEST_LABELS} in its folder"
-    return foreign("dfdc", file.path, detail)
+    return foreign("dfdc", file, detail)
 
 
 def _count_notes(videos: Sequence[SourceVideo], parts: Iterable[_DfdcPart]) -> list[str]:

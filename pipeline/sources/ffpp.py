@@ -16,6 +16,7 @@ from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
 from lps.pipeline.sources.ffpp_lists import Lists, read_lists
+from lps.pipeline.sources.grammars import DFD, FFPP, NameGrammar, with_keys
 from lps.pipeline.sources.types import (
     SourceFile,
     SourceListing,
@@ -23,9 +24,9 @@ from lps.pipeline.sources.types import (
     flag_duplicates,
     foreign,
     is_hidden,
+    listed_code,
     make_listing,
     orphans,
-    size_code,
     unresolved_note,
 )
 
@@ -34,10 +35,6 @@ _FAKE = "manipulated_sequences"
 _PATH = re.compile(
     r"(?P<place>(?:original|manipulated)_sequences/[^/]+)/(?P<quality>raw|c0|c23|c40)/videos/(?P<stem>[^/]+)\.mp4"
 )
-_FFPP_REAL = re.compile(r"(?P<target>[0-9]{3})")
-_FFPP_FAKE = re.compile(r"(?P<target>[0-9]{3})_(?P<donor>[0-9]{3})")
-_DFD_REAL = re.compile(r"(?P<target>[0-9]{2})__(?P<scene>.+)")
-_DFD_FAKE = re.compile(r"(?P<target>[0-9]{2})_(?P<donor>[0-9]{2})__(?P<scene>.+)__[A-Z0-9]{8}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +42,7 @@ class _Place:
     """One folder of the published tree."""
 
     dataset: str
-    grammar: re.Pattern[str]
+    names: NameGrammar
     n_published: int
     method: str | None = None
 
@@ -53,17 +50,19 @@ class _Place:
     def label(self) -> int:
         return 0 if self.method is None else 1
 
+    @property
+    def grammar(self) -> re.Pattern[str]:
+        return self.names.real if self.method is None else self.names.fake
+
 
 _METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 _YOUTUBE = f"{_REAL}/youtube"
 _ACTORS = f"{_REAL}/actors"
 _PLACES: dict[str, _Place] = {
-    _YOUTUBE: _Place(dataset="ffpp", grammar=_FFPP_REAL, n_published=1000),
-    _ACTORS: _Place(dataset="dfd", grammar=_DFD_REAL, n_published=363),
-    **{f"{_FAKE}/{m}": _Place(dataset="ffpp", grammar=_FFPP_FAKE, n_published=1000, method=m) for m in _METHODS},
-    f"{_FAKE}/DeepFakeDetection": _Place(
-        dataset="dfd", grammar=_DFD_FAKE, n_published=3068, method="DeepFakeDetection"
-    ),
+    _YOUTUBE: _Place(dataset="ffpp", names=FFPP, n_published=1000),
+    _ACTORS: _Place(dataset="dfd", names=DFD, n_published=363),
+    **{f"{_FAKE}/{m}": _Place(dataset="ffpp", names=FFPP, n_published=1000, method=m) for m in _METHODS},
+    f"{_FAKE}/DeepFakeDetection": _Place(dataset="dfd", names=DFD, n_published=3068, method="DeepFakeDetection"),
 }
 
 RealPaths = dict[tuple[str, str, str], str]
@@ -87,7 +86,7 @@ def _index_reals(files: Sequence[SourceFile]) -> RealPaths:
         match = _PATH.fullmatch(file.path)
         place = _PLACES.get(match["place"]) if match else None
         if match and place and place.label == 0:
-            reals.setdefault((place.dataset, _compression(match["quality"]), match["stem"]), file.path)
+            reals.setdefault((place.dataset, _compression(match["quality"]), match["stem"]), file.used_path)
     return reals
 
 
@@ -98,15 +97,15 @@ def _compression(quality: str) -> str:
 def _video(file: SourceFile, lists: Lists, reals: RealPaths) -> SourceVideo:
     parts = file.path.split("/")
     if is_hidden(file.path):
-        return foreign("ffpp", file.path, "hidden file")
+        return foreign("ffpp", file, "hidden file")
     if parts[0] == _FAKE and "masks" in parts[:-1]:
-        return replace(foreign("ffpp", file.path, "mask"), code=Code.S_MASK)
+        return replace(foreign("ffpp", file, "mask"), code=Code.S_MASK)
     match = _PATH.fullmatch(file.path)
     if match is None:
-        return foreign("ffpp", file.path, "outside the published layout")
+        return foreign("ffpp", file, "outside the published layout")
     place = _PLACES.get(match["place"])
     if place is None:
-        return foreign("ffpp", file.path, "not a published folder")
+        return foreign("ffpp", file, "not a published folder")
     video = SourceVideo(
         uri=file.path,
         dataset=place.dataset,
@@ -114,30 +113,27 @@ def _video(file: SourceFile, lists: Lists, reals: RealPaths) -> SourceVideo:
         label_source="folder",
         method=place.method,
         compression=_compression(match["quality"]),
-        code=size_code(file),
+        code=listed_code(file),
     )
     name = place.grammar.fullmatch(match["stem"])
     if name is None:
         return replace(video, code=Code.E_NAME_GRAMMAR, detail=f"expected {place.grammar.pattern}")
-    return _with_provenance(video, name.groupdict(), lists, reals)
+    return _with_provenance(video, place.names, name.groupdict(), lists, reals)
 
 
-def _with_provenance(video: SourceVideo, name: dict[str, str], lists: Lists, reals: RealPaths) -> SourceVideo:
-    target, donor = name["target"], name.get("donor")
-    shown = [target] if donor is None else [target, donor]
+def _with_provenance(
+    video: SourceVideo, names: NameGrammar, parts: dict[str, str], lists: Lists, reals: RealPaths
+) -> SourceVideo:
     if video.label == 1:
-        stem = f"{target}__{name['scene']}" if "scene" in name else target
-        video = replace(video, original_uri=reals.get((video.dataset, video.compression or "", stem)))
-    if video.dataset == "dfd":
-        keys = tuple(f"dfd/actor/{actor}" for actor in shown)
-        video = replace(video, identity_keys=tuple(sorted(set(keys))), identity_confidence="published")
-    else:
-        keys = tuple(f"ffpp/seq/{sequence}" for sequence in shown)
+        original = (video.dataset, video.compression or "", names.original_of(parts))
+        video = replace(video, original_uri=reals.get(original))
+    if names is FFPP:
+        shown = [parts[role] for role in ("target", "donor") if role in parts]
         recordings = sorted({f"yt/{lists.youtube_of[s]}" for s in shown if s in lists.youtube_of})
         splits = {lists.split_of.get(sequence) for sequence in shown}
         split = splits.pop() if len(splits) == 1 else None
         video = replace(video, source_keys=tuple(recordings), official_split=split)
-    return replace(video, target_keys=keys[:1], donor_keys=keys[1:])
+    return with_keys(video, names, parts)
 
 
 def _is_named(video: SourceVideo) -> bool:

@@ -3,17 +3,20 @@
 * `fake/<method>/...` names the method; a fake directly below `fake/` has method `fake`.
 * A fake belongs to the real video of the same place and name: below `fake/`, else below its method's folder, else of
   the same file name anywhere. Suffixes do not count, so `fake/swap/a.mp4` belongs to `real/a.mov`.
+* A fake of no such name is tied by the grammar of its name, as that of `000_001.mp4` to the target `000` and the donor
+  `001`, where a real video has the name of an original by it: names of other origin only look like it.
 * Where several reals fit equally well, the fake has no `original_uri` but the keys of all of them: groups stay safe.
 * All other files are foreign: they get a row, and are skipped.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
+from lps.pipeline.sources.grammars import GRAMMARS, NameGrammar, with_keys
 from lps.pipeline.sources.types import (
     DEFAULT_METHOD,
     SourceFile,
@@ -21,8 +24,9 @@ from lps.pipeline.sources.types import (
     SourceOptions,
     foreign,
     is_video,
+    listed_code,
     make_listing,
-    size_code,
+    unresolved_note,
 )
 
 
@@ -42,6 +46,12 @@ def list_folder(files: Sequence[SourceFile], _options: SourceOptions) -> SourceL
     videos = [_video(file, reals) for file in files]
     ambiguous = sum(len(video.target_keys) > 1 for video in videos)
     notes = [f"folder: {ambiguous} fakes have more than one real of their name: no original set"] if ambiguous else []
+    for names in GRAMMARS:
+        n_tied = sum(bool(_originals_by(names, video, reals)) for video in videos)
+        if n_tied:
+            videos = [_named(names, video, reals) for video in videos]
+            notes.append(f"folder: {n_tied} fakes tied to their originals by the names of {names.title}")
+    notes += unresolved_note("folder", _n_untied(videos))
     for label, side in enumerate(("real", "fake")):
         if not any(video.label == label for video in videos):
             notes.append(f"folder: no {side} videos")
@@ -63,17 +73,18 @@ def _index_reals(files: Sequence[SourceFile]) -> _Reals:
     reals = _Reals(defaultdict(list), defaultdict(list))
     for file in files:
         if _side(file.path) == "real" and is_video(file.path):
-            reals.by_place[_place(file.path, 1)].append(file.path)
-            reals.by_stem[PurePosixPath(file.path).stem].append(file.path)
+            for named in (reals.by_place[_place(file.path, 1)], reals.by_stem[PurePosixPath(file.path).stem]):
+                if not file.same_as or file.used_path not in named:
+                    named.append(file.used_path)
     return reals
 
 
 def _video(file: SourceFile, reals: _Reals) -> SourceVideo:
     side = _side(file.path)
     if side is None:
-        return foreign("folder", file.path, "outside real/ and fake/")
+        return foreign("folder", file, "outside real/ and fake/")
     if not is_video(file.path):
-        return foreign("folder", file.path, "not a video")
+        return foreign("folder", file, "not a video")
     return _real(file) if side == "real" else _fake(file, reals)
 
 
@@ -84,7 +95,7 @@ def _real(file: SourceFile) -> SourceVideo:
         label=0,
         label_source="folder",
         target_keys=(f"folder/{_place(file.path, 1)}",),
-        code=size_code(file),
+        code=listed_code(file),
     )
 
 
@@ -109,5 +120,39 @@ def _fake(file: SourceFile, reals: _Reals) -> SourceVideo:
         method=parts[1] if has_method else DEFAULT_METHOD,
         original_uri=best[0] if len(best) == 1 else None,
         target_keys=tuple(sorted(f"folder/{place}" for place in places)),
-        code=size_code(file),
+        code=listed_code(file),
+    )
+
+
+def _originals_by(names: NameGrammar, video: SourceVideo, reals: _Reals) -> list[str]:
+    """Return the real videos that the name of a fake without an original says it was made from."""
+    if video.label != 1 or video.original_uri is not None:
+        return []
+    name = names.fake.fullmatch(PurePosixPath(video.uri).stem)
+    return reals.by_stem.get(names.original_of(name.groupdict()), []) if name else []
+
+
+def _named(names: NameGrammar, video: SourceVideo, reals: _Reals) -> SourceVideo:
+    """Tie a video by its name, if that follows the grammar."""
+    grammar = names.fake if video.label == 1 else names.real
+    name = grammar.fullmatch(PurePosixPath(video.uri).stem)
+    if name is None or video.label is None:
+        return video
+    originals = _originals_by(names, video, reals)
+    if originals:
+        keys = {*video.target_keys, *(f"folder/{_place(path, 1)}" for path in originals)}
+        original = originals[0] if len(originals) == 1 else None
+        video = replace(video, original_uri=original, target_keys=tuple(sorted(keys)))
+    return with_keys(video, names, name.groupdict())
+
+
+def _n_untied(videos: Sequence[SourceVideo]) -> int:
+    """Count the usable fakes that have no original, nor a key of a real video."""
+    real = {key for video in videos if video.label == 0 for key in (*video.target_keys, *video.identity_keys)}
+    return sum(
+        video.label == 1
+        and video.code is None
+        and video.original_uri is None
+        and real.isdisjoint((*video.target_keys, *video.donor_keys, *video.identity_keys))
+        for video in videos
     )

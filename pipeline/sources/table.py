@@ -37,9 +37,9 @@ from lps.pipeline.sources.types import (
     SourceListing,
     SourceOptions,
     is_video,
+    listed_code,
     make_listing,
     read_source,
-    size_code,
     unresolved_note,
 )
 
@@ -147,7 +147,10 @@ def _video(where: str, folder: str, row: _TableLine, files: Mapping[str, SourceF
         raise UnreadableError(f"{where}: dataset {dataset!r} may hold letters, digits, '.', '_' and '-' only")
     original = _below(where, folder, row["original"])
     identities = _keys(f"{dataset}/id", row["identity"])
-    target = original or (uri if label == 0 else None)
+    if original is not None and original in files:
+        original = files[original].used_path
+    own = files[uri].used_path if uri in files else uri
+    target = original or (own if label == 0 else None)
     return SourceVideo(
         uri=uri,
         dataset=dataset,
@@ -161,7 +164,7 @@ def _video(where: str, folder: str, row: _TableLine, files: Mapping[str, SourceF
         source_keys=_keys(f"{dataset}/src", row["source"]),
         identity_keys=identities,
         identity_confidence="published" if identities else "none",
-        code=size_code(files[uri]) if uri in files else Code.E_MISSING_FILE,
+        code=listed_code(files[uri]) if uri in files else Code.E_MISSING_FILE,
         detail="" if uri in files else "named by the table",
     )
 

@@ -32,6 +32,20 @@ class SourceFile:
     path: str
     """POSIX path relative to the source root."""
     n_bytes: int
+    real: str = ""
+    """Its path without links; empty where the store has none."""
+    is_linked: bool = False
+    """Whether a link is on its path."""
+    code: Code | None = None
+    """S_LINK for another path to a listed file, E_UNREADABLE for what the store could not list."""
+    detail: str = ""
+    same_as: str = ""
+    """Of a file with S_LINK, the path of the one that is used instead."""
+
+    @property
+    def used_path(self) -> str:
+        """The path under which its content is an input."""
+        return self.same_as or self.path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,14 +109,17 @@ def is_video(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES and not is_hidden(path)
 
 
-def foreign(dataset: str, path: str, detail: str) -> SourceVideo:
-    """Return the row of a file that is no input: without a label, and skipped."""
-    return SourceVideo(uri=path, dataset=dataset, label=None, label_source="folder", code=Code.S_FOREIGN, detail=detail)
+def foreign(dataset: str, file: SourceFile, detail: str) -> SourceVideo:
+    """Return the row of what is no input: without a label, and skipped, unless the store could not list it."""
+    row = SourceVideo(uri=file.path, dataset=dataset, label=None, label_source="folder")
+    if file.code is not None and not is_hidden(file.path):
+        return replace(row, code=file.code, detail=file.detail)
+    return replace(row, code=Code.S_FOREIGN, detail=detail)
 
 
-def size_code(file: SourceFile) -> Code | None:
-    """Return the fault that a file's size alone shows."""
-    return Code.E_EMPTY_FILE if file.n_bytes == 0 else None
+def listed_code(file: SourceFile) -> Code | None:
+    """Return the fault that the listing alone shows."""
+    return file.code or (Code.E_EMPTY_FILE if file.n_bytes == 0 else None)
 
 
 def flag_duplicates(videos: Iterable[SourceVideo], name_of: Callable[[SourceVideo], Hashable]) -> list[SourceVideo]:

@@ -294,7 +294,7 @@ def _unaccounted(ctx: AuditContext) -> Iterator[Offender]:
     assert ctx.source is not None  # mypy
     rows = dict(fetch_rows(ctx, "SELECT uri, error_code FROM videos"))
     suffixes = {PurePosixPath(uri).suffix.lower() for uri in rows}
-    files = {file.path for file in ctx.source.walk()}
+    files = {file.path for file in ctx.source.walk(leaving=True)}
     for path in sorted(files - set(rows)):
         if PurePosixPath(path).suffix.lower() in suffixes:
             yield Offender(kind="file", key=path, detail="in the source, but without a row")

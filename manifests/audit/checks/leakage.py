@@ -33,7 +33,10 @@ from lps.manifests.audit.core.types import (
     not_evaluated,
     pass_or_fail,
 )
-from lps.manifests.splits.leakage import crossing_groups, measure_leakage
+from lps.manifests.names import UNTIED_FAKES
+from lps.manifests.splits.groups import Groups
+from lps.manifests.splits.key_edges import KeyEdges
+from lps.manifests.splits.leakage import crossing_groups, measure_leakage, untied_fakes
 
 LIMITS: dict[str, float] = {
     "l2_max_unresolved_pct": 0.1,
@@ -70,9 +73,10 @@ L2 = CheckSpec(
     id="L2",
     title="Fakes beside their originals",
     rule="A fake's original is in the fake's split, or in none. WARN where more than l2_max_unresolved_pct of "
-    "the fakes of a data set that names originals have none among the inputs.",
+    "the fakes of a data set that names originals have none among the inputs, or where nothing ties more than "
+    "that share of all fakes to a real video: no name, no list, no key.",
     remedy="Split by group. Where originals are missing, complete the source tree or accept that their fakes are "
-    "only tied by keys.",
+    "only tied by keys. Where nothing is known, use the adapter of the data set, or a table with originals.",
     severity=Severity.ERROR,
     sql=f"""WITH {PLACED}
 SELECT 'video' AS kind, lower(hex(f.video_id)) AS key,
@@ -247,22 +251,32 @@ def check_originals(ctx: AuditContext) -> CheckResult:
         FROM placed WHERE label = 1""",
     )
     found = sql_offenders(ctx, L2.sql)
-    if not n_named and not found:
+    limit = ctx.limits["l2_max_unresolved_pct"]
+    n_untied = _n_untied(ctx)
+    too_many = 100 * max(n_unresolved, n_untied) > limit * n_fakes
+    if not n_named and not found and not too_many:
         why = "no originals are published" if n_fakes else "no fakes are placed"
         return not_evaluated(L2, State.UNKNOWN if n_fakes else State.SKIP, why)
-    limit = ctx.limits["l2_max_unresolved_pct"]
-    state = State.WARN if 100 * n_unresolved > limit * n_fakes else State.PASS
-    unresolved = f"{percent(n_unresolved, n_fakes)} of the fakes have no original among the inputs"
+    notes = (
+        f"{percent(n_unresolved, n_fakes)} of the fakes have no original among the inputs" if n_unresolved else "",
+        f"{n_untied} of {n_fakes} {UNTIED_FAKES}: nothing ties them to a real video" if n_untied else "",
+    )
     return CheckResult(
         id=L2.id,
-        state=State.FAIL if found else state,
+        state=State.FAIL if found else State.WARN if too_many else State.PASS,
         severity=L2.severity,
         measured=f"{len(found)} fakes apart from their original, {n_unresolved} without one",
         limit=f"0; {limit:g} % unresolved",
         n_checked=n_named,
         offenders=found,
-        note=unresolved if n_unresolved else "",
+        note="; ".join(filter(None, notes)),
+        data={"untied_fakes": n_untied},
     )
+
+
+def _n_untied(ctx: AuditContext) -> int:
+    videos, _ = placed_table(ctx)
+    return int(untied_fakes(videos, Groups.of(KeyEdges.of(videos, read_claim(ctx).aliases))).sum())
 
 
 def check_recordings(ctx: AuditContext) -> CheckResult:

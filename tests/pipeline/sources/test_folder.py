@@ -48,7 +48,9 @@ class TestLabels:
 
     @pytest.mark.parametrize(("there", "absent"), [("real", "fake"), ("fake", "real")])
     def test_one_class_alone_is_noted(self, list_tree: ListTree, there: str, absent: str) -> None:
-        assert list_tree("folder", {f"{there}/a.mp4": b"x"}).notes == (f"folder: no {absent} videos",)
+        *untied, note = list_tree("folder", {f"{there}/a.mp4": b"x"}).notes
+        assert note == f"folder: no {absent} videos"
+        assert len(untied) == (absent == "real")  # without real videos no fake has an original
 
 
 class TestOriginals:
@@ -121,3 +123,69 @@ class TestCodes:
             "fake/b.mp4": Code.E_EMPTY_FILE,
             "fake/empty.txt": Code.S_FOREIGN,
         }
+
+
+class TestNames:
+    """Fakes whose names follow the grammar of a published data set."""
+
+    @pytest.mark.parametrize(
+        ("fake", "original", "donor", "keys"),
+        [
+            ("000_001", "000", "001", ("ffpp/seq/000", "ffpp/seq/001")),
+            ("id0_id1_0002", "id0_0002", "id1_0003", ("celebdf2/id/id0", "celebdf2/id/id1")),
+            ("01_02__walk__ABCD1234", "01__walk", "02__hug", ("dfd/actor/01", "dfd/actor/02")),
+        ],
+    )
+    def test_a_fake_has_its_original_and_both_keys(
+        self, videos_of: VideosOf, fake: str, original: str, donor: str, keys: tuple[str, str]
+    ) -> None:
+        videos = videos_of(f"fake/x/{fake}.mp4", f"real/{original}.mp4", f"real/y/{donor}.avi", "real/other.mp4")
+        found = videos[f"fake/x/{fake}.mp4"]
+        assert found.original_uri == f"real/{original}.mp4"
+        assert keys[0] in found.target_keys
+        assert found.donor_keys == (keys[1],)
+        assert keys[0] in videos[f"real/{original}.mp4"].target_keys
+        assert keys[1] in videos[f"real/y/{donor}.avi"].target_keys
+        assert videos["real/other.mp4"].target_keys == ("folder/other",)
+        assert (found.identity_keys == keys) == ("ffpp" not in keys[0])
+
+    def test_the_adapter_of_the_data_set_says_the_same(self, list_tree: ListTree) -> None:
+        trees = {
+            "ffpp": (("original_sequences/youtube/c23/videos", ("000", "001")),
+                     ("manipulated_sequences/Deepfakes/c23/videos", ("000_001", "001_000"))),
+            "celebdf": (("Celeb-real", ("id0_0000", "id1_0000")), ("Celeb-synthesis", ("id0_id1_0000",))),
+        }  # fmt: skip
+        for dataset, (reals, fakes) in trees.items():
+            named = list_tree(dataset, {f"{place}/{n}.mp4": b"x" for place, names in (reals, fakes) for n in names})
+            sides = (("real", reals[1]), ("fake/x", fakes[1]))
+            folder = list_tree("folder", {f"{place}/{n}.mp4": b"x" for place, names in sides for n in names})
+            of_stem = {video.uri.rpartition("/")[2]: video for video in folder.videos}
+            for video in named.videos:
+                same = of_stem[video.uri.rpartition("/")[2]]
+                assert set(video.target_keys) <= set(same.target_keys)
+                assert (video.donor_keys, video.identity_keys) == (same.donor_keys, same.identity_keys)
+                assert (video.original_uri is None) == (same.original_uri is None)
+
+    def test_names_that_only_look_like_it_are_left_alone(self, videos_of: VideosOf) -> None:
+        videos = videos_of("fake/x/123_456.mp4", "fake/x/123_457.mp4", "real/456.mp4")
+        assert [video.original_uri for video in videos.values()] == [None, None, None]
+        assert videos["fake/x/123_456.mp4"].target_keys == ("folder/123_456",)
+
+    def test_fakes_of_one_missing_original_stay_together(self, videos_of: VideosOf) -> None:
+        videos = videos_of("fake/x/000_001.mp4", "fake/x/002_003.mp4", "fake/y/002_003.mp4", "real/000.mp4")
+        assert videos["fake/x/002_003.mp4"].target_keys == ("ffpp/seq/002", "folder/002_003")
+        assert videos["fake/y/002_003.mp4"].original_uri is None
+
+    def test_several_originals_tie_all_and_are_none(self, videos_of: VideosOf) -> None:
+        videos = videos_of("fake/x/000_001.mp4", "real/c23/000.mp4", "real/c40/000.mp4")
+        fake = videos["fake/x/000_001.mp4"]
+        assert fake.original_uri is None
+        assert {"folder/c23/000", "folder/c40/000", "ffpp/seq/000"} <= set(fake.target_keys)
+
+    def test_what_is_tied_and_what_is_not_is_noted(self, list_tree: ListTree) -> None:
+        paths = ("real/000.mp4", "fake/x/000_001.mp4", "fake/y/000_002.mp4", "fake/y/007_008.mp4", "fake/y/odd.mp4")
+        assert list_tree("folder", dict.fromkeys(paths, b"x")).notes == (
+            "folder: 2 fakes tied to their originals by the names of FaceForensics++",
+            "folder: 2 x E_ORIGINAL_UNRESOLVED: the original of a fake is not among the inputs "
+            "(these fakes are still used)",
+        )

@@ -327,7 +327,26 @@ def test_nothing_published_is_no_pass(world: "World", leakage_of: Audited) -> No
         for kind in ("target_keys", "donor_keys", "source_keys", "identity_keys"):
             video[kind] = []
     states = {check: result.state for check, result in leakage_of(world).items()}
-    assert {states[check] for check in ("L1", "L2", "L3", "L4")} == {State.UNKNOWN}
+    assert {states[check] for check in ("L1", "L3", "L4")} == {State.UNKNOWN}
+    assert states["L2"] == State.WARN
+
+
+def test_fakes_that_nothing_ties_to_a_real_video_are_told(world: "World", leakage_of: Audited) -> None:
+    fake = world.video("Deepfakes/000_001")
+    fake["original_video_id"] = None
+    fake |= dict.fromkeys(("target_keys", "donor_keys", "source_keys", "identity_keys"), [])
+    n_fakes = sum(video["label"] == 1 for video in world.videos)
+    result = leakage_of(world)["L2"]
+    assert result.state == State.WARN
+    assert f"1 of {n_fakes} fakes without a known original" in result.note
+    assert result.data == {"untied_fakes": 1}
+
+
+def test_keys_tie_a_fake_as_well_as_an_original_does(world: "World", leakage_of: Audited) -> None:
+    for video in world.videos:
+        video["original_video_id"] = None
+    result = leakage_of(world)["L2"]
+    assert (result.state, result.note) == (State.UNKNOWN, "no originals are published")
 
 
 def test_missing_hashes_and_digests_are_no_pass(world: "World", leakage_of: Audited) -> None:

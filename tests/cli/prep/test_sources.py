@@ -1,0 +1,97 @@
+"""Sources as users have them: behind links, and with fakes whose originals nobody names."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from lps.cli.audit.main import main as audit
+from lps.cli.prep.main import main as prep
+from lps.manifests.codes import Status
+from lps.manifests.records import Outcome, SourceVideo, VideoResult
+from lps.pipeline.config.params import Params
+from lps.pipeline.job.plan import plan_rows
+from lps.pipeline.sources.adapters import SourceListing
+from lps.pipeline.tools.demo_videos import make_texture_video
+from lps.pipeline.video.probe import Probe
+from tests.builders import build_data_set, folder_spec, manifest_rows, still_clip
+
+
+def call(program: click.Command, *args: str) -> Result:
+    return CliRunner().invoke(program, args)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder in which a linked folder has one of two real videos, and a link leads nowhere."""
+    for number, path in enumerate(("src/real/a.mp4", "src/fake/x/a.mp4", "src/fake/x/b.mp4", "src/fake/x/odd.mp4",
+                                   "store/b.mp4")):  # fmt: skip
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        make_texture_video(tmp_path / path, seed=number)
+    (tmp_path / "src/real/more").symlink_to("../../store")
+    (tmp_path / "src/real/gone").symlink_to("../../nowhere")
+    return tmp_path / "src"
+
+
+@pytest.mark.slow
+def test_run_and_plan_follow_links_and_tell_what_nothing_ties(source: Path) -> None:
+    out = source.parent / "out"
+    for command in ("plan", "run"):
+        result = call(prep, command, str(source), str(out), "--localizer", "mtcnn", "--workers", "1")
+        assert "1 links of the source were followed, 1 of them out of it: runs/" in result.output
+        assert "1 x E_UNREADABLE" in result.output
+        assert "1 fakes without a known original: nothing ties them to a real video" in result.output
+    rows = {row["uri"]: row for row in plan_rows((out / "plan/videos.parquet").read_bytes())}
+    fakes = ["fake/x/a.mp4", "fake/x/b.mp4", "fake/x/odd.mp4"]
+    assert sorted(rows) == [*fakes, "real/a.mp4", "real/gone", "real/more/b.mp4"]
+    assert rows["real/gone"]["code"] == "E_UNREADABLE"
+    assert {row["label"]: row["error_code"] for row in manifest_rows(out, "videos")}[0] == "E_NO_FACE"
+    for path in out.glob("runs/*/links.json"):
+        assert json.loads(path.read_text()) == {"real/more": str(source.parent / "store")}
+    assert "in the source, but without a row" not in call(audit, "check", str(out), "--source", str(source)).output
+
+
+@pytest.fixture
+def untied(tmp_path: Path, list_tree: Callable[..., SourceListing]) -> Callable[[Mapping[str, bytes]], Path]:
+    """Return a function that makes a data set of a tree, without processing."""
+
+    def processed(video: SourceVideo) -> VideoResult:
+        outcome = Outcome(status=Status.OK, n_frames_decoded=60)
+        return VideoResult(video_id=video.video_id, outcome=outcome, clips=(still_clip(60),))
+
+    def make(tree: Mapping[str, bytes]) -> Path:
+        videos = list_tree("folder", tree).videos
+        probes = {
+            video.uri: Probe(n_bytes=1, sha256=f"{number:064x}", n_frames_promised=60)
+            for number, video in enumerate(videos)
+        }
+        build_data_set(tmp_path / "out", folder_spec(Params()), videos, probes, processed)
+        return tmp_path / "out"
+
+    return make
+
+
+def test_a_split_is_stamped_with_its_untied_fakes(untied: Callable[[Mapping[str, bytes]], Path]) -> None:
+    paths = ["fake/x/odd.mp4", "fake/x/other.mp4", "fake/x/000_001.mp4", *(f"real/{n:03}.mp4" for n in range(8))]
+    out = untied(dict.fromkeys(paths, b"x"))
+    assert json.loads((out / "index.json").read_text())["untied_fakes"] == 2
+    assert json.loads((out / "manifests/splits/group.json").read_text())["untied_fakes"] == 2
+    assert "2 fakes without a known original" in call(prep, "status", str(out)).output
+    assert json.loads(call(prep, "status", str(out), "--json").output)["videos"]["untied_fakes"] == 2
+    made = call(prep, "split", str(out), "--rule", "ranked", "--name", "ranked-v1")
+    assert made.output.endswith("fakes without a known original 2\n")
+    shown = call(audit, "show", str(out)).output
+    assert shown.count("2 fakes without a known original") == 2
+    report = out.parent / "report.json"
+    assert call(audit, "check", str(out), "--checks", "L2", "--strict", "--json", str(report)).exit_code == 2
+    assert "2 of 3 fakes without a known original" in report.read_text()
+
+
+def test_nothing_is_told_where_every_fake_is_tied(untied: Callable[[Mapping[str, bytes]], Path]) -> None:
+    out = untied(dict.fromkeys(["fake/x/000_001.mp4", "fake/x/002.mp4", *(f"real/{n:03}.mp4" for n in range(8))], b"x"))
+    for program, command in ((prep, "status"), (audit, "show")):
+        assert "without a known original" not in call(program, command, str(out)).output
+    assert call(audit, "check", str(out), "--checks", "L1,L2").exit_code == 0
