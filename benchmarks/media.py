@@ -21,7 +21,7 @@ def add_media_options(parser: argparse.ArgumentParser) -> None:
     given = os.environ.get(MEDIA_VARIABLE)
     parser.add_argument(
         "--media", type=Path, default=Path(given) if given else None, metavar="DIR",
-        help=f"folder of videos; default {MEDIA_VARIABLE}, else the sample videos of lps-prep demo",
+        help=f"folder of videos, or OUT/videos of `lps-prep demo OUT`; default {MEDIA_VARIABLE}, else such made anew",
     )  # fmt: skip
     parser.add_argument(
         "--weights-dir", type=Path, metavar="DIR", help="as of lps-prep; a localizer without weights is left out"
@@ -32,6 +32,9 @@ def add_media_options(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def videos(media: Path | None, names: Sequence[str]) -> Iterator[list[Path]]:
     """Give the files of `media` that `names` (names or patterns) stand for, else the faces of the demo's videos."""
+    if media is not None and (faces := _demo_faces(media)):
+        yield faces
+        return
     if media is not None:
         found = {name: sorted(media.glob(name)) for name in names}
         if missing := [name for name, paths in found.items() if not paths]:
@@ -42,7 +45,11 @@ def videos(media: Path | None, names: Sequence[str]) -> Iterator[list[Path]]:
         return
     with tempfile.TemporaryDirectory(prefix="lps-videos-") as folder:
         make_demo_videos(Path(folder))
-        yield sorted(Path(folder, "real").glob("face_*"))
+        yield _demo_faces(Path(folder))
+
+
+def _demo_faces(folder: Path) -> list[Path]:
+    return sorted(folder.glob("real/face_*"))
 
 
 def usable(localizers: Sequence[str], weights_dir: Path | None) -> list[str]:

@@ -206,8 +206,7 @@ def main() -> None:
             measure("(b) decode, warp, encode", decode_warp_encode, paths, n, None, weights),
         ]
         for localizer in media.usable(args.localizers, weights):
-            rows.append(measure_job(localizer, source, n, weights))
-            rows.append(measure_job(localizer, source, 1, weights))
+            rows += [measure_job(localizer, source, workers, weights) for workers in sorted({n, 1}, reverse=True)]
             name = f"same without Ray, {localizer}"
             rows.append(measure(name, ours_without_ray, paths, n, localizer, weights, localizer))
         rows.append(measure("(d) MTCNN, every full frame", field, once, n, "field", weights))

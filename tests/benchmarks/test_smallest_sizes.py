@@ -1,5 +1,6 @@
 """Every benchmark runs through at its smallest size: what `make bench` starts is never broken."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ SMALLEST = {
     "landmarks": ["--limit", "1", "--localizers", "mtcnn"],
     "manifests": ["--n", "200"],
     "model": ["--batch", "32:1", "--calls", "1"],
-    "prep": ["--limit", "1", "--copies", "1", "--localizers", "mtcnn"],
+    "prep": ["--limit", "1", "--copies", "1", "--localizers", "mtcnn", "--workers", "1"],
     "train": ["--clips", "16", "--passes", "1", "--workers", "1", "--batch", "2", "--parts", "readers"],
 }
 
@@ -24,9 +25,12 @@ def test_every_benchmark_is_started_by_make() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLEST)
-def test_smallest_size_runs_through(name: str, tmp_path: Path) -> None:
+def test_smallest_size_runs_through(name: str, tmp_path: Path, demo_videos: Path) -> None:
     script = ROOT / f"benchmarks/{name}.py"
-    ran = subprocess.run([sys.executable, script, *SMALLEST[name]], cwd=tmp_path, capture_output=True, text=True)
+    env = {**os.environ, "LPS_MEDIA_DIR": str(demo_videos)}
+    ran = subprocess.run(
+        [sys.executable, script, *SMALLEST[name]], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr
     assert ran.stdout.strip()
