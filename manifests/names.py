@@ -26,6 +26,8 @@ ScoredFaces = Literal["largest", "all"]
 SCORED_FACES: tuple[ScoredFaces, ...] = get_args(ScoredFaces)
 StageName = Literal["encoder", "pretrain", "classify", "distill"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
+VideoRule = Literal["max", "mean"]
+VIDEO_RULES: tuple[VideoRule, ...] = get_args(VideoRule)
 Kernel = Literal["rbf", "linear"]
 HEADS = ("linear", "svm")
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
@@ -44,6 +46,17 @@ class Level(StrEnum):
 
 
 LEVELS = tuple(Level)
+
+
+class Role(StrEnum):
+    """What a clip was to a run, or to one that it started from."""
+
+    LABELS = "labels"
+    """Learnt from with its label."""
+    FRAMES = "frames"
+    """Learnt from without its label (pretraining)."""
+    VALIDATION = "validation"
+    """Measured to choose the checkpoint."""
 
 
 def label_name(label: int | None) -> str:

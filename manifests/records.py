@@ -107,6 +107,8 @@ class Clip:
     track_id: int
     n_tracks_in_video: int
     face_label_certain: bool
+    face_id: int = 0
+    """Number of the face in the video, the same for all clips that show it; `track_id` is its number in one run."""
     frame_idx: tuple[int, ...]
     """True indices of the decoded frames, counted from the first frame that decodes."""
     pts_ticks: tuple[int, ...]

@@ -95,6 +95,7 @@ def clip_facts(source: SourceVideo, clip: Clip, *, split: str, params_sha256: st
         "track_id": clip.track_id,
         "n_tracks_in_video": clip.n_tracks_in_video,
         "face_label_certain": clip.face_label_certain,
+        "face_id": clip.face_id,
         "n_frames": clip.n_frames,
         "frame_idx": list(clip.frame_idx),
         "pts_ticks": list(clip.pts_ticks),

@@ -103,6 +103,7 @@ CLIPS = pa.schema(
         _field("track_id", pa.int16()),
         _field("n_tracks_in_video", pa.int16()),
         _field("face_label_certain", pa.bool_()),
+        _opt("face_id", pa.int16(), "from 0: clips of a video that show the same face share it"),
         _field("shard_id", _NAME),
         _field("sample_key", pa.string()),
         _field("tar_offset", pa.int64(), "bytes"),

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from lps.manifests.codes import Code
 from lps.manifests.records import Clip, SourceVideo, VideoResult
 from lps.manifests.schemas import Row, read_table
+from lps.manifests.splits.learnt import LEARNT, Learnt
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.model.networks.detector import Detector
-from lps.model.training.checkpoint import Checkpoint
+from lps.model.training.checkpoint import Checkpoint, learnt_tensor
 from lps.model.training.presets import Preset
 from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import Limits, LocalizeParams, Params
@@ -129,12 +130,13 @@ def manifest_rows(out: Path, table: str) -> list[Row]:
 
 
 def detector_checkpoint(network: Detector, preset: Preset, **changes: object) -> Checkpoint:
-    """Return the checkpoint of a detector as a run of `classify` leaves it."""
+    """Return the checkpoint of a detector as a run of `classify` leaves it that saw no video."""
     record = Checkpoint(
         stage="classify",
         config={"preset": preset.record()},
         data={},
         network=network.state_dict(),
         progress={},
+        learnt=learnt_tensor(Learnt(LEARNT.empty_table())),
     )
     return replace(record, **changes)  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "cli.audit": "cli manifests manifests.audit manifests.audit.core manifests.audit.report pipeline.tools",
     "cli.docs": "cli.audit cli.prep cli.train manifests.audit.core",
     "cli.prep": "cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.tools",
-    "cli.train": """cli manifests model.data model.evaluation model.paper model.paper.figures
+    "cli.train": """cli manifests manifests.splits model.data model.evaluation model.paper model.paper.figures
         model.report model.training pipeline.clips pipeline.config pipeline.faces pipeline.video""",
     "manifests.audit": "manifests manifests.audit.checks manifests.audit.core",
     "manifests.audit.checks": "manifests manifests.audit.core manifests.splits",
@@ -37,12 +37,12 @@ MAY_IMPORT = {
     "manifests.pages": "manifests",
     "manifests.splits": "manifests",
     "model.data": "manifests",
-    "model.evaluation": "manifests model.data model.networks model.training",
+    "model.evaluation": "manifests manifests.splits model.data model.networks model.training",
     "model.networks": "manifests",
     "model.paper": "manifests model.data model.evaluation model.networks model.training",
     "model.paper.figures": "manifests model.data model.evaluation model.paper",
     "model.report": "manifests manifests.pages model.data model.evaluation model.training",
-    "model.training": "manifests model.data model.networks",
+    "model.training": "manifests manifests.splits model.data model.networks",
     "pipeline.clips": "manifests pipeline.config pipeline.faces pipeline.video",
     "pipeline.config": "manifests manifests.splits",
     "pipeline.faces": "manifests pipeline.config pipeline.video",

@@ -10,7 +10,7 @@ from lps.cli.common import LpsCommand
 if TYPE_CHECKING:
     from lps.model.data.sources import Sources
 
-from lps.manifests.names import DEVICES
+from lps.manifests.names import DEVICES, VIDEO_RULES
 
 
 @click.command(cls=LpsCommand)
@@ -24,6 +24,8 @@ from lps.manifests.names import DEVICES
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
 @click.option("--clips", default="3", show_default=True, metavar="N|all",
               help="Clips per video, spread evenly over it; 3 are the paper's 180 frames.")  # fmt: skip
+@click.option("--video-score", type=click.Choice(VIDEO_RULES), default="max", show_default=True,
+              help="Score of a video: its highest face (mean of its clips), or the mean of all clips.")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at a time.")
 @click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Decoding processes.")
 @click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True,
@@ -51,6 +53,7 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
 
     options = EvaluateOptions(
         n_clips=n_clips,
+        video_score=asked["video_score"],
         bf16=asked["bf16"],
         batch_size=asked["batch_size"],
         n_workers=asked["workers"],

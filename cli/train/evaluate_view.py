@@ -7,6 +7,7 @@ from rich.table import Table
 
 from lps.cli.common import ProgressView, console
 from lps.manifests.events import Note
+from lps.model.data.video_score import VIDEO_RULE_TEXT
 from lps.model.evaluation.events import ClipsScored, DataSetBegun, EvaluateEvent
 from lps.model.evaluation.metrics import TITLES
 
@@ -37,6 +38,7 @@ def print_metrics(record: dict[str, Any], out: Path) -> None:
     screen = console()
     level = f"{record['request']['bootstrap']['level']:.0%}"
     table = Table("data", "real + fake", *TITLES.values(), title=f"by video, with {level} intervals")
+    rule = VIDEO_RULE_TEXT[record["request"]["video_score"]]
     for entry in record["data"]:
         results = entry["results"]
         _add(table, entry["name"], results["all"]["video"])
@@ -46,7 +48,7 @@ def print_metrics(record: dict[str, Any], out: Path) -> None:
                     _add(table, f"  {name}", found["video"])
         table.add_section()
     screen.print(table)
-    for line in _remarks(record):
+    for line in (f"p_fake of a {rule}", *_remarks(record)):
         screen.print(line, highlight=False, markup=False)
     screen.print(f"{out / 'scores.parquet'}, {out / 'metrics.json'}", highlight=False, markup=False)
 

@@ -10,13 +10,18 @@ import click
 
 from lps.cli.common import LpsCommand, ProgressView, console
 from lps.manifests.errors import RefusedError
-from lps.manifests.names import LOCALIZERS, SCORED_FACES
+from lps.manifests.names import LOCALIZERS, SCORED_FACES, VIDEO_RULES, Role
 
 if TYPE_CHECKING:
     from lps.cli.train.scoring import Scorer, VideoScore
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
+SEEN = {
+    Role.LABELS: "the detector learnt from this file",
+    Role.FRAMES: "the detector was pretrained on this file, without its label",
+    Role.VALIDATION: "the checkpoint, or one that it started from, was chosen by its figures on this file",
+}
 MAX_NAMED = 5
 """Videos without a score that the last line names."""
 
@@ -28,13 +33,15 @@ MAX_NAMED = 5
 @click.option("--weights-dir", type=FOLDER, help="Folder of the localizer's weights.")
 @click.option("--faces", type=click.Choice(SCORED_FACES), default="all", show_default=True,
               help="Faces that are scored.")  # fmt: skip
+@click.option("--video-score", type=click.Choice(VIDEO_RULES), default="max", show_default=True,
+              help="Score of a video: its highest face (mean of its clips), or the mean of all clips.")  # fmt: skip
 @click.option("--out", type=FOLDER, help="Folder for NAME.json and the timeline NAME.png of each video.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records instead of a table.")
 def score(videos: tuple[Path, ...], **asked: Any) -> None:
     """Score raw videos: how likely each is a fake, by face and by clip.
 
     Videos are prepared as the clips were that the detector learnt from, all clips of each. Every face is a track of its
-    own: its score is the mean of its clips, and the score of a video is that of its highest track.
+    own: its score is the mean of its clips. A video is judged as `evaluate` judges it.
 
     \b
     Exit codes: 0 every video has a score, 3 some have none (no face, too short, damaged: the code is shown; the others
@@ -47,7 +54,11 @@ def score(videos: tuple[Path, ...], **asked: Any) -> None:
     from lps.cli.train.scoring import open_scorer
 
     scorer = open_scorer(
-        asked["checkpoint"], localizer=asked["localizer"], weights_dir=asked["weights_dir"], faces=asked["faces"]
+        asked["checkpoint"],
+        localizer=asked["localizer"],
+        weights_dir=asked["weights_dir"],
+        faces=asked["faces"],
+        video_score=asked["video_score"],
     )
     for note in scorer.notes:
         click.echo(f"note: {note}", err=True)
@@ -56,7 +67,7 @@ def score(videos: tuple[Path, ...], **asked: Any) -> None:
         records = [{**scorer.facts, **each.record(shown(each.path))} for each in scores]
         click.echo(json.dumps(records, indent=2, ensure_ascii=False))
     else:
-        print_scores(scores, asked["out"])
+        print_scores(scores, scorer.facts["rule"], asked["out"])
     refuse_unscored(scores)
 
 
@@ -121,7 +132,7 @@ def _is_free(path: Path, video: Mapping[str, Any]) -> bool:
         return False  # somebody else's file
 
 
-def print_scores(scores: Iterable["VideoScore"], out: Path | None) -> None:
+def print_scores(scores: Iterable["VideoScore"], rule: str, out: Path | None) -> None:
     """Print a table: a line for each track, the video's own score beside the first."""
     from rich.markup import escape
     from rich.table import Column, Table
@@ -131,7 +142,8 @@ def print_scores(scores: Iterable["VideoScore"], out: Path | None) -> None:
 
     table = Table(Column("video", overflow="fold"), "p(fake)", "called", "track", "mean", "clips",
                   "lowest to highest clip", "seconds", "fault")  # fmt: skip
-    for score in scores:
+    every = list(scores)
+    for score in every:
         head = (escape(shown(score.path)), _number(score.p_fake), called(score.p_fake) or "-")
         if not score.tracks:
             table.add_row(*head, "-", "-", "0", "-", "-", escape(score.fault))
@@ -145,7 +157,10 @@ def print_scores(scores: Iterable["VideoScore"], out: Path | None) -> None:
             table.add_row(*(head if k == 0 else ("", "", "")), *cells, escape(score.fault) if k == 0 else "")
     screen = console()
     screen.print(table)
-    screen.print(f"p(fake) of a video is its highest track; called fake above {THRESHOLD}", highlight=False)
+    screen.print(f"p(fake) of a {rule}; called fake above {THRESHOLD}", highlight=False)
+    for score in every:
+        for role in score.seen or ():
+            screen.print(f"{shown(score.path)}: {SEEN[role]}", highlight=False, markup=False)
     if out is not None:
         screen.print(f"records and timelines are in {shown(out)}", highlight=False, markup=False)
 

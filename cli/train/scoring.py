@@ -1,7 +1,7 @@
 """Raw videos to scores: prepared as `lps-prep` prepares them, evaluated as `lps-train evaluate` does, in this process.
 
-A track is one face, followed from clip to clip. Its score is the mean over its clips; the score of a video is that of
-its most suspicious track, because one forged face makes a video a fake.
+A track is one face, followed from clip to clip. Its score is the mean over its clips; a video is judged by the rule
+that evaluation has.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +16,13 @@ from lps.manifests.arrays import Pixels
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import CODE_MEANING
 from lps.manifests.errors import UnreadableError
-from lps.manifests.names import ScoredFaces
+from lps.manifests.names import Role, ScoredFaces, VideoRule
 from lps.manifests.records import Clip, Outcome
+from lps.manifests.splits.learnt import NOT_RECORDED, roles_of
 from lps.model.data.clip_decoder import Batch
 from lps.model.data.frames import frame_span
 from lps.model.data.sample import UNKNOWN_LABEL, decode
+from lps.model.data.video_score import DEFAULT_RULE, VIDEO_RULE_TEXT, video_scores
 from lps.model.evaluation.loading import LoadedDetector, load_detector
 from lps.model.evaluation.predict import PredictOptions, predict
 from lps.model.evaluation.scores import THRESHOLD
@@ -29,11 +31,10 @@ from lps.model.training.processes import choose_device
 from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import ALL_CLIPS, Params, params_from_record
 from lps.pipeline.faces.detector import Localizer
-from lps.pipeline.faces.link import Box, link_faces
+from lps.pipeline.faces.link import Box
 from lps.pipeline.faces.localizers import batch_size_on, load_localizer, weight_digests
 
-SCHEMA, SCHEMA_VERSION = "lps.score", "1.0"
-RULE = "track: mean of its clips; video: highest of its tracks"
+SCHEMA, SCHEMA_VERSION = "lps.score", "1.1"
 DIGITS = 6
 """Decimals of scores in records: beyond them, machines differ."""
 BATCH_CLIPS = 4
@@ -91,6 +92,9 @@ class VideoScore:
     """Digest of the file, in hex; None where it cannot be read."""
     outcome: Outcome
     tracks: tuple[ScoredTrack, ...] = ()
+    rule: VideoRule = DEFAULT_RULE
+    seen: tuple[Role, ...] | None = None
+    """What this very file was to the detector; None where that is not known."""
 
     @property
     def worst(self) -> ScoredTrack | None:
@@ -99,8 +103,12 @@ class VideoScore:
 
     @property
     def p_fake(self) -> float | None:
-        """Score of the most suspicious track; None where no face could be followed."""
-        return self.worst.p_fake if self.worst else None
+        """Score of the video by its rule; None where no face could be followed."""
+        if not self.tracks:
+            return None
+        clips = [(track.number, clip.p_fake) for track in self.tracks for clip in track.clips]
+        faces, scores = np.array([number for number, _ in clips], np.int64), np.array([p_fake for _, p_fake in clips])
+        return float(video_scores(np.zeros_like(faces), faces, scores, self.rule)[0])
 
     @property
     def clips(self) -> list[ScoredClip]:
@@ -129,6 +137,7 @@ class VideoScore:
                 "n_frames": self.outcome.n_frames_decoded,
                 "p_fake": None if p_fake is None else round(p_fake, DIGITS),
                 "called": called(p_fake),
+                "seen": None if self.seen is None else list(map(str, self.seen)),
             },
             "tracks": [
                 {"track": track.number, "n_clips": len(track.clips), "p_fake": round(track.p_fake, DIGITS)}
@@ -153,6 +162,7 @@ class Scorer:
     localizer: Localizer
     params: Params
     how: PredictOptions
+    rule: VideoRule
     notes: tuple[str, ...]
     """What makes scores less sure than they look."""
     facts: Mapping[str, Any]
@@ -170,10 +180,14 @@ class Scorer:
         result = process_video(path, digest16("score", path.name), self.localizer.detect, self.params)
         tracks: dict[int, list[ScoredClip]] = {}
         scores = predict(self.detector.network, self._batches(result.clips, path.name), self.how).p_fake.tolist()
-        for number, clip, p_fake in zip(link_faces(result.clips), result.clips, scores, strict=True):
-            tracks.setdefault(number, []).append(self._scored(clip, number, p_fake))
+        for clip, p_fake in zip(result.clips, scores, strict=True):
+            tracks.setdefault(clip.face_id, []).append(self._scored(clip, clip.face_id, p_fake))
         found = tuple(ScoredTrack(number, tuple(tracks[number])) for number in sorted(tracks))
-        return VideoScore(path=path, sha256=sha256, outcome=result.outcome, tracks=found)
+        learnt = self.detector.learnt
+        seen = roles_of(learnt, sha256) if learnt is not None and sha256 else None
+        return VideoScore(
+            path=path, sha256=sha256, outcome=result.outcome, tracks=found, rule=self.rule, seen=seen
+        )  # fmt: skip
 
     def _scored(self, clip: Clip, number: int, p_fake: float) -> ScoredClip:
         first, stop = self._span(clip)
@@ -216,7 +230,12 @@ class Scorer:
 
 
 def open_scorer(
-    checkpoint: Path, *, localizer: str | None = None, weights_dir: Path | None = None, faces: ScoredFaces = "all"
+    checkpoint: Path,
+    *,
+    localizer: str | None = None,
+    weights_dir: Path | None = None,
+    faces: ScoredFaces = "all",
+    video_score: VideoRule = DEFAULT_RULE,
 ) -> Scorer:
     """Load the detector of a checkpoint and the localizer that its clips were made with, or another.
 
@@ -224,6 +243,7 @@ def open_scorer(
     """
     detector = load_detector(checkpoint)
     params, notes = _preparation(detector, checkpoint, localizer)
+    notes += [NOT_RECORDED] if detector.learnt is None else detector.learnt.gaps
     params = replace(params, clips=ALL_CLIPS, localize=replace(params.localize, faces=faces))
     device = choose_device("auto")
     digests = weight_digests(params.localizer, weights_dir)
@@ -233,7 +253,8 @@ def open_scorer(
     facts = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
-        "rule": RULE,
+        "video_score": video_score,
+        "rule": VIDEO_RULE_TEXT[video_score],
         "threshold": THRESHOLD,
         "notes": notes,
         "checkpoint": {
@@ -246,7 +267,8 @@ def open_scorer(
         "localizer_weights": digests,
         "code": code_version(),
     }
-    return Scorer(detector, found, params, PredictOptions(device=device, svm=detector.svm), tuple(notes), facts)
+    how = PredictOptions(device=device, svm=detector.svm)
+    return Scorer(detector, found, params, how, video_score, tuple(notes), facts)
 
 
 def _preparation(detector: LoadedDetector, checkpoint: Path, localizer: str | None) -> tuple[Params, list[str]]:

@@ -99,12 +99,13 @@ def _cut(name: str) -> str:
 
 
 def _verdict(score: VideoScore) -> str:
-    worst = score.worst
-    if worst is None:
+    worst, p_fake = score.worst, score.p_fake
+    if worst is None or p_fake is None:
         raise ValueError("a timeline needs a track")
-    others = f", the highest of {len(score.tracks)} tracks (track {worst.number})" if len(score.tracks) > 1 else ""
+    highest = f", the highest of {len(score.tracks)} tracks (track {worst.number})" if len(score.tracks) > 1 else ""
+    others = highest if score.rule == "max" else ", the mean of all clips"
     fault = f" · {score.outcome.code}" if score.outcome.code else ""
-    return f"p(fake) {worst.p_fake:.3f}: called {called(worst.p_fake)}{others} · {_count(len(score.clips))}{fault}"
+    return f"p(fake) {p_fake:.3f}: called {called(p_fake)}{others} · {_count(len(score.clips))}{fault}"
 
 
 def _count(n_clips: int) -> str:

@@ -25,6 +25,7 @@ SAMPLES = pa.schema(
         ("clip_id", _ID),
         ("video_id", _ID),
         ("original_video_id", _ID),  # of a fake: the real video it was made from, null if unknown
+        ("source_sha256", pa.binary(32)),  # of the file of its video; null for plain shards
         ("label", pa.int8()),  # 0 real, 1 fake, null unknown
         ("dataset", pa.string()),
         ("method", pa.string()),
@@ -34,6 +35,7 @@ SAMPLES = pa.schema(
         ("n_frames", pa.int16()),
         ("side_px", pa.int16()),
         ("track_id", pa.int16()),
+        ("face_id", pa.int16()),  # the face within its video; the track where an older version says no more
         ("start_s", pa.float64()),  # time stamp of the first frame
     ]
 )
@@ -52,6 +54,7 @@ CLIP_COLUMNS = {
     "n_frames": "n_frames",
     "out_size": "side_px",
     "track_id": "track_id",
+    "face_id": "face_id",
     "pts_start_s": "start_s",
 }
 """Columns of the manifest `clips`, and what they are called here."""
@@ -214,14 +217,17 @@ def _chosen_videos(store: Store, split_set: str, split: str) -> pa.Array:
 
 def _samples(store: Store, video_ids: pa.Array) -> pa.Table:
     clips = _columns(store, "clips", tuple(CLIP_COLUMNS)).rename_columns(list(CLIP_COLUMNS.values()))
+    faces = pc.coalesce(clips["face_id"], clips["track_id"])
+    clips = clips.set_column(clips.schema.get_field_index("face_id"), "face_id", faces)
     clips = clips.filter(pc.is_in(clips["video_id"], value_set=video_ids))
     if not clips.num_rows:
         raise UnreadableError(f"{store.url}: the videos of this split have no clips; `lps-audit show` counts")
     if pc.count_distinct(clips["key"]).as_py() < clips.num_rows:
         raise IntegrityError(f"{store.url}: a sample key occurs twice in the manifest of clips")
-    videos = _columns(store, "videos", ("video_id", "original_video_id"))
+    videos = _columns(store, "videos", ("video_id", "original_video_id", "sha256"))
     row = pc.index_in(clips["video_id"], value_set=videos["video_id"].combine_chunks())
-    return clips.append_column("original_video_id", videos["original_video_id"].take(row))
+    clips = clips.append_column("original_video_id", videos["original_video_id"].take(row))
+    return clips.append_column("source_sha256", videos["sha256"].take(row))
 
 
 def _check_places(table: pa.Table, shards: Sequence[Shard], store: Store) -> None:

@@ -28,7 +28,7 @@ from lps.model.data.sample import (
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shards import Shard, expand_shards
 
-SCAN_VERSION = 1
+SCAN_VERSION = 2
 """A kept index of another version is made again."""
 MAX_JSON_BYTES = 16 << 20
 KEY_LENGTH = 1024
@@ -197,11 +197,13 @@ def _row(tar: tarfile.TarFile, piece: _Piece) -> dict[str, Any]:
     label = label_of({"cls": _content(tar, members, "cls")} if "cls" in members else {})
     if label is None and facts.get("label") is not None:
         raise SampleFault("its .cls is missing")
+    track = _number(facts, "track_id", 0)
     return {
         "key": piece.key,
         "clip_id": _id(facts, "clip_id"),
         "video_id": _id(facts, "video_id"),
         "original_video_id": None,
+        "source_sha256": None,
         "label": label,
         "dataset": str(facts.get("dataset") or ""),
         "method": None if facts.get("method") is None else str(facts["method"]),
@@ -210,7 +212,8 @@ def _row(tar: tarfile.TarFile, piece: _Piece) -> dict[str, Any]:
         "n_bytes": piece.end - start,
         "n_frames": len(frames),
         "side_px": image_side(_content(tar, members, first), first.partition(".")[0]),
-        "track_id": facts["track_id"] if isinstance(facts.get("track_id"), int) else 0,
+        "track_id": track,
+        "face_id": _number(facts, "face_id", track),
         "start_s": _start(facts),
     }
 
@@ -253,6 +256,11 @@ def _id(facts: Mapping[str, Any], name: str) -> bytes:
     if len(value) != 16:
         raise SampleFault(f"the {name} of its .json has {len(value)} bytes, not 16")
     return value
+
+
+def _number(facts: Mapping[str, Any], name: str, default: int) -> int:
+    value = facts.get(name)
+    return value if isinstance(value, int) and 0 <= value < 1 << 15 else default
 
 
 def _start(facts: Mapping[str, Any]) -> float:

@@ -8,7 +8,7 @@ OUT/parts/           scores of the data sets that are done, while others are not
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,15 @@ from lps.manifests.arrays import Bools
 from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.events import Note
-from lps.manifests.names import DeviceName
+from lps.manifests.names import DeviceName, VideoRule
+from lps.manifests.splits.learnt import overlap
 from lps.manifests.storage import Store, open_store
 from lps.model.data.clip_data import ClipData, spread_clips
 from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions
 from lps.model.data.epoch_plan import evaluation_plan
 from lps.model.data.sources import Sources, data_identity, open_split
+from lps.model.data.video_score import DEFAULT_RULE
 from lps.model.evaluation.events import ClipsScored, DataSetBegun, OnEvaluateEvent
 from lps.model.evaluation.loading import LoadedDetector
 from lps.model.evaluation.metrics import Bootstrap, measure
@@ -42,7 +44,7 @@ from lps.model.training.checkpoint import code_version
 from lps.model.training.processes import choose_device
 
 METRICS_ID = "lps.metrics"
-METRICS_VERSION = "1.0"
+METRICS_VERSION = "1.1"
 METRICS_JSON, SCORES_PARQUET, PARTS = "metrics.json", "scores.parquet", "parts"
 MATRIX = ("auc", "recall", "precision")
 """Metrics of the cross-data-set matrix (the paper's Table 2)."""
@@ -59,6 +61,8 @@ class EvaluateOptions:
 
     n_clips: int | None = 3
     """Clips per video, spread evenly over it: 3 are the paper's 180 frames; None takes all."""
+    video_score: VideoRule = DEFAULT_RULE
+    """How a video is judged by its clips; see `video_scores`."""
     bf16: bool = False
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
     batch_size: int = 16
@@ -70,6 +74,7 @@ class EvaluateOptions:
         """Return what decides the result."""
         return {
             "clips": "all" if self.n_clips is None else self.n_clips,
+            "video_score": self.video_score,
             "precision": "bf16" if self.bf16 else "fp32",
             "threshold": THRESHOLD,
             "bootstrap": asdict(self.bootstrap),
@@ -111,8 +116,8 @@ def evaluate(
     entries = [_entry(number, source, loaded, options) for number, source in enumerate(sources)]
     request = {
         "checkpoint": loaded.sha256,
-        "data": [{"name": entry.name, "sha256": sha256_hex(canonical_json(entry.facts))} for entry in entries],
         **options.record(),
+        "data": [{"name": entry.name, "sha256": sha256_hex(canonical_json(entry.facts))} for entry in entries],
     }
     store = open_store(str(out))
     done = _finished(store, request)
@@ -137,6 +142,7 @@ def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: Evalu
         data = spread_clips(data, options.n_clips)
     identity = data_identity(sources, data)
     prep = identity.pop("prep", None)
+    seen = overlap(loaded.learnt, data.samples)
     name = "+".join(identity["datasets"]) or f"data {number}"
     facts = {
         **identity,
@@ -144,7 +150,8 @@ def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: Evalu
         "n_shards": len(data.shards),
         "samples_sha256": data.digest(),
         "prep_sha256": sha256_hex(canonical_json(prep)) if prep else None,
-        "notes": _notes(identity, prep, loaded),
+        "seen": seen.record(),
+        "notes": [*seen.notes(), *_notes(identity, prep, loaded)],
     }
     for key in ("index_sha256", "split", "split_set"):
         facts[key] = facts[key] or None
@@ -155,17 +162,9 @@ def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: Evalu
 
 def _notes(identity: dict[str, Any], prep: dict[str, Any] | None, loaded: LoadedDetector) -> list[str]:
     """Say what makes the metrics weaker than they look."""
-    notes, learnt = [], loaded.data
+    notes, theirs = [], loaded.data.get("prep")
     if identity["leaky"]:
         notes.append("the split set is stamped leaky: one person is on both sides of it")
-    if identity["index_sha256"] and identity["index_sha256"] == learnt.get("index_sha256"):
-        if identity["split_set"] != learnt.get("split_set"):
-            notes.append("another split set than the detector learnt on: it may have learnt from these videos")
-        elif identity["split"] == learnt.get("split"):
-            notes.append("the detector learnt from these videos")
-        elif identity["split"] == loaded.config.get("data", {}).get("val_split"):
-            notes.append("the checkpoint was chosen by its figures on this split")
-    theirs = learnt.get("prep")
     if prep and theirs:
         changed = [name for name in PREP_FIELDS if prep.get(name) != theirs.get(name)]
         notes += [f"{name} was {theirs.get(name)!r} in training and is {prep.get(name)!r} here" for name in changed]
@@ -243,9 +242,9 @@ def score_data(
     )
     how = PredictOptions(device=device, bf16=options.bf16, svm=loaded.svm)
     with ClipReader(data, read, evaluation_plan(options.batch_size), work) as reader:
-        scores = predict(loaded.network.to(device), reader.epoch(0), how, on_batch)
+        found = predict(loaded.network.to(device), reader.epoch(0), how, on_batch)
         bad = tuple(str(sample) for sample in reader.bad_samples)
-    return ScoredData(scores.with_sample_columns(data.samples), bad)
+    return ScoredData(replace(found, rule=options.video_score).with_sample_columns(data.samples), bad)
 
 
 def _record(

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from lps.manifests.errors import IntegrityError, RefusedError, first_line
+from lps.manifests.splits.learnt import Learnt
 from lps.model.networks.detector import Detector
 from lps.model.networks.svm import Svm, svm_from_state
-from lps.model.training.checkpoint import file_sha256, preset_of, read_checkpoint
+from lps.model.training.checkpoint import file_sha256, learnt_of, preset_of, read_checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class LoadedDetector:
     config: dict[str, Any]
     data: dict[str, Any]
     """Identity of the data that it learnt from; `prep` has the parameters of preparation where they are known."""
+    learnt: Learnt | None = None
+    """The videos and clips that it learnt from; None where the checkpoint does not say."""
     svm: Svm | None = None
     """LPS_c: scores the contexts in place of the network's own head."""
 
@@ -55,5 +58,6 @@ def load_detector(path: Path | str) -> LoadedDetector:
         stage=found.stage,
         config=found.config,
         data=found.data,
+        learnt=learnt_of(found, path),
         svm=svm,
     )

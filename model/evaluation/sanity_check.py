@@ -55,8 +55,9 @@ class VideoScores:
         """Return the 95 % bootstrap interval of the AUC, resampling groups: their videos are not independent."""
         nobody = np.full(len(self.labels), None, object)
         scored = LabelledScores(
-            labels=self.labels, p_fake=self.scores, video=np.arange(len(self.labels)), method=nobody, dataset=nobody
-        )
+            labels=self.labels, p_fake=self.scores, video=np.arange(len(self.labels)), face=np.zeros_like(self.labels),
+            method=nobody, dataset=nobody,
+        )  # fmt: skip
         return intervals(scored, Bootstrap(n_draws=N_RESAMPLES), self.groups)["auc"][:2]
 
 

@@ -6,7 +6,7 @@ it; a minor step adds a nullable column.
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from lps.manifests.arrays import Bools, Floats, Ints
 from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.names import VideoRule
 from lps.manifests.row_digest import table_digest
 from lps.manifests.schemas import check_version
 from lps.model.data.sample import UNKNOWN_LABEL
+from lps.model.data.video_score import DEFAULT_RULE, video_scores
 
 SCORES_ID = "lps.scores"
-SCORES_VERSION = "1.0"
+SCORES_VERSION = "1.1"
 THRESHOLD = 0.5
 """Above it a clip or a video is called fake, as by the larger of two logits."""
 
@@ -36,11 +38,12 @@ SCORES = pa.schema(
         pa.field("method", pa.string()),
         pa.field("dataset", pa.string()),
         pa.field("track_id", pa.int16()),
+        pa.field("face_id", pa.int16(), metadata={"unit": "number of the face within the video"}),
         pa.field("start_s", pa.float64(), metadata={"unit": "s, first frame of the clip"}),
         pa.field("data", pa.int16(), metadata={"unit": "number of the entry of `data` in metrics.json"}),
     ]
 )
-FACTS = ("method", "dataset", "track_id", "start_s")
+FACTS = ("method", "dataset", "track_id", "face_id", "start_s")
 """Columns that come from the data rather than from the detector."""
 
 
@@ -53,9 +56,13 @@ class LabelledScores:
     p_fake: Floats
     video: Ints
     """Number of the video, from 0; videos are what the bootstrap draws."""
+    face: Ints
+    """Number of the face within its video."""
     method: NDArray[np.object_]
     """Name of the manipulation; None for reals and where nobody knows."""
     dataset: NDArray[np.object_]
+    rule: VideoRule = DEFAULT_RULE
+    """How a video is judged by its clips; see `video_scores`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,26 +74,30 @@ class LabelledScores:
             labels=self.labels[mask],
             p_fake=self.p_fake[mask],
             video=video.astype(np.int64),
+            face=self.face[mask],
             method=self.method[mask],
             dataset=self.dataset[mask],
+            rule=self.rule,
         )
 
     def by_video(self) -> "LabelledScores":
-        """Return one case per video: the mean of its clips (the paper's Eq. 2). Of clips, in any order.
+        """Return one case per video (the paper's Eq. 2), by `rule`. Of clips, in any order.
 
         Raises IntegrityError for a video whose clips have different labels.
         """
         if not len(self):
             return self
-        numbers, first, video, size = np.unique(self.video, return_index=True, return_inverse=True, return_counts=True)
+        numbers, first, video = np.unique(self.video, return_index=True, return_inverse=True)
         if (self.labels != self.labels[first][video]).any():
             raise IntegrityError("clips of one video have different labels; the data contradict each other")
         return LabelledScores(
             labels=self.labels[first],
-            p_fake=np.bincount(video, weights=self.p_fake) / size,
+            p_fake=video_scores(video, self.face, self.p_fake, self.rule),
             video=np.arange(len(numbers)),
+            face=np.zeros(len(numbers), np.int64),
             method=self.method[first],
             dataset=self.dataset[first],
+            rule=self.rule,
         )
 
 
@@ -96,6 +107,8 @@ class Scores:
 
     table: pa.Table
     """Columns of `SCORES`."""
+    rule: VideoRule = DEFAULT_RULE
+    """How a video is judged by these."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -128,13 +141,13 @@ class Scores:
     def sorted_by_id(self) -> "Scores":
         """Return them in the order of their ids, so that a file does not depend on the order of reading."""
         keys = [(name, "ascending") for name in ("data", "video_id", "clip_id")]
-        return Scores(self.table.sort_by(keys).combine_chunks())
+        return replace(self, table=self.table.sort_by(keys).combine_chunks())
 
     def _with(self, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> "Scores":
         table = self.table
         for name, values in columns.items():
             table = table.set_column(SCORES.get_field_index(name), SCORES.field(name), values)
-        return Scores(table)
+        return replace(self, table=table)
 
     def labelled(self) -> LabelledScores:
         """Return the labelled clips."""
@@ -144,8 +157,10 @@ class Scores:
             labels=np.asarray(table["label"].to_numpy(), np.int64),
             p_fake=np.asarray(table["p_fake"].to_numpy(), np.float64),
             video=np.asarray(video.to_numpy(), np.int64),
+            face=np.asarray(pc.coalesce(table["face_id"], table["track_id"]).fill_null(0).to_numpy(), np.int64),
             method=np.array(table["method"].to_pylist(), object),
             dataset=np.array(table["dataset"].to_pylist(), object),
+            rule=self.rule,
         )
 
 
@@ -181,8 +196,9 @@ class ScoreRows:
 
 
 def concat(parts: Sequence[Scores]) -> Scores:
-    """Return several tables as one."""
-    return Scores(pa.concat_tables([SCORES.empty_table(), *(part.table for part in parts)]))
+    """Return several tables of one rule as one."""
+    table = pa.concat_tables([SCORES.empty_table(), *(part.table for part in parts)])
+    return Scores(table, parts[0].rule) if parts else Scores(table)
 
 
 def worst_errors(scores: Scores, n: int) -> list[dict[str, Any]]:
@@ -200,6 +216,7 @@ def scores_bytes(scores: Scores, metadata: Mapping[str, str]) -> bytes:
         "lps.table": "scores",
         "lps.rows_sha256": table_digest(scores.table),
         "lps.label_map": '{"0":"real","1":"fake"}',
+        "lps.video_score": scores.rule,
         **metadata,
     }
     sink = io.BytesIO()
@@ -211,7 +228,8 @@ def scores_bytes(scores: Scores, metadata: Mapping[str, str]) -> bytes:
 def read_scores(data: bytes, name: str) -> tuple[Scores, dict[str, str]]:
     """Return scores and marks of a file's bytes; `name` is for messages.
 
-    A nullable column that an older file lacks is null. Raises UnreadableError for a foreign, damaged or newer file.
+    A nullable column that an older file lacks is null, and its videos are judged as they were: by the mean of all
+    clips. Raises UnreadableError for a foreign, damaged or newer file.
     """
     try:
         table = pq.read_table(io.BytesIO(data))
@@ -229,4 +247,5 @@ def read_scores(data: bytes, name: str) -> tuple[Scores, dict[str, str]]:
             arrays.append(pa.chunked_array([pa.nulls(table.num_rows, column.type)], column.type))
         else:
             raise UnreadableError(f"{name} has no column '{column.name}'")
-    return Scores(pa.Table.from_arrays(arrays, schema=SCORES)), marks
+    rule: VideoRule = "max" if marks.get("lps.video_score") == "max" else "mean"
+    return Scores(pa.Table.from_arrays(arrays, schema=SCORES), rule), marks

@@ -38,7 +38,7 @@ def measure_distilled(job: TrainJob, checkpoint: Path, split: str) -> dict[str, 
     assert isinstance(stage, DistillStage)  # mypy
     stage.network.load_state_dict(read_checkpoint(checkpoint).network)
     stage = stage.to(device).eval()
-    students, teachers, labels, videos = [], [], [], []
+    students, teachers, labels, faces = [], [], [], []
     here = replace(job, sources=replace(job.sources, val_split=split))
     data = open_run_data(here)
     with open_feed(here, data, stage, device) as feed:
@@ -47,20 +47,20 @@ def measure_distilled(job: TrainJob, checkpoint: Path, split: str) -> dict[str, 
             students.append(stage.network.classify(z).cpu())
             teachers.append(stage.teacher.classify(z).cpu())
             labels.append(batch.labels)
-            videos += [data.video_of[key] for key in batch.keys]
+            faces += [data.face_of[key] for key in batch.keys]
     found = torch.cat(students), torch.cat(teachers), torch.cat(labels)
-    video = np.unique(np.array(videos), return_inverse=True)[1].astype(np.int64)
-    return distilled_metrics(*found, video, job.preset.distill)
+    video = np.unique([name for name, _ in faces], return_inverse=True)[1].astype(np.int64)
+    return distilled_metrics(*found, video, np.array([face for _, face in faces], np.int64), job.preset.distill)
 
 
 def distilled_metrics(
-    student: Tensor, teacher: Tensor, labels: Tensor, video: Ints, params: DistillParams
+    student: Tensor, teacher: Tensor, labels: Tensor, video: Ints, face: Ints, params: DistillParams
 ) -> dict[str, Metric]:
-    """Return the metrics of clips: logits (n, 2) of both, labels (n,) and numbers of their videos (n,)."""
+    """Return the metrics of clips: logits (n, 2) of both, labels, numbers of their videos and of faces there (n,)."""
     nobody = np.full(len(video), None, object)
     clips = LabelledScores(
-        labels=labels.numpy(), p_fake=student.double().softmax(1)[:, 1].numpy(), video=video, method=nobody,
-        dataset=nobody,
+        labels=labels.numpy(), p_fake=student.double().softmax(1)[:, 1].numpy(), video=video, face=face,
+        method=nobody, dataset=nobody,
     )  # fmt: skip
     hard = F.cross_entropy(student.float(), labels, reduction="none")
     soft, selected = soft_terms(student, teacher, labels, params)

@@ -1,7 +1,7 @@
 """The worst errors of evaluations with their frames, where the evaluated data set can be reached."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -111,7 +111,7 @@ def errors_view(
 
 def of_entry(scores: Scores, number: int) -> Scores:
     """Return the scores on one entry of an evaluation's data."""
-    return Scores(scores.table.filter(pc.equal(scores.table["data"].fill_null(0), number)))
+    return replace(scores, table=scores.table.filter(pc.equal(scores.table["data"].fill_null(0), number)))
 
 
 def _by_clip(scores: Scores, rows: Sequence[Row]) -> dict[bytes, float]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from lps.manifests.names import Role
 from lps.manifests.pages.charts import Axis, histogram
 from lps.model.evaluation.metrics import LEVEL, TITLES, point_values
 from lps.model.evaluation.scores import LabelledScores
@@ -25,6 +26,20 @@ class EvaluatedData:
     title: str
     leaky: bool
     """A split set that is stamped leaky was evaluated or trained on."""
+
+    @property
+    def seen(self) -> Record:
+        """How much of it the detector has seen, by role; empty in a record of an older version."""
+        return mapping(self.entry.get("seen"))
+
+    def n_seen(self, *roles: Role) -> int:
+        """Return the largest number of its videos that the detector has seen in one of these roles."""
+        return max(count(mapping(self.seen.get(role)).get("videos")) for role in roles)
+
+    @property
+    def fair(self) -> bool:
+        """Whether its metrics can be ranked: nobody is on both sides, and no video was learnt from."""
+        return not self.leaky and not self.n_seen(Role.LABELS, Role.FRAMES)
 
     @property
     def entry(self) -> Record:

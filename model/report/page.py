@@ -33,7 +33,18 @@ from lps.model.report.metrics import (
     level_of,
 )
 from lps.model.report.runs import Evaluation, Series, TrainingRun, count, finite, mapping, read_folders
-from lps.model.report.settings import LEAKY, PLACES, differing, identities, name_view, setting_rows, shown_place, stamp
+from lps.model.report.settings import (
+    LEAKY,
+    LEARNT,
+    PLACES,
+    differing,
+    identities,
+    name_view,
+    seen_marks,
+    setting_rows,
+    shown_place,
+    stamp,
+)
 from lps.model.report.views import CurveRow, CurveView, NameView, PictureView, ReportPageView, StageView, SummaryView
 from lps.model.training.checkpoint import code_version
 
@@ -91,7 +102,7 @@ def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence
     found = evaluated_data(evaluations, {run.best_sha256 for run in tainted.values()} - {""})
     lines = [_run_line(run, runs, leaky=run.number in tainted) for run in runs]
     summary = (*lines, *(_evaluation_line(each, runs) for each in found))
-    leaky = tuple(dict.fromkeys(line.who.name for line in summary if LEAKY in line.marks))
+    leaky, learnt = (tuple(dict.fromkeys(x.who.name for x in summary if mark in x.marks)) for mark in (LEAKY, LEARNT))
     local, location_notes = recorded_locations([mapping(run.config.get("data")) for run in runs])
     sources, gone = open_frame_sources(data, local) if evaluations else ([], [])
     rows = setting_rows(runs)
@@ -101,9 +112,10 @@ def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence
     notes += [("data", note) for note in (*location_notes, *gone)] if evaluations else []
     names = list(dict.fromkeys([*(run.name for run in runs), *(each.name for each in evaluations)]))
     return ReportPageView(
-        verdict=_verdict(runs, evaluations, leaky),
+        verdict=_verdict(runs, evaluations, leaky, learnt),
         verdict_said=tuple(_said(runs, found, summary)),
         leaky=leaky,
+        learnt=learnt,
         title=names[0] if len(names) == 1 else f"{len(names)} folders: {', '.join(names)}",
         summary=summary,
         notes=tuple(dict.fromkeys(notes)),
@@ -123,9 +135,11 @@ def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence
     )
 
 
-def _verdict(runs: Sequence[TrainingRun], evaluations: Sequence[Evaluation], leaky: Sequence[str]) -> Mark:
-    if leaky:
-        return Mark("Leaky split", "✕", "bad")
+def _verdict(
+    runs: Sequence[TrainingRun], evaluations: Sequence[Evaluation], leaky: Sequence[str], learnt: Sequence[str]
+) -> Mark:
+    if leaky or learnt:
+        return Mark("Leaky split" if leaky else "Measured on videos learnt from", "✕", "bad")
     tone, symbol = ("good", "✓") if all(run.result is not None for run in runs) else ("open", "…")
     if len(runs) + len(evaluations) == 1:
         word = ("Finished" if runs[0].result is not None else "Unfinished") if runs else "Evaluated"
@@ -145,8 +159,8 @@ def _said(runs: Sequence[TrainingRun], found: Sequence[EvaluatedData], summary: 
         open_runs = [run.name for run in runs if run.result is None]
         yield f"Not finished: {', '.join(open_runs)}." if open_runs else "All runs are finished."
     for title, group in by_title(found).items():
-        # A leaky split flatters, and other samples are another question: such metrics are not ranked.
-        fair = [each for each in group if not each.leaky]
+        # A leak flatters, and other samples are another question: such metrics are not ranked.
+        fair = [each for each in group if each.fair]
         yield from (f"{title}: {line}" for line in (_ranked(fair) if not incomparable(fair) else map(_alone, fair)))
 
 
@@ -214,7 +228,8 @@ def _best(run: TrainingRun) -> str:
         value = f"AUC {best:.3f}" if by_auc else f"loss {number(-best)}"
         return f"best validation {value}" + (f" at step {step:,}" if step else "")
     if auc is not None:
-        k = int(np.argmax(auc.values))
+        losses = loss.values if loss is not None and len(loss.values) == len(auc.values) else np.zeros(len(auc.values))
+        k = int(np.lexsort((losses, -auc.values))[0])
         return f"best validation AUC so far {auc.values[k]:.3f} at step {int(auc.steps[k]):,}"
     if loss is not None:
         k = int(np.argmin(loss.values))
@@ -229,7 +244,7 @@ def _evaluation_line(each: EvaluatedData, runs: Sequence[TrainingRun]) -> Summar
     of.append(f"{checkpoint.get('stage')} {sha256[:12]}")
     known = isinstance(entry.get("leaky"), bool)
     marks = [EVALUATED, *([LEAKY] if each.leaky else [] if known else [stamp(None)])]
-    marks += [NOTES] if entry.get("notes") else []
+    marks += [*seen_marks(each), *([NOTES] if entry.get("notes") else [])]
     n_real, n_fake = each.n_videos
     return SummaryView(
         who=each.who,

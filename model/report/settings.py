@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lps.manifests.names import Role
 from lps.manifests.pages import html as report_html
 from lps.manifests.pages.html import Mark
 from lps.model.data.shards import Shard
 from lps.model.evaluation.evaluate import PREP_FIELDS
 from lps.model.report.curves import colour
 from lps.model.report.metrics import EvaluatedData
-from lps.model.report.runs import Record, TrainingRun, mapping
+from lps.model.report.runs import Record, TrainingRun, count, mapping
 from lps.model.report.views import NameView, SettingRow, StampView
 from lps.model.training.params import RESULT_FIELDS
 from lps.model.training.presets import PAPER
@@ -17,6 +18,9 @@ from lps.model.training.presets import PAPER
 LEAKY = Mark("LEAKY SPLIT", "✕", "bad")
 SAFE = Mark("not leaky", "✓", "good")
 UNSTAMPED = Mark("no stamp", "?", "open")
+LEARNT = Mark("LEARNT FROM IT", "✕", "bad")
+CHOSEN = Mark("CHOSEN BY IT", "!", "warn")
+UNSEEN = Mark("SEEN? UNKNOWN", "?", "open")
 PLACES = {"data.data": 2, "data.shards": 2, "data.val_shards": 2, "init": 3, "run.maps_folder": 2}
 """Settings that are paths or URLs, and how many of their last parts the page shows: it may be given to others."""
 ABSENT = "–"
@@ -33,6 +37,13 @@ def spelled(value: Any) -> str:
 def stamp(leaky: Any) -> Mark:
     """Return the mark of a split set's stamp."""
     return UNSTAMPED if not isinstance(leaky, bool) else LEAKY if leaky else SAFE
+
+
+def seen_marks(each: EvaluatedData) -> list[Mark]:
+    """Return marks of an evaluation on videos that the detector has seen, or may have: then nobody knows."""
+    marks = [LEARNT] if each.n_seen(Role.LABELS, Role.FRAMES) else []
+    marks += [CHOSEN] if each.n_seen(Role.VALIDATION) else []
+    return marks if each.seen and not each.seen.get("gaps") else [*marks, UNSEEN]
 
 
 def name_view(run: TrainingRun) -> NameView:
@@ -112,6 +123,8 @@ def _of_run(run: TrainingRun) -> dict[str, str]:
     prep = mapping(run.data.get("prep"))
     return {
         **_common(run.data),
+        "Videos seen, by role": spelled(mapping(mapping((run.result or {}).get("learnt")).get("videos")))
+        or "not known",
         "Validated on": spelled(wanted.get("val_split")),
         "SHA-256 of validation samples": spelled(run.data.get("val_samples_sha256")),
         "Prepared with": spelled({name: prep[name] for name in PREP_FIELDS if name in prep}) or "none",
@@ -126,6 +139,7 @@ def _of_entry(each: EvaluatedData) -> dict[str, str]:
         **_common(entry),
         "SHA-256 of the preparation": spelled(entry.get("prep_sha256")),
         "Clips": spelled(entry.get("n_clips")),
+        "Videos that the detector has seen": _seen(each),
         "Clips of one video": spelled(mapping(each.evaluation.record.get("request")).get("clips")),
         "SHA-256 of the checkpoint": spelled(checkpoint.get("sha256")),
         "Detector trained on": f"{spelled(learnt.get('datasets'))}, split {spelled(learnt.get('split'))}",
@@ -133,6 +147,11 @@ def _of_entry(each: EvaluatedData) -> dict[str, str]:
         "Stamp of its training data": stamp(learnt.get("leaky")).word,
         "Code": f"{spelled(code.get('lps-prep'))}, commit {spelled(code.get('commit'))}",
     }
+
+
+def _seen(each: EvaluatedData) -> str:
+    n = count(each.seen.get("n_videos"))
+    return "; ".join(f"{role}: {each.n_seen(role)} of {n}" for role in Role) if each.seen else "not known"
 
 
 def _common(identity: Record) -> dict[str, str]:

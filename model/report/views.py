@@ -134,6 +134,8 @@ class ReportPageView:
     verdict_said: tuple[str, ...]
     leaky: tuple[str, ...]
     """Names of what rests on a leaky split set."""
+    learnt: tuple[str, ...]
+    """Names of evaluations on videos that the detector learnt from."""
     title: str
     summary: tuple[SummaryView, ...]
     notes: tuple[tuple[str, str], ...]

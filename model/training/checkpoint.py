@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lps.manifests import canonical, provenance
 from lps.manifests.errors import IntegrityError, LpsError, UnreadableError, first_line
+from lps.manifests.splits.learnt import Learnt, learnt_bytes, read_learnt
 from lps.manifests.storage import write_atomically
 from lps.model.networks.context_net import State
 from lps.model.training.presets import Preset, preset_from_record
@@ -42,6 +44,8 @@ class Checkpoint:
     """Versions and commit; filled in when it is written."""
     extra: State = field(default_factory=dict)
     """Further tensors, such as those of a support vector machine."""
+    learnt: Tensor | None = None
+    """What it learnt from, by video and clip, as `learnt_tensor` has it; None in a file of an older version."""
 
 
 def code_version() -> dict[str, Any]:
@@ -93,10 +97,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UnreadableError(
             f"{path} has format {values['format']}, this version reads up to {FORMAT}; update lps-prep"
         )
-    missing = names - set(values)
+    missing = names - set(values) - {"learnt"}
     if missing:
         raise IntegrityError(f"{path} lacks {', '.join(sorted(missing))}")
-    return Checkpoint(**{name: values[name] for name in names})
+    return Checkpoint(**{name: values[name] for name in names & set(values)})
 
 
 def _damage(path: Path) -> str | None:
@@ -121,6 +125,21 @@ def preset_of(checkpoint: Checkpoint, path: Path) -> Preset:
         return preset_from_record(checkpoint.config["preset"])
     except (KeyError, TypeError, AttributeError, UnreadableError) as e:
         raise UnreadableError(f"{path} has settings that this version does not know: {first_line(e)}") from e
+
+
+def learnt_tensor(learnt: Learnt) -> Tensor:
+    """Return what a run learnt from as bytes in a tensor (uint8), which is all that a checkpoint may hold."""
+    return torch.frombuffer(bytearray(learnt_bytes(learnt)), dtype=torch.uint8)
+
+
+def learnt_of(checkpoint: Checkpoint, path: Path) -> Learnt | None:
+    """Return what a checkpoint learnt from, None where it does not say. Raises IntegrityError, UnreadableError."""
+    found = checkpoint.learnt
+    if found is None:
+        return None
+    if not isinstance(found, Tensor) or found.dtype != torch.uint8 or found.ndim != 1:
+        raise IntegrityError(f"{path} does not hold what was learnt from: it is no row of bytes")
+    return read_learnt(found.numpy().tobytes(), str(path))
 
 
 def file_sha256(path: Path) -> str:

@@ -32,9 +32,18 @@ class RunProgress:
     position: int = 0
     step: int = 0
     best: float | None = None
+    """AUC of the best validation, its loss with the sign changed where there is no AUC."""
+    best_loss: float | None = None
     best_step: int = 0
     stale_epochs: int = 0
     """Epochs since the best validation."""
+
+    def improves(self, score: float | None, loss: float | None) -> bool:
+        """Return whether a validation is the best so far; at equal scores the lower loss is. Without any, all are."""
+        if score is None or self.best is None:
+            return True
+        loss, lowest = (math.inf if value is None else value for value in (loss, self.best_loss))
+        return (score, -loss) > (self.best, -lowest)
 
 
 @dataclass(slots=True)

@@ -34,8 +34,8 @@ class RunData:
     val: ClipData | None
     identity: dict[str, Any]
     """What checkpoints and results say about the data."""
-    video_of: Mapping[str, str]
-    """Hex id of the video of each sample key of validation."""
+    face_of: Mapping[str, tuple[str, int]]
+    """Hex id of the video, and face in it, of each sample key of validation."""
     notes: tuple[str, ...]
     """What the user should know."""
 
@@ -47,19 +47,19 @@ def open_run_data(job: TrainJob) -> RunData:
     val = _open_val(job.sources, preset)
     identity = {**data_identity(job.sources, train), "samples_sha256": samples_sha256(train)}
     notes: list[str] = []
-    video_of: dict[str, str] = {}
+    face_of: dict[str, tuple[str, int]] = {}
     if val is None:
         plateau = ", and the learning rate stays as it is" if preset.train.schedule == "plateau" else ""
         notes.append(f"no validation: the last checkpoint counts as the best{plateau}")
     else:
         identity["val_samples_sha256"] = samples_sha256(val)
-        ids = val.samples["video_id"].to_pylist()
-        video_of = {key: video.hex() for key, video in zip(val.samples["key"].to_pylist(), ids, strict=True)}
+        columns = (val.samples[name].to_pylist() for name in ("key", "video_id", "face_id"))
+        face_of = {key: (video.hex(), face) for key, video, face in zip(*columns, strict=True)}
         if job.stage in ("classify", "distill") and not {0, 1} <= {*val.labels.tolist()}:
             notes.append("validation has one class only, so no AUC: the lowest loss counts as the best")
     if job.stage == "distill" and preset.run.cache_maps:
         notes.append("every clip goes through the frozen encoder once; after that an epoch is short")
-    return RunData(train=train, val=val, identity=identity, video_of=video_of, notes=tuple(notes))
+    return RunData(train=train, val=val, identity=identity, face_of=face_of, notes=tuple(notes))
 
 
 def _learnable(job: TrainJob, data: ClipData) -> ClipData:

@@ -85,9 +85,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a record that is there completely or not at all. Raises UnreadableError."""
+    write_file(path, pretty_json(record))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file of a run that is there completely or not at all. Raises UnreadableError."""
     try:
         with write_atomically(path) as temporary:
-            temporary.write_bytes(pretty_json(record))
+            temporary.write_bytes(data)
     except OSError as e:
         raise UnreadableError(
             f"cannot write {path}: {e.strerror or e}; make room and run the same command again to resume from the "

@@ -1,6 +1,7 @@
 """Train one stage: data, network, optimiser, then epochs until done. Started again, it resumes.
 
 RUN/config.json              what was asked for, resolved
+RUN/learnt.parquet           the videos and clips that it and its starts have seen
 RUN/log.jsonl, tensorboard/  every step and every validation
 RUN/checkpoints/             the last steps, to resume from, and best.pt
 RUN/maps/                    distillation: feature maps of the frozen encoder
@@ -21,10 +22,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lps.manifests.errors import IntegrityError, RefusedError, first_line
 from lps.manifests.events import Note
+from lps.manifests.splits.learnt import LEARNT_PARQUET, Learnt
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.sample import BadSample
 from lps.model.training.build import RANDOM, build_stage
-from lps.model.training.checkpoint import Checkpoint, file_sha256, read_checkpoint, write_checkpoint
+from lps.model.training.checkpoint import Checkpoint, file_sha256, learnt_tensor, read_checkpoint, write_checkpoint
 from lps.model.training.engine import Learner, RunProgress, nan_to_none, train_one_epoch
 from lps.model.training.events import (
     CheckpointWritten,
@@ -36,6 +38,7 @@ from lps.model.training.events import (
 )
 from lps.model.training.feed import Feed, RunData, open_feed, open_run_data
 from lps.model.training.job import TrainJob
+from lps.model.training.learnt import learnt_by, learnt_record
 from lps.model.training.presets import Preset
 from lps.model.training.processes import all_gather_list, process_group
 from lps.model.training.run_folder import (
@@ -48,6 +51,7 @@ from lps.model.training.run_folder import (
     require_same,
     step_checkpoints,
     step_path,
+    write_file,
     write_json,
 )
 from lps.model.training.run_log import RunLog
@@ -65,6 +69,9 @@ class TrainRun:
     record: dict[str, Any]
     """The job's, with the digest of the checkpoint that it starts from."""
     data: RunData
+    learnt: Learnt
+    learnt_file: torch.Tensor
+    """The same, as files hold it."""
     feed: Feed
     learner: Learner
     plateau: ReduceLROnPlateau | None
@@ -99,10 +106,13 @@ def train(job: TrainJob, on_event: OnTrainEvent = lambda event: None) -> dict[st
         data = open_run_data(job)
         _emit_notes(data.notes, on_event)
         stage = build_stage(job.stage, job.preset, job.init).to(device)
+        learnt = learnt_by(job, data)
+        _emit_notes(learnt.gaps, on_event)
         with open_feed(job, data, stage, device, rank) as feed:
             _emit_notes(feed.notes, on_event)
             learner = _learner(job, stage, feed.train.n_steps, device, rank)
-            run = TrainRun(job, record, data, feed, learner, _plateau(learner, job.preset), on_event)
+            plateau = _plateau(learner, job.preset)
+            run = TrainRun(job, record, data, learnt, learnt_tensor(learnt), feed, learner, plateau, on_event)
             _begin(run)
             with run.log or nullcontext():
                 return _epochs(run)
@@ -169,6 +179,7 @@ def _begin(run: TrainRun) -> None:
         _resume(run)
     if run.learner.rank.index == 0:
         write_json(run.job.out / CONFIG, run.record)
+        write_file(run.job.out / LEARNT_PARQUET, run.learnt_file.numpy().tobytes())
         run.log = RunLog(run.job.out, run.progress.step)
     trainable = run.learner.optimizer.param_groups[0]["params"]
     run.on_event(
@@ -230,6 +241,7 @@ def _save(run: TrainRun, *, best: bool = False) -> None:
         network=kept,
         progress=asdict(run.progress),
         metrics=run.metrics,
+        learnt=run.learnt_file,
     )
     training = {
         "network": network,
@@ -293,16 +305,16 @@ def _validate(run: TrainRun) -> bool:
         run.on_event(Validating(step=progress.step, epoch=progress.epoch))
         share_buffers(learner.network if learner.average is None else learner.average)
         with _averaged(learner), torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.bf16):
-            found = validate(stage, val, run.data.video_of, learner.device)
-    auc = found.get("auc")
+            found = validate(stage, val, run.data.face_of, learner.device)
+    auc, loss = found.get("auc"), found.get("loss")
     # Higher is better for both.
-    score = auc if auc is not None else -found["loss"] if "loss" in found else None
-    best = score is None or progress.best is None or score > progress.best
+    score = auc if auc is not None else None if loss is None else -loss
+    best = progress.improves(score, loss)
     progress.stale_epochs = 0 if best else progress.stale_epochs + run.job.preset.run.validate_epochs
     if best:
-        progress.best, progress.best_step = score, progress.step
-    if run.plateau is not None and "loss" in found:
-        run.plateau.step(found["loss"])
+        progress.best, progress.best_loss, progress.best_step = score, loss, progress.step
+    if run.plateau is not None and loss is not None:
+        run.plateau.step(loss)
     run.metrics = nan_to_none({"epoch": progress.epoch, "lr": learner.lr, **found})
     if run.log is not None:
         run.log.write("validation", progress.step, run.metrics)
@@ -338,6 +350,7 @@ def _finish(run: TrainRun) -> dict[str, Any]:
         "best": run.progress.best,
         "last": run.metrics,
         "data": run.data.identity,
+        "learnt": learnt_record(run.learnt, run.learnt_file),
         "n_bad_samples": len(bad),
         "bad_samples": [str(each) for each in bad[:100]],
         "checkpoint": f"checkpoints/{BEST}",

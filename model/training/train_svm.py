@@ -16,16 +16,27 @@ import torch
 from lps.manifests.arrays import Floats, Ints
 from lps.manifests.errors import LpsError, RefusedError
 from lps.manifests.names import Kernel
+from lps.manifests.splits.learnt import LEARNT_PARQUET
 from lps.model.data.clip_data import ClipData
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.sample import BadSample
 from lps.model.networks.svm import Svm, fit_svm
 from lps.model.training.build import build_stage
-from lps.model.training.checkpoint import Checkpoint, write_checkpoint
+from lps.model.training.checkpoint import Checkpoint, learnt_tensor, write_checkpoint
 from lps.model.training.feed import open_run_data, still_reader
 from lps.model.training.job import TrainJob
+from lps.model.training.learnt import learnt_by, learnt_record
 from lps.model.training.processes import choose_device
-from lps.model.training.run_folder import BEST, CONFIG, RESULT, lock_run_folder, read_json, require_same, write_json
+from lps.model.training.run_folder import (
+    BEST,
+    CONFIG,
+    RESULT,
+    lock_run_folder,
+    read_json,
+    require_same,
+    write_file,
+    write_json,
+)
 from lps.model.training.stages import ClassifyStage
 from lps.model.training.validate import video_auc
 
@@ -60,11 +71,14 @@ def train_svm(job: TrainJob, kernel: Kernel = "rbf") -> dict[str, Any]:
         stage = build_stage("classify", job.preset, job.init).to(device).eval()
         assert isinstance(stage, ClassifyStage)  # mypy
         data = open_run_data(job)
+        everything = learnt_by(job, data)
+        file = learnt_tensor(everything)
         write_json(job.out / CONFIG, record)
+        write_file(job.out / LEARNT_PARQUET, file.numpy().tobytes())
         learnt = _contexts(job, stage, data.train, device)
         svm = fit_svm(learnt.rows, learnt.labels, kernel)
         held_out = _contexts(job, stage, data.val, device) if data.val is not None else None
-        metrics = _validated(svm, held_out, data.video_of) if held_out is not None else {}
+        metrics = _validated(svm, held_out, data.face_of) if held_out is not None else {}
         bad = list(dict.fromkeys([*learnt.bad, *(held_out.bad if held_out is not None else ())]))
         checkpoint = Checkpoint(
             stage="classify",
@@ -74,22 +88,23 @@ def train_svm(job: TrainJob, kernel: Kernel = "rbf") -> dict[str, Any]:
             progress={},
             metrics=metrics,
             extra=svm.state(),
+            learnt=file,
         )
         write_checkpoint(job.out / "checkpoints" / BEST, checkpoint)
         result = {
             "stage": "classify", "head": "svm", "steps": 0, "epochs": 0, "best_step": 0, "best": metrics.get("auc"),
-            "last": metrics, "data": data.identity, "n_bad_samples": len(bad),
-            "bad_samples": [str(each) for each in bad[:100]],
+            "last": metrics, "data": data.identity, "learnt": learnt_record(everything, file),
+            "n_bad_samples": len(bad), "bad_samples": [str(each) for each in bad[:100]],
             "checkpoint": f"checkpoints/{BEST}", "last_checkpoint": f"checkpoints/{BEST}",
         }  # fmt: skip
         write_json(job.out / RESULT, result)
         return result
 
 
-def _validated(svm: Svm, found: _Contexts, video_of: Mapping[str, str]) -> dict[str, Any]:
+def _validated(svm: Svm, found: _Contexts, face_of: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
     decision = svm.decision(torch.from_numpy(found.rows)).tolist()
-    videos = [video_of[key] for key in found.keys]
-    return {"auc": video_auc(zip(videos, found.labels.tolist(), decision, strict=True)), "n_clips": len(found.keys)}
+    faces = [face_of[key] for key in found.keys]
+    return {"auc": video_auc(zip(faces, found.labels.tolist(), decision, strict=True)), "n_clips": len(found.keys)}
 
 
 @torch.inference_mode()

@@ -12,26 +12,29 @@ from torch import Tensor, nn
 from lps.manifests.arrays import Floats, Ints
 from lps.manifests.errors import LpsError
 from lps.model.data.clip_decoder import Batch
+from lps.model.data.video_score import DEFAULT_RULE, video_scores
 from lps.model.training.processes import all_gather_list
 from lps.model.training.stages import TrainingStage
 
-Scores = list[tuple[str, int, float]]
-"""Video, label and score of every clip."""
+Face = tuple[str, int]
+"""A video and the number of a face in it."""
+ClipScore = tuple[Face, int, float]
+"""Face, label and score of a clip."""
 
 
 @torch.no_grad()
 def validate(
-    stage: TrainingStage, batches: Iterable[Batch], video_of: Mapping[str, str], device: torch.device
+    stage: TrainingStage, batches: Iterable[Batch], face_of: Mapping[str, Face], device: torch.device
 ) -> dict[str, Any]:
     """Return the mean loss and values over the clips of a split and, for detectors, `auc` over videos.
 
-    `video_of` gives each sample key's video; a video's score is the mean over its clips. `auc` is None where only one
-    class is there. With several processes each validates its part, and all get the same result. Raises LpsError in all
-    of them, naming the samples, where a loss is not finite.
+    `face_of` gives each sample key's video and face; a video is judged as `video_scores` does by default. `auc` is None
+    where only one class is there. With several processes each validates its part, and all get the same result. Raises
+    LpsError in all of them, naming the samples, where a loss is not finite.
     """
     stage.eval()
     sums: dict[str, float] = {}
-    scores: Scores = []
+    scores: list[ClipScore] = []
     lost: list[str] = []
     n = 0
     for batch in batches:
@@ -44,7 +47,7 @@ def validate(
             sums[name] = sums.get(name, 0.0) + value * len(batch.keys)
         n += len(batch.keys)
         if outcome.logits is not None:
-            scores += _scores(outcome.logits, batch, video_of)
+            scores += _scores(outcome.logits, batch, face_of)
     lost = all_gather_list(lost)
     if lost:
         raise LpsError(
@@ -68,10 +71,10 @@ def share_buffers(module: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
-def _scores(logits: Tensor, batch: Batch, video_of: Mapping[str, str]) -> Scores:
+def _scores(logits: Tensor, batch: Batch, face_of: Mapping[str, Face]) -> list[ClipScore]:
     fake = logits.float().softmax(1)[:, 1].tolist()
     labels = batch.labels.tolist()
-    return [(video_of[key], label, p) for key, label, p in zip(batch.keys, labels, fake, strict=True)]
+    return [(face_of[key], label, p) for key, label, p in zip(batch.keys, labels, fake, strict=True)]
 
 
 def auc(labels: Ints, p_fake: Floats) -> float:
@@ -81,12 +84,12 @@ def auc(labels: Ints, p_fake: Floats) -> float:
     return float(roc_auc_score(labels, p_fake))
 
 
-def video_auc(scores: Iterable[tuple[str, int, float]]) -> float | None:
-    """Return the AUC over videos of (video, label, score) per clip; None with only one class."""
-    videos: dict[str, tuple[int, list[float]]] = {}
-    for video, label, score in sorted(scores):
-        videos.setdefault(video, (label, []))[1].append(score)
-    labels = [label for label, _ in videos.values()]
-    if len(set(labels)) < 2:
+def video_auc(scores: Iterable[ClipScore]) -> float | None:
+    """Return the AUC over videos, judged as `video_scores` does by default; None with only one class."""
+    ordered = sorted(scores)
+    _, first, number = np.unique([video for (video, _), _, _ in ordered], return_index=True, return_inverse=True)
+    labels = np.array([label for _, label, _ in ordered], np.int64)[first]
+    if len(np.unique(labels)) < 2:
         return None
-    return auc(np.array(labels), np.array([sum(s) / len(s) for _, s in videos.values()]))
+    faces = np.array([face for (_, face), _, _ in ordered], np.int64)
+    return auc(labels, video_scores(number, faces, np.array([score for _, _, score in ordered]), DEFAULT_RULE))

@@ -13,6 +13,7 @@ from lps.manifests.records import Clip, Header, Outcome, VideoResult
 from lps.pipeline.clips.encode import clip_quality, encode_image, frames_digest, perceptual_hash
 from lps.pipeline.config.params import ALL_CLIPS, Params
 from lps.pipeline.faces.align import align_matrix, crop_matrix, template, warp_frame
+from lps.pipeline.faces.link import with_faces
 from lps.pipeline.faces.track import DetectFaces, DetectionCounts, Track, TrackLost, find_tracks
 from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, decode, read_header
 
@@ -193,7 +194,7 @@ class VideoWork:
             phash=tuple(digest for digest, _ in self.hashes),
             phash_quality=tuple(quality for _, quality in self.hashes),
         )
-        return VideoResult(video_id=self.video_id, outcome=outcome, clips=tuple(self.clips))
+        return VideoResult(video_id=self.video_id, outcome=outcome, clips=with_faces(self.clips))
 
     def _fault(self) -> VideoFault | None:
         """Name what is wrong with the video: damage first, then what kept it from giving a clip."""

@@ -1,12 +1,20 @@
 """Which clips of a video show the same face: boxes that overlap from clip to clip are one track."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from lps.manifests.records import Clip
 from lps.pipeline.faces.track import MIN_IOU, box_iou
 
 Box = tuple[float, float, float, float]
+
+
+def with_faces(clips: Sequence[Clip]) -> tuple[Clip, ...]:
+    """Return the clips of a video, in any order, with `face_id`."""
+    order = sorted(range(len(clips)), key=lambda k: clips[k].frame_idx[0])
+    numbers = dict(zip(order, link_faces([clips[k] for k in order]), strict=True))
+    return tuple(replace(clip, face_id=numbers[k]) for k, clip in enumerate(clips))
 
 
 def link_faces(clips: Sequence[Clip]) -> list[int]:

@@ -165,6 +165,7 @@ def _members(
         "method": source.method,
         "label": source.label,
         "track_id": clip.track_id,
+        "face_id": clip.face_id,
         "frame_idx": list(clip.frame_idx),
         "pts_s": list(clip.pts_seconds),
         "align_M": [list(matrix) for matrix in clip.align_M],

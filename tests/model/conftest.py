@@ -40,13 +40,21 @@ class Spec:
     n_frames: int = 3
     start_frame: int = 0
     original: str | None = None
+    content: str | None = None
+    """What its file holds; None is its name, so that no two are copies."""
     px: int = 32
     codec: str = "jpg"
     split: str = "train"
 
+    face: int = 0
+
     @property
     def video_id(self) -> bytes:
         return digest16("test", self.video)
+
+    @property
+    def source_sha256(self) -> bytes:
+        return bytes.fromhex(sha256_hex((self.content or self.video).encode()))
 
     @property
     def clip_id(self) -> bytes:
@@ -75,6 +83,7 @@ class Spec:
             "method": "swap" if self.label else None,
             "label": self.label,
             "track_id": 0,
+            "face_id": self.face,
             "pts_s": [(self.start_frame + k) / 25 for k in range(self.n_frames)],
         }
         if self.label is not None:
@@ -235,6 +244,7 @@ def _clip_row(spec: Spec, shard_id: str, start: int, n_bytes: int, members: list
         tar_offset=start,
         tar_nbytes=n_bytes,
         members=members,
+        face_id=spec.face,
         n_frames=spec.n_frames,
         out_size=spec.px,
         pts_start_s=spec.start_frame / 25,
@@ -265,6 +275,7 @@ def _write_manifests(
             dataset="test",
             label=spec.label,
             original_video_id=digest16("test", spec.original) if spec.original else None,
+            sha256=spec.source_sha256,
             status="ok",
         )
         for spec in specs

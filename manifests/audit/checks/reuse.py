@@ -1,20 +1,20 @@
-"""Check L9: no training run that the policy names learnt from a video that is held out here.
+"""Check L9: no training run that the policy names has seen a video that is held out here.
 
-A finished run of `lps-train` says in its result.json which data set it read (the digest of index.json), and which split
-of which split set. Adding a split set changes the index; the seals of the data set then prove which index of before was
-its own, and which split set it named. What cannot be proven so is UNKNOWN.
+A run of `lps-train` keeps the videos that it and all that it started from have seen, so that it does not matter what
+became of the data set that they were read from.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from lps.manifests.audit.core.database import local_manifest, sql_offenders
+import pyarrow.compute as pc
+
+from lps.manifests.audit.core.database import fetch_rows
 from lps.manifests.audit.core.policy import RESULT_JSON
-from lps.manifests.audit.core.queries import PLACED, count
-from lps.manifests.audit.core.seal import read_seals
+from lps.manifests.audit.core.queries import EMPTY_FILE, PLACED, count
 from lps.manifests.audit.core.types import (
     AuditContext,
     CheckEntry,
@@ -25,68 +25,81 @@ from lps.manifests.audit.core.types import (
     State,
     not_evaluated,
 )
-from lps.manifests.columns import split_path
-from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.manifests.index import INDEX_JSON
+from lps.manifests.canonical import sha256_hex
+from lps.manifests.errors import UnreadableError
+from lps.manifests.names import Role
+from lps.manifests.splits.learnt import LEARNT_PARQUET, Learnt, read_learnt
 
 L9 = CheckSpec(
     id="L9",
     title="Held-out videos stay unused",
-    rule="No val or test video with clips is in the split that a training run learnt from. The runs are those that the "
-    "policy names under [training]; what they read is in their result.json. UNKNOWN where a run read another data set, "
-    "a version of this one that no seal proves, a split set that changed since, or shards without manifests; SKIP "
-    "where the policy names no run.",
-    remedy="Evaluate on the split set that the run learnt with, or train again with this one.",
+    rule="No val or test video with clips was learnt from, with labels or without, by a training run or by anything "
+    "that it started from (encoder, pretraining, another detector); WARN where test videos were only validated on. The "
+    "runs are those that the policy names under [training]; their learnt.parquet, l9_learnt in the SQL, says what they "
+    "have seen. Videos are the same if their files have equal sha256, or equal ids where one side has no sha256. "
+    "UNKNOWN where a run, or one that it started from, does not say what it learnt from (older versions did not), or "
+    "knows videos by id only (shards without manifests); SKIP where the policy names no run.",
+    remedy="Evaluate on videos that no run of the chain has seen, or train the whole chain again with this split set.",
     severity=Severity.ERROR,
-    sql=f"""WITH {PLACED}
-SELECT 'video' AS kind, lower(hex(video_id)) AS key, uri || ' is in ' || placed.split AS detail
-FROM placed JOIN read_parquet(getvariable('l9_splits')) learnt USING (video_id)
-WHERE placed.split <> 'train' AND placed.n_clips > 0 AND learnt.split = getvariable('l9_split') ORDER BY uri""",
+    sql=f"""WITH {PLACED},
+held AS (FROM placed WHERE split <> 'train' AND n_clips > 0),
+same AS (
+    SELECT h.video_id, l.role FROM held h JOIN l9_learnt l ON h.sha256 = l.sha256 AND h.sha256 <> {EMPTY_FILE}
+    UNION SELECT h.video_id, l.role FROM held h JOIN l9_learnt l USING (video_id)
+    WHERE h.sha256 IS NULL OR l.sha256 IS NULL)
+SELECT 'video' AS kind, lower(hex(video_id)) AS key, any_value(uri) || ' is in ' || any_value(split) AS detail,
+    list(DISTINCT role) AS roles
+FROM held JOIN same USING (video_id) WHERE split = 'test' OR role <> '{Role.VALIDATION}'
+GROUP BY video_id ORDER BY any_value(uri)""",
 )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
-    """What one training run read."""
-
-    name: str
-    """Name of its folder."""
-    index_sha256: str
-    """Hex; empty for a run over plain shards."""
-    split_set: str
-    split: str
+SAID = {
+    Role.LABELS: "learnt from it",
+    Role.FRAMES: "was pretrained on it, without its label",
+    Role.VALIDATION: "was chosen by its figures on it",
+}
 
 
-def read_learnt(folder: Path) -> Learnt:
-    """Read what a finished run learnt from. Raises UnreadableError."""
-    path = folder / RESULT_JSON
+def read_run(folder: Path) -> Learnt | None:
+    """Return what a finished run has seen, None where it does not say. Raises UnreadableError, IntegrityError."""
+    name = folder.resolve().name
     try:
-        data = json.loads(path.read_bytes())["data"]
-        values = [str(data[name] or "") for name in ("index_sha256", "split_set", "split")]
+        result = json.loads((folder / RESULT_JSON).read_bytes())
+        if "learnt" not in {**result}:
+            return None
+        data, digest = (folder / LEARNT_PARQUET).read_bytes(), result["learnt"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UnreadableError(f"{folder.name}/{RESULT_JSON} is not the result of a training run: {e}") from e
-    return Learnt(name=folder.resolve().name, index_sha256=values[0], split_set=values[1], split=values[2])
+        raise UnreadableError(f"{name}/{RESULT_JSON} is not the result of a training run: {e}") from e
+    if sha256_hex(data) != digest:
+        raise UnreadableError(f"{name}/{LEARNT_PARQUET} is not the one that its {RESULT_JSON} names; restore it")
+    return read_learnt(data, f"{name}/{LEARNT_PARQUET}")
 
 
 def check_reuse(ctx: AuditContext, *, runs: Sequence[Path] = ()) -> CheckResult:
-    """L9: what the named runs learnt from, beside what is held out."""
+    """L9: what the named runs have seen, beside what is held out."""
     if not runs:
         return not_evaluated(L9, State.SKIP, "the policy names no training run ([training] runs)")
-    versions = list(_versions(ctx))
     offenders: list[Offender] = []
     unknown: list[str] = []
-    for learnt in map(read_learnt, runs):
-        why = _unproven(ctx, learnt, versions)
-        if why:
-            unknown.append(f"run {learnt.name} {why}")
-        else:
-            offenders += _learnt_from(ctx, learnt)
+    states = {State.PASS}
+    for folder in runs:
+        name, learnt = folder.resolve().name, read_run(folder)
+        if learnt is None:
+            unknown.append(f"run {name} does not say what it learnt from (an older version trained it)")
+            continue
+        unknown += [f"run {name}: {gap}" for gap in _gaps(learnt)]
+        for kind, key, detail, roles in _seen(ctx, learnt):
+            said = ", ".join(SAID[role] for role in Role if role in roles)
+            offenders.append(Offender(kind=kind, key=key, detail=f"{detail}; run {name} {said}"))
+            states.add(State.WARN if roles == [Role.VALIDATION] else State.FAIL)
+    if unknown:
+        states.add(State.UNKNOWN)
     (n_held,) = count(ctx, "SELECT count(*) FROM placed WHERE split <> 'train' AND n_clips > 0")
     return CheckResult(
         id=L9.id,
-        state=State.FAIL if offenders else State.UNKNOWN if unknown else State.PASS,
+        state=next(s for s in (State.FAIL, State.WARN, State.UNKNOWN, State.PASS) if s in states),
         severity=L9.severity,
-        measured=f"{len(offenders)} held-out videos learnt from, by {len(runs)} runs",
+        measured=f"{len(offenders)} held-out videos seen, by {len(runs)} runs and what they started from",
         limit="0",
         n_checked=n_held,
         offenders=tuple(offenders),
@@ -94,37 +107,18 @@ def check_reuse(ctx: AuditContext, *, runs: Sequence[Path] = ()) -> CheckResult:
     )
 
 
-def _versions(ctx: AuditContext) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Yield the digest of each index that this data set has or provably had, with the digests of its manifests."""
-    yield ctx.index_sha256, {p: entry["sha256"] for p, entry in ctx.index["manifests"].items()}
+def _gaps(learnt: Learnt) -> list[str]:
+    n = pc.sum(learnt.table["sha256"].is_null()).as_py()
+    return [*learnt.gaps, *(["it read shards without manifests, which name videos by id only"] if n else [])]
+
+
+def _seen(ctx: AuditContext, learnt: Learnt) -> list[tuple[Any, ...]]:
+    """Return kind, key, detail and roles of every held-out video that was seen."""
+    ctx.db.register("l9_learnt", learnt.table)
     try:
-        seals = read_seals(ctx.store)
-    except (IntegrityError, UnreadableError):
-        return  # T2 says so; nothing of the past is proven then
-    for seal in seals:
-        digests = {file.path: file.sha256 for file in seal.files}
-        yield digests.get(INDEX_JSON, ""), digests
-
-
-def _unproven(ctx: AuditContext, learnt: Learnt, versions: Sequence[tuple[str, Mapping[str, str]]]) -> str:
-    """Say why it is not known what a run learnt from; empty where it is."""
-    if not learnt.index_sha256:
-        return "read shards without manifests"
-    known = [digests for index, digests in versions if index == learnt.index_sha256]
-    if not known:
-        return "read another data set, or a version of this one that no seal proves"
-    path = split_path(learnt.split_set)
-    then, now = known[0].get(path), ctx.index["manifests"].get(path, {}).get("sha256")
-    return (
-        "" if then == now and local_manifest(ctx, path) else f"learnt with split set {learnt.split_set}, changed since"
-    )
-
-
-def _learnt_from(ctx: AuditContext, learnt: Learnt) -> Iterator[Offender]:
-    ctx.db.execute("SET VARIABLE l9_splits = ?", [str(local_manifest(ctx, split_path(learnt.split_set)))])
-    ctx.db.execute("SET VARIABLE l9_split = ?", [learnt.split])
-    for found in sql_offenders(ctx, L9.sql):
-        yield Offender(kind=found.kind, key=found.key, detail=f"{found.detail}; run {learnt.name} learnt from it")
+        return fetch_rows(ctx, L9.sql)
+    finally:
+        ctx.db.unregister("l9_learnt")
 
 
 def reuse_check(runs: Sequence[Path]) -> CheckEntry:

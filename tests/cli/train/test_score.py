@@ -12,6 +12,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -22,20 +23,23 @@ from lps.cli.train.scoring import ScoredClip, ScoredTrack, VideoScore, open_scor
 from lps.cli.train.timeline import draw_timeline
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Stage, Status
+from lps.manifests.names import Role
 from lps.manifests.records import Clip, Outcome
+from lps.manifests.splits.learnt import learnt_from
 from lps.model.data.frames import frames_to_blocks
 from lps.model.evaluation.loading import load_detector
+from lps.model.evaluation.scores import read_scores
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import Detector, HeadParams
 from lps.model.networks.svm import fit_svm
-from lps.model.training.checkpoint import file_sha256, write_checkpoint
+from lps.model.training.checkpoint import file_sha256, learnt_tensor, write_checkpoint
 from lps.model.training.presets import Preset
 from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import ALL_CLIPS, LocalizeParams, Params
 from lps.pipeline.faces.link import link_faces
 from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.tools.demo_videos import make_face_video, make_texture_video
-from tests.builders import detector_checkpoint, still_clip
+from tests.builders import detector_checkpoint, manifest_rows, process_folder, still_clip
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -149,6 +153,47 @@ def test_two_faces_are_two_tracks_and_the_higher_one_counts(videos: Path, checkp
     everybody = replace(PREP, clips=ALL_CLIPS, localize=LocalizeParams(faces="all"))
     scores = expected(path, checkpoint, everybody)
     assert sorted(clip["p_fake"] for clip in record["clips"]) == pytest.approx(sorted(scores), abs=2e-6)
+
+
+@pytest.mark.parametrize("rule", ["max", "mean"])
+def test_a_video_is_judged_as_evaluate_judges_it(rule: str, videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    for place, name in (("real", "one"), ("fake/x", "two")):
+        (tmp_path / "src" / place).mkdir(parents=True)
+        (tmp_path / f"src/{place}/{name}.mp4").write_bytes((videos / f"{name}.mp4").read_bytes())
+    prepared = replace(PREP, clips=ALL_CLIPS, localize=LocalizeParams(faces="all"))
+    process_folder(tmp_path / "src", tmp_path / "ds", prepared)
+    (fake,) = (row for row in manifest_rows(tmp_path / "ds", "videos") if row["label"])
+    assert {row["face_id"] for row in manifest_rows(tmp_path / "ds", "clips") if row["label"]} == {0, 1}
+    args = ["--data", tmp_path / "ds", "--split", fake["split"], "--clips", "all", "--out", tmp_path / "out"]
+    args += ["--checkpoint", checkpoint, "--workers", 0, "--video-score", rule]
+    result = CliRunner().invoke(main, ["evaluate", *map(str, args)])
+    assert result.exit_code == 0, result.output
+    scores, _ = read_scores((tmp_path / "out/scores.parquet").read_bytes(), "scores")
+    labelled = scores.labelled()
+    evaluated = labelled.select(labelled.labels == 1).by_video().p_fake
+    (record,) = records(call(videos / "two.mp4", "--checkpoint", checkpoint, "--json", "--video-score", rule))
+    assert record["video_score"] == rule
+    assert [record["video"]["p_fake"]] == pytest.approx(evaluated, abs=2e-6)
+    tracks = [track["p_fake"] for track in record["tracks"]]
+    assert (record["video"]["p_fake"] == max(tracks)) == (rule == "max")
+    shown = call(videos / "two.mp4", "--checkpoint", checkpoint, "--video-score", rule, "--out", tmp_path).stdout
+    assert ("its highest face" in shown, "mean of all its clips" in shown) == (rule == "max", rule == "mean")
+
+
+def test_files_that_the_detector_has_seen_are_told(videos: Path, tmp_path: Path) -> None:
+    digest = pa.array([bytes.fromhex(file_sha256(videos / "one.mp4"))], pa.binary(32))
+    nobody = pa.array([bytes(16)], pa.binary(16))
+    samples = pa.table({"video_id": nobody, "source_sha256": digest, "clip_id": nobody})
+    trained = _write(tmp_path / "x.pt", learnt=learnt_tensor(learnt_from(Role.FRAMES, samples)))
+    result = call(videos / "one.mp4", videos / "two.mp4", "--checkpoint", trained)
+    said = [line for line in result.stdout.splitlines() if "the detector was pretrained on this file" in line]
+    assert [line.partition(": ")[0].endswith("one.mp4") for line in said] == [True]
+    found = records(call(videos / "one.mp4", videos / "two.mp4", "--checkpoint", trained, "--json"))
+    assert [record["video"]["seen"] for record in found] == [["frames"], []]
+    old = _write(tmp_path / "old.pt", learnt=None)
+    result = call(videos / "one.mp4", "--checkpoint", old, "--json")
+    assert "note: the checkpoint does not say what it learnt from" in result.stderr
+    assert records(result)[0]["video"]["seen"] is None
 
 
 def test_largest_face_only(videos: Path, checkpoint: Path) -> None:

@@ -137,7 +137,7 @@ def test_plain_shards_read_as_the_data_set_does(make: "Maker", many: "Many", cac
     shards = many(3, 4)
     listed = open_data(str(make.data_set(shards)), "train")
     found = open_shards(make.shards(shards), cache)
-    unknown = ["original_video_id"]  # only manifests say it
+    unknown = ["original_video_id", "source_sha256"]  # only manifests say them
     assert found.samples.drop_columns(unknown).equals(listed.samples.drop_columns(unknown))
     assert found.identity == DataIdentity(datasets=("test",))
     assert found.digest() == listed.digest()
@@ -222,6 +222,7 @@ def million() -> ClipData:
         "clip_id": ids(number),
         "video_id": ids(number),
         "original_video_id": original,
+        "source_sha256": pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), n, [None, pa.py_buffer(bytes(32 * n))]),
         "label": pa.array(fake.astype(np.int8)),
         "dataset": pa.array(["test"] * n),
         "method": pa.nulls(n, pa.string()),
@@ -231,6 +232,7 @@ def million() -> ClipData:
         "n_frames": pa.array(np.full(n, 60, np.int16)),
         "side_px": pa.array(np.full(n, 224, np.int16)),
         "track_id": pa.array(np.zeros(n, np.int16)),
+        "face_id": pa.array(np.zeros(n, np.int16)),
         "start_s": pa.array(np.zeros(n)),
     }
     shards = tuple(Shard(uri=f"s{k}.tar") for k in range(n // 230 + 1))

@@ -3,10 +3,12 @@
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,8 +17,10 @@ from sklearn.metrics import average_precision_score, precision_score, recall_sco
 
 from lps.cli.train.main import main
 from lps.manifests.canonical import sha256_hex
-from lps.manifests.errors import LpsError, RefusedError, UnreadableError
+from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
 from lps.manifests.events import Note
+from lps.manifests.names import Role
+from lps.manifests.splits.learnt import Learnt, learnt_from
 from lps.model.data.sources import Sources
 from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
 from lps.model.evaluation.events import ClipsScored, DataSetBegun, EvaluateEvent
@@ -25,7 +29,7 @@ from lps.model.evaluation.metrics import Bootstrap
 from lps.model.evaluation.scores import SCORES, read_scores
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import Detector, HeadParams
-from lps.model.training.checkpoint import write_checkpoint
+from lps.model.training.checkpoint import learnt_tensor, write_checkpoint
 from lps.model.training.presets import Preset
 from tests.builders import detector_checkpoint
 
@@ -48,16 +52,15 @@ def loaded(checkpoint: Path) -> LoadedDetector:
     return load_detector(checkpoint)
 
 
-def write_detector(path: Path, *, seed: int, stage: str = "classify", data: dict[str, object] | None = None) -> None:
+def write_detector(path: Path, *, seed: int, stage: str = "classify", **changes: object) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Detector(PRESET.net, PRESET.head)
     for name, value in network.state_dict().items():
         if name == "final_bn.running_var":
             value.fill_(1e-4)  # spreads the scores
-    chosen_by = {"val_split": (data or {}).get("val_split")}
-    config = {"stage": stage, "seed": 7, "preset": PRESET.record(), "data": chosen_by}
-    write_checkpoint(path, detector_checkpoint(network, PRESET, stage=stage, config=config, data=data or {}))
+    config = {"stage": stage, "seed": 7, "preset": PRESET.record()}
+    write_checkpoint(path, detector_checkpoint(network, PRESET, stage=stage, config=config, **changes))
 
 
 @pytest.fixture
@@ -138,7 +141,7 @@ def test_results_say_what_they_are_of(
     assert record["request"]["clips"] == 3
     table = pq.read_table(tmp_path / "out/scores.parquet")
     marks = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    assert (marks["lps.schema_id"], marks["lps.schema_version"]) == ("lps.scores", "1.0")
+    assert (marks["lps.schema_id"], marks["lps.schema_version"]) == ("lps.scores", "1.1")
     assert marks["lps.checkpoint_sha256"] == loaded.sha256
     row = scores_of(tmp_path / "out")[0]
     assert (row["dataset"], row["track_id"], row["data"]) == ("test", 0, 0)
@@ -263,22 +266,128 @@ def test_a_leaky_split_set_is_refused_or_stamped(
     assert any("leaky" in event.text for event in events if isinstance(event, Note))
 
 
-def test_what_the_detector_learnt_from_is_said(
+def learnt(samples: "Sequence[Spec]", role: Role = Role.LABELS, *, digests: bool = True, **gaps: Any) -> torch.Tensor:
+    """Return what a checkpoint keeps of clips that it saw in a role."""
+    columns = {
+        "video_id": [each.video_id for each in samples],
+        "source_sha256": [each.source_sha256 if digests else None for each in samples],
+        "clip_id": [each.clip_id for each in samples],
+    }
+    kinds = {"video_id": pa.binary(16), "source_sha256": pa.binary(32), "clip_id": pa.binary(16)}
+    table = learnt_from(role, pa.table(columns, schema=pa.schema(kinds))).table
+    return learnt_tensor(Learnt(table, **gaps))
+
+
+@pytest.mark.parametrize("role", Role)
+def test_videos_that_were_seen_are_counted_whatever_became_of_their_data_set(
+    role: Role, make: "Maker", clips: "Callable[..., list[Spec]]", tmp_path: Path
+) -> None:
+    specs = clips()
+    write_detector(tmp_path / "x.pt", seed=1, learnt=learnt([*specs[:3], *clips(2, prefix="other")], role))
+    result = call("--checkpoint", tmp_path / "x.pt", "--data", make.data_set([specs]), "--out", tmp_path / "out",
+                  "--workers", 0)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    note = {
+        Role.LABELS: "the detector learnt from 2 of these 8 videos",
+        Role.FRAMES: "the detector was pretrained on 2 of these 8 videos, without labels",
+        Role.VALIDATION: "was chosen by its figures on 2 of these 8 videos",
+    }[role]
+    assert note in result.stderr
+    seen = json.loads((tmp_path / "out/metrics.json").read_bytes())["data"][0]["seen"]
+    assert (seen["n_videos"], seen["n_clips"], seen[role]) == (8, 16, {"videos": 2, "clips": 3})
+    assert sum(seen[each]["videos"] for each in Role) == 2
+    assert seen["gaps"] == []
+
+
+def test_copies_under_other_names_are_the_same_videos_and_namesakes_are_not(
+    make: "Maker", clips: "Callable[..., list[Spec]]", tmp_path: Path
+) -> None:
+    held = clips()
+    copies = [replace(each, video=f"elsewhere/{each.video}", content=each.video) for each in held[:4]]
+    others = [replace(each, content="another film") for each in held[6:8]]
+    write_detector(tmp_path / "x.pt", seed=1, learnt=learnt([*copies, *others]))
+    record, _ = run(load_detector(tmp_path / "x.pt"), [source(make.data_set([held]))], tmp_path / "out")
+    assert record["data"][0]["seen"]["labels"] == {"videos": 2, "clips": 0}
+    assert record["data"][0]["notes"] == [
+        "the detector learnt from 2 of these 8 videos",
+        "1 of these videos have the id of one that it has seen, but other bytes",
+    ]
+
+
+def test_videos_without_digests_are_known_by_id_and_that_is_said(
+    make: "Maker", clips: "Callable[..., list[Spec]]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    held = clips()
+    write_detector(tmp_path / "x.pt", seed=1, learnt=learnt(held[:4]))
+    shards = Sources(shards=make.shards([held]), val_split=None)
+    record, _ = run(load_detector(tmp_path / "x.pt"), [shards], tmp_path / "out")
+    assert record["data"][0]["notes"] == [
+        "the detector learnt from 2 of these 8 videos",
+        "8 of these 8 videos come without the digest of their file, as shards without manifests do: copies under "
+        "another name are not noticed",
+    ]
+    write_detector(tmp_path / "y.pt", seed=1, learnt=learnt(held[:4], digests=False))
+    record, _ = run(load_detector(tmp_path / "y.pt"), [source(make.data_set([held]))], tmp_path / "out2")
+    assert record["data"][0]["notes"] == [
+        "the detector learnt from 2 of these 8 videos",
+        "2 of the 2 videos that it learnt from are known by id only, not by the digest of their file: copies under "
+        "another name are not noticed",
+    ]
+
+
+def test_checkpoints_that_do_not_say_what_they_learnt_from_are_told(
     make: "Maker", clips: "Callable[..., list[Spec]]", tmp_path: Path
 ) -> None:
     data = make.data_set([clips()])
-    learnt = {"index_sha256": sha256_hex((data / "index.json").read_bytes()), "split_set": "group", "split": "test"}
-    for changes, note in (
-        ({}, "learnt from these videos"),
-        ({"split_set": "ranked"}, "may have learnt"),
-        ({"split": "train", "val_split": "test"}, "chosen by its figures"),
-        ({"split": "train"}, ""),
-    ):
-        path = tmp_path / f"{note}.pt"
-        write_detector(path, seed=1, data={**learnt, **changes})
-        record, _ = run(load_detector(path), [source(data)], tmp_path / f"out {note}")
-        assert note in " ".join(record["data"][0]["notes"])
-        assert bool(note) == bool(record["data"][0]["notes"])
+    write_detector(tmp_path / "old.pt", seed=1, learnt=None)
+    values = torch.load(tmp_path / "old.pt", weights_only=True)
+    torch.save({name: value for name, value in values.items() if name != "learnt"}, tmp_path / "old.pt")
+    record, events = run(load_detector(tmp_path / "old.pt"), [source(data)], tmp_path / "out")
+    unknown = "the checkpoint does not say what it learnt from (an older version wrote it): it may be these videos"
+    assert record["data"][0]["notes"] == record["data"][0]["seen"]["gaps"] == [unknown]
+    assert f"test/test: {unknown}" in [event.text for event in events if isinstance(event, Note)]
+
+
+def test_what_is_no_record_of_videos_is_refused(tmp_path: Path) -> None:
+    for number, wrong in enumerate((torch.zeros(3, dtype=torch.uint8), torch.zeros(3), 7)):
+        path = tmp_path / f"{number}.pt"
+        write_detector(path, seed=1, learnt=wrong)
+        with pytest.raises(IntegrityError, match=f"{path} does not hold what was learnt from"):
+            load_detector(path)
+
+
+# ---- one score for a video -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["max", "mean"])
+def test_videos_are_judged_by_the_rule_that_is_asked_for_and_recorded(
+    rule: str, make: "Maker", clips: "Callable[..., list[Spec]]", checkpoint: Path, tmp_path: Path
+) -> None:
+    specs = [replace(each, face=int(each.start_frame > 0)) for each in clips()]
+    result = call("--checkpoint", checkpoint, "--data", make.data_set([specs]), "--out", tmp_path / "out",
+                  "--workers", 0, "--video-score", rule)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out/metrics.json").read_bytes())
+    assert record["request"]["video_score"] == rule
+    assert ("its highest face" in result.stdout) == (rule == "max")
+    rows = scores_of(tmp_path / "out")
+    assert {row["face_id"] for row in rows} == {0, 1}
+    judge = max if rule == "max" else np.mean
+    videos = {(row["video_id"], row["label"]) for row in rows}
+    judged = [(label, judge([row["p_fake"] for row in rows if row["video_id"] == video])) for video, label in videos]
+    auc = roc_auc_score([label for label, _ in judged], [p for _, p in judged])
+    assert record["data"][0]["results"]["all"]["video"]["auc"]["value"] == pytest.approx(auc)
+    scores, _ = read_scores((tmp_path / "out/scores.parquet").read_bytes(), "here")
+    assert scores.rule == rule
+    assert sorted(scores.labelled().by_video().p_fake) == pytest.approx(sorted(p for _, p in judged))
+
+
+def test_scores_of_an_older_version_are_judged_as_they_were() -> None:
+    sink = io.BytesIO()
+    marks = {"lps.schema_id": "lps.scores", "lps.schema_version": "1.0"}
+    pq.write_table(SCORES.empty_table().drop_columns(["face_id"]).replace_schema_metadata(marks), sink)
+    assert read_scores(sink.getvalue(), "here")[0].rule == "mean"
 
 
 # ---- interrupted ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 
 from lps.manifests.arrays import Floats, Ints
 from lps.manifests.errors import IntegrityError
+from lps.manifests.names import VideoRule
 from lps.model.evaluation import metrics
 from lps.model.evaluation.metrics import (
     METRICS,
@@ -27,13 +28,16 @@ from lps.model.evaluation.scores import LabelledScores
 QUICK = Bootstrap(n_draws=200)
 
 
-def cases(labels: Sequence[int], p_fake: Sequence[float], video: Sequence[int] | None = None) -> LabelledScores:
+def cases(
+    labels: Sequence[int], p_fake: Sequence[float], video: Sequence[int] | None = None, face: Sequence[int] = ()
+) -> LabelledScores:
     n = len(labels)
     nobody = np.full(n, None, object)
     return LabelledScores(
         labels=np.array(labels, np.int64),
         p_fake=np.array(p_fake, np.float64),
         video=np.arange(n) if video is None else np.array(video, np.int64),
+        face=np.array(face or [0] * n, np.int64),
         method=nobody,
         dataset=nobody,
     )
@@ -131,6 +135,13 @@ def test_a_video_is_the_mean_of_its_clips() -> None:
     assert videos.labels.tolist() == [1, 1, 0]
     assert videos.p_fake == pytest.approx([0.6, 0.6, 0.15])
     assert videos.video.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("max", [0.75, 0.4, 0.2]), ("mean", [0.45, 0.25, 0.2])])
+def test_a_video_is_its_highest_face_or_all_its_clips(rule: VideoRule, expected: list[float]) -> None:
+    clips = cases([1, 0, 1, 0, 1, 0], [0.9, 0.1, 0.3, 0.4, 0.6, 0.2], [3, 5, 3, 5, 3, 9], [1, 2, 0, 7, 1, 0])
+    clips = replace(clips, p_fake=np.array([0.9, 0.1, -0.15, 0.4, 0.6, 0.2]), rule=rule)
+    assert clips.by_video().p_fake == pytest.approx(expected)
 
 
 def test_a_video_with_both_labels_is_refused() -> None:

@@ -85,6 +85,12 @@ def made_scores(seed: int, *, n: int = 24, gain: float = 0.3, labels: tuple[int,
     return rows.scores()
 
 
+def seen_videos(n: int = 24, **roles: int) -> dict[str, object]:
+    """Return how many of n videos a detector has seen in each role, as an evaluation records it."""
+    counts = {role: {"videos": roles.get(role, 0), "clips": 0} for role in ("labels", "frames", "validation")}
+    return {"n_videos": n, "n_clips": 2 * n, "n_namesakes": 0, **counts, "gaps": []}
+
+
 def write_evaluation(
     folder: Path,
     scores: Scores,
@@ -98,7 +104,7 @@ def write_evaluation(
     facts = {
         "name": "celebdf/test", "index_sha256": "ab" * 32, "split_set": "group", "split": "test", "leaky": False,
         "datasets": ["celebdf"], "samples_sha256": "99" * 32, "prep_sha256": "77" * 32, "notes": [],
-        "n_clips": len(scores), "n_unlabelled_clips": 0, "n_bad_samples": 0,
+        "n_clips": len(scores), "n_unlabelled_clips": 0, "n_bad_samples": 0, "seen": seen_videos(),
         "results": metrics_by_group(entry_scores.labelled(), Bootstrap(n_draws=60)), **(entry or {}),
     }  # fmt: skip
     whole = {

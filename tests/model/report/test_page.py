@@ -22,7 +22,7 @@ from lps.model.report.errors import STRIP_PX
 from lps.model.report.page import render_report
 from lps.model.report.settings import shown_place
 from lps.model.training.checkpoint import Checkpoint, file_sha256, write_checkpoint
-from tests.model.report.report_folders import IDENTITY, log_lines, made_scores, write_evaluation, write_run
+from tests.model.report.report_folders import IDENTITY, log_lines, made_scores, seen_videos, write_evaluation, write_run
 from tests.pages import (
     CHROMIUM,
     Page,
@@ -206,6 +206,40 @@ def test_leaky_splits_are_stamped_loudly(tmp_path: Path, where: str) -> None:
     assert f"✕ LEAKY SPLIT below {name}: the split set is stamped leaky" in page.text
     assert page.text.index("✕ Leaky split") < page.text.index("Summary")
     assert ("section", {"class": "verdict bad", "id": "verdict"}) in page.tags
+
+
+@pytest.mark.parametrize(
+    ("roles", "mark", "verdict"),
+    [
+        ({"labels": 3}, "✕ LEARNT FROM IT", "✕ Measured on videos learnt from"),
+        ({"frames": 24}, "✕ LEARNT FROM IT", "✕ Measured on videos learnt from"),
+        ({"validation": 24}, "! CHOSEN BY IT", "✓ 1 run, 2 evaluations"),
+        ({}, "", "✓ 1 run, 2 evaluations"),
+    ],
+)
+def test_videos_that_the_detector_has_seen_are_stamped(
+    roles: dict[str, int], mark: str, verdict: str, tmp_path: Path
+) -> None:
+    seen = write_evaluation(tmp_path / "seen", made_scores(1, gain=0.6), entry={"seen": seen_videos(**roles)})
+    fair = write_evaluation(tmp_path / "fair", made_scores(1, gain=0.2))
+    assert report(write_run(tmp_path / "run"), seen, fair, "--html", tmp_path / "page.html").exit_code == 0
+    page = checked((tmp_path / "page.html").read_text())
+    assert f"Report of training and evaluation {verdict}" in page.text
+    stamps = "✕ LEARNT FROM IT", "! CHOSEN BY IT", "? SEEN? UNKNOWN"
+    summary = page.text[page.text.index("Folder What it is") :]
+    assert [each for each in stamps if each in summary] == ([mark] if mark else [])
+    learnt = mark == stamps[0]
+    assert ("below seen: the detector, or what it started from, learnt from videos" in page.text) == learnt
+    assert ("highest AUC" in page.text) == (not learnt), "a metric on videos learnt from is not ranked"
+    n = "; ".join(f"{role}: {roles.get(role, 0)} of 24" for role in ("labels", "frames", "validation"))
+    assert f"Videos that the detector has seen{' ≠' if roles else ''}" in page.text
+    assert n in page.text
+
+
+@pytest.mark.parametrize("seen", [None, {**seen_videos(), "gaps": ["it started from something"]}])
+def test_what_a_detector_has_seen_may_be_unknown(seen: object, tmp_path: Path) -> None:
+    page = checked(render_report([write_evaluation(tmp_path / "old", made_scores(1), entry={"seen": seen})]))
+    assert "? SEEN? UNKNOWN" in page.text
 
 
 def test_what_starts_from_a_leaky_run_is_leaky(tmp_path: Path) -> None:
@@ -412,7 +446,7 @@ def written(name: str, data: bytes, number: int = 0) -> Callable[[list[Path]], N
         (written("metrics.json", b'{"schema": "other"}', 2), "metrics.json is not a result of lps-train evaluate"),
         (
             written("metrics.json", b'{"schema": "lps.metrics", "schema_version": "9.1", "data": []}', 2),
-            "metrics.json has schema version '9.1'; this program reads up to 1.0",
+            "metrics.json has schema version '9.1'; this program reads up to 1.1",
         ),
         (written("scores.parquet", b"PAR1", 2), "scores.parquet is not a readable Parquet file"),
     ],

@@ -379,8 +379,10 @@ def test_values_are_looked_at_once_for_many_steps() -> None:
 
 def test_auc_is_over_videos() -> None:
     scores = [("a", 0, 0.9), ("a", 0, 0.1), ("b", 1, 0.6), ("b", 1, 0.7), ("c", 0, 0.65), ("d", 1, 0.3)]
-    assert video_auc(scores) == pytest.approx(0.25)
-    assert video_auc([("a", 1, 0.3)]) is None
+    assert video_auc([((video, 0), label, p) for video, label, p in scores]) == pytest.approx(0.25)
+    assert video_auc([(("a", 0), 1, 0.3)]) is None
+    two_faces = [(("a", 0), 1, 0.1), (("a", 1), 1, 0.9), (("b", 0), 0, 0.6)]
+    assert video_auc(two_faces) == 1.0
 
 
 # ---- what is left to read --------------------------------------------------------------------------------------------

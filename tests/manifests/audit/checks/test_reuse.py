@@ -1,35 +1,55 @@
-"""Check L9: training runs that learnt from what a split set holds out."""
+"""Check L9: training runs that have seen what a split set holds out."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from lps.manifests.audit.core.policy import Policy, read_policy
-from lps.manifests.audit.core.seal import seal_dataset
 from lps.manifests.audit.run import Audit
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import RefusedError
+from lps.manifests.names import Role
+from lps.manifests.splits.learnt import Learnt, learnt_bytes, learnt_from, merge_learnt
 from lps.manifests.splits.records import SplitParams
-from lps.manifests.storage import Store
 from lps.pipeline.job.split_sets import add_split_set
 
 Mutated = Callable[..., Path]
 
 
+def rows_of(out: Path, split_set: str, split: str) -> pa.Table:
+    """Return video_id, source_sha256 and clip_id of every clip of a split."""
+    read = {name: pq.read_table(out / f"manifests/{name}.parquet") for name in ("videos", f"splits/{split_set}")}
+    placed = read[f"splits/{split_set}"].filter(pc.field("split") == split)
+    videos = read["videos"].filter(pc.is_in(read["videos"]["video_id"], value_set=placed["video_id"].combine_chunks()))
+    videos = videos.select(["video_id", "sha256"]).rename_columns(["video_id", "source_sha256"])
+    clips = pq.read_table(out / "manifests/clips.parquet", columns=["video_id", "clip_id"])
+    return clips.join(videos, "video_id", join_type="inner")
+
+
+def without_digests(table: pa.Table) -> pa.Table:
+    return table.set_column(
+        table.schema.get_field_index("source_sha256"), "source_sha256", pa.nulls(table.num_rows, pa.binary(32))
+    )
+
+
 @pytest.fixture
 def trained(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes what a finished run over a data set says of itself."""
+    """Return a function that writes what a finished run says of itself that saw rows in roles."""
 
-    def train(out: Path, split_set: str = "group", **changes: object) -> Path:
+    def train(*seen: tuple[Role, pa.Table], gaps: tuple[str, ...] = ()) -> Path:
         folder = tmp_path / "runs" / "classify"
         folder.mkdir(parents=True, exist_ok=True)
-        index = sha256_hex((out / "index.json").read_bytes())
-        data = {"index_sha256": index, "split_set": split_set, "split": "train", "leaky": False, **changes}
-        (folder / "result.json").write_text(json.dumps({"stage": "classify", "data": data}))
+        table = merge_learnt([learnt_from(role, rows) for role, rows in seen]).table
+        data = learnt_bytes(Learnt(table, gaps))
+        (folder / "learnt.parquet").write_bytes(data)
+        result = {"stage": "classify", "learnt": {"sha256": sha256_hex(data)}}
+        (folder / "result.json").write_text(json.dumps(result))
         return folder
 
     return train
@@ -40,64 +60,88 @@ def reused(audit: Callable[..., Audit], out: Path, run: Path, split_set: str = "
     return result
 
 
-def learnt_and_held(out: Path) -> set[str]:
+def learnt_and_held(out: Path, held_in: tuple[str, ...] = ("val", "test")) -> set[str]:
     """Return the videos with clips that `group` trains on and `ranked` holds out."""
-    read = {name: pq.read_table(out / f"manifests/splits/{name}.parquet").to_pylist() for name in ("group", "ranked")}
-    split = {name: {row["video_id"]: row["split"] for row in rows} for name, rows in read.items()}
-    videos = pq.read_table(out / "manifests/videos.parquet").to_pylist()
-    ids = [row["video_id"] for row in videos if row["n_clips"]]
-    return {i.hex() for i in ids if split["group"][i] == "train" and split["ranked"][i] in ("val", "test")}
+    learnt = set(rows_of(out, "group", "train")["video_id"].to_pylist())
+    held = {video for split in held_in for video in rows_of(out, "ranked", split)["video_id"].to_pylist()}
+    return {video.hex() for video in learnt & held}
 
 
 def test_run_on_the_same_split_set_uses_nothing(
     dataset: Path, trained: Callable[..., Path], audit: Callable[..., Audit]
 ) -> None:
-    result = reused(audit, dataset, trained(dataset), "group")
-    assert result.state == "pass"
+    seen = (Role.LABELS, rows_of(dataset, "group", "train")), (Role.VALIDATION, rows_of(dataset, "group", "val"))
+    result = reused(audit, dataset, trained(*seen), "group")
+    assert (result.state, result.note) == ("pass", "")
     assert result.n_checked > 0
 
 
-def test_held_out_videos_that_another_split_trains_on_are_named(
-    dataset: Path, trained: Callable[..., Path], audit: Callable[..., Audit]
+@pytest.mark.parametrize("digests", [True, False])
+@pytest.mark.parametrize("role", [Role.LABELS, Role.FRAMES])
+def test_held_out_videos_that_were_learnt_from_are_named(
+    role: Role, digests: bool, dataset: Path, trained: Callable[..., Path], audit: Callable[..., Audit]
 ) -> None:
-    result = reused(audit, dataset, trained(dataset))
+    rows = rows_of(dataset, "group", "train")
+    result = reused(audit, dataset, trained((role, rows if digests else without_digests(rows))))
     assert result.state == "fail"
     assert {offender.key for offender in result.offenders} == learnt_and_held(dataset) != set()
-    assert result.offenders[0].detail.endswith("; run classify learnt from it")
+    said = "learnt from it" if role == Role.LABELS else "was pretrained on it, without its label"
+    assert result.offenders[0].detail.endswith(f"; run classify {said}")
+    assert ("it read shards without manifests" in result.note) == (not digests)
 
 
-def test_split_set_added_after_the_run_needs_a_seal_to_prove_it(
-    mutated: Mutated, trained: Callable[..., Path], audit: Callable[..., Audit]
-) -> None:
-    out = mutated()
-    run = trained(out)
-    seal_dataset(Store(str(out)))
-    add_split_set(str(out), "third", SplitParams(rule="ranked", seed=7, giant="component"), None)
-    assert reused(audit, out, run).state == "fail"
-    (out / "seals/000001.json").unlink()
-    unproven = reused(audit, out, run)
-    assert (unproven.state, unproven.offenders) == ("unknown", ())
-    assert unproven.note == "run classify read another data set, or a version of this one that no seal proves"
-    (out / "seals/000001.json").write_text("{}")
-    assert reused(audit, out, run).state == "unknown"
-
-
-def test_split_set_that_changed_since_the_run_is_unknown(
-    mutated: Mutated, trained: Callable[..., Path], audit: Callable[..., Audit]
-) -> None:
-    out = mutated()
-    run = trained(out)
-    seal_dataset(Store(str(out)))
-    changed = mutated({"splits": lambda row: {**row, "u": 0.5}}, base=out)
-    result = reused(audit, changed, run)
-    assert (result.state, result.note) == ("unknown", "run classify learnt with split set group, changed since")
-
-
-def test_run_over_plain_shards_is_unknown(
+def test_copies_under_other_names_are_the_same_videos_and_namesakes_are_not(
     dataset: Path, trained: Callable[..., Path], audit: Callable[..., Audit]
 ) -> None:
-    result = reused(audit, dataset, trained(dataset, "", index_sha256="", split=""))
-    assert (result.state, result.note) == ("unknown", "run classify read shards without manifests")
+    rows = rows_of(dataset, "group", "train")
+    place = rows.schema.get_field_index("video_id")
+    renamed = pa.array([bytes(reversed(video)) for video in rows["video_id"].to_pylist()], pa.binary(16))
+    found = reused(audit, dataset, trained((Role.LABELS, rows.set_column(place, "video_id", renamed))))
+    assert {offender.key for offender in found.offenders} == learnt_and_held(dataset)
+    place = rows.schema.get_field_index("source_sha256")
+    other = pa.array([bytes(reversed(digest)) for digest in rows["source_sha256"].to_pylist()], pa.binary(32))
+    found = reused(audit, dataset, trained((Role.LABELS, rows.set_column(place, "source_sha256", other))))
+    assert (found.state, found.offenders) == ("pass", ())
+
+
+def test_test_videos_that_chose_the_checkpoint_are_a_warning(
+    dataset: Path, trained: Callable[..., Path], audit: Callable[..., Audit]
+) -> None:
+    result = reused(audit, dataset, trained((Role.VALIDATION, rows_of(dataset, "group", "train"))))
+    assert result.state == "warn"
+    assert {offender.key for offender in result.offenders} == learnt_and_held(dataset, ("test",)) != set()
+    assert result.offenders[0].detail.endswith("; run classify was chosen by its figures on it")
+
+
+def test_split_set_added_after_the_run_hides_nothing(
+    mutated: Mutated, trained: Callable[..., Path], audit: Callable[..., Audit]
+) -> None:
+    out = mutated()
+    run = trained((Role.LABELS, rows_of(out, "group", "train")))
+    add_split_set(str(out), "third", SplitParams(rule="ranked", seed=7, giant="component"), None)
+    assert reused(audit, out, run, "third").state == "fail"
+
+
+def test_what_a_run_does_not_say_is_unknown(
+    dataset: Path, trained: Callable[..., Path], audit: Callable[..., Audit]
+) -> None:
+    run = trained((Role.LABELS, rows_of(dataset, "group", "train")), gaps=("it started from something",))
+    result = reused(audit, dataset, run, "group")
+    assert (result.state, result.note) == ("unknown", "run classify: it started from something")
+    assert reused(audit, dataset, run).state == "fail"
+    (run / "result.json").write_text('{"stage": "classify"}')
+    result = reused(audit, dataset, run)
+    assert result.state == "unknown"
+    assert result.note == "run classify does not say what it learnt from (an older version trained it)"
+
+
+def test_another_record_than_the_run_wrote_leaves_the_audit_incomplete(
+    dataset: Path, trained: Callable[..., Path], audit: Callable[..., Audit]
+) -> None:
+    run = trained((Role.LABELS, rows_of(dataset, "group", "train")))
+    (run / "learnt.parquet").write_bytes((run / "learnt.parquet").read_bytes() + b" ")
+    result = reused(audit, dataset, run)
+    assert (result.state, "is not the one that its result.json names" in result.note) == ("error", True)
 
 
 def test_without_runs_nothing_is_said(dataset: Path, audit: Callable[..., Audit]) -> None:
@@ -115,7 +159,7 @@ def test_what_is_no_result_leaves_the_audit_incomplete(
 
 
 def test_policy_names_runs_beside_it(dataset: Path, trained: Callable[..., Path], tmp_path: Path) -> None:
-    run = trained(dataset)
+    run = trained((Role.LABELS, rows_of(dataset, "group", "train")))
     path = tmp_path / "policy.toml"
     path.write_text('[training]\nruns = ["runs/classify"]\n')
     assert read_policy(path, limits=(), checks=("L9",)).runs == (run,)
