@@ -54,15 +54,25 @@ def shared() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def demo_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the source tree of the demo, made once for all processes of a test run."""
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a function that lets another make the folder of a name, once for all processes of a test run."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with FileLock(base / "demo_videos.lock"):
-        if not (base / "demo_videos").exists():
-            make_demo_videos(base / "demo_videos.part")
-            (base / "demo_videos.part").rename(base / "demo_videos")
-    return base / "demo_videos"
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        with FileLock(base / f"{name}.lock"):
+            if not (base / name).exists():
+                make(base / f"{name}.part")
+                (base / f"{name}.part").rename(base / name)
+        return base / name
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_videos(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """Return the source tree of the demo. Tests only read it."""
+    return made_once("demo_videos", make_demo_videos)
 
 
 @pytest.fixture(scope="module")

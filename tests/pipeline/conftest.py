@@ -88,16 +88,19 @@ class Scenario:
         return plan_job(request, RunOptions(workers=2, address=self.address), lambda event: None)
 
 
-@pytest.fixture(scope="session")
-def scenario_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four real faces, their fakes, a video without a face, and one too short for a clip."""
-    root = tmp_path_factory.mktemp("source")
+def make_sources(root: Path) -> None:
+    """Make four real faces, their fakes, a video without a face, and one too short for a clip."""
     for i in range(N_PAIRS):
         for folder, fake in (("real", False), ("fake/blend", True)):
             make_face_video(root / folder / f"face_{i}.mp4", n_frames=24 + i, width=320, height=240, seed=i, fake=fake)
     make_texture_video(root / "real/no_face.mp4", n_frames=24, width=320, height=240)
     make_face_video(root / "real/too_short.mp4", n_frames=2, width=320, height=240, seed=9)
-    return root
+
+
+@pytest.fixture(scope="session")
+def scenario_source(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """Return the folder of the sources. Tests only read it."""
+    return made_once("scenario_source", make_sources)
 
 
 @pytest.fixture(scope="session")
@@ -197,11 +200,9 @@ def digests() -> Callable[[Path], Digests]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed_out(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed_out(scenario: Scenario, made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """Return the data set of a run with one worker and nothing in its way. Tests only read it."""
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    scenario.run(scenario.request(out), workers=1)
-    return out
+    return made_once("undisturbed_out", lambda out: scenario.run(scenario.request(out), workers=1))
 
 
 @pytest.fixture(scope="session")
