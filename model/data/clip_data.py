@@ -35,7 +35,7 @@ SAMPLES = pa.schema(
         ("n_frames", pa.int16()),
         ("side_px", pa.int16()),
         ("track_id", pa.int16()),
-        ("face_id", pa.int16()),  # the face within its video; the track where an older version says no more
+        ("face_id", pa.int16()),  # the face within its video; null where an older version made them
         ("start_s", pa.float64()),  # time stamp of the first frame
     ]
 )
@@ -108,6 +108,12 @@ class ClipData:
     def labels(self) -> Ints:
         """0 real, 1 fake, -1 unknown, for every sample."""
         return self.column("label", missing=UNKNOWN_LABEL)
+
+    @property
+    def faces(self) -> Ints:
+        """Number of the face within its video of every sample; its track's where an older version says no more."""
+        values = pc.coalesce(self.samples["face_id"], self.samples["track_id"]).fill_null(0)
+        return np.asarray(values.to_numpy(), np.int64)
 
     def column(self, name: str, *, missing: int = 0) -> Ints:
         """Return a column of whole numbers, nulls as `missing`."""
@@ -217,8 +223,6 @@ def _chosen_videos(store: Store, split_set: str, split: str) -> pa.Array:
 
 def _samples(store: Store, video_ids: pa.Array) -> pa.Table:
     clips = _columns(store, "clips", tuple(CLIP_COLUMNS)).rename_columns(list(CLIP_COLUMNS.values()))
-    faces = pc.coalesce(clips["face_id"], clips["track_id"])
-    clips = clips.set_column(clips.schema.get_field_index("face_id"), "face_id", faces)
     clips = clips.filter(pc.is_in(clips["video_id"], value_set=video_ids))
     if not clips.num_rows:
         raise UnreadableError(f"{store.url}: the videos of this split have no clips; `lps-audit show` counts")

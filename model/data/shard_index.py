@@ -197,7 +197,6 @@ def _row(tar: tarfile.TarFile, piece: _Piece) -> dict[str, Any]:
     label = label_of({"cls": _content(tar, members, "cls")} if "cls" in members else {})
     if label is None and facts.get("label") is not None:
         raise SampleFault("its .cls is missing")
-    track = _number(facts, "track_id", 0)
     return {
         "key": piece.key,
         "clip_id": _id(facts, "clip_id"),
@@ -212,8 +211,8 @@ def _row(tar: tarfile.TarFile, piece: _Piece) -> dict[str, Any]:
         "n_bytes": piece.end - start,
         "n_frames": len(frames),
         "side_px": image_side(_content(tar, members, first), first.partition(".")[0]),
-        "track_id": track,
-        "face_id": _number(facts, "face_id", track),
+        "track_id": _number(facts, "track_id") or 0,
+        "face_id": _number(facts, "face_id"),
         "start_s": _start(facts),
     }
 
@@ -258,9 +257,9 @@ def _id(facts: Mapping[str, Any], name: str) -> bytes:
     return value
 
 
-def _number(facts: Mapping[str, Any], name: str, default: int) -> int:
+def _number(facts: Mapping[str, Any], name: str) -> int | None:
     value = facts.get(name)
-    return value if isinstance(value, int) and 0 <= value < 1 << 15 else default
+    return value if isinstance(value, int) and 0 <= value < 1 << 15 else None
 
 
 def _start(facts: Mapping[str, Any]) -> float:

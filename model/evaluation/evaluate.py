@@ -151,7 +151,7 @@ def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: Evalu
         "samples_sha256": data.digest(),
         "prep_sha256": sha256_hex(canonical_json(prep)) if prep else None,
         "seen": seen.record(),
-        "notes": [*seen.notes(), *_notes(identity, prep, loaded)],
+        "notes": [*seen.notes(), *_notes(identity, prep, loaded), *_unlinked(data, options)],
     }
     for key in ("index_sha256", "split", "split_set"):
         facts[key] = facts[key] or None
@@ -169,6 +169,13 @@ def _notes(identity: dict[str, Any], prep: dict[str, Any] | None, loaded: Loaded
         changed = [name for name in PREP_FIELDS if prep.get(name) != theirs.get(name)]
         notes += [f"{name} was {theirs.get(name)!r} in training and is {prep.get(name)!r} here" for name in changed]
     return notes
+
+
+def _unlinked(data: ClipData, options: EvaluateOptions) -> list[str]:
+    """Say where nobody knows which clips of a video show the same face."""
+    if options.video_score == "mean" or not data.samples["face_id"].null_count or not data.column("track_id").any():
+        return []
+    return ["an older version prepared videos of several faces: those of different clips are told apart by size alone"]
 
 
 def _finished(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:

@@ -53,8 +53,8 @@ def open_run_data(job: TrainJob) -> RunData:
         notes.append(f"no validation: the last checkpoint counts as the best{plateau}")
     else:
         identity["val_samples_sha256"] = samples_sha256(val)
-        columns = (val.samples[name].to_pylist() for name in ("key", "video_id", "face_id"))
-        face_of = {key: (video.hex(), face) for key, video, face in zip(*columns, strict=True)}
+        keys, ids = (val.samples[name].to_pylist() for name in ("key", "video_id"))
+        face_of = {key: (video.hex(), face) for key, video, face in zip(keys, ids, val.faces.tolist(), strict=True)}
         if job.stage in ("classify", "distill") and not {0, 1} <= {*val.labels.tolist()}:
             notes.append("validation has one class only, so no AUC: the lowest loss counts as the best")
     if job.stage == "distill" and preset.run.cache_maps:

@@ -46,7 +46,9 @@ class Spec:
     codec: str = "jpg"
     split: str = "train"
 
-    face: int = 0
+    track: int = 0
+    face: int | None = 0
+    """None as an older version left it."""
 
     @property
     def video_id(self) -> bytes:
@@ -82,7 +84,7 @@ class Spec:
             "dataset": "test",
             "method": "swap" if self.label else None,
             "label": self.label,
-            "track_id": 0,
+            "track_id": self.track,
             "face_id": self.face,
             "pts_s": [(self.start_frame + k) / 25 for k in range(self.n_frames)],
         }
@@ -244,6 +246,7 @@ def _clip_row(spec: Spec, shard_id: str, start: int, n_bytes: int, members: list
         tar_offset=start,
         tar_nbytes=n_bytes,
         members=members,
+        track_id=spec.track,
         face_id=spec.face,
         n_frames=spec.n_frames,
         out_size=spec.px,

@@ -383,6 +383,17 @@ def test_videos_are_judged_by_the_rule_that_is_asked_for_and_recorded(
     assert sorted(scores.labelled().by_video().p_fake) == pytest.approx(sorted(p for _, p in judged))
 
 
+def test_faces_of_data_sets_of_an_older_version_are_their_tracks_and_that_is_said(
+    make: "Maker", clips: "Callable[..., list[Spec]]", loaded: LoadedDetector, tmp_path: Path
+) -> None:
+    for number, (track, said) in enumerate(((0, []), (1, ["an older version prepared videos of several faces"]))):
+        specs = [replace(each, face=None, track=track * (each.start_frame > 0)) for each in clips()]
+        record, _ = run(loaded, [source(make.data_set([specs]))], tmp_path / str(number))
+        assert [note.partition(":")[0] for note in record["data"][0]["notes"]] == said
+        scores, _ = read_scores((tmp_path / str(number) / "scores.parquet").read_bytes(), "here")
+        assert set(scores.labelled().face.tolist()) == {0, track}
+
+
 def test_scores_of_an_older_version_are_judged_as_they_were() -> None:
     sink = io.BytesIO()
     marks = {"lps.schema_id": "lps.scores", "lps.schema_version": "1.0"}
