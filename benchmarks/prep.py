@@ -84,14 +84,13 @@ def load(localizer: str | None, weights_dir: Path | None) -> None:
 
 def decode_only(path: str) -> int:
     """(a)"""
-    params = Params()
-    return sum(1 for _ in decode(Path(path), params.limits, DecodeStats(), cut_score=params.localize.cut_score))
+    return sum(1 for _ in decode(Path(path), Params(), DecodeStats()))
 
 
 def decode_warp_encode(path: str) -> int:
     """(b)"""
     params, n = Params(), 0
-    for frame in decode(Path(path), params.limits, DecodeStats(), cut_score=params.localize.cut_score):
+    for frame in decode(Path(path), params, DecodeStats()):
         scale = 1.2 * params.out_px / min(frame.size)
         matrix = np.array([[scale, 0, -10], [0, scale, -10]], np.float32)
         encode_image(warp(frame.rgb(), matrix, params.out_px), params)

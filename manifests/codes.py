@@ -49,6 +49,7 @@ class Code(StrEnum):
     E_NO_CONTIGUOUS_RUN = "E_NO_CONTIGUOUS_RUN"
     E_ALIGN = "E_ALIGN"
     E_LANDMARK = "E_LANDMARK"
+    E_OUT_OF_FRAME = "E_OUT_OF_FRAME"
     E_MULTI_FACE_AMBIGUOUS = "E_MULTI_FACE_AMBIGUOUS"
     E_LABEL_CONFLICT = "E_LABEL_CONFLICT"
     E_ORIGINAL_UNRESOLVED = "E_ORIGINAL_UNRESOLVED"
@@ -81,6 +82,7 @@ CODE_MEANING: dict[Code, str] = {
     Code.E_NO_CONTIGUOUS_RUN: "scene cuts or decoding holes leave no run of enough frames",
     Code.E_ALIGN: "no similarity transform fits the landmarks",
     Code.E_LANDMARK: "the landmarks are not those of a face (degenerate geometry)",
+    Code.E_OUT_OF_FRAME: "too large a share of the aligned face lies outside the picture",
     Code.E_MULTI_FACE_AMBIGUOUS: "several faces and a policy that refuses to choose",
     Code.E_LABEL_CONFLICT: "folder, metadata and list disagree on the label",
     Code.E_ORIGINAL_UNRESOLVED: "the original of a fake is not among the inputs",

@@ -67,7 +67,10 @@ def _rows_of_group(
         inside = [row for row in rows if start <= row < start + batch.num_rows]
         if inside:
             picked = batch.take(pa.array([row - start for row in inside], pa.int64())).to_pylist()
-            found |= {first + row: values for row, values in zip(inside, picked, strict=True)}
+            # a nullable column that an older file lacks is null
+            found |= {
+                first + row: {**dict.fromkeys(columns), **values} for row, values in zip(inside, picked, strict=True)
+            }
         start += batch.num_rows
     return found
 

@@ -68,6 +68,14 @@ class Header:
     bitrate_bps: int | None = None
     has_audio: bool | None = None
     n_video_streams: int | None = None
+    color_transfer: str | None = None
+    """FFmpeg's name, as all below; `unknown` where the stream is silent. PQ is `smpte2084`, HLG `arib-std-b67`."""
+    color_primaries: str | None = None
+    color_matrix: str | None = None
+    color_range: str | None = None
+    """`tv` (limited) or `pc` (full)."""
+    field_order: str | None = None
+    """`progressive`, or of interlaced video the field coded first and the field shown first: `tt`, `bb`, `tb`, `bt`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

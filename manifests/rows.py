@@ -84,7 +84,10 @@ def clip_id(video_id: bytes, clip: Clip, params_sha256: str) -> bytes:
 def clip_facts(source: SourceVideo, clip: Clip, *, split: str, params_sha256: str) -> Row:
     """Return those columns of a clip's row that do not depend on its place in a shard or on the output format."""
     gaps = [b - a for a, b in zip(clip.frame_idx, clip.frame_idx[1:], strict=False)]
-    names = ("blur_var_med", "luma_mean", "luma_std", "box_side_med", "iod_med", "yaw_absmax", "jitter_px")
+    names = (
+        *("blur_var_med", "luma_mean", "luma_std", "box_side_med", "iod_med", "yaw_absmax", "jitter_px"),
+        "outside_share",
+    )
     return {
         "clip_id": clip_id(source.video_id, clip, params_sha256),
         "video_id": source.video_id,

@@ -18,7 +18,7 @@ from lps.model.networks.detector import Detector
 from lps.model.training.checkpoint import Checkpoint, learnt_tensor
 from lps.model.training.presets import Preset
 from lps.pipeline.clips.process import process_video
-from lps.pipeline.config.params import Limits, LocalizeParams, Params
+from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.job.finalize import Summary, finalize
 from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
@@ -35,7 +35,7 @@ LIMITS = Limits()
 def decoded(path: Path, limits: Limits = LIMITS) -> tuple[list[Frame], DecodeStats]:
     """Return the frames that the pipeline decodes, and what it counted."""
     stats = DecodeStats()
-    return list(decode(path, limits, stats, cut_score=LocalizeParams().cut_score)), stats
+    return list(decode(path, Params(limits=limits), stats)), stats
 
 
 def decoded_by_pyav(path: Path) -> dict[int, NDArray[np.uint8]]:

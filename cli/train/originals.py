@@ -49,7 +49,7 @@ def _frame(videos: Store, uri: str, sha256: bytes | None, index: int, params: Pa
         with local_copy(videos, uri) as path:
             if sha256 is not None and path.is_file() and file_sha256(path) != sha256.hex():
                 raise RefusedError(f"{name} is not the file that the data set was made from; give its source folder")
-            for frame in decode(path, params.limits, DecodeStats(), cut_score=params.localize.cut_score):
+            for frame in decode(path, params, DecodeStats()):
                 if frame.index == index:
                     return frame
     except VideoFault as e:

@@ -276,7 +276,9 @@ def _preparation(detector: LoadedDetector, checkpoint: Path, localizer: str | No
     record = detector.data.get("prep")
     if not record:
         block_frames = detector.network.params.block_frames
-        params = params_from_record({"clip_frames": detector.n_frames, "block_frames": block_frames})
+        params = params_from_record(
+            {**Params().record(), "clip_frames": detector.n_frames, "block_frames": block_frames}
+        )
         notes = ["the checkpoint does not say how its clips were prepared; the defaults of lps-prep are used"]
         return (replace(params, localizer=localizer) if localizer else params), notes
     try:

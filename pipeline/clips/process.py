@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Stage, Status
@@ -12,7 +13,7 @@ from lps.manifests.errors import VideoFault
 from lps.manifests.records import Clip, Header, Outcome, VideoResult
 from lps.pipeline.clips.encode import clip_quality, encode_image, frames_digest, perceptual_hash
 from lps.pipeline.config.params import ALL_CLIPS, Params
-from lps.pipeline.faces.align import align_matrix, crop_matrix, template, warp_frame
+from lps.pipeline.faces.align import align_matrix, crop_matrix, outside_share, template, warp_frame
 from lps.pipeline.faces.link import with_faces
 from lps.pipeline.faces.track import DetectFaces, DetectionCounts, Track, TrackLost, find_tracks
 from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, decode, read_header
@@ -25,6 +26,7 @@ FAULT_ORDER = (
     Code.E_LOW_DET_RATE,
     Code.E_LANDMARK,
     Code.E_ALIGN,
+    Code.E_OUT_OF_FRAME,
 )
 """Where there are several faults, the one that came furthest names the video."""
 
@@ -110,7 +112,7 @@ class VideoWork:
                 owed -= made
 
     def _frames(self, stats: DecodeStats) -> Iterator[Frame]:
-        return decode(self.path, self.params.limits, stats, cut_score=self.params.localize.cut_score)
+        return decode(self.path, self.params, stats)
 
     @staticmethod
     def _extend(run: list[Frame], frame: Frame, *, wanted: bool) -> list[Frame]:
@@ -123,26 +125,48 @@ class VideoWork:
         """Make the clips of a full run. Return whether it gave any, and the frames that the next run begins with."""
         try:
             tracks = find_tracks(run, self.detect, self.params, self.counts)
-            clips = [self._clip(run, track, number) for number, track in enumerate(tracks)]
         except TrackLost as lost:
             self.faults.append(lost.fault)
             return False, run[lost.resume_at :]
-        except VideoFault as fault:
-            self.faults.append(fault.with_traceback(None))  # which would keep the run's frames alive
-            return False, []
+        clips: list[Clip] = []
+        resume_at = len(run)
+        for number, track in enumerate(tracks):
+            try:
+                clips.append(self._clip(run, track, number))
+            except TrackLost as lost:
+                self.faults.append(lost.fault)
+                resume_at = min(resume_at, lost.resume_at)
+            except VideoFault as fault:
+                self.faults.append(fault.with_traceback(None))  # which would keep the run's frames alive
         self.clips += clips
-        return True, []
+        return bool(clips), [] if clips else run[resume_at:]
 
-    def _clip(self, run: Sequence[Frame], track: Track, number: int) -> Clip:
+    def _matrices(self, run: Sequence[Frame], track: Track) -> tuple[list[NDArray[np.float32]], float]:
+        """Return the matrix of each frame, and the largest share of a face that lies outside its frame.
+
+        Raises TrackLost where that is too large: what is reflected at the border is no face.
+        """
         params = self.params
         target = template(params.out_px, params.template_scale)
-        matrices, faces, placed = [], [], []
+        matrices, shares = [], []
         for frame, points, box in zip(run, track.points, track.boxes, strict=True):
             if params.align:
                 matrix = align_matrix(points, frame.aspect_xy, target)
             else:
                 matrix = crop_matrix(box, frame.aspect_xy, params.out_px)
             matrices.append(matrix)
+            shares.append(outside_share(frame.size, matrix, params.out_px))
+        beyond = [i for i, share in enumerate(shares) if share > params.max_outside_share]
+        if beyond:
+            detail = f"{max(shares):.0%} of the face is outside the picture, in {len(beyond)} of {len(run)} frames"
+            raise TrackLost(Code.E_OUT_OF_FRAME, Stage.ALIGN, beyond[-1] + 1, detail)
+        return matrices, max(shares)
+
+    def _clip(self, run: Sequence[Frame], track: Track, number: int) -> Clip:
+        params = self.params
+        matrices, outside = self._matrices(run, track)
+        faces, placed = [], []
+        for frame, points, matrix in zip(run, track.points, matrices, strict=True):
             faces.append(warp_frame(frame, matrix, params.out_px))
             placed.append(points @ matrix[:, :2].T.astype(np.float64) + matrix[:, 2])
         sides = (track.boxes[:, 2:] - track.boxes[:, :2]).max(axis=1)
@@ -150,6 +174,7 @@ class VideoWork:
         phash, _ = perceptual_hash(faces[len(faces) // 2])
         quality = clip_quality(faces, np.stack(placed))
         quality |= {"box_side_med": float(np.median(sides)), "iod_med": float(np.median(np.hypot(*eyes.T)))}
+        quality["outside_share"] = outside
         return Clip(
             track_id=number,
             n_tracks_in_video=track.n_faces,

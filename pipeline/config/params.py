@@ -10,6 +10,8 @@ from lps.manifests.names import Codec, FacePolicy
 
 ALL_CLIPS = 0
 """Value of `Params.clips` that means every clip the video holds."""
+WITHOUT_A_RECORD = {"max_outside_share": 1.0, "tone_map": False}
+"""What was done before these parameters were: a record that lacks them is older than they are."""
 MAX_CLIP_FRAMES = 1000
 """A run of as many frames is held in memory."""
 
@@ -85,6 +87,10 @@ class Params:
     """False crops the box instead of aligning (the paper's Table 3)."""
     template_scale: float = 0.85
     """Size of the face in units of the ArcFace template (112 px, doubled)."""
+    max_outside_share: float = 0.4
+    """Largest share, 0 to 1, of a frame's output px that may lie outside the picture: they show a reflection."""
+    tone_map: bool = True
+    """Make SDR pictures of PQ and HLG video (`pipeline/video/tone_map.py`); False takes the code values as they are."""
     codec: Codec = "jpg"
     jpeg_quality: int = 95
     seed: int = 0
@@ -98,6 +104,8 @@ class Params:
                 f"clip_frames must be a multiple of block_frames, from 2 to {MAX_CLIP_FRAMES}, "
                 f"got {self.clip_frames = }, {self.block_frames = }"
             )
+        if not 0 <= self.max_outside_share <= 1:
+            raise ValueError(f"max_outside_share must be within 0 and 1, got {self.max_outside_share}")
         if self.clips < 0 or not 0 < self.jpeg_quality <= 100:
             raise ValueError(
                 f"clips must be >= 0 and jpeg_quality in 1..100, got {self.clips = }, {self.jpeg_quality = }"
@@ -113,11 +121,11 @@ class Params:
 
 
 def params_from_record(record: Mapping[str, Any]) -> Params:
-    """Rebuild `Params` from `record`, nested tables included.
+    """Rebuild `Params` from what a plan or a checkpoint recorded, nested tables included; see WITHOUT_A_RECORD.
 
     Raises UnreadableError for a name that is not a parameter or a value that is not allowed.
     """
-    return with_values(Params(), record)
+    return with_values(Params(), {**WITHOUT_A_RECORD, **record})
 
 
 def require_above_zero(params: Any, *names: str) -> None:

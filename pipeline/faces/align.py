@@ -70,6 +70,18 @@ def crop_matrix(box_xyxy: Floats, aspect_xy: tuple[float, float], out_px: int) -
     return np.array([[scale * aspect[0], 0.0, x], [0.0, scale * aspect[1], y]], np.float32)
 
 
+def outside_share(size: tuple[int, int], matrix: NDArray[np.float32], out_px: int) -> float:
+    """Return the share, 0 to 1, of the output's pixels whose centres lie outside a frame of `size` (width, height) px.
+
+    They show a reflection. Centres are at whole numbers, so that the frame reaches from -0.5 to its size less 0.5.
+    """
+    (a, b, x0), (c, d, y0) = cv2.invertAffineTransform(matrix.astype(np.float64))
+    v, u = np.ogrid[:out_px, :out_px]
+    x, y = a * u + b * v + x0, c * u + d * v + y0
+    inside = (x >= -0.5) & (x <= size[0] - 0.5) & (y >= -0.5) & (y <= size[1] - 0.5)
+    return 1.0 - float(inside.mean())
+
+
 def warp(rgb: NDArray[np.uint8], matrix: NDArray[np.float32], out_px: int) -> NDArray[np.uint8]:
     """Return the (out_px, out_px, 3) face: bilinear, borders reflected."""
     size = (out_px, out_px)

@@ -137,7 +137,7 @@ def warped_frames(source: Store, row: Row, params: Params) -> list[RGB]:
     matrices = dict(zip(row["frame_idx"], row["matrices"], strict=True))
     last, faces = max(matrices), []
     with local_copy(source, row["uri"]) as path:
-        for frame in decode(path, params.limits, DecodeStats(), cut_score=params.localize.cut_score):
+        for frame in decode(path, params, DecodeStats()):
             if frame.index in matrices:
                 matrix = np.array(matrices[frame.index], np.float32).reshape(2, 3)
                 # from the whole frame, as an outsider would: how the clip was cut is part of what is checked

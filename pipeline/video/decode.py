@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import cv2
 import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import VideoFault
 from lps.manifests.records import Header
-from lps.pipeline.config.params import Limits
+from lps.pipeline.config.params import Limits, Params
+from lps.pipeline.video.color_names import FIELD_ORDERS, MATRICES, PRIMARIES, RANGES, TRANSFERS, UNKNOWN
+from lps.pipeline.video.tone_map import ToneMap, tone_map_of
 
 cv2.setNumThreads(1)  # one task owns one core
 
@@ -39,6 +42,10 @@ MEDIA_ERRORS = (FFmpegError, ValueError, OverflowError, IndexError, EOFError, OS
 
 PLANAR_8BIT = ("yuv420p", "yuvj420p")
 CELL = 32
+UNSPECIFIED = 2
+"""Code point of H.273 for a color that the stream does not name."""
+CONVERTIBLE = frozenset({"gbr", "bt709", "fcc", "bt470bg", "smpte170m", "smpte240m", "bt2020nc"})
+"""Color matrices that libswscale knows."""
 _TO_RGB = VideoReformatter()
 _SHRINK = VideoReformatter()
 """They keep their tables from frame to frame; the frames' own would be built anew for each."""
@@ -59,6 +66,8 @@ class Frame:
     breaks: bool
     """True where this frame does not continue the one before: first frame, scene cut, hole, damage or new size."""
     native: VideoFrame
+    tone_map: ToneMap | None = None
+    """What makes an SDR picture of this one; None where it is one."""
 
     @property
     def aspect_xy(self) -> tuple[float, float]:
@@ -73,12 +82,10 @@ class Frame:
 
     def rgb(self) -> NDArray[np.uint8]:
         """Return the full frame, (H, W, 3) RGB, rotated for display."""
-        return _upright(_rgb(self.native), self.rotation)
+        return _upright(self._shown(self._converted(self.native)), self.rotation)
 
     def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
         """Return `rgb()[y0:y1, x0:x1]`, the same values, converting little more than that where the format allows."""
-        if self.native.format.name not in PLANAR_8BIT:
-            return self.rgb()[y0:y1, x0:x1]
         width, height = self.native.width, self.native.height
         left, top, right, bottom = {
             0: (x0, y0, x1, y1),
@@ -86,22 +93,36 @@ class Frame:
             180: (width - x1, height - y1, width - x0, height - y0),
             270: (width - y1, x0, width - y0, x1),
         }[self.rotation]
-        # On whole cells the conversion takes the same path as on the full frame, and chroma is not split.
-        x, y = left // CELL * CELL, top // CELL * CELL
-        part = _cut(self.native, (x, y, min(-(-right // CELL) * CELL, width), min(-(-bottom // CELL) * CELL, height)))
-        return _upright(_rgb(part)[top - y : bottom - y, left - x : right - x], self.rotation)
+        x = y = 0
+        part = self.native
+        if self.native.format.name in PLANAR_8BIT:
+            # On whole cells the conversion takes the same path as on the full frame, and chroma is not split.
+            x, y = left // CELL * CELL, top // CELL * CELL
+            cells = (x, y, min(-(-right // CELL) * CELL, width), min(-(-bottom // CELL) * CELL, height))
+            part = _cut(self.native, cells)
+        pixels = self._converted(part)[top - y : bottom - y, left - x : right - x]
+        return _upright(self._shown(pixels), self.rotation)
 
     def small(self, longest_px: int) -> NDArray[np.uint8]:
         """Return the frame with square pixels and its longest side at `longest_px` (never enlarged), (h, w, 3) RGB."""
         width, height = self.native.width * self.pixel_aspect, float(self.native.height)
         scale = min(1.0, longest_px / max(width, height))
-        w, h = max(2, round(width * scale)), max(2, round(height * scale))
-        image = _SHRINK.reformat(self.native, width=w, height=h, format="rgb24", interpolation="AREA").to_ndarray()
-        return _upright(np.asarray(image, np.uint8), self.rotation)
+        size = (max(2, round(width * scale)), max(2, round(height * scale)))
+        return _upright(self._shown(self._converted(self.native, size)), self.rotation)
 
+    def _converted(self, native: VideoFrame, size: tuple[int, int] | None = None) -> NDArray[Any]:
+        """Return this frame or a part of it as RGB, (h, w, 3), shrunk to `size` if given: 16 bits if HDR, else 8."""
+        convert = _TO_RGB.reformat if size is None else partial(_SHRINK.reformat, interpolation="AREA")
+        width, height = size or (native.width, native.height)
+        if self.tone_map is None:
+            return convert(native, width=width, height=height, format="rgb24").to_ndarray()
+        # without a name libav would take the matrix of BT.601, which no HDR has
+        unnamed = native.colorspace == UNSPECIFIED and not native.format.is_rgb
+        matrix = Colorspace.BT2020 if unnamed else None
+        return convert(native, width=width, height=height, format="rgb48le", src_colorspace=matrix).to_ndarray()
 
-def _rgb(native: VideoFrame) -> NDArray[np.uint8]:
-    return np.asarray(_TO_RGB.reformat(native, format="rgb24").to_ndarray(), np.uint8)
+    def _shown(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        return np.asarray(pixels if self.tone_map is None else self.tone_map.apply(pixels), np.uint8)
 
 
 def _cut(native: VideoFrame, box: tuple[int, int, int, int]) -> VideoFrame:
@@ -237,6 +258,11 @@ def read_header(path: Path, limits: Limits) -> Header:
             bitrate_bps=container.bit_rate or None,
             has_audio=len(container.streams.audio) > 0,
             n_video_streams=len(container.streams.video),
+            color_transfer=TRANSFERS.get(context.color_trc, UNKNOWN),
+            color_primaries=PRIMARIES.get(context.color_primaries, UNKNOWN),
+            color_matrix=MATRICES.get(context.colorspace, UNKNOWN),
+            color_range=RANGES.get(context.color_range, UNKNOWN),
+            field_order=FIELD_ORDERS.get(context.field_order, UNKNOWN),
         )
 
 
@@ -255,14 +281,14 @@ def count_packets(path: Path, limits: Limits) -> int:
     return n
 
 
-def decode(path: Path, limits: Limits, stats: DecodeStats, *, cut_score: float) -> Iterator[Frame]:
+def decode(path: Path, params: Params, stats: DecodeStats) -> Iterator[Frame]:
     """Yield the frames of `path` in presentation order, one at a time, and keep `stats` up to date.
 
     A damaged packet is counted and skipped. The frames after it show what was predicted from what is not there, so all
     of them `break`, up to and including the next key frame. Raises VideoFault as `open_video` does, and E_LIMIT when
-    more frames, or larger ones, decode than allowed.
+    more frames, or larger ones, decode than allowed, E_DECODE for a color matrix that nothing here converts from.
     """
-    container, stream = open_video(path, limits)
+    container, stream = open_video(path, params.limits)
     with container:
         base = stream.time_base or Fraction(1, 1000)
         tick_step = _nominal_step(stream, base)
@@ -270,22 +296,34 @@ def decode(path: Path, limits: Limits, stats: DecodeStats, *, cut_score: float) 
         aspect = aspect if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else 1.0
         untimed = container.format.name == "avi"  # stores no order of display: what libav makes up goes to and fro
         size = (0, 0)
+        claimed = (stream.codec_context.color_trc, stream.codec_context.color_primaries)
         for native in _natives(container, stream, stats):
-            _check_frame(native, stats, limits)
+            _check_frame(native, stats, params.limits)
             pts = None if untimed else native.pts
             if pts is None:
                 stats.pts_nominal = True
                 pts = 0 if stats.last_pts is None else stats.last_pts + tick_step
             resized = (native.width, native.height) != size
             size = (native.width, native.height)
+            cut_score = params.localize.cut_score
             breaks = _note(stats, native, pts, tick_step=tick_step, cut_score=cut_score) or resized
-            yield Frame(stats.n_frames - 1, pts, float(pts * base), stats.rotation, aspect, breaks, native)
+            shown = _tone_map(native, claimed) if params.tone_map else None
+            yield Frame(stats.n_frames - 1, pts, float(pts * base), stats.rotation, aspect, breaks, native, shown)
+
+
+def _tone_map(native: VideoFrame, claimed: tuple[int, int]) -> ToneMap | None:
+    """Return what maps this frame; where it does not say, the container's claim of transfer and primaries counts."""
+    found = (native.color_trc, native.color_primaries)
+    return tone_map_of(*(one if one != UNSPECIFIED else two for one, two in zip(found, claimed, strict=True)))
 
 
 def _check_frame(native: VideoFrame, stats: DecodeStats, limits: Limits) -> None:
     w, h = native.width, native.height
     if w * h > limits.max_area_px or max(w, h) > limits.max_side_px or stats.n_frames >= limits.max_frames:
         raise VideoFault(Code.E_LIMIT, Stage.DECODE, f"frame {stats.n_frames}, {w}x{h} px")
+    if native.colorspace != UNSPECIFIED and MATRICES.get(native.colorspace) not in CONVERTIBLE:
+        name = MATRICES.get(native.colorspace, f"number {native.colorspace}")
+        raise VideoFault(Code.E_DECODE, Stage.DECODE, f"colors of matrix {name} cannot be converted to RGB")
 
 
 def _natives(container: av.container.InputContainer, stream: VideoStream, stats: DecodeStats) -> Iterator[VideoFrame]:

@@ -68,16 +68,22 @@ B5 = CheckSpec(
 FROM survivors LEFT JOIN faces USING (video_id)""",
 )
 _KINDS = f"""WITH {PLACED}, {SURVIVORS}
-SELECT label, codec, container, pix_fmt, compression, count(*) AS n FROM survivors GROUP BY ALL ORDER BY ALL"""
+SELECT label, codec, container, pix_fmt, compression,
+    CASE WHEN color_transfer = 'smpte2084' THEN 'PQ' WHEN color_transfer = 'arib-std-b67' THEN 'HLG'
+        WHEN color_transfer IS NOT NULL THEN 'SDR' END AS transfer,
+    CASE WHEN field_order IN ('tt', 'bb', 'tb', 'bt') THEN 'interlaced'
+        WHEN field_order IS NOT NULL THEN 'progressive' END AS scan,
+    count(*) AS n
+FROM survivors GROUP BY ALL ORDER BY ALL"""
 _BITRATES = f"""WITH {PLACED}, {SURVIVORS}
 SELECT label, bitrate_bps AS bitrate FROM survivors"""
 B6 = CheckSpec(
     id="B6",
     title="Same encoding in both classes",
-    rule="Cramer's V of codec, container, pixel format and compression with the label above b6_warn_v: WARN. A "
-    "class that is wholly of one kind which less than half of the other has: FAIL. Kolmogorov-Smirnov "
-    "distance of the bit rate above b6_warn_ks: WARN. UNKNOWN where chance gives it with p >= b_max_p; "
-    "SKIP below b_min_per_class videos.",
+    rule="Cramer's V of codec, container, pixel format, compression, transfer (SDR, PQ or HLG) and scan (progressive "
+    "or interlaced) with the label above b6_warn_v: WARN. A class that is wholly of one kind which less than half of "
+    "the other has: FAIL. Kolmogorov-Smirnov distance of the bit rate above b6_warn_ks: WARN. UNKNOWN where chance "
+    "gives it with p >= b_max_p, or codec, transfer or scan are not recorded; SKIP below b_min_per_class videos.",
     remedy="Encode both classes again with one encoder and setting before preparing them, or augment with compression.",
     severity=Severity.ERROR,
     sql=f"{_KINDS};\n{_BITRATES}",
@@ -100,13 +106,13 @@ B8 = CheckSpec(
     id="B8",
     title="Same picture quality in both classes",
     rule="Difference of the means over the common deviation of (log) sharpness, brightness, contrast, landmark "
-    "jitter and the largest yaw of the clips: WARN above b8_warn_d. UNKNOWN where chance gives it with p >= b_max_p; "
-    "SKIP below b_min_per_class clips in a class.",
+    "jitter, the largest yaw and the share outside the picture of the clips: WARN above b8_warn_d. UNKNOWN where "
+    "chance gives it with p >= b_max_p; SKIP below b_min_per_class clips in a class.",
     remedy="Some of it may be the forgery itself (blending blurs). Check that augmentation covers the difference.",
     severity=Severity.WARN,
     sql=f"""WITH {PLACED}
 SELECT p.label, ln(1 + greatest(c.blur_var_med, 0)) AS log_sharpness, c.luma_mean AS brightness, c.luma_std AS contrast,
-    c.jitter_px AS jitter, c.yaw_absmax AS yaw
+    c.jitter_px AS jitter, c.yaw_absmax AS yaw, c.outside_share
 FROM clips c JOIN placed p USING (video_id) WHERE p.label IS NOT NULL""",
 )
 
@@ -182,14 +188,14 @@ def check_resolution(ctx: AuditContext) -> CheckResult:
 
 
 def check_encoding(ctx: AuditContext) -> CheckResult:
-    """B6: codec, container, pixel format, compression, bit rate by class."""
+    """B6: codec, container, pixel format, compression, transfer, scan, bit rate by class."""
     rows = records(ctx, _KINDS)
     sizes = (sum(row["n"] for row in rows if row["label"] == 0), sum(row["n"] for row in rows if row["label"] == 1))
     findings: list[Finding] = []
     missing: list[str] = []
-    for trait in ("codec", "container", "pix_fmt", "compression"):
+    for trait in ("codec", "container", "pix_fmt", "compression", "transfer", "scan"):
         known = any(row[trait] is not None for row in rows)
-        if min(sizes) < ctx.limits["b_min_per_class"] or (not known and trait == "codec"):
+        if min(sizes) < ctx.limits["b_min_per_class"] or (not known and trait in ("codec", "transfer", "scan")):
             missing.append(trait)
         elif known:
             findings.append(_kind_finding(ctx, trait, rows))
@@ -208,12 +214,12 @@ def check_timing(ctx: AuditContext) -> CheckResult:
 
 
 def check_quality(ctx: AuditContext) -> CheckResult:
-    """B8: sharpness, light, jitter and yaw by class."""
+    """B8: sharpness, light, jitter, yaw and share outside the picture by class."""
     traits = Traits.read(ctx, B8.sql)
     warn, max_p = ctx.limits["b8_warn_d"], ctx.limits["b_max_p"]
     findings: list[Finding] = []
     missing: list[str] = []
-    for trait in ("log_sharpness", "brightness", "contrast", "jitter", "yaw"):
+    for trait in ("log_sharpness", "brightness", "contrast", "jitter", "yaw", "outside_share"):
         if traits.too_few(trait, ctx):
             missing.append(trait)
             continue

@@ -29,14 +29,15 @@ PER_CODE = 6
 VIDEO_COLUMNS = (
     *("video_id", "uri", "label", "method", "status", "error_code", "error_stage", "error_detail", "n_clips"),
     *("n_frames_decoded", "width", "height", "fps_num", "fps_den", "duration_s", "bitrate_bps"),
-    *("codec", "container", "pix_fmt", "has_audio"),
+    *("codec", "container", "pix_fmt", "color_transfer", "field_order", "has_audio"),
 )
 CLIP_COLUMNS = (
-    *("video_id", "label", "box_side_med", "blur_var_med", "det_rate", "jitter_px", "luma_mean", "luma_std"),
+    *("video_id", "label", "box_side_med", "blur_var_med", "det_rate", "jitter_px", "outside_share"),
+    *("luma_mean", "luma_std"),
 )
 TILE_COLUMNS = (
     *("sample_key", "shard_id", "video_id", "label", "method", "split", "members", "pts_start_s"),
-    *("blur_var_med", "det_rate", "jitter_px"),
+    *("blur_var_med", "det_rate", "jitter_px", "outside_share"),
 )
 
 T = TypeVar("T")
@@ -201,7 +202,14 @@ def _code_count(rows: pa.Table, code: str) -> CodeCount:
 def _tallies(videos: pa.Table | None) -> tuple[ValueCounts, ...]:
     if videos is None:
         return ()
-    columns = {"codec": "Codec", "container": "Container", "pix_fmt": "Pixel format", "has_audio": "Sound track"}
+    columns = {
+        "codec": "Codec",
+        "container": "Container",
+        "pix_fmt": "Pixel format",
+        "color_transfer": "Transfer function",
+        "field_order": "Field order",
+        "has_audio": "Sound track",
+    }
     tallies = (_tally(videos, column, title) for column, title in columns.items())
     return tuple(tally for tally in tallies if tally.rows)
 
@@ -245,6 +253,7 @@ def _clip_measures(clips: pa.Table | None) -> tuple[Measure, ...]:
         ("Sharpness (variance of the Laplacian)", "", "blur_var_med", True),
         ("Detection rate", "share of asked frames", "det_rate", False),
         ("Landmark jitter", "output px", "jitter_px", True),
+        ("Outside the picture", "share of a frame", "outside_share", False),
         ("Brightness", "grey level", "luma_mean", False),
         ("Contrast", "grey level", "luma_std", False),
     )
@@ -265,6 +274,7 @@ def _tiles(
         ("Least sharp", "variance of the Laplacian", "blur_var_med"): _lowest(numbers(clips["blur_var_med"])),
         ("Least often detected", "share of asked frames", "det_rate"): _lowest(numbers(clips["det_rate"])),
         ("Most jitter", "output px", "jitter_px"): _lowest(-numbers(clips["jitter_px"])),
+        ("Most outside the picture", "share of a frame", "outside_share"): _lowest(-numbers(clips["outside_share"])),
     }
     first = _first_clips(clips["video_id"], asked)
     places = sorted({int(i) for found in worst.values() for i in found} | set(first.values()))

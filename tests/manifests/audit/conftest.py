@@ -300,6 +300,11 @@ def _probe(video: SourceVideo, data: bytes) -> Probe:
         bitrate_bps=400_000 + Random(video.uri).randint(0, 9000),
         has_audio=False,
         n_video_streams=1,
+        color_transfer="bt709",
+        color_primaries="bt709",
+        color_matrix="bt709",
+        color_range="tv",
+        field_order="progressive",
     )
     return Probe(n_bytes=len(data), sha256=sha256, header=header, n_frames_promised=n_frames)
 
@@ -372,6 +377,7 @@ def _clip(video: SourceVideo, n_frames: int) -> Clip:
             "iod_med": round(side * 0.4, 4),
             "yaw_absmax": round(float(rng.uniform(5, 15)), 4),
             "jitter_px": round(float(rng.uniform(0.2, 0.4)), 4),
+            "outside_share": 0.0,
         },
         phash=Random(f"face in {video.uri}").randbytes(32),
         frames_sha256=frames_digest(faces),

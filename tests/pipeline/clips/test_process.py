@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -342,6 +343,51 @@ def test_landmarks_that_are_no_face(write_video: Write, tmp_path: Path) -> None:
     assert outcome(process(path, params=replace(PARAMS, align=False), ask=see_collapsed)) == OK
 
 
+def test_a_face_that_the_picture_cuts_off(write_video: Write, tmp_path: Path) -> None:
+    """A face of 48 px comes with 4 px around it; this one has its right half in the picture."""
+    path = write_video(tmp_path / "a.mp4", shot(40, at=[(FACE // 2, 60)]))
+    border = process(path)
+    assert outcome(border) == OK
+    assert border.clips[0].quality["outside_share"] == pytest.approx(4.2 / 56.5, abs=0.03)
+
+    def see_half(images: Image, *, dense: bool) -> list[Faces]:
+        found = see(images, dense=dense)
+        return [
+            Faces(f.boxes_xyxy, f.scores, f.points - [np.ptp(f.boxes_xyxy[:, ::2], axis=1).mean() / 2, 0])
+            if len(f.scores)
+            else f
+            for f in found
+        ]
+
+    code, stage, detail = failure(path, ask=see_half)
+    assert (code, stage) == (Code.E_OUT_OF_FRAME, Stage.ALIGN)
+    assert re.fullmatch(r"(49|5\d)% of the face is outside the picture, in 10 of 10 frames", detail)
+    allowed = process(path, params=replace(PARAMS, max_outside_share=0.6), ask=see_half)
+    assert outcome(allowed) == OK
+    assert allowed.clips[0].quality["outside_share"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_face_that_comes_into_the_picture(write_video: Write, tmp_path: Path) -> None:
+    """The run begins again after the last frame that has too little of it."""
+    frames = [shot(1, at=[(min(24 + max(0, k - 17), 60), 60)])[0] for k in range(40)]
+    params = replace(PARAMS, clips=ALL_CLIPS, max_outside_share=0.05)
+    result = process(write_video(tmp_path / "a.mp4", frames), params=params)
+    assert outcome(result) == OK
+    first = starts_of(result)[0]
+    assert 18 <= first <= 22
+    assert starts_of(result) == [first, first + LENGTH]
+    assert all(clip.quality["outside_share"] <= 0.05 for clip in result.clips)
+
+
+def test_one_face_of_several_is_cut_off(write_video: Write, tmp_path: Path) -> None:
+    params = replace(PARAMS, max_outside_share=0.05, localize=replace(PARAMS.localize, faces="all"))
+    result = process(write_video(tmp_path / "a.mp4", shot(30, at=[(24, 60), (130, 60)])), params=params)
+    assert outcome(result) == OK
+    assert len(result.clips) == 1
+    assert result.clips[0].n_tracks_in_video == 2
+    assert not result.clips[0].face_label_certain
+
+
 def test_a_file_that_does_not_open(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_text("not a video")
@@ -401,6 +447,7 @@ def test_the_clip(write_video: Write, tmp_path: Path) -> None:
         "jitter_px",
         "box_side_med",
         "iod_med",
+        "outside_share",
     }
     assert clip.quality["box_side_med"] == pytest.approx(FACE, abs=1.5)
     assert clip.quality["iod_med"] == pytest.approx(FACE * 35.2378 / 112, abs=0.6)

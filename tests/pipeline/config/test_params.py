@@ -41,12 +41,13 @@ def test_records_rebuild_what_they_record() -> None:
     )
     record = json.loads(json.dumps(params.record()))
     assert params_from_record(record) == params
-    assert params_from_record({}) == Params()
+    before = Params(max_outside_share=1.0, tone_map=False)
+    assert params_from_record({}) == before, "what a record lacks was not done when it was made"
     assert params_from_record(Params().record()) == Params()
 
 
 def test_a_whole_number_serves_as_a_number_and_digests_like_it() -> None:
-    params = params_from_record({"localize": {"bound_px": 3}, "template_scale": 1})
+    params = params_from_record({**Params().record(), "localize": {"bound_px": 3}, "template_scale": 1})
     assert params.sha256() == Params(template_scale=1.0, localize=LocalizeParams(bound_px=3.0)).sha256()
     assert type(params.localize.bound_px) is float
 
@@ -70,7 +71,7 @@ def test_every_parameter_is_in_the_digest(table: str, name: str, default: object
     if other is None:
         other = (not default) if isinstance(default, bool) else default / 2 if isinstance(default, float) else 1
         other = 2 if other == default else other
-    changed = params_from_record(record_with(table, name, other))
+    changed = params_from_record({**Params().record(), **record_with(table, name, other)})
     assert changed != Params()
     assert changed.sha256() != Params().sha256()
 
@@ -125,6 +126,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         {"jpeg_quality": 0},
         {"jpeg_quality": 101},
         {"out_px": 0},
+        {"max_outside_share": 1.5},
+        {"max_outside_share": -0.1},
         {"template_scale": 0.0},
         {"localize": {"faces": "biggest"}},
         {"localize": {"smooth_frames": 6}},

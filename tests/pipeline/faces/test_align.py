@@ -24,12 +24,13 @@ from lps.manifests.codes import Code, Status
 from lps.manifests.errors import VideoFault
 from lps.manifests.records import Clip
 from lps.pipeline.clips.process import process_video
-from lps.pipeline.config.params import Limits, Params
+from lps.pipeline.config.params import Params
 from lps.pipeline.faces.align import (
     BOX_MARGIN,
     align_matrix,
     crop_matrix,
     output_scale,
+    outside_share,
     similarity,
     template,
     warp,
@@ -192,7 +193,7 @@ def test_a_face_cut_from_a_frame_is_that_of_the_whole_image(write_video: Write, 
     random = np.random.default_rng(turn)
     noise = [np.asarray(random.integers(0, 256, (120, 160, 3)), np.uint8) for _ in range(2)]
     path = write_video(tmp_path / "v.mp4", noise)
-    frame = replace(next(iter(decode(path, Limits(), DecodeStats(), cut_score=1.0))), rotation=turn)
+    frame = replace(next(iter(decode(path, Params(), DecodeStats()))), rotation=turn)
     whole = frame.rgb()
     for _ in range(200):
         scale, angle = 10 ** random.uniform(-1, 1), random.uniform(-np.pi, np.pi)
@@ -234,6 +235,27 @@ def pyav_frames(path: Path, wanted: Sequence[int], rotation: int) -> dict[int, I
                 image = frame.to_ndarray(format="rgb24")
                 found[index] = np.ascontiguousarray(np.rot90(image, -rotation // 90))
         return found  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("move", "share"), [((0, 0), 0.0), ((-50, 0), 0.25), ((0, 100), 0.25), ((-50, 100), 7 / 16), ((1000, 0), 1.0)]
+)
+def test_the_share_outside_the_picture(move: tuple[int, int], share: float) -> None:
+    """A square of 200 px of a picture of 250 x 250, from its corner or moved, shown in 100 px."""
+    x, y = move
+    matrix = np.array([[0.5, 0, -0.25 - 0.5 * x], [0, 0.5, -0.25 - 0.5 * y]], np.float32)
+    assert outside_share((250, 250), matrix, 100) == pytest.approx(share)
+
+
+def test_the_share_outside_is_what_a_warp_of_ones_lacks() -> None:
+    rng = np.random.default_rng(0)
+    ones = np.ones((120, 160), np.float32)
+    for _ in range(20):
+        angle, scale = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 3)
+        a, b = scale * np.cos(angle), scale * np.sin(angle)
+        matrix = np.array([[a, -b, rng.uniform(-150, 150)], [b, a, rng.uniform(-150, 150)]], np.float32)
+        warped = cv2.warpAffine(ones, matrix, (224, 224), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        assert outside_share((160, 120), matrix, 224) == pytest.approx(float((warped < 0.5).mean()), abs=0.01)
 
 
 def psnr(a: Image, b: Image) -> float:

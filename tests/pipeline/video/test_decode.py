@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lps.manifests.errors import VideoFault
-from lps.pipeline.config.params import Limits, LocalizeParams
+from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, decode, read_header
 from tests.builders import LIMITS, breaks, decoded, decoded_by_pyav
 
@@ -22,7 +22,6 @@ Write = Callable[..., Path]
 Scene = Callable[..., list[Image]]
 SetMatrix = Callable[[Path, Sequence[int]], None]
 
-CUT = LocalizeParams().cut_score
 
 ONE = 1 << 16
 UPRIGHT = (ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30)
@@ -306,7 +305,7 @@ def test_regions_of_camera_files_have_the_pixels_of_the_whole(shared: Callable[[
     seen = set()
     for path in paths:
         try:
-            frame = next(iter(decode(path, LIMITS, DecodeStats(), cut_score=CUT)))
+            frame = next(iter(decode(path, Params(), DecodeStats())))
         except (VideoFault, StopIteration):
             continue
         whole, (width, height) = frame.rgb(), frame.size

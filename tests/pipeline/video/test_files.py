@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import VideoFault
-from lps.pipeline.config.params import Limits, LocalizeParams
+from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.video.decode import DecodeStats, count_packets, decode, open_video, read_header
 from tests.builders import LIMITS, decoded
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
 Scene = Callable[..., list[Image]]
-
-CUT = LocalizeParams().cut_score
 
 
 def fault_of(path: Path, limits: Limits = LIMITS) -> Code | None:
@@ -221,5 +219,5 @@ def test_containers_are_closed_on_a_fault(write_video: Write, scene: Scene, tmp_
     for _ in range(8):
         with pytest.raises(VideoFault):
             open_video(path, Limits(max_side_px=10))
-        decode(path, LIMITS, DecodeStats(), cut_score=CUT).__next__()
+        decode(path, Params(), DecodeStats()).__next__()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1

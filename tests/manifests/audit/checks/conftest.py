@@ -151,6 +151,8 @@ def _video(uri: str, label: int | None, *, traits: Random) -> Row:
         "duration_s": n_frames / fps,
         "bitrate_bps": traits.randint(400_000, 900_000),
         "has_audio": False,
+        "color_transfer": traits.choice(["bt709", "unknown"]),
+        "field_order": "progressive",
         "status": "ok",
         "n_frames_sampled": 20,
         "n_frames_with_face": traits.randint(15, 20),
@@ -188,6 +190,7 @@ def _clip(video: Row, split: str) -> Row:
         "box_side_med": side,
         "yaw_absmax": traits.uniform(2, 20),
         "jitter_px": traits.uniform(0.2, 0.5),
+        "outside_share": max(0.0, traits.uniform(-0.3, 0.1)),
         "det_rate": 1.0,
         "frames_sha256": Random(f"frames {video['uri']}").randbytes(32),
     }

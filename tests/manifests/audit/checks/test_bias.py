@@ -212,6 +212,50 @@ def test_compression_of_one_class_fails(world: "World", bias_of: Audited) -> Non
     assert broken(bias_of(world)) == {"B6": State.FAIL}
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "detail"),
+    [
+        ("color_transfer", "smpte2084", "every real video is PQ"),
+        ("color_transfer", "arib-std-b67", "every real video is HLG"),
+        ("field_order", "tt", "every real video is interlaced"),
+    ],
+)
+def test_high_dynamic_range_or_fields_of_one_class_fail(
+    world: "World", bias_of: Audited, column: str, value: str, detail: str
+) -> None:
+    for video in world.each(0):
+        video[column] = value
+    results = bias_of(world)
+    assert broken(results) == {"B6": State.FAIL}
+    assert keys(results["B6"]) == {{"color_transfer": "transfer", "field_order": "scan"}[column]}
+    assert detail in results["B6"].offenders[0].detail
+
+
+def test_how_a_class_names_its_sdr_is_no_difference(world: "World", bias_of: Audited) -> None:
+    for video in world.each(1):
+        video["color_transfer"], video["field_order"] = "unknown", "unknown"
+    assert bias_of(world)["B6"].state == State.PASS
+
+
+def test_facts_that_an_older_data_set_lacks_are_unknown(world: "World", bias_of: Audited) -> None:
+    for video in world.videos:
+        video["color_transfer"] = video["field_order"] = None
+    for clip in world.clips:
+        clip["outside_share"] = None
+    results = bias_of(world)
+    assert results["B6"].state == results["B8"].state == State.UNKNOWN
+    assert "transfer, scan" in results["B6"].note
+    assert "outside_share" in results["B8"].note
+
+
+def test_faces_cut_off_by_the_picture_in_one_class_are_warned_of(world: "World", bias_of: Audited) -> None:
+    for clip in world.clips:
+        clip["outside_share"] += 0.05 if clip["label"] else 0
+    results = bias_of(world)
+    assert broken(results) == {"B8": State.WARN}
+    assert keys(results["B8"]) == {"outside_share"}
+
+
 def test_bit_rate_of_one_class_is_warned_of(world: "World", bias_of: Audited) -> None:
     for video in world.each(1):
         video["bitrate_bps"] += 100_000
@@ -249,7 +293,9 @@ def test_darker_clips_of_one_class_are_warned_of(world: "World", bias_of: Audite
     results = bias_of(world)
     assert broken(results) == {"B8": State.WARN}
     assert keys(results["B8"]) == {"brightness"}
-    assert set(results["B8"].data["traits"]) == {"log_sharpness", "brightness", "contrast", "jitter", "yaw"}
+    assert set(results["B8"].data["traits"]) == {
+        *("log_sharpness", "brightness", "contrast", "jitter", "yaw", "outside_share")
+    }
 
 
 def test_heads_that_turn_further_in_one_class_are_warned_of(world: "World", bias_of: Audited) -> None:
