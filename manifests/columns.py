@@ -1,5 +1,6 @@
 """Some columns of a manifest, from wherever the data set lies: what is not asked for is not read."""
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -83,7 +84,9 @@ def _opened(store: Store, name: str, path: str) -> Iterator[pq.ParquetFile]:
         raise UnreadableError(f"cannot read {store.join(path)}: no such file")
     try:
         fs, full = url_to_fs(store.join(path))
-        with fs.open(full, "rb") as source, pq.ParquetFile(source) as file:
+        # a web server that knows no ranges would send the whole file for each of them
+        opened = io.BytesIO(store.read(path)) if store.is_web else fs.open(full, "rb")
+        with opened as source, pq.ParquetFile(source) as file:
             check_table(file.schema_arrow, name, what=f"manifest '{name}'")
             yield file
     except UnreadableError:

@@ -4,7 +4,7 @@
     + RefusedError        exit 3   what was asked would break a promise (changed parameters, changed sources)
     + UnreadableError     exit 4   a source, manifest, weight file or URL cannot be read or written
     + IntegrityError      exit 5   committed bytes are not what they must be
-    + TooManyFailedError  exit 1   the run finished, but too many videos were quarantined
+    + TooManyFailedError  exit 1   the run finished, but gave no clip, or too many videos were quarantined
 
 A fault of one video is not an error: it is a `VideoFault`, and one place turns it into a row.
 """
@@ -39,7 +39,7 @@ class IntegrityError(LpsError):
 
 
 class TooManyFailedError(LpsError):
-    """More videos were quarantined than the limit allows."""
+    """No video gave a clip, or more were quarantined than the limit allows."""
 
     exit_code = 1
 

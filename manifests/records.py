@@ -1,6 +1,7 @@
 """One frozen record per boundary: what a source yields, what a header says, what became of a video, what a clip is."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Stage, Status
@@ -156,3 +157,11 @@ class VideoResult:
     video_id: bytes
     outcome: Outcome
     clips: tuple[Clip, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that long work tells whoever started it; the work continues. `kind` is its name in a log."""
+
+    kind: ClassVar[str] = "note"
+    text: str

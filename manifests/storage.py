@@ -1,10 +1,12 @@
 """Files of a data set under one root, on any fsspec URL: read, list, and publish whole or not at all."""
 
+import hashlib
 import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -12,6 +14,14 @@ from typing import Any, TypeAlias
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
+from lps.manifests.web import web_chunks, web_exists, web_ranges, web_size
+
+CHUNK_BYTES = 8 << 20
+"""Bytes of one request, where a file is read piece by piece."""
+ASKED_AT_A_TIME = 16
+"""Files whose size is asked for at the same time."""
+Size = int | None | UnreadableError
+"""Bytes of a file; None where it is not there; why it is not known."""
 
 MAX_LINKS = 4
 """Linked folders on a path of a local store: folders that link to one another would give n! paths."""
@@ -23,7 +33,8 @@ class StoredFile:
 
     path: str
     """POSIX path relative to the root."""
-    n_bytes: int
+    n_bytes: int | None
+    """None where the listing does not tell, as those of web servers."""
     mark: str
     """Changes when the file changes (size and time, or an object store's ETag); equal marks mean an equal file."""
     link: str = ""
@@ -68,6 +79,11 @@ class Store:
         """The root without links on its way; the URL where it is not local."""
         return os.path.realpath(self.url.removeprefix("file://")) if self.is_local else self.url
 
+    @property
+    def is_web(self) -> bool:
+        """True for plain web servers: they list files or not, know ranges or not, and cannot be written to."""
+        return self.url.startswith(("http://", "https://"))
+
     def local_path(self, path: str) -> Path:
         """Return the local file of a relative path; only for local stores."""
         return Path(self.join(path).removeprefix("file://"))
@@ -76,29 +92,112 @@ class Store:
         """Return a whole file. Raises UnreadableError."""
         with self._errors("read", path):
             fs, full = self._fs(path)
-            return bytes(fs.cat_file(full))
+            return b"".join(web_chunks(fs, full)) if self.is_web else bytes(fs.cat_file(full))
 
     def read_range(self, path: str, start: int, end: int) -> bytes:
         """Return bytes `start` to `end` (exclusive) of a file, fewer where it ends before. Raises UnreadableError."""
-        if not 0 <= start <= end:
-            raise UnreadableError(f"cannot read {self.join(path)}: {start} to {end} is no range of bytes")
-        if start == end:
-            return b""  # HTTP has no form for an empty range
+        return next(self.read_ranges(path, [(start, end)]))
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        """Yield what `read_range` returns for each range; their starts must not fall.
+
+        For a file from which many are wanted: a server that knows no ranges sends it once. Raises UnreadableError.
+        """
+        for start, end in ranges:
+            if not 0 <= start <= end:
+                raise UnreadableError(f"cannot read {self.join(path)}: {start} to {end} is no range of bytes")
         with self._errors("read", path):
             fs, full = self._fs(path)
-            return bytes(fs.cat_file(full, start=start, end=end))
+            # HTTP has no form for an empty range
+            found = web_ranges(fs, full, [r for r in ranges if r[0] < r[1]]) if self.is_web else None
+            for start, end in ranges:
+                if start == end:
+                    yield b""
+                else:
+                    yield next(found) if found else bytes(fs.cat_file(full, start=start, end=end))
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """Yield a file from its first byte to its last, without holding it whole. Raises UnreadableError."""
+        with self._errors("read", path):
+            if self.is_local:
+                with self.local_path(path).open("rb") as file:
+                    while data := file.read(CHUNK_BYTES):
+                        yield data
+                return
+            fs, full = self._fs(path)
+            if self.is_web:
+                yield from web_chunks(fs, full)
+                return
+            fs.invalidate_cache()
+            n_bytes = int(fs.info(full)["size"])
+            for start in range(0, n_bytes, CHUNK_BYTES):
+                yield bytes(fs.cat_file(full, start=start, end=min(start + CHUNK_BYTES, n_bytes)))
+
+    def sha256(self, path: str) -> str:
+        """Return the digest of a file as hex, without holding it whole. Raises UnreadableError."""
+        digest = hashlib.sha256()
+        for data in self.chunks(path):
+            digest.update(data)
+        return digest.hexdigest()
 
     def exists(self, path: str) -> bool:
         """Return whether a file is there. Raises UnreadableError where the store does not answer."""
         with self._errors("look for", path):
+            if self.is_local:
+                return self.local_path(path).exists()
             fs, full = self._fs(path)
+            if self.is_web:
+                return web_exists(fs, full)
             fs.invalidate_cache()
             return bool(fs.exists(full))
+
+    def size(self, path: str) -> int | None:
+        """Return how many bytes a file has, None where it is not there. Raises UnreadableError."""
+        with self._errors("look for", path):
+            fs, full = self._fs(path)
+            if self.is_web:
+                return web_size(fs, full)
+            fs.invalidate_cache()
+            try:
+                if not self.is_local:
+                    return int(fs.info(full)["size"])
+                found = self.local_path(path).stat()
+                return None if stat.S_ISDIR(found.st_mode) else found.st_size
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def sizes(self, paths: Iterable[str], *, under: str = "") -> dict[str, Size]:
+        """Return the size of each file, from one listing below `under`; what that does not tell is asked for by name.
+
+        So stores that cannot list tell it too, and a file is absent only if the store says so of itself.
+        """
+        listed: dict[str, int | None] = {}
+        if not self.is_web:  # its listings tell no sizes
+            with suppress(UnreadableError):
+                listed = {file.path: file.n_bytes for file in self.walk(under)}
+        known: dict[str, Size] = {path: listed.get(path) for path in paths}
+        left = [path for path, n_bytes in known.items() if n_bytes is None]
+        return known | self.sizes_by_name(left)
+
+    def sizes_by_name(self, paths: Sequence[str]) -> dict[str, Size]:
+        """Return the size of each file, each asked for by itself; many at a time."""
+        with ThreadPoolExecutor(ASKED_AT_A_TIME) as pool:
+            return dict(zip(paths, pool.map(self._asked_size, paths), strict=True))
+
+    def _asked_size(self, path: str) -> Size:
+        try:
+            return self.size(path)
+        except UnreadableError as e:
+            return e
 
     def fetch(self, path: str, target: Path) -> None:
         """Copy a file to a local path. Raises UnreadableError."""
         with self._errors("fetch", path):
             fs, full = self._fs(path)
+            if self.is_web:
+                with target.open("wb") as sink:
+                    sink.writelines(web_chunks(fs, full))
+                return
             fs.get_file(full, str(target))
 
     def walk(self, under: str = "", *, leaving: bool = False) -> list[StoredFile]:
@@ -116,9 +215,13 @@ class Store:
             found = fs.find(full, detail=True)
         files = []
         for name, info in found.items():
-            mark = str(info.get("ETag") or f"{info.get('size')}-{info.get('mtime') or info.get('LastModified')}")
             relative = str(name)[len(root) :].lstrip("/")
-            files.append(StoredFile(relative, int(info.get("size") or 0), mark))
+            if self.is_web and (not relative or "?" in relative):
+                continue  # the folder itself, links that sort its page
+            size, when = info.get("size"), info.get("mtime") or info.get("LastModified")
+            # of a file of which nothing is known it is not known that it is the same as before
+            mark = str(info.get("ETag") or (uuid.uuid4() if size is None and when is None else f"{size}-{when}"))
+            files.append(StoredFile(relative, size, mark))
         return sorted(files, key=lambda f: f.path)
 
     def _walk_local(self, under: str, *, leaving: bool) -> list[StoredFile]:

@@ -4,8 +4,8 @@ import click
 from rich.table import Table
 
 from lps.cli.common import ProgressView, codes_table, console
-from lps.manifests.events import Note
 from lps.manifests.names import UNTIED_FAKES, label_name
+from lps.manifests.records import Note
 from lps.pipeline.job.events import (
     JobCharged,
     JobQuarantined,

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from lps.cli.common import ProgressView, console
-from lps.manifests.events import Note
+from lps.manifests.records import Note
 from lps.model.data.video_score import VIDEO_RULE_TEXT
 from lps.model.evaluation.events import ClipsScored, DataSetBegun, EvaluateEvent
 from lps.model.evaluation.metrics import TITLES

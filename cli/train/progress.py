@@ -1,7 +1,7 @@
 """What `lps-train` shows of a stage: a bar on a terminal, plain lines elsewhere."""
 
 from lps.cli.common import ProgressView
-from lps.manifests.events import Note
+from lps.manifests.records import Note
 from lps.model.training.events import RunBegun, StepDone, TrainEvent, Validated, Validating
 
 SMOOTHING = 0.05

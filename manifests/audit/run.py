@@ -2,7 +2,7 @@
 
 Exit codes: 0 pass; 1 a check of severity error failed; 2 warnings only, with --strict; 3 wrong usage or a bad policy;
 4 the data set cannot be read; 5 a check of severity critical failed, which outranks all others; 6 a check could not
-run, or none did. SKIP and UNKNOWN never count as PASS.
+run, or not read what it needs, or none did. SKIP and UNKNOWN never count as PASS.
 """
 
 import io
@@ -30,6 +30,8 @@ from lps.manifests.audit.core.types import (
     CheckSpec,
     Severity,
     State,
+    not_evaluated,
+    with_unread,
 )
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import IntegrityError, UnreadableError
@@ -53,7 +55,7 @@ class Verdict(StrEnum):
     INTEGRITY = "integrity"
     """A check of severity critical failed: bytes or seals are not what they must be."""
     INCOMPLETE = "incomplete"
-    """A check could not run, or none did: nothing is proven."""
+    """A check could not run, or not read what it needs, or none did: nothing is proven."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +234,8 @@ def _run(entry: CheckEntry, ctx: AuditContext) -> CheckResult:
     """Run one check. Whatever it raises is its result: the audit is then incomplete, and the other checks still run."""
     try:
         return entry.run(ctx)
+    except UnreadableError as e:
+        return with_unread(not_evaluated(entry.spec, State.UNKNOWN, ""), [str(e)])
     except Exception as e:  # noqa: BLE001  an auditor must get all other answers, and this one's name
         note = scrubbed(f"{type(e).__name__}: {' '.join(str(e).split())}")
         return CheckResult(id=entry.spec.id, state=State.ERROR, severity=entry.spec.severity, note=note)
@@ -247,7 +251,8 @@ def _without_places(result: CheckResult, ctx: AuditContext) -> CheckResult:
         return text
 
     offenders = tuple(replace(o, key=relative(o.key), detail=relative(o.detail)) for o in result.offenders)
-    return replace(result, note=relative(result.note), offenders=offenders)
+    note = relative(result.note)
+    return replace(result, note=scrubbed(note) if result.unread else note, offenders=offenders)
 
 
 def verdict_of(results: Sequence[CheckResult], *, strict: bool) -> tuple[Verdict, int]:
@@ -259,7 +264,8 @@ def verdict_of(results: Sequence[CheckResult], *, strict: bool) -> tuple[Verdict
         return Verdict.INTEGRITY, 5
     if Severity.ERROR in failed:
         return Verdict.FAIL, 1
-    if any(result.state == State.ERROR for result in results) or not any(r.state in answered for r in results):
+    open_ones = any(result.state == State.ERROR or result.unread for result in results)
+    if open_ones or not any(result.state in answered for result in results):
         return Verdict.INCOMPLETE, 6
     if warned:
         return Verdict.WARN, 2 if strict else 0

@@ -17,8 +17,8 @@ import numpy as np
 from lps.manifests.arrays import Bools
 from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.events import Note
 from lps.manifests.names import DeviceName, VideoRule
+from lps.manifests.records import Note
 from lps.manifests.splits.learnt import overlap
 from lps.manifests.storage import Store, open_store
 from lps.model.data.clip_data import ClipData, spread_clips

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lps.manifests.events import Note
+from lps.manifests.records import Note
 
 
 @dataclass(frozen=True, slots=True)

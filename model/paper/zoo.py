@@ -13,8 +13,8 @@ from typing import Any
 
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import RefusedError
-from lps.manifests.events import Note
 from lps.manifests.names import SPLITS, STAGES, StageName
+from lps.manifests.records import Note
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
 from lps.model.evaluation.events import DataSetBegun, EvaluateEvent

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lps.manifests.events import Note
+from lps.manifests.records import Note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lps.manifests.errors import IntegrityError, RefusedError, first_line
-from lps.manifests.events import Note
+from lps.manifests.records import Note
 from lps.manifests.splits.learnt import LEARNT_PARQUET, Learnt
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.sample import BadSample

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from lps.manifests.events import Note
+from lps.manifests.records import Note
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.events import Note
 from lps.manifests.index import INDEX_JSON
+from lps.manifests.records import Note
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, lies_in, open_store
 from lps.pipeline.faces.localizers import LocalizerSpec

@@ -108,7 +108,7 @@ def probe_all(run: RunContext, tree: SourceTree) -> dict[str, Probe]:
             case Done(Job(ProbeJob(uri)), probe):
                 probes[uri] = probe
             case Quarantined(Job(ProbeJob(uri)), code, detail):
-                size = files[uri].n_bytes
+                size = files[uri].n_bytes or 0
                 probes[uri] = Probe(n_bytes=size, sha256="", code=code, stage=Stage.PROBE, detail=detail)
         run.log.on_event(SourceProbed(len(probes), len(wanted)))
     if fresh:

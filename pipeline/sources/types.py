@@ -31,7 +31,8 @@ class SourceFile:
 
     path: str
     """POSIX path relative to the source root."""
-    n_bytes: int
+    n_bytes: int | None
+    """None where the listing does not tell: web servers."""
     real: str = ""
     """Its path without links; empty where the store has none."""
     is_linked: bool = False

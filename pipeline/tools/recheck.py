@@ -22,6 +22,7 @@ from lps.manifests.audit.core.types import (
     State,
     not_evaluated,
     pass_or_fail,
+    with_unread,
 )
 from lps.manifests.errors import LpsError, UnreadableError, VideoFault
 from lps.manifests.names import Level
@@ -91,16 +92,20 @@ def check_frames(ctx: AuditContext) -> CheckResult:
         return not_evaluated(C2, State.SKIP, "needs the source videos: --source")
     if params is None:
         return not_evaluated(C2, State.UNKNOWN, "without a plan the decoding limits are not known")
-    offenders, worst, n, n_equal = [], IDENTICAL_DB, 0, 0
+    offenders, unread, worst, n, n_equal = [], [], IDENTICAL_DB, 0, 0
     for values in fetch_rows(ctx, f"{C2.sql} LIMIT {int(ctx.limits['c2_sample_clips'])}"):
         row = dict(zip(C2_COLUMNS, values, strict=True))
-        found = _compared(ctx, source, row, params)
+        try:
+            found = _compared(ctx, source, row, params)
+        except UnreadableError as e:
+            unread.append(str(e))
+            continue
         n, n_equal, worst = n + 1, n_equal + found.equal, min(worst, found.psnr_db)
         if found.detail:
             offenders.append(Offender(kind="clip", key=row["sample_key"], detail=found.detail))
     result = pass_or_fail(C2, offenders, n, "clips", limit=f"{ctx.limits['c2_min_psnr_db']:g} dB")
     shown = f"{result.measured}; {n_equal} with equal frames_sha256; lowest PSNR {worst:.1f} dB"
-    return replace(result, measured=shown)
+    return with_unread(replace(result, measured=shown if n else ""), unread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +122,7 @@ class _Compared:
 def _compared(ctx: AuditContext, source: Store, row: Row, params: Params) -> _Compared:
     try:
         faces = warped_frames(source, row, params)
-    except (VideoFault, UnreadableError) as e:
+    except VideoFault as e:
         return _Compared(detail=f"cannot be made again: {e}")
     if len(faces) != len(row["frame_idx"]):
         return _Compared(detail=f"only {len(faces)} of {len(row['frame_idx'])} frames decode")
@@ -189,10 +194,10 @@ def check_again(ctx: AuditContext, *, load: LoadLocalizer) -> CheckResult:
     if again.n_close and not offenders:
         note = "bitwise differs: another processor, device or library version than in plan.json"
         close = tuple(again.close)
-        return replace(
+        result = replace(
             result, state=State.WARN, measured=f"{again.n_close} clips nearly equal", note=note, offenders=close
         )
-    return result
+    return with_unread(result, again.unread)
 
 
 class _Again:
@@ -201,6 +206,7 @@ class _Again:
     def __init__(self, ctx: AuditContext, source: Store, params: Params, localizer: Localizer) -> None:
         self.ctx, self.source, self.params, self.localizer = ctx, source, params, localizer
         self.close: list[Offender] = []
+        self.unread: list[str] = []
 
     @property
     def n_close(self) -> int:
@@ -218,7 +224,7 @@ class _Again:
             with local_copy(self.source, uri) as path:
                 made = process_video(Path(path), bytes.fromhex(video_id), self._ask, self.params)
         except UnreadableError as e:
-            yield Offender(kind="video", key=video_id, detail=str(e))
+            self.unread.append(str(e))
             return
         outcome = (str(made.outcome.status), str(made.outcome.code) if made.outcome.code else None, len(made.clips))
         if outcome != (status, code, n_clips):

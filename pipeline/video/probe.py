@@ -63,6 +63,8 @@ def probe_file(source: Store, uri: str, limits: Limits) -> Probe:
 
     with local_copy(source, uri) as path:
         n_bytes, sha256 = path.stat().st_size, file_sha256(path)
+        if not n_bytes:  # the listing did not say so
+            return Probe(n_bytes=0, sha256=sha256, code=Code.E_EMPTY_FILE, stage=Stage.PROBE)
         try:
             return Probe(
                 n_bytes=n_bytes,

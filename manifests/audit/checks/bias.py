@@ -24,7 +24,7 @@ from lps.manifests.audit.checks.bias_names import LIMITS as NAME_LIMITS
 from lps.manifests.audit.checks.shortcut import B4, check_shortcut
 from lps.manifests.audit.checks.shortcut import LIMITS as SHORTCUT_LIMITS
 from lps.manifests.audit.core.database import sql_offenders
-from lps.manifests.audit.core.queries import PLACED, SURVIVORS, percent, read_claim, records
+from lps.manifests.audit.core.queries import PLACED, SURVIVORS, count, percent, read_claim, records
 from lps.manifests.audit.core.stats import rate_gap, worst
 from lps.manifests.audit.core.types import (
     AuditContext,
@@ -107,12 +107,13 @@ FROM clips WHERE label = 1 AND NOT face_label_certain ORDER BY sample_key""",
 def check_balance(ctx: AuditContext) -> CheckResult:
     """B1: classes by split."""
     rows = records(ctx, B1.sql)
-    if not rows:
-        return not_evaluated(B1, State.SKIP, "no labelled video has clips")
+    if not rows and not count(ctx, "SELECT count(*) FROM placed WHERE label IS NOT NULL")[0]:
+        return not_evaluated(B1, State.SKIP, "no labelled video is in a split")
     cells = {(row["split"], row["label"]): row for row in rows}
     wanted = [split for split in SPLITS if split in read_claim(ctx).splits or any(key[0] == split for key in cells)]
-    overall = sum(row["videos"] for row in rows if row["label"] == 0) / sum(row["videos"] for row in rows)
-    empty: list[Offender] = []
+    n_videos = sum(row["videos"] for row in rows)
+    overall = sum(row["videos"] for row in rows if row["label"] == 0) / max(1, n_videos)
+    empty = [] if rows else [Offender(kind="split", key="*", detail="no labelled video has clips")]
     uneven: list[Offender] = []
     for split in wanted:
         here = [cells.get((split, label)) for label in (0, 1)]
@@ -131,7 +132,7 @@ def check_balance(ctx: AuditContext) -> CheckResult:
         severity=B1.severity,
         measured=f"{len(empty)} empty, {len(uneven)} uneven or small; {100 * overall:.2f} % real overall",
         limit=f"0 empty, {ctx.limits['b1_max_diff_pp']:g} pp, {ctx.limits['b1_min_groups']:g} groups",
-        n_checked=sum(row["videos"] for row in rows),
+        n_checked=n_videos,
         offenders=(*empty, *uneven),
         data={"cells": rows},
     )

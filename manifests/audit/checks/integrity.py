@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from lps.manifests.audit.checks.tars import CHECKS as TAR_CHECKS
 from lps.manifests.audit.core.database import fetch_number, fetch_rows, listing, local_manifest, sql_offenders
-from lps.manifests.audit.core.seal import file_digest
+from lps.manifests.audit.core.queries import read_claim
 from lps.manifests.audit.core.types import (
     AuditContext,
     CheckEntry,
@@ -22,6 +23,7 @@ from lps.manifests.audit.core.types import (
     State,
     not_evaluated,
     pass_or_fail,
+    with_unread,
 )
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.columns import PATHS, split_path
@@ -151,7 +153,8 @@ A7 = CheckSpec(
     title="Nothing vanished",
     rule="Planned videos and rows of `videos` are the same; every row but the skipped has a row in the split set; a "
     "video has clips exactly where its status is ok or partial, and as many as n_clips says; counts and keys of each "
-    "shard are those of its clips. With --source: every video file there has a row, and every row its file.",
+    "shard are those of its clips; no split that has videos, or to which the rule gives a share, is without clips. "
+    "With --source: every video file there has a row (where the store can list them), and every row its file.",
     remedy="Compare with the plan which rows are missing; restore the manifests or run `lps-prep run` again.",
     severity=Severity.ERROR,
     sql="""WITH made AS (SELECT video_id, count(*) AS n FROM clips GROUP BY video_id),
@@ -180,6 +183,9 @@ SELECT 'shard', shard_id, 'counts or keys are not those of its clips'
 FROM shards s LEFT JOIN held h USING (shard_id)
 WHERE (s.n_samples, s.n_real, s.n_fake, s.n_members, s.first_key, s.last_key)
     IS DISTINCT FROM (h.n, h.n_real, h.n_fake, h.n_members, h.first_key, h.last_key)
+UNION ALL
+SELECT 'split', split, count(*) || ' videos, and no clip' FROM splits LEFT JOIN made USING (video_id)
+WHERE split IS NOT NULL GROUP BY split HAVING count(n) = 0
 ORDER BY 1, 2""",
 )
 A8 = CheckSpec(
@@ -281,25 +287,44 @@ def check_orphans(ctx: AuditContext) -> CheckResult:
 
 def check_accounting(ctx: AuditContext) -> CheckResult:
     """A7: every input has a row, every clip a count."""
-    offenders = list(sql_offenders(ctx, A7.sql))
+    offenders = [*sql_offenders(ctx, A7.sql), *_without_videos(ctx)]
+    unread: list[str] = []
     note = "" if ctx.plan else "the data set has no plan to compare with"
     if ctx.source is None:
         note = "; ".join(filter(None, (note, "without --source, files on disk are not counted")))
     else:
-        offenders += _unaccounted(ctx)
-    return pass_or_fail(A7, offenders, fetch_number(ctx, "SELECT count(*) FROM videos"), "videos", note=note)
+        offenders += _unaccounted(ctx, unread)
+    result = pass_or_fail(A7, offenders, fetch_number(ctx, "SELECT count(*) FROM videos"), "videos", note=note)
+    return with_unread(result, unread, "source files")
 
 
-def _unaccounted(ctx: AuditContext) -> Iterator[Offender]:
+def _without_videos(ctx: AuditContext) -> Iterator[Offender]:
+    """Yield the splits that should have videos and have none; all of them, where there are no clips and no splits."""
+    found = {split for (split,) in fetch_rows(ctx, "SELECT DISTINCT split FROM splits WHERE split IS NOT NULL")}
+    wanted = read_claim(ctx).splits
+    for split in wanted:
+        if split not in found:
+            yield Offender(kind="split", key=split, detail="no video, though the split rule gives it a share")
+    if not wanted and not found:
+        yield Offender(kind="split", key="*", detail="no video is in any split")
+
+
+def _unaccounted(ctx: AuditContext, unread: list[str]) -> Iterator[Offender]:
+    """Hold rows and files against each other; `unread` takes why it is not known whether a file is there."""
     assert ctx.source is not None  # mypy
     rows = dict(fetch_rows(ctx, "SELECT uri, error_code FROM videos"))
     suffixes = {PurePosixPath(uri).suffix.lower() for uri in rows}
-    files = {file.path for file in ctx.source.walk(leaving=True)}
+    files: set[str] = set()
+    with suppress(UnreadableError):  # without a listing, the files that have a row are asked for by name
+        files = {file.path for file in ctx.source.walk(leaving=True)}
     for path in sorted(files - set(rows)):
         if PurePosixPath(path).suffix.lower() in suffixes:
             yield Offender(kind="file", key=path, detail="in the source, but without a row")
-    for uri in sorted(set(rows) - files):
-        if rows[uri] != Code.E_MISSING_FILE:
+    expected = sorted(uri for uri, code in rows.items() if code != Code.E_MISSING_FILE and uri not in files)
+    for uri, found in ctx.source.sizes_by_name(expected).items():  # a listing may lack what is there
+        if isinstance(found, UnreadableError):
+            unread.append(str(found))
+        elif found is None:
             yield Offender(kind="file", key=uri, detail="has a row, but is not in the source")
 
 
@@ -309,16 +334,17 @@ def check_sources(ctx: AuditContext) -> CheckResult:
         return not_evaluated(A8, State.SKIP, "needs the source videos: --source")
     k = int(ctx.limits["a8_sample_videos"])
     rows = fetch_rows(ctx, f"{A8.sql} LIMIT {k}" if k else A8.sql)
-    offenders = []
-    for _, uri, n_bytes, sha256 in rows:
+    offenders, unread = [], []
+    for _, uri, _, sha256 in rows:
         try:
             if not ctx.source.exists(uri):
                 offenders.append(Offender(kind="file", key=uri, detail="missing"))
-            elif file_digest(ctx.source, uri, n_bytes) != sha256:
+            elif ctx.source.sha256(uri) != sha256:
                 offenders.append(Offender(kind="file", key=uri, detail="has other bytes than the manifest says"))
         except UnreadableError as e:
-            offenders.append(Offender(kind="file", key=uri, detail=str(e)))
-    return pass_or_fail(A8, offenders, len(rows), "videos", note="a sample" if k and len(rows) == k else "")
+            unread.append(str(e))
+    result = pass_or_fail(A8, offenders, len(rows), "videos", note="a sample" if k and len(rows) == k else "")
+    return with_unread(result, unread, "source files")
 
 
 def check_traces(ctx: AuditContext) -> CheckResult:

@@ -1,6 +1,6 @@
 """Checks R2 to R6: what the data set says of itself is enough to make it again, and nothing is left to chance."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from lps.manifests.audit.core.database import (
     plain_type,
     sql_offenders,
 )
-from lps.manifests.audit.core.seal import TRANSIENT
+from lps.manifests.audit.core.seal import TRANSIENT, seal_paths
 from lps.manifests.audit.core.types import (
     AuditContext,
     CheckEntry,
@@ -75,9 +75,9 @@ R4 = CheckSpec(
 )
 R5 = CheckSpec(
     id="R5",
-    title="No passing faults left",
-    rule="No video ended with E_OOM, E_TIMEOUT or E_WORKER_LOST, which another run may cure. FAIL in a sealed data "
-    "set, WARN before.",
+    title="No faults of the processing left",
+    rule="No video ended with E_OOM, E_TIMEOUT, E_WORKER_LOST or E_INTERNAL: these are faults of the run or of the "
+    "program, not of the video. FAIL in a sealed data set, WARN before.",
     remedy="`lps-prep retry OUT --code CODE`, then `lps-prep run` again; if they stay, say so in a waiver.",
     severity=Severity.ERROR,
     sql=f"""SELECT 'video' AS kind, lower(hex(video_id)) AS key, error_code || ' ' || uri AS detail FROM videos
@@ -229,7 +229,8 @@ def check_provenance(ctx: AuditContext) -> CheckResult:
     missing += [f"versions.{name}" for name, value in weights.items() if len(value) != 64]
     missing += [] if weights else ["versions.weights/*"]
     offenders = [wrong_file(PLAN_JSON, f"{name} is missing") for name in missing]
-    runs = _codes_of_runs(ctx)
+    files = listing(ctx.store)
+    runs = _codes_of_runs(ctx, files or ())
     offenders += [
         wrong_file(path, "ran from a modified checkout") for path, code in runs.items() if code.get("modified")
     ]
@@ -237,14 +238,15 @@ def check_provenance(ctx: AuditContext) -> CheckResult:
     if len(commits) > 1:
         offenders += [wrong_file(path, f"ran commit {commit[:12]}, others did not") for commit, path in commits.items()]
     silent = sum("commit" not in code for code in runs.values())
-    note = f"{silent} of {len(runs)} kept runs do not name a commit" if silent else "" if runs else "no runs are kept"
+    none = "no runs are kept" if files is not None else "the store cannot list the runs that it keeps"
+    note = f"{silent} of {len(runs)} kept runs do not name a commit" if silent else "" if runs else none
     return pass_or_fail(R4, offenders, len(VERSIONS) + 3 + max(1, len(weights)) + len(runs), "facts", note=note)
 
 
-def _codes_of_runs(ctx: AuditContext) -> dict[str, dict[str, Any]]:
+def _codes_of_runs(ctx: AuditContext, files: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return what every kept run says of the code that ran."""
     codes: dict[str, dict[str, Any]] = {}
-    for path in listing(ctx.store) or ():
+    for path in files:
         if path.startswith("runs/") and path.endswith("/run.json"):
             code = read_json(ctx.store, path).get("code")
             codes[path] = code if isinstance(code, dict) else {}
@@ -256,7 +258,7 @@ def check_transient(ctx: AuditContext) -> CheckResult:
     offenders = sql_offenders(ctx, R5.sql)
     n = fetch_number(ctx, "SELECT count(*) FROM videos")
     result = pass_or_fail(R5, offenders, n, "videos")
-    if offenders and not ctx.store.walk("seals"):
+    if offenders and not seal_paths(ctx.store):
         return replace(result, state=State.WARN, note="not sealed yet: a WARN now, a FAIL once it is")
     return result
 

@@ -15,13 +15,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lps.manifests.audit.core.database import fetch_number, fetch_rows, listing, local_manifest
+from lps.manifests.audit.core.database import fetch_number, fetch_rows, listing, local_manifest, read_present
 from lps.manifests.audit.core.policy import NOTHING_REQUIRED, Require
 from lps.manifests.audit.core.seal import (
     Signature,
     broken_links,
     check_signature,
-    file_digest,
     read_seals,
     seal_state,
     signature_path,
@@ -37,6 +36,7 @@ from lps.manifests.audit.core.types import (
     State,
     not_evaluated,
     pass_or_fail,
+    with_unread,
     wrong_file,
 )
 from lps.manifests.canonical import brief_json, canonical_json, jsonable, rows_digest, sha256_hex, unit_interval
@@ -51,6 +51,7 @@ from lps.manifests.storage import Store
 LIMITS: dict[str, float] = {"t4_quick_rows": 2000, "t4_quick_values": 20_000_000}
 DIGEST_ROWS = 8192
 NOT_SEALED = "not sealed"
+CANNOT_LIST = "the store cannot list files"
 
 T1 = CheckSpec(
     id="T1",
@@ -82,10 +83,10 @@ T4 = CheckSpec(
     id="T4",
     title="Digests and rows agree from plan to manifest",
     rule="Each manifest that index.json names has the bytes, rows and SHA-256 given there, and no other manifest "
-    "exists; its lps.rows_sha256 is that of its rows; the index's shard list is that of `shards`. Plan, plan tables "
-    "and parameters have the digests that index and plan name. Every commit record is of this plan, and its rows are "
-    "those of the manifests. At level quick, commit records are compared up to t4_quick_rows rows, in seeded order, "
-    "and row digests of tables of at most t4_quick_values values.",
+    "exists (where the store can list files); its lps.rows_sha256 is that of its rows; the index's shard list is that "
+    "of `shards`. Plan, plan tables and parameters have the digests that index and plan name. Every commit record is "
+    "of this plan, and its rows are those of the manifests. At level quick, commit records are compared up to "
+    "t4_quick_rows rows, in seeded order, and row digests of tables of at most t4_quick_values values.",
     remedy="Somebody edited a file after the run: restore it, or delete index.json and let `lps-prep run` write the "
     "manifests again from the commit records.",
     severity=Severity.CRITICAL,
@@ -95,20 +96,23 @@ T4_ALL = replace(T4, level=Level.FULL)
 
 def check_files(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED, every_byte: bool = False) -> CheckResult:
     """T1: files against the newest seal."""
-    if listing(ctx.store) is None:
-        return not_evaluated(T1, State.UNKNOWN, "the store cannot list files")
     try:
         seals = read_seals(ctx.store)
     except IntegrityError as e:
         return pass_or_fail(T1, [wrong_file("seals", str(e))], 1, "seals")
     if not seals:
         return _not_sealed(T1, require)
-    wrong = verify_seal(ctx.store, seals[-1], every_byte=every_byte)
-    offenders = [wrong_file(path, detail) for path, detail in wrong]
-    note = "" if every_byte else "shards by size only; level full reads their bytes"
-    return pass_or_fail(
-        T1, offenders, len(seals[-1].files), "files", note=f"seal {seals[-1].number}; {note}".rstrip("; ")
+    found = verify_seal(ctx.store, seals[-1], every_byte=every_byte)
+    offenders = [wrong_file(path, detail) for path, detail in found.wrong]
+    notes = (
+        f"seal {seals[-1].number}",
+        "" if every_byte else "shards by size only; level full reads their bytes",
+        "" if found.can_list else f"what was sealed was compared; {CANNOT_LIST}: there may be other files",
     )
+    result = pass_or_fail(T1, offenders, len(seals[-1].files), "files", note="; ".join(filter(None, notes)))
+    if result.state == State.PASS and not found.can_list:
+        result = replace(result, state=State.UNKNOWN)
+    return with_unread(result, found.unread)
 
 
 def check_chain(ctx: AuditContext, *, require: Require = NOTHING_REQUIRED) -> CheckResult:
@@ -158,8 +162,9 @@ def _vouched(signature: Signature, note: str, require: Require) -> CheckResult:
 def check_rows(ctx: AuditContext, *, every_row: bool = False) -> CheckResult:
     """T4: index, manifests, plan and commit records tell one story."""
     max_rows = None if every_row else int(ctx.limits["t4_quick_rows"])
-    committed = _Committed(ctx, max_rows)
-    offenders = [*_named_files(ctx), *_unnamed_manifests(ctx), *_plan_digests(ctx), *_shard_list(ctx)]
+    unread: list[str] = []
+    committed = _Committed(ctx, max_rows, unread)
+    offenders = [*_named_files(ctx, unread), *_unnamed_manifests(ctx), *_plan_digests(ctx, unread), *_shard_list(ctx)]
     try:
         offenders += committed.compare()
         offenders += _row_digests(ctx, None if every_row else ctx.limits["t4_quick_values"])
@@ -174,29 +179,33 @@ def check_rows(ctx: AuditContext, *, every_row: bool = False) -> CheckResult:
     note = (
         "" if committed.complete else f"rows of {committed.n_shards} of {committed.n_planned} shards; level full: all"
     )
-    return pass_or_fail(T4, offenders, n, "rows", note=note)
+    return with_unread(pass_or_fail(T4, offenders, n, "rows", note=note), unread)
 
 
-def _named_files(ctx: AuditContext) -> Iterator[Offender]:
-    """Hold every file that the index names against its entry."""
+def _named_files(ctx: AuditContext, unread: list[str]) -> Iterator[Offender]:
+    """Hold every file that the index names against its entry; `unread` takes why one cannot be read."""
     for path, entry in sorted(ctx.index["manifests"].items()):
         local = local_manifest(ctx, path)
-        if local is None and not ctx.store.exists(path):
-            yield wrong_file(path, "missing, though the index names it")
+        try:
+            sha256 = _digest(ctx, path)
+        except UnreadableError as e:
+            unread.append(str(e))
             continue
-        sha256 = _digest(ctx, path)
-        if sha256 != entry["sha256"]:
+        if sha256 is None:
+            yield wrong_file(path, "missing, though the index names it")
+        elif sha256 != entry["sha256"]:
             yield wrong_file(path, f"sha256 {sha256[:16]}..., the index says {entry['sha256'][:16]}...")
         elif local is not None and pq.read_metadata(local).num_rows != entry.get("rows"):
             yield wrong_file(path, f"{pq.read_metadata(local).num_rows} rows, the index says {entry.get('rows')}")
 
 
-def _digest(ctx: AuditContext, path: str) -> str:
-    """Return the SHA-256 of a file; tables, which may be large, are not held whole."""
+def _digest(ctx: AuditContext, path: str) -> str | None:
+    """Return the SHA-256 of a file, None where it is not there; tables, which may be large, are not held whole."""
     local = local_manifest(ctx, path)
-    if local is None:
-        return sha256_hex(ctx.store.read(path))
-    return file_digest(Store(str(local.parent)), local.name, local.stat().st_size)
+    if local is not None:
+        return Store(str(local.parent)).sha256(local.name)
+    data = read_present(ctx.store, path)
+    return None if data is None else sha256_hex(data)
 
 
 def _unnamed_manifests(ctx: AuditContext) -> Iterator[Offender]:
@@ -205,17 +214,20 @@ def _unnamed_manifests(ctx: AuditContext) -> Iterator[Offender]:
             yield wrong_file(path, "the index does not name it")
 
 
-def _plan_digests(ctx: AuditContext) -> Iterator[Offender]:
+def _plan_digests(ctx: AuditContext, unread: list[str]) -> Iterator[Offender]:
     if not ctx.plan:
         yield wrong_file(PLAN_JSON, "missing")
         return
     if ctx.plan_sha256 != ctx.index.get("plan_sha256"):
         yield wrong_file(PLAN_JSON, "not the plan that the index names")
     for path, name in ((PLAN_VIDEOS, "videos_sha256"), (PLAN_SPLITS, "splits_sha256")):
-        if not ctx.store.exists(path):
-            yield wrong_file(path, "missing")
-        elif _digest(ctx, path) != ctx.plan.get(name):
-            yield wrong_file(path, "not the table that the plan names")
+        try:
+            sha256 = _digest(ctx, path)
+        except UnreadableError as e:
+            unread.append(str(e))
+            continue
+        if sha256 != ctx.plan.get(name):
+            yield wrong_file(path, "not the table that the plan names" if sha256 else "missing")
     params = sha256_hex(canonical_json(ctx.plan.get("params")))
     if not params == ctx.plan.get("params_sha256") == ctx.index.get("params_sha256"):
         yield wrong_file(PLAN_JSON, "params_sha256 is not the digest of the parameters")
@@ -266,6 +278,8 @@ class _Committed:
 
     ctx: AuditContext
     max_rows: int | None
+    unread: list[str]
+    """Takes why records could not be read."""
     n_shards: int = 0
     n_planned: int = 0
     complete: bool = True
@@ -282,7 +296,12 @@ class _Committed:
             if self.max_rows is not None and n_rows >= self.max_rows:
                 self.complete = False
                 return
-            record = self._record(shard_id)
+            try:
+                record = self._record(shard_id)
+            except UnreadableError as e:
+                self.complete = False
+                self.unread.append(str(e))
+                continue
             if isinstance(record, Offender):
                 self.complete = False
                 yield record
@@ -294,9 +313,9 @@ class _Committed:
     def _record(self, shard_id: str) -> Row | Offender:
         path = f"commits/{shard_id}.json"
         try:
-            record = json.loads(self.ctx.store.read(path))
+            record = json.loads(read_present(self.ctx.store, path) or b"")
             names = [record[name] for name in ("plan_sha256", "shard", "videos", "clips")]
-        except (UnreadableError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return wrong_file(path, "no readable commit record")
         if names[0] != self.ctx.index.get("plan_sha256"):
             return wrong_file(path, "belongs to another plan")

@@ -9,12 +9,12 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from lps.manifests.audit.core.database import fetch_number, fetch_rows, listing, sql_offenders
+from lps.manifests.audit.core.database import fetch_number, fetch_rows, sql_offenders
 from lps.manifests.audit.core.types import (
     AuditContext,
     CheckEntry,
@@ -22,16 +22,14 @@ from lps.manifests.audit.core.types import (
     CheckSpec,
     Offender,
     Severity,
-    State,
-    not_evaluated,
     pass_or_fail,
+    with_unread,
 )
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import Level
 from lps.manifests.storage import Store
 
 LIMITS: dict[str, float] = {}
-CHUNK = 1 << 23
 MISSING = "missing"
 _UNREAD = f"sha256 IS NULL AND error <> '{MISSING}'"
 """Condition on `tar_files`: the store has the file and does not give its bytes."""
@@ -73,8 +71,8 @@ A2_SIZE = CheckSpec(
 A2_BYTES = CheckSpec(
     id="A2",
     title="Shards are there, byte for byte",
-    rule="Every shard of the manifest is a file of the size, SHA-256 and MD5 that the manifest says. ERROR where a "
-    "shard is there but cannot be read: then nothing is known of its bytes (A3, A4 and A6 likewise).",
+    rule="Every shard of the manifest is a file of the size, SHA-256 and MD5 that the manifest says. UNKNOWN where a "
+    "shard cannot be read: then nothing is known of its bytes (A3, A4 and A6 likewise).",
     remedy=A2_SIZE.remedy,
     severity=Severity.CRITICAL,
     level=Level.FULL,
@@ -168,18 +166,18 @@ ORDER BY 1, 2""",
 
 def check_sizes(ctx: AuditContext) -> CheckResult:
     """A2 without reading shards."""
-    files = listing(ctx.store)
     rows = fetch_rows(ctx, "SELECT shard_id, uri, bytes FROM shards ORDER BY shard_id")
-    if files is None:
-        return not_evaluated(A2_SIZE, State.UNKNOWN, "the store cannot list files")
+    sizes = ctx.store.sizes([uri for _, uri, _ in rows], under="shards")
     offenders = []
     for shard_id, uri, n_bytes in rows:
-        if uri not in files:
+        found = sizes[uri]
+        if found is None:
             offenders.append(Offender(kind="shard", key=shard_id, detail=f"{uri} is missing"))
-        elif files[uri].n_bytes != n_bytes:
-            detail = f"{files[uri].n_bytes} bytes, the manifest says {n_bytes}"
+        elif found != n_bytes and not isinstance(found, UnreadableError):
+            detail = f"{found} bytes, the manifest says {n_bytes}"
             offenders.append(Offender(kind="shard", key=shard_id, detail=detail))
-    return pass_or_fail(A2_SIZE, offenders, len(rows), "shards", note="sizes only; level full reads the bytes")
+    result = pass_or_fail(A2_SIZE, offenders, len(rows), "shards", note="sizes only; level full reads the bytes")
+    return with_unread(result, [str(size) for size in sizes.values() if isinstance(size, UnreadableError)], "shards")
 
 
 def check_bytes(ctx: AuditContext) -> CheckResult:
@@ -208,10 +206,7 @@ def _over_tars(ctx: AuditContext, spec: CheckSpec, count_sql: str, what: str) ->
     names = {shard_id for shard_id, _ in unread}
     found = [o for o in sql_offenders(ctx, spec.sql) if o.key.partition("/")[0] not in names]
     result = pass_or_fail(spec, found, fetch_number(ctx, count_sql), what)
-    if not unread:
-        return result
-    note = f"{len(unread)} shards cannot be read; {unread[0][1]}"
-    return replace(result, state=result.state if found else State.ERROR, note=note)
+    return with_unread(result, [error for _, error in unread], "shards")
 
 
 def read_tars(ctx: AuditContext) -> None:
@@ -252,7 +247,7 @@ class _TarRead:
             if not store.exists(uri):
                 self.error = MISSING
                 return
-            stream = _Stream(_chunks(store, uri), self)
+            stream = _Stream(store.chunks(uri), self)
             try:
                 self._list(stream)
             except (tarfile.TarError, EOFError, ValueError) as e:
@@ -300,23 +295,6 @@ class _Stream(io.RawIOBase):
         """Read what is left."""
         while self.read():
             pass
-
-
-def _chunks(store: Store, uri: str) -> Iterator[bytes]:
-    if store.is_local:
-        try:
-            with store.local_path(uri).open("rb") as file:
-                while data := file.read(1 << 20):
-                    yield data
-        except OSError as e:
-            raise UnreadableError(f"cannot read {store.join(uri)}: {e.strerror or e}") from e
-        return
-    start = 0
-    while data := store.read_range(uri, start, start + CHUNK):
-        yield data
-        start += len(data)
-        if len(data) < CHUNK:
-            return
 
 
 CHECKS = (

@@ -72,9 +72,22 @@ def local_manifest(ctx: AuditContext, path: str) -> Path | None:
 
 
 def listing(store: Store) -> dict[str, StoredFile] | None:
-    """Return every file of the data set by its path; None where the store cannot list (plain web servers)."""
-    files = {file.path: file for file in store.walk()}
+    """Return every file of the data set by its path; None where the store cannot list (most web servers)."""
+    try:
+        files = {file.path: file for file in store.walk()}
+    except UnreadableError:
+        return None
     return files if INDEX_JSON in files else None
+
+
+def read_present(store: Store, path: str) -> bytes | None:
+    """Return a file, None where it is not there. Raises UnreadableError where it is, or where nobody says."""
+    try:
+        return store.read(path)
+    except UnreadableError:
+        if store.exists(path):
+            raise
+        return None
 
 
 def fetch_rows(ctx: AuditContext, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -130,7 +143,7 @@ def _put(store: Store, path: str, target: Path, *, needed: bool) -> bool:
 
     A name of our own also keeps DuckDB from reading brackets and stars of the data set's path as patterns.
     """
-    if not needed and not store.exists(path):
+    if not needed and not _is_given(store, path):
         return False
     if store.is_local:
         source = store.local_path(path)
@@ -140,6 +153,13 @@ def _put(store: Store, path: str, target: Path, *, needed: bool) -> bool:
     else:
         store.fetch(path, target)
     return True
+
+
+def _is_given(store: Store, path: str) -> bool:
+    try:
+        return store.exists(path)
+    except UnreadableError:
+        return False  # the checks that need it ask again, and say why they have no answer
 
 
 def _select(table: str, local: Path, name: str) -> str:

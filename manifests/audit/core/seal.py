@@ -10,12 +10,15 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from lps.manifests.canonical import canonical_json, file_sha256, sha256_hex
-from lps.manifests.codes import Code
+from lps.manifests.audit.core.database import listing
+from lps.manifests.canonical import canonical_json, sha256_hex
+from lps.manifests.codes import QUARANTINE_CODES
 from lps.manifests.columns import read_columns
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.index import read_index
@@ -24,12 +27,13 @@ from lps.manifests.storage import Store, StoredFile
 
 SCHEMA = "lps.seal"
 SCHEMA_VERSION = "1.0"
+MAX_SEALS = 1000
+"""Looked for in a store that does not list them."""
 NAMESPACE = "lps-prep"
 """Namespace of ssh signatures: a signature made for another purpose does not count."""
 UNSEALED = ("runs/", "audits/", "seals/")
-TRANSIENT = (Code.E_OOM, Code.E_TIMEOUT, Code.E_WORKER_LOST)
-"""Codes that another run may cure; a seal would make them final."""
-CHUNK = 1 << 23
+TRANSIENT = tuple(sorted(QUARANTINE_CODES))
+"""Codes that another run, or another version of the program, may cure; a seal would make them final."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,19 +98,6 @@ def sealable(store: Store) -> dict[str, StoredFile]:
     return {file.path: file for file in store.walk() if not file.path.startswith(UNSEALED)}
 
 
-def file_digest(store: Store, path: str, n_bytes: int) -> str:
-    """Return the SHA-256 of a file of the store without holding it whole."""
-    if store.is_local:
-        try:
-            return file_sha256(store.local_path(path))
-        except OSError as e:
-            raise UnreadableError(f"cannot read {store.join(path)}: {e.strerror or e}") from e
-    digest = hashlib.sha256()
-    for start in range(0, n_bytes, CHUNK):
-        digest.update(store.read_range(path, start, min(start + CHUNK, n_bytes)))
-    return digest.hexdigest()
-
-
 def seal_dataset(store: Store, *, allow_transient: bool = False) -> Seal:
     """Seal what is there and return the seal; the newest one if nothing changed since.
 
@@ -156,18 +147,25 @@ def _entries(store: Store, index: dict[str, Any]) -> list[SealedFile]:
         raise IntegrityError(f"{store.join(missing[0])} is missing, though the index names it; nothing was sealed")
     entries = []
     for path, file in sorted(files.items()):
-        sha256 = file_digest(store, path, file.n_bytes)
+        sha256 = store.sha256(path)
         if promised.get(path, sha256) != sha256:
             raise IntegrityError(f"{store.join(path)} has other bytes than the index says; nothing was sealed")
         rows = index["manifests"].get(path, {}).get("rows")
-        entries.append(SealedFile(path=path, n_bytes=file.n_bytes, sha256=sha256, rows=rows))
+        entries.append(SealedFile(path=path, n_bytes=file.n_bytes or 0, sha256=sha256, rows=rows))
     return entries
 
 
 def read_seals(store: Store) -> list[Seal]:
     """Return all seals in their order. Raises IntegrityError for one that is no seal, UnreadableError for a newer."""
-    paths = [file.path for file in store.walk("seals") if file.path.endswith(".json")]
-    return [_parse(store.read(path), path) for path in paths]
+    return [_parse(store.read(path), path) for path in seal_paths(store)]
+
+
+def seal_paths(store: Store) -> list[str]:
+    """Return the paths of all seals; of a store that does not list them, those that follow from 1 on."""
+    listed: list[str] = []
+    with suppress(UnreadableError):
+        listed = [file.path for file in store.walk("seals") if file.path.endswith(".json")]
+    return listed or list(takewhile(store.exists, map(seal_path, range(1, MAX_SEALS))))
 
 
 def _parse(data: bytes, path: str) -> Seal:
@@ -205,22 +203,40 @@ def broken_links(seals: Sequence[Seal]) -> list[tuple[str, str]]:
     return broken
 
 
-def verify_seal(store: Store, seal: Seal, *, every_byte: bool) -> list[tuple[str, str]]:
-    """Return (path, what is wrong) for every file that is not as it was sealed.
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What comes of comparing a store with a seal."""
 
-    Without `every_byte`, shards are compared by size only. Raises UnreadableError.
-    """
-    files, sealed = sealable(store), {file.path: file for file in seal.files}
-    wrong = [(path, "sealed, but gone") for path in sorted(set(sealed) - set(files))]
-    wrong += [(path, "not in the seal") for path in sorted(set(files) - set(sealed))]
-    for path in sorted(set(sealed) & set(files)):
-        if files[path].n_bytes != sealed[path].n_bytes:
-            wrong.append((path, f"{files[path].n_bytes} bytes, sealed with {sealed[path].n_bytes}"))
+    wrong: list[tuple[str, str]]
+    """(path, what is wrong), sorted."""
+    unread: list[str]
+    """Why files could not be compared, a line each."""
+    can_list: bool
+    """Whether files that the seal does not name would have been found."""
+
+
+def verify_seal(store: Store, seal: Seal, *, every_byte: bool) -> Verified:
+    """Compare every file with the seal. Without `every_byte`, shards are compared by size only."""
+    files, sealed = listing(store), {file.path: file for file in seal.files}
+    wrong, unread = [], []
+    for path, n_bytes in store.sizes(sealed).items():
+        if isinstance(n_bytes, UnreadableError):
+            unread.append(str(n_bytes))
+        elif n_bytes is None:
+            wrong.append((path, "sealed, but gone"))
+        elif n_bytes != sealed[path].n_bytes:
+            wrong.append((path, f"{n_bytes} bytes, sealed with {sealed[path].n_bytes}"))
         elif every_byte or not path.endswith(".tar"):
-            sha256 = file_digest(store, path, files[path].n_bytes)
+            try:
+                sha256 = store.sha256(path)
+            except UnreadableError as e:
+                unread.append(str(e))
+                continue
             if sha256 != sealed[path].sha256:
                 wrong.append((path, f"sha256 {sha256[:16]}..., sealed with {sealed[path].sha256[:16]}..."))
-    return sorted(wrong)
+    others = [path for path in files or () if path not in sealed and not path.startswith(UNSEALED)]
+    wrong += [(path, "not in the seal") for path in others]
+    return Verified(sorted(wrong), unread, files is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What an audit is made of: a check's description, what it may look at, and what it answers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ class State(StrEnum):
     SKIP = "skip"
     """Not asked for at this level, or does not apply; the note says why."""
     UNKNOWN = "unknown"
-    """Cannot be known from what the data set publishes. A result, not an omission."""
+    """Cannot be known from what the data set publishes, or its store gives. A result, not an omission."""
     ERROR = "error"
     """The check itself could not run: the audit is incomplete."""
     WAIVED = "waived"
@@ -87,6 +87,8 @@ class CheckResult:
     offenders: tuple[Offender, ...] = ()
     """All of them; reports show the first few."""
     note: str = ""
+    unread: bool = False
+    """The store did not give everything that the check needs: the audit is incomplete."""
     data: dict[str, Any] = field(default_factory=dict)
     """Plain JSON values for charts: distributions, matrices."""
 
@@ -133,10 +135,12 @@ def pass_or_fail(
     note: str = "",
     limit: str = "0",
 ) -> CheckResult:
-    """Return the result of a check that no offender may break.
+    """Return the result of a check that no offender may break; SKIP where there is nothing that could break it.
 
     `what` names the `n` things looked at; `measured` says it in other words than "3 wrong of 10 videos".
     """
+    if not n and not offenders:
+        return not_evaluated(spec, State.SKIP, "; ".join(filter(None, (note, f"there are no {what} to check"))))
     return CheckResult(
         id=spec.id,
         state=State.FAIL if offenders else State.PASS,
@@ -147,6 +151,15 @@ def pass_or_fail(
         offenders=tuple(offenders),
         note=note,
     )
+
+
+def with_unread(result: CheckResult, reasons: Sequence[str], what: str = "files") -> CheckResult:
+    """Return a result in view of what the store did not give: without a finding, the answer is not known."""
+    if not reasons:
+        return result
+    state = result.state if result.offenders else State.UNKNOWN
+    note = f"{len(reasons)} {what} cannot be read; {reasons[0]}"
+    return replace(result, state=state, note="; ".join(filter(None, (result.note, note))), unread=True)
 
 
 def wrong_file(path: str, detail: str) -> Offender:

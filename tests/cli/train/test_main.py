@@ -12,7 +12,7 @@ from rich.console import Console
 from lps.cli import common
 from lps.cli.train.main import main, summary
 from lps.cli.train.progress import TrainProgress
-from lps.manifests.events import Note
+from lps.manifests.records import Note
 from lps.model.training.events import RunBegun, StepDone, Validated, Validating
 from lps.model.training.presets import PAPER, preset_for
 

@@ -18,8 +18,8 @@ from sklearn.metrics import average_precision_score, precision_score, recall_sco
 from lps.cli.train.main import main
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
-from lps.manifests.events import Note
 from lps.manifests.names import Role
+from lps.manifests.records import Note
 from lps.manifests.splits.learnt import Learnt, learnt_from
 from lps.model.data.sources import Sources
 from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
