@@ -25,8 +25,8 @@ def main() -> None:
     """Turn deepfake-video data sets into aligned face clips in WebDataset shards with Parquet manifests.
 
     \b
-    Exit codes: 0 done, 1 too many videos quarantined, 2 wrong usage, 3 refused (parameters or sources changed),
-    4 something cannot be read or written, 5 committed bytes are wrong.
+    Exit codes: 0 done, 1 done, but without a clip or with too many videos quarantined, 2 wrong usage,
+    3 refused (parameters or sources changed), 4 something cannot be read or written, 5 committed bytes are wrong.
 
     \b
     Example:
@@ -67,11 +67,12 @@ def job_options(command: F) -> F:
     "--max-failed", type=click.FloatRange(0, 100), default=5.0, show_default=True, metavar="PERCENT",
     help="Share of quarantined videos above which the exit code is 1.",
 )  # fmt: skip
-def run(max_failed: float, **asked: Any) -> None:
+@click.option("--verify", is_flag=True, help="Compare every byte of what was committed before, not sizes alone.")
+def run(max_failed: float, verify: bool, **asked: Any) -> None:  # noqa: FBT001  click passes flags this way
     """Make the data set OUT from the videos of SOURCE, or finish one that was begun.
 
     SOURCE and OUT are folders or fsspec URLs (s3://bucket/prefix). Stop it at any time and run it again: committed
-    shards are kept, and the result has the same bytes.
+    shards are kept, those whose tar is lost or cut are made again, and the result has the same bytes.
 
     \b
     Example:
@@ -82,9 +83,9 @@ def run(max_failed: float, **asked: Any) -> None:
 
     request, options = _job(asked)
     with PrepProgress() as progress:
-        summary = run_job(request, options, progress.on_event)
+        summary = run_job(request, replace(options, verify=verify), progress.on_event)
     print_summary(summary, request.out)
-    check_failed_share(summary, max_failed)
+    check_summary(summary, max_failed)
 
 
 @main.command()
@@ -321,8 +322,11 @@ def _check_leak(rule: str, understood: bool) -> None:  # noqa: FBT001
         )
 
 
-def check_failed_share(summary: "Summary", max_failed_percent: float) -> None:
-    """Raise TooManyFailedError where more videos were quarantined than allowed."""
+def check_summary(summary: "Summary", max_failed_percent: float) -> None:
+    """Raise TooManyFailedError where no video gave a clip, or more were quarantined than allowed."""
+    if not summary.n_clips:
+        codes = ", ".join(dict.fromkeys(code for code, _ in summary.by_code)) or "no videos"
+        raise TooManyFailedError(f"no clips: none of {summary.n_videos} input files gave one ({codes})")
     share = 100 * summary.quarantined_share
     if share > max_failed_percent:
         raise TooManyFailedError(

@@ -20,6 +20,7 @@ from lps.pipeline.job.events import (
 from lps.pipeline.job.finalize import Summary
 from lps.pipeline.job.plan import Plan, clips_bound
 from lps.pipeline.job.status import JobStatus
+from lps.pipeline.job.wholeness import fault_lines
 
 READING = "reading headers"
 
@@ -82,9 +83,7 @@ def _line(event: PrepEvent) -> str:
 def print_summary(summary: Summary, location: str) -> None:
     """Print what a data set holds."""
     out = console()
-    out.print(_clips_table(summary.by_split))
-    if summary.by_code:
-        out.print(codes_table(summary.by_code))
+    _print_counts(summary, complete=True)
     _print_untied(summary.untied_fakes)
     out.print(
         f"{summary.n_videos} input files: {summary.n_ok} with clips, {summary.n_quarantined} quarantined. "
@@ -99,6 +98,17 @@ def _print_untied(n: int) -> None:
         click.echo(f"{n} {UNTIED_FAKES}: nothing ties them to a real video, which may be in another split")
 
 
+def _print_counts(summary: Summary, *, complete: bool) -> None:
+    out = console()
+    if summary.by_split:
+        out.print(_clips_table(summary.by_split))
+    if summary.by_code:
+        out.print(codes_table(summary.by_code))
+    if complete:
+        for split, label, n_videos in summary.without_clips:
+            out.print(f"no clips: {split} {label}, of {n_videos} videos", highlight=False)
+
+
 def _clips_table(by_split: dict[tuple[str, str], tuple[int, int]]) -> Table:
     table = Table("split", "label", "videos", "clips", title="clips")
     for (split, label), (videos, clips) in by_split.items():
@@ -109,17 +119,16 @@ def _clips_table(by_split: dict[tuple[str, str], tuple[int, int]]) -> Table:
 def print_status(status: JobStatus, location: str) -> None:
     """Print how far a data set is."""
     out = console()
-    state = "complete" if status.complete else "in progress"
+    state = "complete" if status.complete else "not whole" if status.faults else "in progress"
     out.print(
         f"{location}: {state}; {status.n_shards_done} of {status.n_shards} shards, "
         f"{status.n_videos_done} of {status.n_videos} videos",
         highlight=False,
     )
-    if status.summary.by_split:
-        out.print(_clips_table(status.summary.by_split))
-    if status.summary.by_code:
-        out.print(codes_table(status.summary.by_code))
+    _print_counts(status.summary, complete=status.complete)
     _print_untied(status.summary.untied_fakes)
+    for line in fault_lines(status.faults):
+        out.print(f"not whole: {line}", highlight=False, markup=False)
 
 
 def print_plan(plan: Plan) -> None:

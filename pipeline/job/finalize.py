@@ -9,10 +9,10 @@ from lps.manifests.canonical import pretty_json, sha256_hex
 from lps.manifests.codes import QUARANTINE_CODES, Status
 from lps.manifests.columns import PATHS, rule_path, split_path
 from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.manifests.index import INDEX_JSON
+from lps.manifests.index import INDEX_JSON, read_index
 from lps.manifests.names import label_name
 from lps.manifests.rows import row_from_json
-from lps.manifests.schemas import SCHEMA_VERSION, Row, table_bytes
+from lps.manifests.schemas import SCHEMA_VERSION, Row, read_table, table_bytes
 from lps.manifests.storage import Store
 from lps.pipeline.job.plan import Plan
 from lps.pipeline.job.shards import commit_uri
@@ -33,6 +33,13 @@ class Summary:
     """Videos that were inputs: all but the skipped."""
     untied_fakes: int
     """Fakes that nothing ties to a real video."""
+    without_clips: tuple[tuple[str, str, int], ...] = ()
+    """(split, label, videos) of every class of a split that has videos, of which none gave a clip."""
+
+    @property
+    def n_clips(self) -> int:
+        """All clips."""
+        return sum(clips for _, clips in self.by_split.values())
 
     @property
     def quarantined_share(self) -> float:
@@ -59,8 +66,21 @@ def committed_shards(out: Store) -> set[str]:
     return {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
 
 
-def finalize(plan: Plan, out: Store) -> Summary:
-    """Write manifests and index of a finished run. Raises UnreadableError if a shard is not committed yet."""
+def named_manifests(out: Store) -> Row:
+    """Return the entries that the index has for manifests; none where there is no index that can be read."""
+    try:
+        return dict(read_index(out).values["manifests"])
+    except UnreadableError:
+        return {}
+
+
+def finalize(plan: Plan, out: Store, named: Row | None = None) -> Summary:
+    """Write manifests and index of a finished run. Raises UnreadableError if a shard is not committed yet.
+
+    Split sets that were added to the data set stay in the index, unless their files are not those that it named before:
+    `named` are its entries, where it is gone by now.
+    """
+    named = named_manifests(out) if named is None else named
     shard_ids = [job.shard_id for job in plan.shard_jobs()]
     missing = sorted(set(shard_ids) - committed_shards(out))
     if missing:
@@ -77,29 +97,49 @@ def finalize(plan: Plan, out: Store) -> Summary:
     videos.sort(key=lambda row: bytes(row["video_id"]))
     clips.sort(key=lambda row: (str(row["shard_id"]), int(row["tar_offset"])))
     shards.sort(key=lambda row: str(row["shard_id"]))
-    _publish_manifests(plan, out, videos=videos, clips=clips, shards=shards)
+    tables = {"videos": videos, "clips": clips, "shards": shards}
+    listing = _publish_manifests(plan, out, tables) | _added_split_sets(out, plan.spec.split_set, named)
+    out.publish(INDEX_JSON, pretty_json(_index(plan, listing, shards)))
     return summarise(videos, plan.untied_fakes)
 
 
-def _publish_manifests(plan: Plan, out: Store, *, videos: list[Row], clips: list[Row], shards: list[Row]) -> None:
+def _publish_manifests(plan: Plan, out: Store, tables: dict[str, list[Row]]) -> Row:
+    """Write the manifests and return their entries in the index."""
     spec = plan.spec
     marks = {"lps.params_sha256": spec.params.sha256(), "lps.code_version": spec.versions.get("lps-prep", "")}
-    files = {
-        PATHS["videos"]: ("videos", videos),
-        PATHS["clips"]: ("clips", clips),
-        PATHS["shards"]: ("shards", shards),
-        split_path(spec.split_set): ("splits", [asdict(row) for row in plan.split_rows]),
-    }
+    files = {PATHS[table]: (table, rows) for table, rows in tables.items()}
+    files[split_path(spec.split_set)] = ("splits", [asdict(row) for row in plan.split_rows])
     listing = {}
     for uri, (table, rows) in files.items():
         data = table_bytes(table, rows, marks)
         out.publish(uri, data)
-        listing[uri] = {"sha256": sha256_hex(data), "bytes": len(data), "rows": len(rows)}
+        listing[uri] = _entry(data, len(rows))
     rule = pretty_json(json.loads(plan.json_bytes)["split"])
-    rule_uri = rule_path(spec.split_set)
-    out.publish(rule_uri, rule)
-    listing[rule_uri] = {"sha256": sha256_hex(rule), "bytes": len(rule), "rows": None}
-    out.publish(INDEX_JSON, pretty_json(_index(plan, listing, shards)))
+    out.publish(rule_path(spec.split_set), rule)
+    listing[rule_path(spec.split_set)] = _entry(rule, None)
+    return listing
+
+
+def _entry(data: bytes, n_rows: int | None) -> Row:
+    return {"sha256": sha256_hex(data), "bytes": len(data), "rows": n_rows}
+
+
+def _added_split_sets(out: Store, own: str, named: Row) -> Row:
+    """Return the entries of all split sets but the plan's; as they are found, where no index is left to name them."""
+    listing: Row = {}
+    files = {file.path for file in out.walk("manifests/splits")}
+    for path in sorted(files - {split_path(own)}):
+        rule = path.removesuffix(".parquet") + ".json"
+        if not path.endswith(".parquet") or rule not in files:
+            continue
+        table, record = out.read(path), out.read(rule)
+        try:
+            entries = {path: _entry(table, read_table("splits", table).num_rows), rule: _entry(record, None)}
+        except UnreadableError:
+            continue
+        if not named or all(named.get(p) == entry for p, entry in entries.items()):
+            listing |= entries
+    return listing
 
 
 def _index(plan: Plan, listing: Row, shards: Sequence[Row]) -> Row:
@@ -130,6 +170,7 @@ def summarise(videos: Iterable[Row], untied_fakes: int) -> Summary:
     """Count the rows of the manifest `videos`; the plan knows how many fakes are untied."""
     by_split: Counter[tuple[str, str]] = Counter()
     clips: Counter[tuple[str, str]] = Counter()
+    inputs: Counter[tuple[str, str]] = Counter()
     by_code: Counter[tuple[str, str]] = Counter()
     n_videos = n_ok = n_quarantined = n_selected = 0
     quarantine = {str(code) for code in QUARANTINE_CODES}
@@ -139,6 +180,8 @@ def summarise(videos: Iterable[Row], untied_fakes: int) -> Summary:
         n_selected += row["status"] != Status.SKIPPED
         n_ok += row["status"] in (Status.OK, Status.PARTIAL)
         n_quarantined += row["error_code"] in quarantine
+        if row["split"] and row["status"] != Status.SKIPPED:
+            inputs[str(row["split"]), label] += 1
         if row["n_clips"]:
             by_split[str(row["split"]), label] += 1
             clips[str(row["split"]), label] += int(row["n_clips"])
@@ -152,4 +195,5 @@ def summarise(videos: Iterable[Row], untied_fakes: int) -> Summary:
         n_quarantined,
         n_selected,
         untied_fakes,
+        tuple((*key, inputs[key]) for key in sorted(inputs) if not clips[key]),
     )

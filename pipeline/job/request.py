@@ -39,6 +39,8 @@ class RunOptions(RunSettings):
     workers: int | None = None
     address: str | None = None
     weights_dir: Path | None = None
+    verify: bool = False
+    """Compare every byte of what is committed, not sizes alone."""
     process: ProcessFunction = process_source
     """What a worker does with a video; tests replace it."""
 

@@ -15,12 +15,13 @@ from lps.manifests.storage import Store, lies_in, open_store
 from lps.pipeline.faces.localizers import LocalizerSpec
 from lps.pipeline.job.cluster import load_workers, ray_cluster, start_detectors, start_times_actor
 from lps.pipeline.job.events import DetectorsReady, Finalized, OnEvent, Planned, PrepStarted, SourcesListed
-from lps.pipeline.job.finalize import Summary, committed_shards, finalize
+from lps.pipeline.job.finalize import Summary, committed_shards, finalize, named_manifests
 from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan, refuse_other_writer
 from lps.pipeline.job.request import MIB, EventLog, PrepRequest, RunContext, RunOptions, ignore_event
 from lps.pipeline.job.shard_work import ShardScheduler
 from lps.pipeline.job.shards import ShardJob
 from lps.pipeline.job.survey import SourceTree, list_sources, probe_all, source_store, versions_of
+from lps.pipeline.job.wholeness import committed_tars, fault_lines, find_faults
 
 
 def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: OnEvent = ignore_event) -> Summary:
@@ -32,17 +33,18 @@ def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: O
     with _started(request, options or RunOptions(), on_event) as run:
         plan = _make_plan(run)
         run.out.sweep()
-        shards, done = plan.shard_jobs(), committed_shards(run.out)
-        left = [shard for shard in shards if shard.shard_id not in done]
+        shards = plan.shard_jobs()
+        left = _not_whole(run, plan, shards)
         run.log(Planned(_n_videos(shards), _n_videos(left), len(left)))
         run.log.flush()
         if not left and run.out.exists(INDEX_JSON):
             return finalize(plan, run.out)
+        named = named_manifests(run.out)
         # An index promises that everything is there; until then there is none.
         run.out.delete(INDEX_JSON)
         if left:
             _process(run, plan, left)
-        summary = finalize(plan, run.out)
+        summary = finalize(plan, run.out, named)
         run.log(Finalized(summary.n_videos, summary.n_ok))
         return summary
 
@@ -117,6 +119,20 @@ def _record_links(run: RunContext, tree: SourceTree) -> None:
         path = f"runs/{run.log.run_id}/links.json"
         run.out.publish(path, pretty_json(links))
         run.log(Note(f"{len(links)} links of the source were followed, {n_outside} of them out of it: {path}"))
+
+
+def _not_whole(run: RunContext, plan: Plan, shards: list[ShardJob]) -> list[ShardJob]:
+    """Return the shards that are to be made: without a commit record, or with another tar than theirs says.
+
+    Whatever is not as it should be is told; what the index names wrongly is mended when it is written again.
+    """
+    committed = committed_shards(run.out)
+    done = [shard.shard_id for shard in shards if shard.shard_id in committed]
+    faults = find_faults(run.out, committed_tars(run.out, done, plan.sha256), verify=run.options.verify)
+    for line in fault_lines(faults):
+        run.log(Note(line))
+    whole = set(done) - {fault.shard_id for fault in faults}
+    return [shard for shard in shards if shard.shard_id not in whole]
 
 
 def _n_videos(shards: list[ShardJob]) -> int:

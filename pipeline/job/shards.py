@@ -66,8 +66,9 @@ def sample_key(video_id: bytes, clip: Clip) -> str:
 def write_shard(job: ShardJob, results: Sequence[VideoResult], params: Params, out: Store, scratch: Path) -> Row:
     """Build the shard in `scratch`, publish it, then write and return its commit record.
 
-    A shard without samples gives a record and no tar. Raises IntegrityError if the shard was committed before with
-    other bytes, UnreadableError if the output cannot be written.
+    A shard without samples gives a record and no tar. Of one that was committed before the tar is published again: it
+    was lost, or somebody damaged it. Raises IntegrityError if it was committed with other bytes, UnreadableError if
+    the output cannot be written.
     """
     samples = sorted(
         (
@@ -90,16 +91,16 @@ def write_shard(job: ShardJob, results: Sequence[VideoResult], params: Params, o
             "clips": [row_to_json(row) for row in clip_rows],
         }
         data = canonical_json(record)
-        if out.exists(job.commit_uri):
-            if out.read(job.commit_uri) != data:
-                raise IntegrityError(
-                    f"shard {job.shard_id} was committed before with other bytes: the same plan gave two results; "
-                    "compare library versions and hardware, then use a new output"
-                )
-            return record
+        committed = out.exists(job.commit_uri)
+        if committed and out.read(job.commit_uri) != data:
+            raise IntegrityError(
+                f"shard {job.shard_id} was committed before with other bytes: the same plan gave two results; "
+                "compare library versions and hardware, then use a new output"
+            )
         if samples:
             out.publish_file(tar_path, job.uri)
-        out.publish(job.commit_uri, data)
+        if not committed:
+            out.publish(job.commit_uri, data)
         return record
     finally:
         tar_path.unlink(missing_ok=True)

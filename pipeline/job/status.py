@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from lps.manifests.canonical import sha256_hex
@@ -13,6 +14,7 @@ from lps.manifests.storage import Store, open_store
 from lps.pipeline.job.finalize import Summary, committed_shards, read_commit, summarise
 from lps.pipeline.job.plan import plan_rows, refuse_other_writer
 from lps.pipeline.job.shards import commit_uri
+from lps.pipeline.job.wholeness import Fault, find_faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +22,14 @@ class JobStatus:
     """How far a data set is."""
 
     complete: bool
+    """Manifests and index are written, and nothing is known to be wrong."""
     n_shards: int
     n_shards_done: int
     n_videos: int
     n_videos_done: int
     summary: Summary
+    faults: tuple[Fault, ...]
+    """Files that are not as the commit records and the index say, by size."""
 
     def record(self) -> dict[str, Any]:
         """Return the status as plain JSON values."""
@@ -42,6 +47,7 @@ class JobStatus:
                 {"split": split, "label": label, "videos": videos, "clips": clips}
                 for (split, label), (videos, clips) in self.summary.by_split.items()
             ],
+            "faults": [{"path": fault.path, "detail": fault.detail} for fault in self.faults],
             "codes": [{"code": code, "label": label, "videos": n} for (code, label), n in self.summary.by_code.items()],
         }
 
@@ -61,10 +67,17 @@ def read_status(location: str) -> JobStatus:
     planned = {str(shard["shard_id"]) for shard in plan.values["shards"]}
     done = sorted(committed_shards(out) & planned)
     videos = [_known(row) for row in rows if row["shard_id"] is None]
+    tars: dict[str, Row | None] = {}
     for shard_id in done:
-        videos += read_commit(out, shard_id, plan.sha256)["videos"]
-    untied = int(plan.values["split"].get("untied_fakes", 0))
-    return JobStatus(out.exists(INDEX_JSON), len(planned), len(done), len(rows), len(videos), summarise(videos, untied))
+        commit = read_commit(out, shard_id, plan.sha256)
+        videos += commit["videos"]
+        tars[shard_id] = commit["shard"]
+    indexed, in_work = out.exists(INDEX_JSON), planned - set(done)
+    # while a run goes on, a tar without its commit record is one that is about to get it
+    faults = tuple(f for f in find_faults(out, tars) if indexed or PurePosixPath(f.path).stem not in in_work)
+    complete = indexed and not in_work and not faults
+    summary = summarise(videos, int(plan.values["split"].get("untied_fakes", 0)))
+    return JobStatus(complete, len(planned), len(done), len(rows), len(videos), summary, faults)
 
 
 def _known(row: Row) -> Row:

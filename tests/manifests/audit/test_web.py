@@ -118,15 +118,22 @@ class Handler(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing of clients that have read enough."""
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Site]]:
     """Return a function that serves a folder until the test ends; options are fields of `Site`."""
-    running: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
+    running: list[tuple[Server, threading.Thread]] = []
 
     def start(root: Path, **options: Any) -> Site:
         site = Site(root, **options)
         handler = type("SiteHandler", (Handler,), {"site": site})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *words: handler(*words, directory=str(root)))
+        server = Server(("127.0.0.1", 0), lambda *words: handler(*words, directory=str(root)))
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         running.append((server, thread))

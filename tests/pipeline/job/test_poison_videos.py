@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from ray import cloudpickle
 
-from lps.cli.prep.main import check_failed_share, main
+from lps.cli.prep.main import check_summary, main
 from lps.manifests.errors import TooManyFailedError
 from lps.manifests.records import VideoResult
 from lps.manifests.schemas import Row
@@ -129,9 +129,9 @@ def test_shard_mates_are_as_if_nothing_had_happened(poisoned: "tuple[Path, Resul
 def test_the_share_of_quarantined_videos_decides_the_exit_code(poisoned: "tuple[Path, Result]") -> None:
     summary = poisoned[1].summary
     assert (summary.n_quarantined, summary.n_selected) == (3, 10)
-    check_failed_share(summary, max_failed_percent=30)
+    check_summary(summary, max_failed_percent=30)
     with pytest.raises(TooManyFailedError, match=r"^3 of 10 videos \(30.0 %\) were quarantined") as caught:
-        check_failed_share(summary, max_failed_percent=29)
+        check_summary(summary, max_failed_percent=29)
     assert caught.value.exit_code == 1
 
 

@@ -75,6 +75,11 @@ def test_a_job_from_bucket_to_bucket_gives_the_bytes_of_the_local_one(
     assert ended.returncode == 0, ended.stderr
     assert bucket_digests(bucket.client, "out/") == undisturbed
     assert "planned: 10 videos, 10 done before, 0 shards to write" in ended.stderr
+    bucket.client.delete_object(Bucket="media", Key="out/shards/train/train-000000.tar")
+    ended = command("s3://media/out", source="s3://media/videos", private=True, env=bucket.env)
+    assert ended.returncode == 0, ended.stderr
+    assert "note: shards/train/train-000000.tar: missing" in ended.stderr
+    assert bucket_digests(bucket.client, "out/") == undisturbed
 
 
 def test_an_output_bucket_that_is_not_there_ends_the_run(
