@@ -44,6 +44,18 @@ def decoded_by_pyav(path: Path) -> dict[int, NDArray[np.uint8]]:
         return {frame.pts or 0: np.asarray(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)}
 
 
+def take_out(path: Path, out: Path, *numbers: int) -> Path:
+    """Write the packets of a video anew, all but those of the coded order's `numbers`."""
+    with av.open(str(path)) as source, av.open(str(out), "w") as sink:
+        stream = source.streams.video[0]
+        copy = sink.add_stream_from_template(stream, opaque=True)
+        for k, packet in enumerate(packet for packet in source.demux(stream) if packet.size):
+            if k not in numbers:
+                packet.stream = copy
+                sink.mux(packet)
+    return out
+
+
 def breaks(frames: Sequence[Frame]) -> list[int]:
     """Return the indices of frames that do not follow the one before."""
     return [frame.index for frame in frames if frame.breaks]

@@ -16,7 +16,8 @@ from lps.pipeline.config.params import ALL_CLIPS, Params
 from lps.pipeline.faces.align import align_matrix, crop_matrix, outside_share, template, warp_frame
 from lps.pipeline.faces.link import with_faces
 from lps.pipeline.faces.track import DetectFaces, DetectionCounts, Track, TrackLost, find_tracks
-from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, decode, read_header
+from lps.pipeline.video.damage import PacketScan
+from lps.pipeline.video.decode import DecodeStats, Frame, decode, read_header, scan_packets
 
 FAULT_ORDER = (
     Code.E_NO_FACE,
@@ -50,6 +51,7 @@ class VideoWork:
     detect: DetectFaces
     params: Params
     header: Header = field(default_factory=Header)
+    scan: PacketScan = field(default_factory=PacketScan)
     stats: DecodeStats = field(default_factory=DecodeStats)
     counts: DetectionCounts = field(default_factory=DetectionCounts)
     clips: list[Clip] = field(default_factory=list)
@@ -62,7 +64,8 @@ class VideoWork:
 
     def run(self) -> None:
         self.header = read_header(self.path, self.params.limits)
-        promised = count_packets(self.path, self.params.limits)
+        self.scan = scan_packets(self.path, self.params.limits)
+        promised = self.scan.n_frames
         starts = start_frames(self.video_id, promised, self.params)
         owed = self._first_pass(starts, {round(promised * share) for share in (0.1, 0.5, 0.9)})
         self.header = replace(self.header, rotation=self.stats.rotation)
@@ -112,7 +115,7 @@ class VideoWork:
                 owed -= made
 
     def _frames(self, stats: DecodeStats) -> Iterator[Frame]:
-        return decode(self.path, self.params, stats)
+        return decode(self.path, self.params, stats, self.scan)
 
     @staticmethod
     def _extend(run: list[Frame], frame: Frame, *, wanted: bool) -> list[Frame]:

@@ -10,7 +10,7 @@ from lps.manifests.names import Codec, FacePolicy
 
 ALL_CLIPS = 0
 """Value of `Params.clips` that means every clip the video holds."""
-WITHOUT_A_RECORD = {"max_outside_share": 1.0, "tone_map": False}
+WITHOUT_A_RECORD = {"max_outside_share": 1.0, "max_step": 2.5, "tone_map": False}
 """What was done before these parameters were: a record that lacks them is older than they are."""
 MAX_CLIP_FRAMES = 1000
 """A run of as many frames is held in memory."""
@@ -82,6 +82,8 @@ class Params:
     """Clips per video; ALL_CLIPS for every one."""
     clip_frames: int = 60
     block_frames: int = 5
+    max_step: float = 1.5
+    """Step between time stamps, in usual steps, above which a run of frames ends in video of constant rate."""
     out_px: int = 224
     align: bool = True
     """False crops the box instead of aligning (the paper's Table 3)."""
@@ -98,7 +100,7 @@ class Params:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        require_above_zero(self, "block_frames", "out_px", "template_scale")
+        require_above_zero(self, "block_frames", "max_step", "out_px", "template_scale")
         if not 2 <= self.clip_frames <= MAX_CLIP_FRAMES or self.clip_frames % self.block_frames:
             raise ValueError(
                 f"clip_frames must be a multiple of block_frames, from 2 to {MAX_CLIP_FRAMES}, "

@@ -59,9 +59,11 @@ C2 = CheckSpec(
     id="C2",
     title="Clips show the frames they name",
     rule="For c2_sample_clips clips chosen by their keys: the source frames at frame_idx, warped by align_M and "
-    "encoded as recorded, are like the stored images (PSNR at least c2_min_psnr_db). Needs --source.",
+    "encoded as recorded, are like the stored images (PSNR at least c2_min_psnr_db), and none of them lies behind "
+    "damage in the video. Needs --source.",
     remedy="The frame indices or matrices of the named clips are wrong, or the decoder counts otherwise: compare "
-    "versions in plan.json with those installed, and prepare the videos again.",
+    "versions in plan.json with those installed, and prepare the videos again. Clips behind damage were made by a "
+    "version that did not see it.",
     severity=Severity.ERROR,
     level=Level.DEEP,
     sql="""SELECT c.sample_key, v.uri, c.frame_idx, c."align_M" AS matrices, c.members, c.tar_offset, c.tar_nbytes,
@@ -121,9 +123,11 @@ class _Compared:
 
 def _compared(ctx: AuditContext, source: Store, row: Row, params: Params) -> _Compared:
     try:
-        faces = warped_frames(source, row, params)
+        faces, spoiled = warped_frames(source, row, params)
     except VideoFault as e:
         return _Compared(detail=f"cannot be made again: {e}")
+    if spoiled:
+        return _Compared(detail=f"{len(spoiled)} frames lie behind damage in the video, from {spoiled[0]} on")
     if len(faces) != len(row["frame_idx"]):
         return _Compared(detail=f"only {len(faces)} of {len(row['frame_idx'])} frames decode")
     data = ctx.store.read_range(row["shard"], row["tar_offset"], row["tar_offset"] + row["tar_nbytes"])
@@ -137,19 +141,20 @@ def _compared(ctx: AuditContext, source: Store, row: Row, params: Params) -> _Co
     return _Compared(psnr_db=lowest, equal=frames_digest(faces) == row["frames_sha256"], detail=detail)
 
 
-def warped_frames(source: Store, row: Row, params: Params) -> list[RGB]:
-    """Decode a video up to the last frame of a clip and cut the clip's faces again."""
+def warped_frames(source: Store, row: Row, params: Params) -> tuple[list[RGB], list[int]]:
+    """Decode a video up to the last frame of a clip and cut the clip's faces again. Also name the spoiled frames."""
     matrices = dict(zip(row["frame_idx"], row["matrices"], strict=True))
-    last, faces = max(matrices), []
+    last, faces, spoiled = max(matrices), [], []
     with local_copy(source, row["uri"]) as path:
         for frame in decode(path, params, DecodeStats()):
             if frame.index in matrices:
+                spoiled += [frame.index] if frame.spoiled else []
                 matrix = np.array(matrices[frame.index], np.float32).reshape(2, 3)
                 # from the whole frame, as an outsider would: how the clip was cut is part of what is checked
                 faces.append(warp(frame.rgb(), matrix, row["out_size"]))
             if frame.index >= last:
                 break
-    return faces
+    return faces, spoiled
 
 
 def _images(data: bytes, row: Row) -> list[RGB]:

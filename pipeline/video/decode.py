@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from lps.manifests.errors import VideoFault
 from lps.manifests.records import Header
 from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.video.color_names import FIELD_ORDERS, MATRICES, PRIMARIES, RANGES, TRANSFERS, UNKNOWN
+from lps.pipeline.video.damage import PacketScan, PacketWatch, is_clean_start, number_of, tells_of_loss
+from lps.pipeline.video.frame_numbers import FrameNumbers
 from lps.pipeline.video.tone_map import ToneMap, tone_map_of
 
 cv2.setNumThreads(1)  # one task owns one core
@@ -29,12 +32,15 @@ THUMB = (32, 18)
 """Size of the luma thumbnails in which scene cuts are found."""
 
 HOLE = 2.5
-"""A step between time stamps above this many usual ones is a hole, even where the decoder reports no damage."""
+"""Where the rate varies, a step between time stamps above this many of the shortest is a hole."""
 MAX_PIXEL_ASPECT = 8.0
 """Pixels that claim to be longer than this are taken as square."""
 
 NOT_VIDEOS = frozenset({"concat", "dash", "hls", "imf", "sdp", "tty"})
 """Formats of libav that are lists of other files, whose bytes nobody recorded, or text drawn as on a terminal."""
+
+UNTIMED = frozenset({"avi"})
+"""Formats that store no order of display: what libav makes up goes to and fro."""
 
 # What the media layer raises for reasons of content. FFmpegError also covers ENOMEM, which must reach the caller.
 MEDIA_ERRORS = (FFmpegError, ValueError, OverflowError, IndexError, EOFError, OSError)
@@ -68,6 +74,8 @@ class Frame:
     native: VideoFrame
     tone_map: ToneMap | None = None
     """What makes an SDR picture of this one; None where it is one."""
+    spoiled: bool = False
+    """Something was lost before, or may have been, and the frame may show what was predicted from it."""
 
     @property
     def aspect_xy(self) -> tuple[float, float]:
@@ -158,17 +166,32 @@ class DecodeStats:
     min_step_ticks: int | None = None
     max_step_ticks: int | None = None
     last_pts: int | None = None
-    spoiled: bool = False
-    """Something was lost, and no key frame has been shown since."""
-    spoiled_pts: int | None = None
+    spoiled_to: int | None = None
+    """After a loss: the number of the first packet whose picture can end the damage."""
     thumb: NDArray[np.float32] | None = field(default=None, repr=False)
     cut_scores: list[float] = field(default_factory=list, repr=False)
 
-    def note_damage(self, pts: int | None) -> None:
-        """Count a lost packet or frame of that time stamp."""
+    def note_loss(self, number: int) -> None:
+        """Note a loss that spoils all frames up to a clean start in packet `number`, or a later one."""
+        self.n_errors += self.spoiled_to is None
+        self.spoil(number)
+
+    def note_failure(self, number: int) -> None:
+        """Note a packet or frame that does not decode; none of before packet `number` ends the damage."""
         self.n_errors += 1
-        self.ended_by_error = self.spoiled = True
-        self.spoiled_pts = pts
+        self.ended_by_error = True
+        self.spoil(number)
+
+    def note_scanned(self, number: int, scan: PacketScan, max_step: float) -> None:
+        """Note what the packets told of packet `number`, before it is decoded."""
+        if number in scan.lost_before:
+            self.note_loss(number)
+        elif scan.doubts.get(number, 0.0) > max_step:
+            self.spoil(number)
+
+    def spoil(self, number: int) -> None:
+        """Trust no frame up to a clean start in packet `number`, or a later one."""
+        self.spoiled_to = number if self.spoiled_to is None else max(number, self.spoiled_to)
 
     @property
     def is_vfr(self) -> bool | None:
@@ -267,37 +290,52 @@ def read_header(path: Path, limits: Limits) -> Header:
 
 
 def count_packets(path: Path, limits: Limits) -> int:
-    """Return how many frames the container promises, by walking its packets without decoding. Cheap, not exact."""
+    """Return how many frames the container promises, as `scan_packets` counts them."""
+    return scan_packets(path, limits).n_frames
+
+
+def scan_packets(path: Path, limits: Limits) -> PacketScan:
+    """Walk the packets without decoding: how many frames they promise, and what is missing. Cheap.
+
+    Raises VideoFault as `open_video` does, and E_LIMIT for more frames than allowed.
+    """
     container, stream = open_video(path, limits)
-    n = 0
     with container:
+        context = stream.codec_context
+        numbers = FrameNumbers()
+        if context.extradata:
+            numbers.configure(context.extradata)
+        codec = context.codec
+        watch = PacketWatch(codec.canonical_name, codec.intra_only, container.format.name not in UNTIMED, numbers)
         try:
             for packet in container.demux(stream):
-                n += bool(packet.size) and not packet.is_discard
-                if n > limits.max_frames:
+                watch.add(packet)
+                if watch.n_frames > limits.max_frames:
                     raise VideoFault(Code.E_LIMIT, Stage.PROBE, f"more than {limits.max_frames} frames")
         except MEDIA_ERRORS:
-            return n  # the decoding pass names the fault
-    return n
+            pass  # the decoding pass names the fault
+    return watch.scan()
 
 
-def decode(path: Path, params: Params, stats: DecodeStats) -> Iterator[Frame]:
+def decode(path: Path, params: Params, stats: DecodeStats, scan: PacketScan | None = None) -> Iterator[Frame]:
     """Yield the frames of `path` in presentation order, one at a time, and keep `stats` up to date.
 
-    A damaged packet is counted and skipped. The frames after it show what was predicted from what is not there, so all
-    of them `break`, up to and including the next key frame. Raises VideoFault as `open_video` does, and E_LIMIT when
-    more frames, or larger ones, decode than allowed, E_DECODE for a color matrix that nothing here converts from.
+    A damaged packet is counted and skipped. The frames after it, and after pictures that are missing, show what was
+    predicted from what is not there, so all of them `break`, up to and including the next clean key frame. `scan` is
+    what `scan_packets` gave, if that is at hand. Raises VideoFault as `open_video` does, and E_LIMIT when more frames,
+    or larger ones, decode than allowed, E_DECODE for a color matrix that nothing here converts from.
     """
+    scan = scan or scan_packets(path, params.limits)
     container, stream = open_video(path, params.limits)
     with container:
         base = stream.time_base or Fraction(1, 1000)
         tick_step = _nominal_step(stream, base)
         aspect = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
         aspect = aspect if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else 1.0
-        untimed = container.format.name == "avi"  # stores no order of display: what libav makes up goes to and fro
+        untimed = container.format.name in UNTIMED
         size = (0, 0)
         claimed = (stream.codec_context.color_trc, stream.codec_context.color_primaries)
-        for native in _natives(container, stream, stats):
+        for native in _natives(container, stream, stats, scan, params.max_step):
             _check_frame(native, stats, params.limits)
             pts = None if untimed else native.pts
             if pts is None:
@@ -305,10 +343,12 @@ def decode(path: Path, params: Params, stats: DecodeStats) -> Iterator[Frame]:
                 pts = 0 if stats.last_pts is None else stats.last_pts + tick_step
             resized = (native.width, native.height) != size
             size = (native.width, native.height)
-            cut_score = params.localize.cut_score
-            breaks = _note(stats, native, pts, tick_step=tick_step, cut_score=cut_score) or resized
+            widest = _widest_step(stats, pts, tick_step, scan.usual_ticks, params.max_step)
+            breaks = _note(stats, native, pts, widest=widest, cut_score=params.localize.cut_score) or resized
+            spoiled = stats.spoiled_to is not None
             shown = _tone_map(native, claimed) if params.tone_map else None
-            yield Frame(stats.n_frames - 1, pts, float(pts * base), stats.rotation, aspect, breaks, native, shown)
+            seconds = float(pts * base)
+            yield Frame(stats.n_frames - 1, pts, seconds, stats.rotation, aspect, breaks, native, shown, spoiled)
 
 
 def _tone_map(native: VideoFrame, claimed: tuple[int, int]) -> ToneMap | None:
@@ -326,34 +366,39 @@ def _check_frame(native: VideoFrame, stats: DecodeStats, limits: Limits) -> None
         raise VideoFault(Code.E_DECODE, Stage.DECODE, f"colors of matrix {name} cannot be converted to RGB")
 
 
-def _natives(container: av.container.InputContainer, stream: VideoStream, stats: DecodeStats) -> Iterator[VideoFrame]:
-    """Yield the frames that decode whole; what the decoder reports as damaged is noted in `stats`."""
+def _natives(
+    container: av.container.InputContainer, stream: VideoStream, stats: DecodeStats, scan: PacketScan, max_step: float
+) -> Iterator[VideoFrame]:
+    """Yield the frames that decode whole, each with its packet's number; what was lost is noted in `stats`."""
+    stream.codec_context.copy_opaque = True
     packets = container.demux(stream)
-    while True:
-        packet = None
+    for number in count():
         try:
             packet = next(packets, None)
             if packet is None:
                 return
-            frames = packet.decode()
+            packet.opaque = number
+            stats.note_scanned(number, scan, max_step)
+            with av.logging.Capture() as log:
+                frames = packet.decode()
         except MEDIA_ERRORS as e:
             if isinstance(e, MemoryError):
                 raise  # the task's memory limit, not the content
-            stats.note_damage(packet.pts if packet is not None else None)
+            stats.note_failure(number + 1)
             # a demuxer that fails at the same place for ever would never end
             if isinstance(e, (EOFError, OSError)) and not isinstance(e, av.error.InvalidDataError):
                 return
             if stats.n_errors > 1000:
                 return
             continue
+        if packet.is_corrupt or tells_of_loss(log):
+            stats.note_loss(number + 1)
         for frame in frames:
-            assert isinstance(frame, VideoFrame)  # mypy
             if frame.is_corrupt:
-                stats.note_damage(frame.pts)
-                continue
-            if packet.size:  # without, the decoder only hands out what it had held back
-                stats.ended_by_error = False
-            yield frame
+                stats.note_failure(number_of(frame, number) + 1)
+            else:
+                stats.ended_by_error &= not packet.size  # without, the decoder only hands out what it had held back
+                yield frame
 
 
 def _nominal_step(stream: VideoStream, base: Fraction) -> int:
@@ -361,18 +406,25 @@ def _nominal_step(stream: VideoStream, base: Fraction) -> int:
     return max(1, round(1 / (rate * base)))
 
 
-def _note(stats: DecodeStats, native: VideoFrame, pts: int, *, tick_step: int, cut_score: float) -> bool:
+def _widest_step(stats: DecodeStats, pts: int, tick_step: int, constant: int | None, max_step: float) -> float:
+    """Return the step from the last time stamp above which there is a hole before `pts`."""
+    if constant is not None and not stats.pts_nominal:
+        return constant * max_step
+    step = pts - (stats.last_pts or 0)
+    return HOLE * max(tick_step, step if stats.min_step_ticks is None else stats.min_step_ticks)
+
+
+def _note(stats: DecodeStats, native: VideoFrame, pts: int, *, widest: float, cut_score: float) -> bool:
     """Add one frame to `stats`; return True if it does not continue the frame before."""
-    breaks = stats.last_pts is None or stats.spoiled
+    breaks = stats.last_pts is None or stats.spoiled_to is not None
     if stats.last_pts is not None:
         step = pts - stats.last_pts
-        usual = max(tick_step, step if stats.min_step_ticks is None else stats.min_step_ticks)
-        breaks = breaks or not 0 < step <= usual * HOLE
+        breaks = breaks or not 0 < step <= widest
         stats.min_step_ticks = step if stats.min_step_ticks is None else min(stats.min_step_ticks, step)
         stats.max_step_ticks = step if stats.max_step_ticks is None else max(stats.max_step_ticks, step)
-    # a key frame with an earlier time stamp had only been held back when the damage was met
-    if native.key_frame and (stats.spoiled_pts is None or stats.pts_nominal or pts > stats.spoiled_pts):
-        stats.spoiled = False
+    # a key frame of an earlier packet had only been held back when the loss was met
+    if stats.spoiled_to is not None and is_clean_start(native) and number_of(native, -1) >= stats.spoiled_to:
+        stats.spoiled_to = None
     if stats.n_frames == 0:
         stats.rotation = rotation_of(native)
     thumb = thumbnail(native)

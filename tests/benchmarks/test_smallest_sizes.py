@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 SMALLEST = {
+    "damage": ["--frames", "20", "--positions", "2", "--codings", "1"],
     "landmarks": ["--limit", "1", "--localizers", "mtcnn"],
     "manifests": ["--n", "200"],
     "model": ["--batch", "32:1", "--calls", "1"],

@@ -41,7 +41,7 @@ def test_records_rebuild_what_they_record() -> None:
     )
     record = json.loads(json.dumps(params.record()))
     assert params_from_record(record) == params
-    before = Params(max_outside_share=1.0, tone_map=False)
+    before = Params(max_outside_share=1.0, max_step=2.5, tone_map=False)
     assert params_from_record({}) == before, "what a record lacks was not done when it was made"
     assert params_from_record(Params().record()) == Params()
 
@@ -140,6 +140,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         {"localize": {"min_score": 1.1}},
         {"localize": {"min_det_rate": -0.1}},
         {"localize": {"cut_score": 2.0}},
+        {"max_step": 0.0},
         {"localize": {"bound_px": -1.0}},
         {"localize": {"max_gap_frames": -1}},
         {"limits": {"max_frames": 0}},

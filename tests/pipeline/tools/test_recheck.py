@@ -15,7 +15,7 @@ from lps.manifests.schemas import Row, read_table, table_bytes
 from lps.pipeline.config.params import Params
 from lps.pipeline.tools.demo_videos import make_face_video
 from lps.pipeline.tools.recheck import CHECKS, LIMITS, check_again, check_frames, psnr_db
-from tests.builders import process_folder
+from tests.builders import process_folder, take_out
 
 PARAMS = Params(localizer="mtcnn", clip_frames=10, block_frames=5)
 VIDEOS = ("real/a.mp4", "fake/blend/a.mp4")
@@ -104,6 +104,14 @@ def test_another_source_video_is_found(copy: tuple[Path, Path]) -> None:
     found = run(*copy)
     assert len(found["C2"].offenders) == 1
     assert len(found["R1"].offenders) == 1
+
+
+def test_clips_behind_damage_are_found(copy: tuple[Path, Path], tmp_path: Path) -> None:
+    whole = copy[1] / VIDEOS[0]
+    whole.rename(tmp_path / "whole.mp4")
+    take_out(tmp_path / "whole.mp4", whole, 1)
+    found = run(*copy)
+    assert ["behind damage" in offender.detail for offender in found["C2"].offenders] == [True]
 
 
 def test_missing_and_shorter_sources_are_found(copy: tuple[Path, Path]) -> None:
