@@ -23,6 +23,7 @@ from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.job.finalize import Summary, finalize
 from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
 from lps.pipeline.job.shards import write_shard
+from lps.pipeline.sources.types import SourceListing
 from lps.pipeline.video.decode import DecodeStats, Frame, decode
 from lps.pipeline.video.probe import Probe, probe_file
 
@@ -56,6 +57,12 @@ def take_out(path: Path, out: Path, *numbers: int) -> Path:
     return out
 
 
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Return how alike two pictures are, in dB."""
+    error = float(np.mean((a.astype(np.float64) - b) ** 2))
+    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
+
+
 def breaks(frames: Sequence[Frame]) -> list[int]:
     """Return the indices of frames that do not follow the one before."""
     return [frame.index for frame in frames if frame.breaks]
@@ -67,6 +74,11 @@ def breaks(frames: Sequence[Frame]) -> list[int]:
 def folder_video(uri: str, label: int | None, *, method: str | None = None, code: Code | None = None) -> SourceVideo:
     """Return a video as the adapter of folders lists it."""
     return SourceVideo(uri=uri, dataset="folder", label=label, label_source="folder", method=method, code=code)
+
+
+def by_uri(listing: SourceListing) -> dict[str, SourceVideo]:
+    """Return the videos of a listing by their URIs."""
+    return {video.uri: video for video in listing.videos}
 
 
 def still_clip(n: int, start: int = 0, **changes: object) -> Clip:

@@ -122,19 +122,26 @@ def full_names(module: ast.Module) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (
+                each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            )
 
 
 # ---- rules -----------------------------------------------------------------------------------------------------------
 
 
 def imports_by_another_name(tree: Tree) -> list[str]:
-    """Only `lps.<package>` is the package: relative imports hide where they lead, bare ones load a second copy."""
+    """Only `lps.<package>` is the package: relative imports hide where they lead, bare ones load a second copy.
+
+    `import lps` alone does not say what is used of it.
+    """
     wrong = (".", *(f"{part}." for part in (*tree.may_import, "tests")))
     return [
         f"{name} imports {full}"
         for name, module in tree.modules.items()
         for full in full_names(module)
-        if f"{full}.".startswith(wrong)
+        if f"{full}.".startswith(wrong) or full == "lps"
     ]
 
 
@@ -208,8 +215,19 @@ def class_names_of_two_things(tree: Tree) -> list[str]:
     for name, module in tree.modules.items():
         for node in ast.walk(module):
             if isinstance(node, ast.ClassDef):
-                places[node.name].append(f"{name}:{node.lineno}")
+                places[node.name.lstrip("_")].append(f"{name}:{node.lineno}")
     return [f"{name}: {' '.join(found)}" for name, found in places.items() if len(found) > 1]
+
+
+def docstrings_that_begin_with_of(tree: Tree) -> list[str]:
+    """They begin with a noun or a verb."""
+    return [
+        f"{name}:{node.lineno}"
+        for name, module in tree.modules.items()
+        for node in ast.walk(module)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if str(node.value.value).startswith("Of ")
+    ]
 
 
 Rule = Callable[[Tree], list[str]]
@@ -231,7 +249,8 @@ BROKEN: dict[Rule, dict[str, str]] = {
     long_files: {"model/page.html.j2": "\n" * 501},
     long_functions: {"model/data/a.py": "class A:\n    def f(self):\n" + "        a\n" * 60},
     full_folders: {f"model/data/{k}.py": "" for k in range(19)},
-    class_names_of_two_things: {"model/data/a.py": "class _A: ...", "pipeline/a.py": "def f():\n    class _A: ..."},
+    class_names_of_two_things: {"model/data/a.py": "class _A: ...", "pipeline/a.py": "def f():\n    class A: ..."},
+    docstrings_that_begin_with_of: {"model/data/a.py": 'class A:\n    x: int\n    """Of a file, its size."""'},
 }
 """Rule -> files that break it. In their table, `TABLE` is one more arrow."""
 
@@ -283,3 +302,42 @@ def test_every_import_is_seen(ours: Tree) -> None:
                 n_lines += 1
                 assert any(other == line or parent(other) == line for other in ours.imports[name]), (name, line)
     assert n_lines > 500
+
+
+IMPORTS_OF_OTHER_KINDS = ('import_module("lps.cli.b")', '__import__("lps.cli.b")', "from lps.cli import b")
+
+
+@pytest.mark.parametrize("code", IMPORTS_OF_OTHER_KINDS)
+def test_lazy_imports_of_every_kind_are_seen(code: str, tmp_path: Path) -> None:
+    files = {"model/data/a.py": f"def f():\n    {code}", "cli/b.py": ""}
+    assert imports_against_the_table(written(tmp_path, files, {})) == ["model.data.a imports cli.b"]
+
+
+def test_import_of_the_namespace_alone_is_found(tmp_path: Path) -> None:
+    assert imports_by_another_name(written(tmp_path, {"cli/b.py": "import lps"}, {})) == ["cli.b imports lps"]
+
+
+def private_names_used(module: ast.Module) -> set[str]:
+    """Return the private names of our modules that a test imports, or reaches by way of a module."""
+    imported = [
+        alias
+        for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lps.")
+        for alias in node.names
+    ]
+    modules = {alias.asname or alias.name for alias in imported}
+    reached = {
+        node.attr
+        for node in ast.walk(module)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+    }
+    return {name for name in reached | {alias.name for alias in imported} if re.match("_[^_]", name)}
+
+
+def test_tests_use_no_private_names() -> None:
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    found = {str(path): private_names_used(ast.parse(path.read_text())) for path in files}
+    assert len(found) > 100
+    assert {name: names for name, names in found.items() if names} == {}
+    code = "from lps.model.data import frames\nfrom lps.model.data.frames import _a as a\nframes._b(frames.__name__)"
+    assert private_names_used(ast.parse(code)) == {"_a", "_b"}

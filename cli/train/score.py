@@ -20,7 +20,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 SEEN = {
     Role.LABELS: "the detector learnt from this file",
     Role.FRAMES: "the detector was pretrained on this file, without its label",
-    Role.VALIDATION: "the checkpoint, or one that it started from, was chosen by its figures on this file",
+    Role.VALIDATION: "the checkpoint, or one that it started from, was chosen by its metrics on this file",
 }
 MAX_NAMED = 5
 """Videos without a score that the last line names."""
@@ -41,7 +41,7 @@ def score(videos: tuple[Path, ...], **asked: Any) -> None:
     """Score raw videos: how likely each is a fake, by face and by clip.
 
     Videos are prepared as the clips were that the detector learnt from, all clips of each. Every face is a track of its
-    own: its score is the mean of its clips. A video is judged as `evaluate` judges it.
+    own: its score is the mean of its clips. A video is scored as `evaluate` scores it.
 
     \b
     Exit codes: 0 every video has a score, 3 some have none (no face, too short, damaged: the code is shown; the others

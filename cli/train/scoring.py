@@ -1,6 +1,6 @@
 """Raw videos to scores: prepared as `lps-prep` prepares them, evaluated as `lps-train evaluate` does, in this process.
 
-A track is one face, followed from clip to clip. Its score is the mean over its clips; a video is judged by the rule
+A track is one face, followed from clip to clip. Its score is the mean over its clips; a video is scored by the rule
 that evaluation has.
 """
 

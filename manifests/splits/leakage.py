@@ -84,7 +84,7 @@ class Crossing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Overlap:
+class _VideoKeys:
     """Which keys each video brings along (`carried`), and which of them count for one kind (`asked`)."""
 
     asked_video: Ints
@@ -209,7 +209,7 @@ def _shuffles(codes: Ints) -> list[Ints]:
     return shuffles
 
 
-def _hits(overlaps: Mapping[str, _Overlap], kind: str, codes: Ints, seen: str) -> tuple[Bools, Bools]:
+def _hits(overlaps: Mapping[str, _VideoKeys], kind: str, codes: Ints, seen: str) -> tuple[Bools, Bools]:
     if kind != "donor_only":
         return overlaps[kind].hits(codes, SPLITS.index(seen))
     some, every = overlaps["donor"].hits(codes, SPLITS.index(seen))
@@ -246,12 +246,12 @@ class _PublishedKeys:
         )
 
 
-def _overlaps(videos: pa.Table, aliases: Aliases) -> dict[str, _Overlap]:
+def _overlaps(videos: pa.Table, aliases: Aliases) -> dict[str, _VideoKeys]:
     """Number the keys of each kind. A video gives people and places away in whatever role it has them."""
     roots = alias_roots(aliases)
     published = _PublishedKeys.of(videos, roots)
     found = {
-        kind: _Overlap(
+        kind: _VideoKeys(
             asked_video=published.owner[where],
             asked_key=published.key[where],
             carried_video=published.owner,
@@ -265,7 +265,7 @@ def _overlaps(videos: pa.Table, aliases: Aliases) -> dict[str, _Overlap]:
     keys = pa.concat_arrays([originals.filter(named), ids.cast(originals.type)]).dictionary_encode()
     numbers = _merged(keys, _of_bytes(roots, VIDEO_PREFIX))
     fakes = np.flatnonzero(named.to_numpy(zero_copy_only=False))
-    found["original"] = _Overlap(
+    found["original"] = _VideoKeys(
         asked_video=fakes,
         asked_key=numbers[: len(fakes)],
         carried_video=np.arange(len(ids)),
@@ -277,7 +277,7 @@ def _overlaps(videos: pa.Table, aliases: Aliases) -> dict[str, _Overlap]:
     keys = digests.filter(read).dictionary_encode()
     numbers = _merged(keys, _of_bytes(roots, CONTENT_PREFIX))
     owners = np.flatnonzero(read.to_numpy(zero_copy_only=False))
-    found["duplicate"] = _Overlap(
+    found["duplicate"] = _VideoKeys(
         asked_video=owners,
         asked_key=numbers,
         carried_video=owners,

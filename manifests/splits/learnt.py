@@ -136,7 +136,7 @@ class Overlap:
         words = {
             Role.LABELS: "the detector learnt from {} of these {} videos",
             Role.FRAMES: "the detector was pretrained on {} of these {} videos, without labels",
-            Role.VALIDATION: "the checkpoint, or one that it started from, was chosen by its figures on {} of these {} "
+            Role.VALIDATION: "the checkpoint, or one that it started from, was chosen by its metrics on {} of these {} "
             "videos",
         }
         said = [text.format(self.videos[role], self.n_videos) for role, text in words.items() if self.videos[role]]

@@ -62,7 +62,7 @@ class EvaluateOptions:
     n_clips: int | None = 3
     """Clips per video, spread evenly over it: 3 are the paper's 180 frames; None takes all."""
     video_score: VideoRule = DEFAULT_RULE
-    """How a video is judged by its clips; see `video_scores`."""
+    """How a video is scored from its clips; see `video_scores`."""
     bf16: bool = False
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
     batch_size: int = 16

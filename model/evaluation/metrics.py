@@ -175,7 +175,7 @@ def intervals(
     """
     parts: dict[str, list[Floats]] = {name: [] for name in METRICS}
     order = np.argsort(-scores.p_fake, kind="stable")
-    ranked = _Ranked.of(scores.labels[order], scores.p_fake[order])
+    ranked = RankedScores.of(scores.labels[order], scores.p_fake[order])
     names, unit = np.unique((scores.video if groups is None else groups)[order], return_inverse=True)
     rng = np.random.default_rng(bootstrap.seed)
     for drawn in draw_counts(len(names), bootstrap.n_draws, rng, n_weights=len(scores)):
@@ -209,7 +209,7 @@ def percentile_interval(draws: Floats, level: float = LEVEL) -> tuple[float, flo
 
 
 @dataclass(frozen=True, slots=True)
-class _Ranked:
+class RankedScores:
     """Scores in falling order, ready to be measured under many weightings at once."""
 
     fake: Floats
@@ -220,7 +220,7 @@ class _Ranked:
     """Places of the last case of each score: the points of the ROC."""
 
     @classmethod
-    def of(cls, labels: Ints, p_fake: Floats) -> "_Ranked":
+    def of(cls, labels: Ints, p_fake: Floats) -> "RankedScores":
         """Take labels and scores, highest first."""
         ends = np.append(np.flatnonzero(np.diff(p_fake)), len(p_fake) - 1)
         return cls(labels.astype(np.float64), (p_fake > THRESHOLD).astype(np.float64), ends)

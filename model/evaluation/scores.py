@@ -62,7 +62,7 @@ class LabelledScores:
     """Name of the manipulation; None for reals and where nobody knows."""
     dataset: NDArray[np.object_]
     rule: VideoRule = DEFAULT_RULE
-    """How a video is judged by its clips; see `video_scores`."""
+    """How a video is scored from its clips; see `video_scores`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,7 +108,7 @@ class Scores:
     table: pa.Table
     """Columns of `SCORES`."""
     rule: VideoRule = DEFAULT_RULE
-    """How a video is judged by these."""
+    """How a video is scored from these."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -228,7 +228,7 @@ def scores_bytes(scores: Scores, metadata: Mapping[str, str]) -> bytes:
 def read_scores(data: bytes, name: str) -> tuple[Scores, dict[str, str]]:
     """Return scores and marks of a file's bytes; `name` is for messages.
 
-    A nullable column that an older file lacks is null, and its videos are judged as they were: by the mean of all
+    A nullable column that an older file lacks is null, and its videos are scored as they were: by the mean of all
     clips. Raises UnreadableError for a foreign, damaged or newer file.
     """
     try:

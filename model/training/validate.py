@@ -28,7 +28,7 @@ def validate(
 ) -> dict[str, Any]:
     """Return the mean loss and values over the clips of a split and, for detectors, `auc` over videos.
 
-    `face_of` gives each sample key's video and face; a video is judged as `video_scores` does by default. `auc` is None
+    `face_of` gives each sample key's video and face; a video is scored as `video_scores` does by default. `auc` is None
     where only one class is there. With several processes each validates its part, and all get the same result. Raises
     LpsError in all of them, naming the samples, where a loss is not finite.
     """
@@ -85,7 +85,7 @@ def auc(labels: Ints, p_fake: Floats) -> float:
 
 
 def video_auc(scores: Iterable[ClipScore]) -> float | None:
-    """Return the AUC over videos, judged as `video_scores` does by default; None with only one class."""
+    """Return the AUC over videos, scored as `video_scores` does by default; None with only one class."""
     ordered = sorted(scores)
     _, first, number = np.unique([video for (video, _), _, _ in ordered], return_index=True, return_inverse=True)
     labels = np.array([label for _, label, _ in ordered], np.int64)[first]

@@ -17,7 +17,7 @@ class NameGrammar:
     original: str
     """Stem of the real video of a fake, made of the parts of the fake's stem."""
     prefix: str
-    """Of the global keys of what `target` and `donor` number."""
+    """Prefix of the global keys of what `target` and `donor` number."""
     names_persons: bool
 
     def original_of(self, parts: Mapping[str, str]) -> str:

@@ -41,7 +41,7 @@ class SourceFile:
     """S_LINK for another path to a listed file, E_UNREADABLE for what the store could not list."""
     detail: str = ""
     same_as: str = ""
-    """Of a file with S_LINK, the path of the one that is used instead."""
+    """Path of the file that is used instead of one with S_LINK."""
 
     @property
     def used_path(self) -> str:

@@ -56,7 +56,7 @@ GROUP BY video_id ORDER BY any_value(uri)""",
 SAID = {
     Role.LABELS: "learnt from it",
     Role.FRAMES: "was pretrained on it, without its label",
-    Role.VALIDATION: "was chosen by its figures on it",
+    Role.VALIDATION: "was chosen by its metrics on it",
 }
 
 

@@ -290,7 +290,7 @@ def test_videos_that_were_seen_are_counted_whatever_became_of_their_data_set(
     note = {
         Role.LABELS: "the detector learnt from 2 of these 8 videos",
         Role.FRAMES: "the detector was pretrained on 2 of these 8 videos, without labels",
-        Role.VALIDATION: "was chosen by its figures on 2 of these 8 videos",
+        Role.VALIDATION: "was chosen by its metrics on 2 of these 8 videos",
     }[role]
     assert note in result.stderr
     seen = json.loads((tmp_path / "out/metrics.json").read_bytes())["data"][0]["seen"]

@@ -17,6 +17,7 @@ from lps.model.evaluation import metrics
 from lps.model.evaluation.metrics import (
     METRICS,
     Bootstrap,
+    RankedScores,
     equal_error_rate,
     feasible_auc,
     intervals,
@@ -159,7 +160,7 @@ def test_weighted_figures_equal_those_of_scikit_learn(rows: list[tuple[int, floa
     order = np.argsort(-p_fake, kind="stable")
     labels, p_fake = labels[order], p_fake[order]
     drawn = np.random.default_rng(seed).integers(0, 4, (3, len(labels))).astype(np.float64)
-    found = metrics._Ranked.of(labels, p_fake).values(drawn)
+    found = RankedScores.of(labels, p_fake).values(drawn)
     for k, weights in enumerate(drawn):
         expected = weighted(labels, p_fake, weights)
         for name in METRICS:

@@ -40,6 +40,7 @@ from lps.pipeline.faces.detector import Faces, Localizer
 from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.tools.demo_videos import make_face_video
 from lps.pipeline.video.decode import DecodeStats, decode
+from tests.builders import psnr
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
@@ -256,11 +257,6 @@ def test_the_share_outside_is_what_a_warp_of_ones_lacks() -> None:
         matrix = np.array([[a, -b, rng.uniform(-150, 150)], [b, a, rng.uniform(-150, 150)]], np.float32)
         warped = cv2.warpAffine(ones, matrix, (224, 224), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         assert outside_share((160, 120), matrix, 224) == pytest.approx(float((warped < 0.5).mean()), abs=0.01)
-
-
-def psnr(a: Image, b: Image) -> float:
-    error = float(np.mean((a.astype(np.float64) - b) ** 2))
-    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
 
 
 def worst_psnr(path: Path, clip: Clip, rotation: int) -> float:

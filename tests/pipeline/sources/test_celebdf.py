@@ -9,15 +9,12 @@ from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
 from lps.pipeline.sources.adapters import SourceListing
+from tests.builders import by_uri
 
 ListTree = Callable[..., SourceListing]
 Shared = Callable[[str], Path]
 
 LIST = "List_of_testing_videos.txt"
-
-
-def by_uri(listing: SourceListing) -> dict[str, SourceVideo]:
-    return {video.uri: video for video in listing.videos}
 
 
 def mini() -> dict[str, bytes]:

@@ -13,6 +13,7 @@ from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
 from lps.pipeline.sources import dfdc as source_dfdc
 from lps.pipeline.sources.adapters import SourceListing
+from tests.builders import by_uri
 
 ListTree = Callable[..., SourceListing]
 Shared = Callable[[str], Path]
@@ -33,10 +34,6 @@ def part(number: int, entries: dict[str, Any], *, absent: str = "") -> dict[str,
     folder = f"train/dfdc_train_part_{number}"
     files = {f"{folder}/{file}": b"x" for file in entries if file[0] not in absent}
     return {f"{folder}/metadata.json": json.dumps(entries).encode(), **files}
-
-
-def by_uri(listing: SourceListing) -> dict[str, SourceVideo]:
-    return {video.uri: video for video in listing.videos}
 
 
 P0, P1 = "train/dfdc_train_part_0", "train/dfdc_train_part_1"

@@ -10,6 +10,7 @@ from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
 from lps.pipeline.sources.adapters import SourceListing
+from tests.builders import by_uri
 
 ListTree = Callable[..., SourceListing]
 Shared = Callable[[str], Path]
@@ -49,10 +50,6 @@ def mini() -> dict[str, bytes]:
     paths += [real("071", "c40"), fake("071_054", "c40")]
     paths += ["manipulated_sequences/Deepfakes/c23/masks/videos/071_054.mp4", "downloaded_videos/e.mp4"]
     return dict.fromkeys(paths, b"x")
-
-
-def by_uri(listing: SourceListing) -> dict[str, SourceVideo]:
-    return {video.uri: video for video in listing.videos}
 
 
 @pytest.fixture(scope="module")

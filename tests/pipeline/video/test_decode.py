@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lps.manifests.errors import VideoFault
 from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, decode, read_header
-from tests.builders import LIMITS, breaks, decoded, decoded_by_pyav
+from tests.builders import LIMITS, breaks, decoded, decoded_by_pyav, psnr
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
@@ -39,11 +39,6 @@ MIRRORED = {
     270: (0, -ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30),
 }
 """The same turns, and the picture mirrored left to right after them."""
-
-
-def psnr(a: Image, b: Image) -> float:
-    error = float(np.mean((a.astype(np.float64) - b) ** 2))
-    return float("inf") if error == 0 else 10 * float(np.log10(255**2 / error))
 
 
 def same_scene(frames: Sequence[Frame], source: Sequence[Image]) -> bool:

@@ -110,7 +110,7 @@ def test_test_videos_that_chose_the_checkpoint_are_a_warning(
     result = reused(audit, dataset, trained((Role.VALIDATION, rows_of(dataset, "group", "train"))))
     assert result.state == "warn"
     assert {offender.key for offender in result.offenders} == learnt_and_held(dataset, ("test",)) != set()
-    assert result.offenders[0].detail.endswith("; run classify was chosen by its figures on it")
+    assert result.offenders[0].detail.endswith("; run classify was chosen by its metrics on it")
 
 
 def test_split_set_added_after_the_run_hides_nothing(
