@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lps.manifests.errors import UnreadableError
 from lps.pipeline.faces.localizers import weight_digests
+from lps.pipeline.sources.types import VIDEO_SUFFIXES
 from lps.pipeline.tools.demo_videos import make_demo_videos
 
 MEDIA_VARIABLE = "LPS_MEDIA_DIR"
@@ -31,12 +32,17 @@ def add_media_options(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def videos(media: Path | None, names: Sequence[str]) -> Iterator[list[Path]]:
-    """Give the files of `media` that `names` (names or patterns) stand for, else the faces of the demo's videos."""
+    """Give the files of `media` that `names` (names or patterns) stand for, else the faces of the demo's videos.
+
+    A folder that holds none of them is another's: every video below it is given.
+    """
     if media is not None and (faces := _demo_faces(media)):
         yield faces
         return
     if media is not None:
         found = {name: sorted(media.glob(name)) for name in names}
+        if not any(found.values()):
+            found = {"video": sorted(path for path in media.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)}
         if missing := [name for name, paths in found.items() if not paths]:
             sys.exit(
                 f"no {', '.join(missing)} in {media}; leave --media and {MEDIA_VARIABLE} out for the demo's videos"

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,23 @@ def test_smallest_size_runs_through(name: str, tmp_path: Path, demo_videos: Path
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr
     assert ran.stdout.strip()
+
+
+def test_any_folder_of_videos_can_be_given(tmp_path: Path) -> None:
+    spec = spec_from_file_location("media", ROOT / "benchmarks/media.py")
+    assert spec is not None
+    assert spec.loader is not None
+    media = module_from_spec(spec)
+    spec.loader.exec_module(media)
+    with pytest.raises(SystemExit, match="^no video in "), media.videos(tmp_path, ["man_*"]):
+        pass
+    (tmp_path / "mine").mkdir()
+    for name in ("mine/b.MOV", "mine/a.mp4", "notes.txt"):
+        (tmp_path / name).touch()
+    with media.videos(tmp_path, ["man_*"]) as found:
+        assert found == [tmp_path / "mine/a.mp4", tmp_path / "mine/b.MOV"]
+    (tmp_path / "man_1.mp4").touch()
+    with media.videos(tmp_path, ["man_*"]) as found:
+        assert found == [tmp_path / "man_1.mp4"]
+    with pytest.raises(SystemExit, match="^no woman_1.mp4 in "), media.videos(tmp_path, ["man_*", "woman_1.mp4"]):
+        pass
