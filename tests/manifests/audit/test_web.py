@@ -183,7 +183,7 @@ def local(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[st
     return found
 
 
-@pytest.mark.parametrize("level", ["quick", "full"])
+@pytest.mark.parametrize("level", ["quick", pytest.param("full", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", sorted(SERVERS))
 def test_answers_are_those_of_the_folder(
     dataset: Path,

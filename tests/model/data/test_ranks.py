@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Members, Spec
 
@@ -50,6 +52,7 @@ def halved(members: "Members") -> None:
     members["01.jpg"] = members["01.jpg"][: len(members["01.jpg"]) // 2]
 
 
+@pytest.mark.slow
 def test_two_ranks_stay_in_step_over_uneven_shards_with_bad_samples(
     make: "Maker", many: "Many", tmp_path: Path
 ) -> None:

@@ -335,6 +335,7 @@ def read_bucket(tmp_path: Path, what: str, where: str) -> "subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), timeout=300)
 
 
+@pytest.mark.slow
 def test_shards_in_a_bucket_give_the_batches_of_local_ones(
     make: "Maker", many: "Many", cache: ShardCache, bucket: Callable[[Path], str], tmp_path: Path
 ) -> None:
@@ -347,6 +348,7 @@ def test_shards_in_a_bucket_give_the_batches_of_local_ones(
         assert done.stdout.strip() == expected
 
 
+@pytest.mark.slow
 def test_a_bucket_or_a_shard_that_is_not_there_is_named(
     make: "Maker", many: "Many", bucket: Callable[[Path], str], tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def run_export(out: Path, trained: Trained) -> Result:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_torch_program_from_the_command_line(trained: Trained, tmp_path: Path) -> None:
     out = tmp_path / "new folder" / "detector.pt2"
     done = run_export(out, trained)
@@ -99,6 +100,7 @@ def test_torch_program_from_the_command_line(trained: Trained, tmp_path: Path) -
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_onnx_from_the_command_line(trained: Trained, tmp_path: Path) -> None:
     out = tmp_path / "detector.onnx"
     done = run_export(out, trained)

@@ -66,6 +66,7 @@ def reference_eer(labels: Ints, p_fake: Floats, weights: Floats | None = None) -
 
 
 @given(SCORED)
+@pytest.mark.slow
 def test_figures_equal_those_of_scikit_learn(rows: list[tuple[int, float]]) -> None:
     labels, p_fake = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
     called = p_fake > 0.5

@@ -43,6 +43,7 @@ def landscapes(maker: "type[Maker]", spec: "type[Spec]", tmp_path_factory: pytes
     return maker(tmp_path_factory.mktemp("landscapes")).data_set([shard])
 
 
+@pytest.mark.slow
 def test_loss_per_direction_falls_below_chance(
     lps_train: "Runner", settings: "Settings", landscapes: Path, tmp_path: Path
 ) -> None:

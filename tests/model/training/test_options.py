@@ -67,6 +67,7 @@ def test_channels_last_changes_digits_only(
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled_encoder_keeps_names_and_numbers(
     settings: "Settings", tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_rank_that_dies_ends_the_others_in_one_line(
     assert ended.stderr[1] == "lps-train: another process of this run ended; what it says tells why\n"
 
 
+@pytest.mark.slow
 def test_torchrun_starts_it(settings: "Settings", uneven_data: Path, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("lps-train")
     launch = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

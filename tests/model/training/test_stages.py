@@ -71,6 +71,7 @@ def best(run: Path) -> Any:
     return read_checkpoint(run / "checkpoints/best.pt")
 
 
+@pytest.mark.slow
 def test_installed_command_trains(settings: "Settings", tiny_data: Path, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("lps-train")
     args = ["classify", "run", "--data", tiny_data, "--init", "random", "--config", settings("epochs = 1")]

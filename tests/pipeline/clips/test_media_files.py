@@ -113,6 +113,7 @@ def test_the_table_names_every_file(shared: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize(("name", "n_frames", "code"), [(name, n, code) for name, (n, code, _) in MTCNN.items()])
+@pytest.mark.slow
 def test_with_mtcnn(
     shared: Callable[[str], Path], mtcnn: Localizer, name: str, n_frames: int, code: Code | None
 ) -> None:
@@ -120,6 +121,7 @@ def test_with_mtcnn(
 
 
 @pytest.mark.parametrize(("name", "n_frames", "code"), [(name, n, code) for name, (n, code, _) in MOBILENET.items()])
+@pytest.mark.slow
 def test_with_retinaface_mobilenet(
     shared: Callable[[str], Path], mobilenet: Localizer, name: str, n_frames: int, code: Code | None
 ) -> None:

@@ -293,6 +293,7 @@ MEDIA = [
 
 @pytest.mark.media
 @pytest.mark.parametrize("name", MEDIA)
+@pytest.mark.slow
 def test_faces_of_media_files(shared: Callable[[str], Path], ask: Callable[..., list[Faces]], name: str) -> None:
     assert_cut_again(shared("media/videos") / name, ask, PARAMS)
 

@@ -90,6 +90,7 @@ class TestGeometry:
         assert points.shape == (1, 68, 2)
         assert np.abs(points - place).max() < 0.25, "a quarter of a pixel, an eighth of a cell of the heatmap"
 
+    @pytest.mark.slow
     def test_steadier_than_the_package_and_equal_on_average(self) -> None:
         """The package truncates to whole pixels of the image; over many places its points agree with these."""
         localizer = FanLocalizer(Planted([]), Brightness(), "cpu", 4, average_flip=False)
@@ -190,6 +191,7 @@ class TestLocalizer:
         assert sum(moved) == MAX_DENSE_FACES
         assert np.array_equal(np.round(dense[1].points * 16), dense[1].points * 16)
 
+    @pytest.mark.slow
     def test_a_face_alone_and_beside_others(self) -> None:
         net = FAN(1)
         net.load_state_dict(random_state(net))
@@ -219,6 +221,7 @@ class TestPair:
     The published outputs come from another image size (boxes) and the 3D network (landmarks), hence the tolerances.
     """
 
+    @pytest.mark.slow
     def test_end_to_end_with_random_weights(self) -> None:
         state, images = random_state(empty_network("resnet50")), np.zeros((2, 64, 96, 3), np.uint8)
         images[1] = np.random.default_rng(1).integers(0, 256, images.shape[1:], np.uint8)

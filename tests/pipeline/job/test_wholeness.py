@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from tests.pipeline.conftest import Digests, Scenario
 
 TAR = "shards/train/train-000000.tar"
-COMMIT = "commits/train-000000.json"
 CLIPS = "manifests/clips.parquet"
+
+Named = list[tuple[str, str]]
+"""Paths that are not whole, and words of what is said of each."""
 
 
 @pytest.fixture
@@ -54,40 +56,61 @@ def name_in_index(out: Path) -> None:
     (out / "index.json").write_text(json.dumps(index))
 
 
-SPOILS: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "missing tar": (lambda out: (out / TAR).unlink(), TAR, "missing"),
-    "cut tar": (lambda out: cut(out / TAR), TAR, "bytes, its commit record says"),
-    "empty tar": (lambda out: (out / TAR).write_bytes(b""), TAR, "0 bytes, its commit record says"),
-    "missing commit": (lambda out: (out / COMMIT).unlink(), TAR, "no commit record names it"),
-    "missing manifest": (lambda out: (out / CLIPS).unlink(), CLIPS, "missing"),
-    "cut manifest": (lambda out: cut(out / CLIPS), CLIPS, "bytes, index.json says"),
-    "missing rule record": (
-        lambda out: (out / "manifests/splits/group.json").unlink(),
-        "manifests/splits/group.json",
-        "missing",
-    ),
-    "cut index": (lambda out: cut(out / "index.json"), "index.json", "is damaged"),
-    "index of another shard": (name_in_index, "shards/train/train-000099.tar", "and no commit record does"),
-}
+def spoil_shards(out: Path) -> Named:
+    missing, shorter, unnamed, *_ = sorted(path.relative_to(out).as_posix() for path in out.glob("shards/*/*.tar"))
+    (out / missing).unlink()
+    cut(out / shorter)
+    (out / f"commits/{Path(unnamed).stem}.json").unlink()
+    return [
+        (missing, "missing"),
+        (shorter, "bytes, its commit record says"),
+        (unnamed, "no commit record names it"),
+    ]
+
+
+def spoil_tar_and_index(out: Path) -> Named:
+    (out / TAR).write_bytes(b"")
+    cut(out / "index.json")
+    return [(TAR, "0 bytes, its commit record says"), ("index.json", "is damaged")]
+
+
+def spoil_manifests(out: Path) -> Named:
+    rule = "manifests/splits/group.json"
+    (out / CLIPS).unlink()
+    cut(out / "manifests/videos.parquet")
+    (out / rule).unlink()
+    return [
+        (CLIPS, "missing"),
+        ("manifests/videos.parquet", "bytes, index.json says"),
+        (rule, "missing"),
+    ]
+
+
+def spoil_index(out: Path) -> Named:
+    name_in_index(out)
+    return [("shards/train/train-000099.tar", "and no commit record does")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(SPOILS))
+@pytest.mark.parametrize("spoil", [spoil_shards, spoil_tar_and_index, spoil_manifests, spoil_index])
 def test_status_names_what_the_next_run_mends(
-    scenario: "Scenario", out: Path, digests: "Callable[[Path], Digests]", undisturbed: "Digests", name: str
+    scenario: "Scenario",
+    out: Path,
+    digests: "Callable[[Path], Digests]",
+    undisturbed: "Digests",
+    spoil: Callable[[Path], Named],
 ) -> None:
-    spoil, path, said = SPOILS[name]
     assert status(out)["complete"] is True
-    spoil(out)
+    expected = spoil(out)
     found = status(out)
     assert found["complete"] is False
     faults = found["faults"]
     assert isinstance(faults, list)
-    assert [fault for fault in faults if fault["path"] == path and said in fault["detail"]], faults
-    shown = CliRunner().invoke(main, ["status", str(out)]).output
-    assert "not whole: " in shown
-    ended = scenario.run(scenario.request(out))
-    assert any(path in note.text and said in note.text for note in ended.of(Note))
+    assert "not whole: " in CliRunner().invoke(main, ["status", str(out)]).output
+    notes = [note.text for note in scenario.run(scenario.request(out)).of(Note)]
+    for path, said in expected:
+        assert [fault for fault in faults if fault["path"] == path and said in fault["detail"]], faults
+        assert [text for text in notes if path in text and said in text], notes
     assert digests(out) == undisturbed
     assert status(out)["complete"] is True
 

@@ -18,6 +18,8 @@ from lps.pipeline.faces.detector import Image
 from lps.pipeline.tools.demo_faces import PORTRAITS, PortraitName, forge_face, load_portrait
 from lps.pipeline.tools.demo_videos import LENGTHS, RATES, make_face_video, make_texture_video
 
+pytestmark = pytest.mark.slow
+
 STEMS = [f"face_{i:02d}" for i in range(8)]
 
 
