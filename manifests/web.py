@@ -61,12 +61,21 @@ def web_ranges(fs: Any, url: str, ranges: Sequence[tuple[int, int]]) -> Iterator
             if response.status == NO_SUCH_RANGE:
                 yield b""
             elif response.status == PARTIAL:
-                if not response.headers.get("Content-Range", f"bytes {start}-").startswith(f"bytes {start}-"):
-                    raise OSError(errno.EIO, "the server sent another range than was asked for")
-                yield b"".join(_body(fs, response))[: end - start]
+                part = b"".join(_body(fs, response))[: end - start]
+                _require_range(response.headers.get("Content-Range", ""), start, end, len(part))
+                yield part
             else:
                 yield from _cut(_body(fs, response), ranges[k:])
                 return
+
+
+def _require_range(sent: str, start: int, end: int, n_bytes: int) -> None:
+    """Raise OSError where `sent`, the Content-Range of an answer, is not what was asked for, or ends too early."""
+    place, _, size = sent.partition("/")
+    if sent and not place.startswith(f"bytes {start}-"):
+        raise OSError(errno.EIO, "the server sent another range than was asked for")
+    if size.isdecimal() and n_bytes < min(end, int(size)) - start:
+        raise OSError(errno.EIO, f"the server sent {n_bytes} of the {end - start} bytes that were asked for")
 
 
 def _cut(chunks: Iterator[bytes], ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from lps.manifests.columns import read_columns, rule_path, split_path
-from lps.manifests.index import PLAN_JSON, read_index, read_json, read_plan
+from lps.manifests.index import PLAN_JSON, read_index, read_json, read_plan, split_sets
 from lps.manifests.storage import Store
 
 SCHEMA = "lps.diff"
@@ -28,7 +28,7 @@ CLIP_COLUMNS = ("clip_id", "sample_key", "frames_sha256")
 SPLIT_COLUMNS = ("video_id", "split")
 RULE_FIELDS = ("algorithm", "version", "rule", "ratios", "seed", "tries", "giant", "aliases_sha256")
 """What the user decides about a split; the rest of its rule file is counted from the videos."""
-PLAN_FIELDS = ("dataset", "params", "shard_bytes", "versions")
+PLAN_FIELDS = ("dataset", "params", "shard_bytes", "versions", "writer_version")
 
 _LABEL = "CASE {} WHEN 0 THEN 'real' WHEN 1 THEN 'fake' ELSE 'unknown' END"
 _OUTCOME = "concat_ws(' ', {0}.status, {0}.error_code)"
@@ -146,10 +146,8 @@ def _split_lines(split: SplitDiff) -> list[str]:
 
 def diff_datasets(a: Store, b: Store) -> DatasetDiff:
     """Compare two finished data sets. Raises UnreadableError where the index or a manifest of either cannot be read."""
-    for store in (a, b):
-        read_index(store)
-    plans, notes = _plans(a, b)
     sets_a, sets_b = _split_sets(a), _split_sets(b)
+    plans, notes = _plans(a, b)
     with duckdb.connect() as db:
         _register(db, "videos", VIDEO_COLUMNS, a, b)
         videos = _video_changes(db)
@@ -230,8 +228,8 @@ def _register(
 
 
 def _split_sets(store: Store) -> set[str]:
-    files = (file.path.rsplit("/", 1)[-1] for file in store.walk("manifests/splits"))
-    return {name.removesuffix(".parquet") for name in files if name.endswith(".parquet") and not name.startswith(".")}
+    """Return the split sets that the index names and that are there; a web server may not list them."""
+    return {name for name in split_sets(read_index(store).values) if store.exists(split_path(name))}
 
 
 def _rule(store: Store, name: str) -> dict[str, Any] | None:

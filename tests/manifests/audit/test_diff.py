@@ -16,6 +16,7 @@ from lps.manifests.audit.diff import NAMED, SHOWN, Changes, DatasetDiff, diff_da
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import Row
 from lps.manifests.storage import open_store
+from lps.pipeline.job.shards import WRITER_VERSION
 from tests.builders import manifest_rows
 
 FAKE = "manipulated_sequences/Deepfakes/c23/videos/000_001.mp4"
@@ -187,13 +188,16 @@ def test_split_sets_of_one_side(dataset: Path, mutated: Callable[..., Path]) -> 
 
 
 def test_parameters_and_versions(dataset: Path, mutated: Callable[..., Path]) -> None:
-    edit = edit_json(params__localize__stride_frames=4, versions__av="99", params__new={"deep": True})
+    edit = edit_json(
+        params__localize__stride_frames=4, versions__av="99", writer_version="0", params__new={"deep": True}
+    )
     diff = compared(dataset, mutated(files={"plan/plan.json": edit}))
     found = {change.key: (change.before, change.after) for change in diff.parameters}
     assert found == {
         "params.localize.stride_frames": ("8", "4"),
         "params.new.deep": ("(none)", "true"),
         "versions.av": ('"1.0"', '"99"'),
+        "writer_version": (f'"{WRITER_VERSION}"', '"0"'),
     }
     assert "  params.localize.stride_frames: 8 -> 4" in diff.lines()
     assert not diff.same

@@ -38,6 +38,8 @@ class Site:
     body: str = "length"
     """How the end of a body is known: `length`, `chunked`, or `closed`, the end of the connection."""
     redirects: bool = False
+    most: int | None = None
+    """Bytes of a range that are sent at most."""
     refused: dict[str, int] = field(default_factory=dict)
     """End of a path -> status."""
     requests: list[str] = field(default_factory=list)
@@ -83,7 +85,7 @@ class Handler(SimpleHTTPRequestHandler):
             if int(low) >= len(data):
                 self._end(416)
                 return
-            part = data[int(low) : int(high) + 1]
+            part = data[int(low) : int(high) + 1][: site.most]
             self._headers(206, part, **{"Content-Range": f"bytes {low}-{int(low) + len(part) - 1}/{len(data)}"})
         else:
             part = data
@@ -201,6 +203,13 @@ def test_answers_are_those_of_the_folder(
     assert ended.exit_code == code
 
 
+def test_versions_are_compared_without_a_listing(dataset: Path, serve: Callable[..., Site]) -> None:
+    for one, other in ((dataset, serve(dataset).url), (serve(dataset).url, dataset)):
+        ended = CliRunner().invoke(main, ["diff", str(one), str(other)])
+        assert ended.exit_code == 0, ended.output
+        assert "removed" not in ended.output
+
+
 def test_a_server_without_ranges_sends_each_shard_once_for_the_pixels(
     dataset: Path, serve: Callable[..., Site]
 ) -> None:
@@ -224,6 +233,17 @@ def test_of_a_shard_that_is_refused_nothing_is_known(
         f"cannot look for {TAR}: HTTP {status}"
         in json.loads((tmp_path / "report.json").read_bytes())["checks"][0]["note"]
     )
+
+
+def test_less_than_the_range_that_was_asked_for_is_no_damage(
+    dataset: Path, serve: Callable[..., Site], tmp_path: Path
+) -> None:
+    site = serve(dataset, ranges=True, most=1000)
+    answers, ended = states(site.url, tmp_path / "report.json", "--level", "full", "--checks", "A2,C4")
+    assert answers == {"A2": "pass", "C4": "unknown"}, ended.output
+    assert ended.exit_code == 6
+    note = json.loads((tmp_path / "report.json").read_bytes())["checks"][1]["note"]
+    assert "the server sent 1000 of the" in note
 
 
 @pytest.mark.parametrize("level", ["quick", "full"])
