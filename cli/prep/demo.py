@@ -6,7 +6,9 @@ import click
 
 from lps.cli.prep.progress import PrepProgress, print_summary
 from lps.manifests.splits.records import SplitParams
+from lps.manifests.storage import open_store
 from lps.pipeline.config.params import Params
+from lps.pipeline.job.plan import refuse_other_writer
 from lps.pipeline.job.request import PrepRequest, RunOptions
 from lps.pipeline.job.run import run_job
 from lps.pipeline.tools.demo_videos import make_demo_videos
@@ -19,6 +21,7 @@ SHARD_MB = 6
 def run_demo(out: Path, *, workers: int | None, seed: int) -> None:
     """Make sample videos in OUT/videos, the data set in OUT/dataset and the contact sheet OUT/preview.png."""
     videos, dataset, sheet = out / "videos", out / "dataset", out / "preview.png"
+    refuse_other_writer(open_store(str(dataset)))
     click.echo(f"1. sample videos in {videos}: portraits moved, turned and lit; fakes by self-blending", err=True)
     # always made anew: half a set from an interrupted demo would otherwise be taken for all of it
     make_demo_videos(videos, seed=seed, on_video=lambda name: click.echo(f"   {name}", err=True))

@@ -69,3 +69,12 @@ def test_it_can_be_looked_at(older: Path) -> None:
     assert call(prep, "status", str(older)).exit_code == 0
     assert call(audit, "show", str(older)).exit_code == 0
     assert call(audit, "check", str(older), "--level", "quick").exit_code != 4
+
+
+def test_the_demo_is_refused_before_it_makes_videos(older: Path, tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    older.rename(tmp_path / "demo" / "dataset")
+    result = call(prep, "demo", str(tmp_path / "demo"))
+    assert result.exit_code == 3
+    assert "was made by writer version 1" in result.output
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["dataset"]

@@ -59,6 +59,21 @@ def test_forged_rule_is_found(mutated: Mutated, broken: Broken, audit: Callable[
         assert audit(mutated(files={path: unknown}), "R2").results[0].state == "unknown"
 
 
+@pytest.mark.parametrize(("version", "state"), [("1.0", "pass"), ("1.1", "fail")])
+def test_what_an_older_version_did_not_record_is_no_forgery(
+    mutated: Mutated, audit: Callable[..., Audit], version: str, state: str
+) -> None:
+    def edited(data: bytes) -> bytes:
+        rule = json.loads(data)
+        del rule["untied_fakes"]
+        return pretty_json(rule)
+
+    path = mutated(files={"manifests/splits/group.json": edited})
+    index = json.loads((path / "index.json").read_bytes())
+    (path / "index.json").write_bytes(pretty_json({**index, "schema_version": version}))
+    assert audit(path, "R2").results[0].state == state
+
+
 def test_new_videos_are_no_part_of_an_old_split(mutated: Mutated, broken: Broken) -> None:
     def other_keys(row: Row) -> Row:
         return {**row, "target_keys": ["ffpp/seq/012"]} if row["uri"] == NO_FACE else row
