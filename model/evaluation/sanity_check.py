@@ -16,6 +16,7 @@ from lps.manifests.arrays import Floats, Ints
 from lps.manifests.canonical import pretty_json
 from lps.model.data.clip_data import ClipData
 from lps.model.data.sources import groups_of, open_split
+from lps.model.data.video_score import DEFAULT_RULE, video_scores
 from lps.model.evaluation.metrics import Bootstrap, auc, intervals
 from lps.model.evaluation.scores import LabelledScores
 from lps.model.training.build import build_stage
@@ -42,10 +43,12 @@ class VideoScores:
     groups: Ints
 
     @classmethod
-    def of_clips(cls, videos: NDArray[np.bytes_], labels: Ints, groups: Ints, p_fake: Floats) -> "VideoScores":
-        """Average the scores of clips over their videos, whose ids are `videos`."""
-        _, first, video, size = np.unique(videos, return_index=True, return_inverse=True, return_counts=True)
-        return cls(labels[first], np.bincount(video, weights=p_fake) / size, groups[first])
+    def of_clips(
+        cls, videos: NDArray[np.bytes_], faces: Ints, labels: Ints, groups: Ints, p_fake: Floats
+    ) -> "VideoScores":
+        """Score videos from clips, whose videos' ids are `videos`, as `video_scores` does by default."""
+        _, first, video = np.unique(videos, return_index=True, return_inverse=True)
+        return cls(labels[first], video_scores(video, faces, p_fake, DEFAULT_RULE), groups[first])
 
     def auc(self) -> float:
         """Return the area under the ROC curve."""
@@ -143,13 +146,15 @@ def _network_scores(job: TrainJob, stage: ClassifyStage, data: ClipData, device:
 
 
 def _by_video(job: TrainJob, data: ClipData, scores: dict[str, float]) -> VideoScores:
-    """Average clip scores, by sample key, over videos."""
+    """Score videos from clip scores by sample key."""
     videos = data.samples["video_id"].to_pylist()
     groups = groups_of(job.sources, data)
     keys = data.samples["key"].to_pylist()
     scored = np.array([key in scores for key in keys])
     p_fake = np.array([scores[key] for key in keys if key in scores])
-    return VideoScores.of_clips(np.array(videos)[scored], data.labels[scored], groups[scored], p_fake)
+    return VideoScores.of_clips(
+        np.array(videos)[scored], data.faces[scored], data.labels[scored], groups[scored], p_fake
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +164,12 @@ class _Thumbnails:
     pixels: Floats
     labels: Ints
     videos: NDArray[np.bytes_]
+    faces: Ints
     groups: Ints
 
     def part(self, k: int, n: int, *, inside: bool) -> "_Thumbnails":
         mask = (self.groups % n == k) == inside
-        return _Thumbnails(self.pixels[mask], self.labels[mask], self.videos[mask], self.groups[mask])
+        return _Thumbnails(self.pixels[mask], self.labels[mask], self.videos[mask], self.faces[mask], self.groups[mask])
 
 
 def _thumbnails(job: TrainJob) -> _Thumbnails:
@@ -179,7 +185,8 @@ def _thumbnails(job: TrainJob) -> _Thumbnails:
     place = {key: k for k, key in enumerate(data.samples["key"].to_pylist())}
     rows = np.array([place[key] for key in keys])
     videos = np.array(data.samples["video_id"].to_pylist())
-    return _Thumbnails(np.stack(pixels), data.labels[rows], videos[rows], groups_of(job.sources, data)[rows])
+    groups = groups_of(job.sources, data)
+    return _Thumbnails(np.stack(pixels), data.labels[rows], videos[rows], data.faces[rows], groups[rows])
 
 
 def _thumbnail_auc(train_on: _Thumbnails, held_out: _Thumbnails) -> VideoScores:
@@ -190,7 +197,9 @@ def _thumbnail_auc(train_on: _Thumbnails, held_out: _Thumbnails) -> VideoScores:
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(train_on.pixels, train_on.labels)
     p = model.predict_proba(held_out.pixels)[:, 1]
-    return VideoScores.of_clips(held_out.videos, held_out.labels, held_out.groups, np.asarray(p, np.float64))
+    return VideoScores.of_clips(
+        held_out.videos, held_out.faces, held_out.labels, held_out.groups, np.asarray(p, np.float64)
+    )
 
 
 def lines(record: dict[str, Any]) -> list[str]:

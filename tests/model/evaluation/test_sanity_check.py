@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from click.testing import CliRunner
 
 from lps.cli.train.main import main
+from lps.model.evaluation.sanity_check import VideoScores
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec
@@ -29,3 +31,11 @@ def test_check_trains_on_all_and_on_each_fold_and_resumes(
     assert all(0 <= record[name] <= 1 for name in names)
     assert CliRunner().invoke(main, asked).output.splitlines()[-6:] == first.output.splitlines()[-6:]
     assert json.loads((tmp_path / "run/check.json").read_bytes()) == record
+
+
+def test_a_video_is_scored_as_everywhere_else() -> None:
+    videos = np.array([b"b", b"a", b"a", b"a"])
+    faces, labels, groups = np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1]), np.array([7, 3, 3, 3])
+    found = VideoScores.of_clips(videos, faces, labels, groups, np.array([0.5, 0.2, 0.4, 0.9]))
+    assert found.scores.tolist() == [0.9, 0.5]
+    assert (found.labels.tolist(), found.groups.tolist()) == ([1, 0], [3, 7])
