@@ -6,6 +6,7 @@ recorder that dropped a frame is in doubt, and so is what follows it.
 """
 
 import logging
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,25 +28,20 @@ PATIENT = (*MPEG, "h264", "hevc", "vp8", "vp9", "av1")
 MAX_REFS = 16
 """H.264 and HEVC keep at most as many pictures to predict from."""
 
-LOST = (
-    "reference picture missing",
-    "Missing reference picture",
-    "Could not find ref with POC",
-    "unref short failure",
-    "unref long failure",
-    "concealing",
-    "error while decoding MB",
+LOST = re.compile(
+    r"reference picture missing|Missing reference picture|Could not find ref with POC|unref (short|long) failure"
+    r"|concealing|error while decoding MB|CABAC_MAX_BIN|undecodable NALU: ([12]?[0-9]|3[01])\b"
 )
-"""What the decoders of libav log where a picture or a part of one is not what was coded."""
+"""What the decoders of libav log where a picture or a part of one is not what was coded. Units 0 to 31 are slices."""
 
-av.logging.set_level(av.logging.ERROR)  # else they are mute
+av.logging.set_level(av.logging.WARNING)  # else they are mute; HEVC's only warns of slices that it leaves out
 av.logging.set_skip_repeated(False)  # the same line may stand for another loss
 logging.getLogger("libav").setLevel(logging.CRITICAL)  # the lines are read here, not shown
 
 
 def tells_of_loss(log: Iterable[tuple[int, str, str]]) -> bool:
     """Return whether lines that `av.logging.Capture` gave name a loss."""
-    return any(words in message for _, _, message in log for words in LOST)
+    return any(LOST.search(message) for _, _, message in log)
 
 
 def is_clean_start(native: VideoFrame) -> bool:

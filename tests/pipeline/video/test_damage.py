@@ -22,14 +22,15 @@ GOP = {"g": "20", "keyint_min": "20", "sc_threshold": "0"}
 FASTSTART = {"movflags": "faststart"}
 
 
-def overwrite_packet(path: Path, number: int) -> None:
-    """Fill the payload of one packet, in coded order, with zeros."""
+def overwrite_packet(path: Path, number: int, *, filling: bytes = b"\0", after: float = 0.0) -> None:
+    """Fill the payload of one packet, in coded order, `after` a share of it."""
     with av.open(str(path)) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][number]
         assert packet.pos is not None
         at, size = packet.pos, packet.size
     data = bytearray(path.read_bytes())
-    data[at : at + size] = bytes(size)
+    kept = round(after * size)
+    data[at + kept : at + size] = filling * (size - kept)
     path.write_bytes(bytes(data))
 
 
@@ -60,6 +61,20 @@ def test_damage_in_the_middle_breaks_up_to_the_next_key_frame(
     broken = breaks(frames)
     assert max(broken[1:]) - min(broken[1:]) <= 20, "one group of pictures at most"
     assert frames[max(broken)].native.key_frame
+
+
+def test_slices_that_hevc_leaves_out_are_damage(write_video: Write, scene: Scene, tmp_path: Path) -> None:
+    options = {"x265-params": "log-level=none:keyint=20:min-keyint=20"}
+    n_errors = []
+    for number in (23, 27, 29, 31, 33, 35):
+        path = write_video(tmp_path / "a.mp4", scene(70), codec="libx265", options=options, container=FASTSTART)
+        truth = decoded_by_pyav(path)
+        overwrite_packet(path, number, filling=b"\xff", after=0.2)
+        frames, stats = decoded(path)
+        n_errors.append(stats.n_errors)
+        assert_runs_are_whole(frames, truth)
+        assert breaks(frames)[-1] == [frame.index for frame in frames if frame.native.key_frame][2]
+    assert n_errors == [1] * 6
 
 
 def test_several_damaged_places(write_video: Write, scene: Scene, tmp_path: Path) -> None:
