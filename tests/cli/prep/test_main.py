@@ -101,6 +101,7 @@ def test_wrong_use_ends_with_its_code_and_says_why(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_missing_weight_is_one_line_with_the_offline_alternative(tmp_path: Path) -> None:
     (tmp_path / "in" / "real").mkdir(parents=True)
     (tmp_path / "in" / "real" / "a.mp4").write_bytes(b"x")
@@ -117,6 +118,7 @@ def test_a_missing_weight_is_one_line_with_the_offline_alternative(tmp_path: Pat
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_absent_source_is_one_line(tmp_path: Path) -> None:
     done = program("run", str(tmp_path / "in"), str(tmp_path / "out"), "--localizer", "mtcnn", "--workers", "1")
     assert done.returncode == 4

@@ -156,6 +156,7 @@ def test_two_faces_are_two_tracks_and_the_higher_one_counts(videos: Path, checkp
 
 
 @pytest.mark.parametrize("rule", ["max", "mean"])
+@pytest.mark.slow
 def test_a_video_is_judged_as_evaluate_judges_it(rule: str, videos: Path, checkpoint: Path, tmp_path: Path) -> None:
     for place, name in (("real", "one"), ("fake/x", "two")):
         (tmp_path / "src" / place).mkdir(parents=True)
@@ -180,6 +181,7 @@ def test_a_video_is_judged_as_evaluate_judges_it(rule: str, videos: Path, checkp
     assert ("its highest face" in shown, "mean of all its clips" in shown) == (rule == "max", rule == "mean")
 
 
+@pytest.mark.slow
 def test_files_that_the_detector_has_seen_are_told(videos: Path, tmp_path: Path) -> None:
     digest = pa.array([bytes.fromhex(file_sha256(videos / "one.mp4"))], pa.binary(32))
     nobody = pa.array([bytes(16)], pa.binary(16))

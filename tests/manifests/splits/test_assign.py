@@ -238,6 +238,7 @@ class TestBase:
 
     @given(universes(), universes(), rules, st.integers(0, 3), st.randoms())
     @settings(deadline=None)
+    @pytest.mark.slow
     def test_superset_moves_nobody_and_nothing_crosses(
         self, videos: list[SplitInput], more: list[SplitInput], rule: str, seed: int, rng: random.Random
     ) -> None:

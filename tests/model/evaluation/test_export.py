@@ -119,6 +119,7 @@ def test_onnx_from_the_command_line(trained: Trained, tmp_path: Path) -> None:
             np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_onnx_of_full_width(tmp_path: Path) -> None:
     """Exporting itself runs the file on random clips, and refuses to keep it if its logits are others."""
     done = export_network(random_detector(NetParams()), 64, tmp_path / "detector.onnx")

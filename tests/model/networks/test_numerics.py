@@ -260,6 +260,7 @@ if child:
 """Becomes two processes, once the imports are done that take longer than the rest."""
 
 
+@pytest.mark.slow
 def test_gathered_negatives_of_two_processes_equal_one_process(tmp_path: Path) -> None:
     net, x = PredictiveNet(SMALL, PRETRAIN).double().eval(), clips(4).double()
     sizes = {"width": 4, "n_blocks": N, "block_frames": 2, "gru_dropout": 0.0}

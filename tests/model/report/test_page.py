@@ -290,6 +290,7 @@ def spoilt_scores(folder: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_a_real_run_has_its_errors_with_frames(trained: list[Path], tmp_path: Path) -> None:
     wrong = spoilt_scores(trained[1], tmp_path / "wrong")
     out = tmp_path / "page.html"

@@ -81,6 +81,7 @@ def test_last_few_are_kept_with_the_best(detector: Checkpoint, tmp_path: Path) -
     assert step_checkpoints(tmp_path) == [step_path(tmp_path, 300), step_path(tmp_path, 2000)]
 
 
+@pytest.mark.slow
 def test_runs_keep_what_they_are_asked_to(
     lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
 ) -> None:

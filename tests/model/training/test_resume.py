@@ -76,6 +76,7 @@ def assert_same(one: Any, other: Any, where: str = "") -> None:
         assert one == other, where
 
 
+@pytest.mark.slow
 def test_killed_runs_end_as_undisturbed_ones(lps_train: "Runner", stage: Train, tmp_path: Path) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert lps_train(*stage(undisturbed)).code == 0
@@ -90,6 +91,7 @@ def test_killed_runs_end_as_undisturbed_ones(lps_train: "Runner", stage: Train, 
     assert steps == list(range(1, len(steps) + 1))
 
 
+@pytest.mark.slow
 def test_killed_between_steps_with_workers(
     lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
 ) -> None:

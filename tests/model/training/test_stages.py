@@ -322,6 +322,7 @@ def test_clip_left_alone_in_a_batch_trains(
         "--config", settings())  # fmt: skip
 
 
+@pytest.mark.slow
 def test_i3d_runs_through_its_stages(make: "Maker", family: "Callable[..., list[Spec]]", tmp_path: Path) -> None:
     data = make.data_set([family("a", 2, n_frames=4), family("v", 2, "val", n_frames=4)])
     config = tmp_path / "i3d.toml"

@@ -300,6 +300,7 @@ def test_faces_of_media_files(shared: Callable[[str], Path], ask: Callable[..., 
 
 @pytest.mark.media
 @pytest.mark.parametrize("name", MEDIA[:2])
+@pytest.mark.slow
 def test_the_codec_changes_the_stored_image_alone(
     shared: Callable[[str], Path], ask: Callable[..., list[Faces]], name: str
 ) -> None:
