@@ -113,14 +113,15 @@ def _publish_manifests(plan: Plan, out: Store, tables: dict[str, list[Row]]) -> 
     for uri, (table, rows) in files.items():
         data = table_bytes(table, rows, marks)
         out.publish(uri, data)
-        listing[uri] = _entry(data, len(rows))
+        listing[uri] = manifest_entry(data, len(rows))
     rule = pretty_json(json.loads(plan.json_bytes)["split"])
     out.publish(rule_path(spec.split_set), rule)
-    listing[rule_path(spec.split_set)] = _entry(rule, None)
+    listing[rule_path(spec.split_set)] = manifest_entry(rule, None)
     return listing
 
 
-def _entry(data: bytes, n_rows: int | None) -> Row:
+def manifest_entry(data: bytes, n_rows: int | None) -> Row:
+    """Return what the index says of a manifest, or of a rule record, which has no rows."""
     return {"sha256": sha256_hex(data), "bytes": len(data), "rows": n_rows}
 
 
@@ -134,7 +135,10 @@ def _added_split_sets(out: Store, own: str, named: Row) -> Row:
             continue
         table, record = out.read(path), out.read(rule)
         try:
-            entries = {path: _entry(table, read_table("splits", table).num_rows), rule: _entry(record, None)}
+            entries = {
+                path: manifest_entry(table, read_table("splits", table).num_rows),
+                rule: manifest_entry(record, None),
+            }
         except UnreadableError:
             continue
         if not named or all(named.get(p) == entry for p, entry in entries.items()):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 
-from lps.manifests.canonical import pretty_json, sha256_hex
+from lps.manifests.canonical import pretty_json
 from lps.manifests.columns import read_columns, rule_path, split_path
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.index import INDEX_JSON, read_index, read_rule
@@ -14,6 +14,7 @@ from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.records import SplitParams, SplitRow, recorded_aliases, rows_from_table
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store, open_store
+from lps.pipeline.job.finalize import manifest_entry
 
 
 def add_split_set(location: str, name: str, params: SplitParams, base: str | None) -> dict[str, int]:
@@ -45,7 +46,7 @@ def add_split_set(location: str, name: str, params: SplitParams, base: str | Non
     }
     for path, (data, n_rows) in files.items():
         out.publish(path, data)
-        index["manifests"][path] = {"sha256": sha256_hex(data), "bytes": len(data), "rows": n_rows}
+        index["manifests"][path] = manifest_entry(data, n_rows)
     out.publish(INDEX_JSON, pretty_json(index))
     counts = {str(key): int(n) for key, n in rule["counts"].items()}
     return counts | ({UNTIED_FAKES: int(rule["untied_fakes"])} if rule["untied_fakes"] else {})
