@@ -176,15 +176,6 @@ def bar(share: float, name: str) -> Markup:
     )
 
 
-def ks_distance(a: Floats, b: Floats) -> float | None:
-    """Return the largest distance between the two cumulative shares; None where a side is empty."""
-    from scipy.stats import ks_2samp
-
-    if not len(a) or not len(b):
-        return None
-    return float(ks_2samp(a, b, method="asymp").statistic)
-
-
 def number(value: float) -> str:
     """Write a number with three digits that matter, without an exponent."""
     if not isfinite(value):

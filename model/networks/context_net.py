@@ -11,7 +11,7 @@ from lps.model.networks.convgru import ConvGRU, scan, to_rows
 from lps.model.networks.i3d import I3D
 from lps.model.networks.resnet2d3d import Act, PixelEncoder, ResNet2d3d
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 NO_ENCODER_HIDDEN = 256
 """Width of the aggregator where there is no encoder to take it from: that of the full network."""

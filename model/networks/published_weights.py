@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lps.manifests.errors import UnreadableError, first_line
-from lps.model.networks.context_net import NetParams, State
+from lps.model.networks.context_net import NetParams, StateDict
 from lps.model.networks.detector import Detector, HeadParams
 from lps.model.networks.i3d import I3D
 from lps.model.networks.predictive_net import PredictiveNet, PretrainParams
@@ -140,7 +140,7 @@ def load_reference(path: Path | str, *, feature_act: Act = "pool_relu") -> Refer
     )
 
 
-def _state_of(path: Path) -> State:
+def _state_of(path: Path) -> StateDict:
     """Return the named tensors of a file."""
     try:
         with torch.serialization.safe_globals(_SCALARS), warnings.catch_warnings():
@@ -168,10 +168,10 @@ def _state_of(path: Path) -> State:
     return state
 
 
-def _without_aliases(state: State) -> State:
+def _without_aliases(state: StateDict) -> StateDict:
     """Strip `module.` of parallel training, and name each cell of an aggregator once."""
-    found: State = {}
-    aliases: State = {}
+    found: StateDict = {}
+    aliases: StateDict = {}
     for name, value in state.items():
         while name.startswith("module."):
             name = name.removeprefix("module.")
@@ -180,7 +180,7 @@ def _without_aliases(state: State) -> State:
     return found | {name: value for name, value in aliases.items() if name not in found}
 
 
-def _with_prefix(state: State) -> tuple[State, Kind]:
+def _with_prefix(state: StateDict) -> tuple[StateDict, Kind]:
     """Say what a file is, and give a bare encoder the name that it has inside a network."""
     if any(name.startswith(("backbone.", "agg_f.")) for name in state):
         return state, "pretraining" if any(n == "mb" or n.startswith("network_pred.") for n in state) else "detector"
@@ -189,7 +189,7 @@ def _with_prefix(state: State) -> tuple[State, Kind]:
     return state, "detector"
 
 
-def _build(state: State, kind: Kind, path: Path, feature_act: Act) -> PredictiveNet | Detector:
+def _build(state: StateDict, kind: Kind, path: Path, feature_act: Act) -> PredictiveNet | Detector:
     try:
         params = _net_params(state)
         if kind == "pretraining":
@@ -205,7 +205,7 @@ def _build(state: State, kind: Kind, path: Path, feature_act: Act) -> Predictive
         raise UnreadableError(f"{path} holds no network of this kind: {first_line(e)}") from e
 
 
-def _net_params(state: State) -> NetParams:
+def _net_params(state: StateDict) -> NetParams:
     """Read the shape of encoder and aggregator off their tensors."""
     gate = _shape(state, "agg_f.ConvGRUCell_00.reset_gate.weight")
     default = NetParams()
@@ -226,7 +226,7 @@ def _net_params(state: State) -> NetParams:
     )
 
 
-def _is_deep(state: State) -> bool:
+def _is_deep(state: StateDict) -> bool:
     """Whether a stage has more blocks than depth 18 has."""
     for name in state:
         found = re.match(r"backbone\.layer([1-4])\.(\d+)\.", name)
@@ -235,11 +235,11 @@ def _is_deep(state: State) -> bool:
     return False
 
 
-def _n_slots(state: State) -> int:
+def _n_slots(state: StateDict) -> int:
     """Slots of the memory bank; 0 where there is none."""
     bank = _shape(state, "mb")
     return bank[0] if bank else 0
 
 
-def _shape(state: State, name: str) -> Shape:
+def _shape(state: StateDict, name: str) -> Shape:
     return tuple(state[name].shape) if name in state else ()

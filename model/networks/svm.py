@@ -10,7 +10,7 @@ from torch import Tensor
 from lps.manifests.arrays import Floats, Ints
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import Kernel
-from lps.model.networks.context_net import State
+from lps.model.networks.context_net import StateDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Svm:
         """(B, F) contexts -> (B,) in (0, 1), above 0.5 fake."""
         return torch.sigmoid(self.decision(contexts)).float()
 
-    def state(self) -> State:
+    def state(self) -> StateDict:
         """Return its tensors by name."""
         return {name: getattr(self, name) for name in NAMES}
 
@@ -47,7 +47,7 @@ class Svm:
 NAMES = ("mean", "scale", "vectors", "duals", "intercept", "gamma")
 
 
-def svm_from_state(state: State) -> Svm:
+def svm_from_state(state: StateDict) -> Svm:
     """Return the machine that `Svm.state` gave."""
     return Svm(**{name: state[name] for name in NAMES})
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import StageName
-from lps.model.networks.context_net import State
+from lps.model.networks.context_net import StateDict
 from lps.model.networks.detector import Detector
 from lps.model.networks.predictive_net import PredictiveNet
 from lps.model.training.checkpoint import Checkpoint, preset_of, read_checkpoint
@@ -106,7 +106,7 @@ def load_prefixed_weights(network: nn.Module, start: Checkpoint, prefixes: tuple
     """
     own = network.state_dict()
     wanted = {name for name in own if name.startswith(prefixes)}
-    found: State = {name: value for name, value in start.network.items() if name in wanted}
+    found: StateDict = {name: value for name, value in start.network.items() if name in wanted}
     missing = sorted(wanted - set(found))
     if missing:
         raise RefusedError(

@@ -15,7 +15,7 @@ from lps.manifests import canonical, provenance
 from lps.manifests.errors import IntegrityError, LpsError, UnreadableError, first_line
 from lps.manifests.splits.learnt import Learnt, learnt_bytes, read_learnt
 from lps.manifests.storage import write_atomically
-from lps.model.networks.context_net import State
+from lps.model.networks.context_net import StateDict
 from lps.model.training.presets import Preset, preset_from_record
 
 FORMAT = 1
@@ -32,7 +32,7 @@ class Checkpoint:
     """The resolved configuration."""
     data: dict[str, Any]
     """Identity of the data: index sha256, split set, stamp, and how its clips were prepared."""
-    network: State
+    network: StateDict
     """Under reference names. The moving average of the weights where the run keeps one."""
     progress: dict[str, Any]
     """Step, epoch, position and best so far, as plain values."""
@@ -42,7 +42,7 @@ class Checkpoint:
     """Metrics of the last validation."""
     code: dict[str, Any] = field(default_factory=dict)
     """Versions and commit; filled in when it is written."""
-    extra: State = field(default_factory=dict)
+    extra: StateDict = field(default_factory=dict)
     """Further tensors, such as those of a support vector machine."""
     learnt: Tensor | None = None
     """What it learnt from, by video and clip, as `learnt_tensor` has it; None in a file of an older version."""

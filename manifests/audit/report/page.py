@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lps.manifests.audit.core.stats import ks_distance
 from lps.manifests.audit.core.types import CHECK_CLASSES, State
 from lps.manifests.audit.report.data import ClipTile, CodeCount, Facts, Measure, Strip, read_facts
 from lps.manifests.audit.report.views import (
@@ -24,7 +25,7 @@ from lps.manifests.audit.report.views import (
     TileView,
 )
 from lps.manifests.names import CLASSES, SPLITS, label_name
-from lps.manifests.pages.charts import axis_of, ecdf, histogram, ks_distance, number
+from lps.manifests.pages.charts import axis_of, ecdf, histogram, number
 from lps.manifests.pages.html import Mark, render_page, shortened, spelled
 from lps.manifests.pages.pictures import read_strips
 from lps.manifests.schemas import Row
@@ -250,9 +251,10 @@ def _cells(row: Row | None, columns: Sequence[str]) -> tuple[str, ...]:
 
 def _chart(measure: Measure) -> ChartView:
     axis = axis_of(list(measure.values.values()), log=measure.log)
-    distance = ks_distance(*(measure.values[name] for name in CLASSES))
+    real, fake = (measure.values[name] for name in CLASSES)
     unit = f"{measure.unit}{', logarithmic' if axis.log else ''}".strip(", ")
-    said = "only one class was measured" if distance is None else f"KS distance {distance:.2f}"
+    both = len(real) and len(fake)
+    said = f"KS distance {ks_distance(real, fake).size:.2f}" if both else "only one class was measured"
     return ChartView(
         title=measure.title,
         said=f"{said}{f' · {unit}' if unit else ''}",
