@@ -26,6 +26,7 @@ from lps.pipeline.faces.localizers import LocalizerSpec, own_localizer
 from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job.events import ShardCommitted, VideoDone
 from lps.pipeline.job.shards import ShardJob, ShardVideo, write_shard
+from lps.pipeline.video.memory import limit_memory
 from lps.pipeline.video.probe import Probe, local_copy, probe_file
 
 ProcessFunction = Callable[[Store, ShardVideo, DetectFaces, Params], VideoResult]
@@ -110,19 +111,6 @@ def run_commit(
         where = scratch or tempfile.gettempdir()
         raise UnreadableError(f"cannot build {job.shard_id} in the scratch folder {where}: {e.strerror or e}") from e
     return ShardCommitted(job.shard_id, len(record["clips"]))
-
-
-def limit_memory(n_bytes: int) -> None:
-    """Let this process allocate at most `n_bytes` more than it has now; beyond that allocation fails cleanly.
-
-    RLIMIT_DATA counts private writable memory, so Ray's shared object store stays outside of it.
-    """
-    import resource
-
-    with Path("/proc/self/status").open() as status:
-        now = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (now + n_bytes if hard < 0 else min(now + n_bytes, hard), hard))
 
 
 class StartTimes:

@@ -24,6 +24,7 @@ from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.video.color_names import FIELD_ORDERS, MATRICES, PRIMARIES, RANGES, TRANSFERS, UNKNOWN
 from lps.pipeline.video.damage import PacketScan, PacketWatch, is_clean_start, number_of, tells_of_loss
 from lps.pipeline.video.frame_numbers import FrameNumbers
+from lps.pipeline.video.memory import at_memory_limit
 from lps.pipeline.video.tone_map import ToneMap, tone_map_of
 
 cv2.setNumThreads(1)  # one task owns one core
@@ -42,7 +43,7 @@ NOT_VIDEOS = frozenset({"concat", "dash", "hls", "imf", "sdp", "tty"})
 UNTIMED = frozenset({"avi"})
 """Formats that store no order of display: what libav makes up goes to and fro."""
 
-# What the media layer raises for reasons of content. FFmpegError also covers ENOMEM, which must reach the caller.
+# What the media layer raises for reasons of content. ENOMEM is among it: libav says so of a nonsense size, too.
 MEDIA_ERRORS = (FFmpegError, ValueError, OverflowError, IndexError, EOFError, OSError)
 
 
@@ -218,8 +219,7 @@ def open_video(path: Path, limits: Limits) -> tuple[av.container.InputContainer,
         # "file:" keeps names with a colon from being read as a protocol
         container = av.open(f"file:{path}", metadata_errors="replace")
     except MEDIA_ERRORS as e:
-        if isinstance(e, MemoryError):
-            raise
+        _raise_at_limit(e)
         raise VideoFault(Code.E_PROBE, Stage.PROBE, _short(e)) from e
     try:
         if container.format.name in NOT_VIDEOS:
@@ -312,8 +312,8 @@ def scan_packets(path: Path, limits: Limits) -> PacketScan:
                 watch.add(packet)
                 if watch.n_frames > limits.max_frames:
                     raise VideoFault(Code.E_LIMIT, Stage.PROBE, f"more than {limits.max_frames} frames")
-        except MEDIA_ERRORS:
-            pass  # the decoding pass names the fault
+        except MEDIA_ERRORS as e:
+            _raise_at_limit(e)  # the decoding pass names all other faults
     return watch.scan()
 
 
@@ -382,8 +382,7 @@ def _natives(
             with av.logging.Capture() as log:
                 frames = packet.decode()
         except MEDIA_ERRORS as e:
-            if isinstance(e, MemoryError):
-                raise  # the task's memory limit, not the content
+            _raise_at_limit(e)
             stats.note_failure(number + 1)
             # a demuxer that fails at the same place for ever would never end
             if isinstance(e, (EOFError, OSError)) and not isinstance(e, av.error.InvalidDataError):
@@ -475,6 +474,12 @@ def cut_score_between(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     correlation = float((da * db).sum()) / norm if norm > 1e-6 else 0.0  # a black frame continues nothing
     amount = float(np.abs(da - db).mean())
     return round(min(1.0, max(0.0, 1.0 - correlation)) * min(1.0, amount / 12.0), 4)
+
+
+def _raise_at_limit(error: Exception) -> None:
+    """Raise what is no fault of the content: an allocation that fails because the process is at its memory limit."""
+    if isinstance(error, MemoryError) and at_memory_limit():
+        raise error
 
 
 def _short(error: BaseException) -> str:

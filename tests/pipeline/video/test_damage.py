@@ -1,6 +1,7 @@
 """Damage and cuts: what follows a frame without a break is the next frame of the undamaged video, bit by bit."""
 
 import os
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from lps.manifests.codes import Code
 from lps.manifests.errors import VideoFault
 from lps.pipeline.video.decode import Frame, count_packets, cut_score_between
+from lps.pipeline.video.memory import limit_memory
 from tests.builders import LIMITS, breaks, decoded, decoded_by_pyav
 
 Image = NDArray[np.uint8]
@@ -122,17 +124,32 @@ def test_a_frame_of_another_size_breaks(write_video: Write, tmp_path: Path) -> N
     assert [frames[k].size for k in (19, 20)] == [(96, 64), (128, 64)]
 
 
-def test_lack_of_memory_is_no_fault_of_the_video(
-    write_video: Write, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("left_mb", "error"), [(None, VideoFault), (4096, VideoFault), (64, MemoryError)])
+def test_lack_of_memory_is_no_fault_of_the_video_if_there_is_none(
+    write_video: Write, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    left_mb: int | None, error: type[Exception],
+) -> None:  # fmt: skip
     path = write_video(tmp_path / "a.mp4", scene(4))
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise av.error.MemoryError(12, "Cannot allocate memory")
 
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    if left_mb is not None:
+        limit_memory(left_mb << 20)
     monkeypatch.setattr(av, "open", refuse)
-    with pytest.raises(MemoryError):
-        decoded(path)
+    try:
+        with pytest.raises(error):
+            decoded(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("name", ["oom_frag.mp4", "oom_rot.mp4"])
+def test_files_with_nonsense_sizes_decode_up_to_them(shared: Callable[[str], Path], name: str) -> None:
+    _, stats = decoded(shared(f"field/{name}"))
+    assert stats.ended_by_error
 
 
 # ---- cuts ------------------------------------------------------------------------------------------------------------
