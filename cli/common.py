@@ -1,23 +1,36 @@
-"""What the programs share: errors as one line with an exit code, a version, tables and progress."""
+"""What the programs share: errors as one line with an exit code, a version, completion, tables and progress."""
 
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+)
 
+from lps.manifests.canonical import pretty_json
 from lps.manifests.codes import meaning_of
-from lps.manifests.errors import LpsError
+from lps.manifests.errors import LpsError, UnreadableError, first_line
+from lps.manifests.storage import write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
     from rich.table import Table
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 VERSION = version("lps-prep")
 INTERRUPTED = 130
@@ -72,6 +85,66 @@ class LpsGroup(SubGroup):
         except BrokenPipeError:  # the reader of our output is gone: `lps-prep status OUT | head`
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  stays open until the process ends
             ctx.exit(0)
+
+
+class PathsComplete(ShellComplete):
+    """Completes what has no words of its own as a path: click would leave it without any completion."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        """Return the words that may stand here, else one item that asks the shell for its paths."""
+        return super().get_completions(args, incomplete) or [CompletionItem(incomplete, type="file")]
+
+
+class BashPathsComplete(PathsComplete, BashComplete):
+    """Completion of bash."""
+
+
+class ZshPathsComplete(PathsComplete, ZshComplete):
+    """Completion of zsh."""
+
+
+class FishPathsComplete(PathsComplete, FishComplete):
+    """Completion of fish."""
+
+
+for _shell in (BashPathsComplete, ZshPathsComplete, FishPathsComplete):
+    add_completion_class(_shell)
+
+
+def json_option(command: F) -> F:
+    """Give a command `--json [FILE]`, the argument `json_to`: what `show_or_write` takes."""
+    return click.option(
+        "--json", "json_to", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), is_flag=False,
+        flag_value="-", metavar="[FILE]", help="Write JSON into FILE, too; without FILE, or with -, print it instead.",
+    )(command)  # fmt: skip
+
+
+def show_or_write(json_to: Path | None, record: Callable[[], Any], show: Callable[[], None]) -> None:
+    """Show something to people, unless JSON goes to stdout; write the record where `--json` says."""
+    if not is_stdout(json_to):
+        show()
+    if json_to is not None:
+        write_output(json_to, pretty_json(record()))
+
+
+def is_stdout(path: Path | None) -> bool:
+    """Tell whether a file that was asked for is stdout."""
+    return path is not None and str(path) == "-"
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, to stdout where it is '-'. Raises UnreadableError."""
+    if is_stdout(path):
+        click.echo(data, nl=False)
+        return
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device, which nothing may replace
+            path.write_bytes(data)
+            return
+        with write_atomically(path.resolve()) as temporary:  # a link leads to the file as before
+            temporary.write_bytes(data)
+    except OSError as e:
+        raise UnreadableError(f"cannot write {path}: {first_line(e)}") from e
 
 
 def console(width: int = WIDTH) -> "Console":

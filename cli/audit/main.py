@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lps.cli.common import VERSION, LpsGroup
+from lps.cli.common import VERSION, LpsGroup, is_stdout, json_option, show_or_write, write_output
 from lps.manifests.names import LEVELS
 
 if TYPE_CHECKING:
@@ -65,11 +65,15 @@ def main() -> None:
 @click.option("--checks", default="", metavar="A,L1,...", help="Classes and ids of checks  [default: all].")
 @click.option("--policy", "policy_file", type=EXISTING, help="TOML file with limits, severities, waivers and such.")
 @click.option("--source", metavar="DIR|URL", help="Root of the source videos, for checks that need them.")
-@click.option("--json", "json_file", type=FILE, help="Write the report as JSON.")
+@json_option
 @click.option("--html", "html_file", type=FILE, help="Write the report as one self-contained page.")
 @click.option("--reports", "reports_dir", metavar="DIR|URL",
               help="Write both and all offenders as Parquet into a new folder below, such as OUT/audits.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Exit code 2 if there are warnings.")
+@click.option(
+    "--problems-only", is_flag=True, help="Show no check that passes, is skipped or waived; reports have all."
+)
+@click.option("--quiet", is_flag=True, help="Show nothing: the exit code and the reports say it.")
 @click.option("--explain", metavar="ID", help="Print rule, limits, remedy and SQL of a check, and audit nothing.")
 def check(out: str | None, explain: str | None, **asked: Any) -> None:
     """Check the data set OUT, a folder or an fsspec URL.
@@ -114,12 +118,13 @@ def _audit(out: str, suite: "Suite", policy: "Policy", asked: dict[str, Any]) ->
 
     selection = _selection(suite, asked["checks"])
     with open_dataset(out, asked["split_set"], asked["source"], suite.limits) as ctx:
-        with AuditView(len(suite.chosen(selection))) as view:
+        with AuditView(len(suite.chosen(selection)), quiet=asked["quiet"]) as view:
             audit = run_audit(
                 ctx, suite, policy, level=Level(asked["level"]), selection=selection, strict=asked["strict"],
                 on_result=view.on_result,
             )  # fmt: skip
-        view.print_end(audit)
+        if not asked["quiet"] and not is_stdout(asked["json_to"]):
+            view.print_end(audit, problems_only=asked["problems_only"])
         _write(audit, ctx.store, asked)
     raise click.exceptions.Exit(audit.exit_code)
 
@@ -137,9 +142,9 @@ def _selection(suite: "Suite", checks: str) -> tuple[str, ...]:
 
 def _check_outputs(out: str, asked: dict[str, Any]) -> None:
     """Find out before the audit, not after it, that a report cannot be written, or would spoil the data set."""
-    for name, key in (("json", "json_file"), ("html", "html_file"), ("reports", "reports_dir")):
+    for name, key in (("json", "json_to"), ("html", "html_file"), ("reports", "reports_dir")):
         place = asked[key]
-        if place is None:
+        if place is None or (name == "json" and is_stdout(place)):
             continue
         if name != "reports" and not place.absolute().parent.is_dir():
             raise click.BadParameter(f"no folder {place.absolute().parent}", param_hint=f"--{name}")
@@ -154,24 +159,21 @@ def _lies_in(place: str | Path, folder: str) -> bool:
 
 def _write(audit: "Audit", store: "Store", asked: dict[str, Any]) -> None:
     from lps.manifests.canonical import pretty_json
-    from lps.manifests.errors import UnreadableError
     from lps.manifests.storage import open_store
 
     record = pretty_json(audit.record())
     page = _page(audit, store) if asked["html_file"] or asked["reports_dir"] else b""
-    try:
-        if asked["json_file"]:
-            asked["json_file"].write_bytes(record)
-        if asked["html_file"]:
-            asked["html_file"].write_bytes(page)
-    except OSError as e:
-        raise UnreadableError(f"cannot write the report {e.filename}: {e.strerror}") from e
+    if asked["json_to"]:
+        write_output(asked["json_to"], record)
+    if asked["html_file"]:
+        write_output(asked["html_file"], page)
     if asked["reports_dir"]:
         reports = open_store(asked["reports_dir"])
         files = {"report.json": record, "report.html": page, "findings.parquet": audit.findings()}
         for name, data in files.items():
             reports.publish(f"{audit.audit_id}/{name}", data)
-        click.echo(f"reports: {reports.join(audit.audit_id)}")
+        if not asked["quiet"]:
+            click.echo(f"reports: {reports.join(audit.audit_id)}", err=is_stdout(asked["json_to"]))
 
 
 def _page(audit: "Audit", store: "Store") -> bytes:
@@ -193,25 +195,27 @@ def _explain(suite: "Suite", check_id: str) -> None:
 @main.command()
 @click.argument("out")
 @click.option("--split-set", help="Split set whose balance is shown  [default: the one the shards were made for].")
-def show(out: str, split_set: str | None) -> None:
+@json_option
+def show(out: str, split_set: str | None, json_to: Path | None) -> None:
     """Show what OUT holds: counts by split, label, method and code, its split sets, and how far it is sealed.
 
     \b
     Example:
       lps-audit show s3://bucket/ffpp-c23
     """
-    from lps.cli.audit.view import print_contents
+    from lps.cli.audit.contents import contents_of, print_contents
     from lps.manifests.audit.core.database import open_dataset
 
     with open_dataset(out, split_set) as ctx:
-        print_contents(ctx)
+        found = contents_of(ctx)
+    show_or_write(json_to, found.record, lambda: print_contents(found))
 
 
 @main.command()
 @click.argument("a")
 @click.argument("b")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
-def diff(a: str, b: str, as_json: bool) -> None:  # noqa: FBT001  click passes flags this way
+@json_option
+def diff(a: str, b: str, json_to: Path | None) -> None:
     """Say what changed from data set A to data set B: videos, clips, splits and parameters.
 
     Exit code 1 if videos of a split set moved although its rule is the same: no append does that.
@@ -220,17 +224,11 @@ def diff(a: str, b: str, as_json: bool) -> None:  # noqa: FBT001  click passes f
     Example:
       lps-audit diff out-2024/ out-2025/
     """
-    import json
-
     from lps.manifests.audit.diff import diff_datasets
     from lps.manifests.storage import open_store
 
     found = diff_datasets(open_store(a), open_store(b))
-    if as_json:
-        click.echo(json.dumps(found.record(), indent=2, sort_keys=True))
-    else:
-        for line in found.lines():
-            click.echo(line)
+    show_or_write(json_to, found.record, lambda: click.echo("\n".join(found.lines())))
     if found.moved_without_new_rule:
         raise click.exceptions.Exit(1)
 

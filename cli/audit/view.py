@@ -1,19 +1,15 @@
-"""What `lps-audit` shows: a table of checks, what stands behind one, and what a data set holds."""
+"""What `lps-audit check` shows: a table of checks, and what stands behind one."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Self
 
 from rich.markup import escape
 from rich.table import Table
 
-from lps.cli.common import ProgressView, codes_table, console
-from lps.manifests.audit.core.database import fetch_rows
-from lps.manifests.audit.core.policy import Policy
-from lps.manifests.audit.core.types import AuditContext, CheckResult, CheckSpec, State
-from lps.manifests.audit.run import Audit, seal_facts
-from lps.manifests.index import split_sets
-from lps.manifests.names import UNTIED_FAKES
+from lps.cli.common import ProgressView, console
+from lps.manifests.audit.core.types import CheckResult, CheckSpec, State
+from lps.manifests.audit.run import Audit
 
 FIRST_OFFENDERS = 3
 STYLE = {
@@ -25,14 +21,15 @@ STYLE = {
     State.SKIP: "dim",
     State.WAIVED: "yellow",
 }
-_LABEL = "CASE label WHEN 0 THEN 'real' WHEN 1 THEN 'fake' ELSE 'unknown' END"
+PROBLEMS = frozenset({State.WARN, State.FAIL, State.ERROR, State.UNKNOWN})
+"""What did not pass, or is not known. What is skipped was not asked for, what is waived was accepted."""
 
 
 class AuditView(ProgressView):
     """Shows an audit: a bar on a terminal while it runs, then a table."""
 
-    def __init__(self, n_checks: int) -> None:
-        super().__init__(lines=False)
+    def __init__(self, n_checks: int, *, quiet: bool = False) -> None:
+        super().__init__(lines=False, quiet=quiet)
         self._n_checks = n_checks
         self._n_done = 0
         self._titles: dict[str, str] = {}
@@ -48,13 +45,14 @@ class AuditView(ProgressView):
         self._n_done += 1
         self.update(self._n_done, what=f"checked {result.id}")
 
-    def print_end(self, audit: Audit) -> None:
-        """Print all results and the verdict."""
+    def print_end(self, audit: Audit, *, problems_only: bool = False) -> None:
+        """Print all results, or those that somebody must look at, and the verdict."""
         out = console()
         table = Table("check", "state", "severity", title="audit")
         for name in ("measured (limit)", "offenders and notes"):
             table.add_column(name, overflow="fold")
-        for result in audit.results:
+        results = [each for each in audit.results if not problems_only or each.state in PROBLEMS]
+        for result in results:
             table.add_row(
                 f"{result.id} {escape(self._titles.get(result.id, ''))}",
                 f"[{STYLE[result.state]}]{result.state.upper()}[/]",
@@ -62,7 +60,8 @@ class AuditView(ProgressView):
                 escape(f"{result.measured} ({result.limit})" if result.limit else result.measured),
                 escape(_remarks(result)),
             )
-        out.print(table)
+        if results:
+            out.print(table)
         data = audit.facts["data"]
         states = [result.state for result in audit.results]
         counts = ", ".join(f"{states.count(state)} {state}" for state in State if state in states)
@@ -95,91 +94,3 @@ def explained(spec: CheckSpec, limits: Mapping[str, float]) -> str:
         ]
         lines += textwrap.indent(spec.sql, "  ").split("\n")
     return "\n".join(lines) + "\n"
-
-
-def print_contents(ctx: AuditContext) -> None:
-    """Print what a data set holds."""
-    out = console()
-    out.print(_clips_table(ctx))
-    codes = fetch_rows(
-        ctx,
-        f"SELECT error_code, {_LABEL}, count(*) FROM videos WHERE error_code IS NOT NULL GROUP BY ALL ORDER BY ALL",
-    )
-    if codes:
-        out.print(codes_table({(code, label): n for code, label, n in codes}))
-    out.print(_splits_table(ctx))
-    for table in _balance_tables(ctx):
-        out.print(table)
-    [(n_videos, n_bytes, n_shards)] = fetch_rows(
-        ctx, "SELECT (SELECT count(*) FROM videos), sum(bytes), count(*) FROM shards"
-    )
-    lines = [
-        f"{ctx.store.url}: {n_videos} input files, {n_shards} shards of {(n_bytes or 0) / 1e9:.2f} GB",
-        f"schema {ctx.index['schema_version']}, parameters {str(ctx.index.get('params_sha256'))[:16]}",
-        f"seal: {seal_facts(ctx, Policy())['seal']}",
-    ]
-    for line in lines:
-        out.print(line, highlight=False, markup=False)
-
-
-def _clips_table(ctx: AuditContext) -> Table:
-    table = Table("split", "label", "method", "videos", "clips", title="clips")
-    sql = f"""SELECT * FROM (
-        SELECT split, {_LABEL} AS class, coalesce(method, '') AS method, count(*), sum(n_clips)
-        FROM videos WHERE n_clips > 0 GROUP BY ALL
-    ) ORDER BY list_position(['train', 'val', 'test'], split), class DESC, method"""
-    for row in fetch_rows(ctx, sql):
-        table.add_row(*map(escape, map(str, row)))
-    return table
-
-
-def _splits_table(ctx: AuditContext) -> Table:
-    from lps.manifests.audit.core.database import local_manifest
-    from lps.manifests.columns import split_path
-
-    table = Table("split set", "train", "val", "test", "excluded", "note", title="split sets")
-    for name in split_sets(ctx.index):
-        local = local_manifest(ctx, split_path(name))
-        if local is None:
-            continue
-        sql = f"SELECT coalesce(split, 'excluded'), count(*) FROM read_parquet('{local}') GROUP BY ALL"
-        counts = dict(fetch_rows(ctx, sql))
-        table.add_row(name, *(str(counts.get(s, 0)) for s in ("train", "val", "test", "excluded")), _note(ctx, name))
-    return table
-
-
-def _balance_tables(ctx: AuditContext) -> tuple[Table, Table]:
-    """Say how even the opened split set is, and which facets of the videos go with the split."""
-    from lps.manifests.audit.imbalance import measure_imbalance
-
-    report = measure_imbalance(ctx)
-    names = ("split", "videos", "share (wanted)", "clips", "real : fake", "groups", "groups that count")
-    sizes = Table(*names, title=f"balance of split set {escape(ctx.split_set)}")
-    for split in report.splits:
-        wanted = "" if split.target is None else f" ({split.target:.1%})"
-        if split.error95 is not None:
-            wanted = f" ({split.target:.1%} ± {split.error95:.1%})"
-        row = (split.n_videos, f"{split.share:.1%}{wanted}", split.n_clips, f"{split.n_real} : {split.n_fake}")
-        sizes.add_row(split.split, *map(str, row), str(split.n_groups), f"{split.effective_groups:.1f}")
-    facets = Table("facet", "values", "Cramer's V with the split", "p", title="what goes with the split")
-    for facet in report.facets:
-        n = len({cell.value for cell in facet.cells})
-        shown = (f"{facet.cramers_v:.3f}", f"{facet.chi2_p:.2g}") if n > 1 else ("", "")
-        facets.add_row(facet.facet, str(n), *shown)
-    return sizes, facets
-
-
-def _note(ctx: AuditContext, name: str) -> str:
-    from lps.manifests.columns import rule_path
-    from lps.manifests.index import read_json
-
-    path = rule_path(name)
-    rule = read_json(ctx.store, path) if path in ctx.index["manifests"] else {}
-    notes: Sequence[str] = (
-        f"rule {rule['rule']}, seed {rule['seed']}" if "rule" in rule and "seed" in rule else "",
-        "of the shards" if name == ctx.index["split_set"] else "",
-        "LEAKY" if rule.get("leaky") else "",
-        f"{rule['crossing_groups']} groups cross" if rule.get("crossing_groups") else "",
-        f"{rule['untied_fakes']} {UNTIED_FAKES}" if rule.get("untied_fakes") else "",
-    )
-    return "; ".join(note for note in notes if note)

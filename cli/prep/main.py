@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lps.cli.common import VERSION, LpsGroup
+from lps.cli.common import VERSION, LpsGroup, json_option, show_or_write
 from lps.manifests.errors import RefusedError, TooManyFailedError
 from lps.manifests.names import CODECS, DATASETS, LOCALIZERS, RULES
 
@@ -90,20 +90,21 @@ def run(max_failed: float, verify: bool, **asked: Any) -> None:  # noqa: FBT001 
 
 @main.command()
 @job_options
-def plan(**asked: Any) -> None:
+@json_option
+def plan(json_to: Path | None, **asked: Any) -> None:
     """Make the plan of OUT and print what a run would make and cost; no video is processed.
 
     \b
     Example:
       lps-prep plan /data/dfdc out/ --dataset dfdc --clips 4
     """
-    from lps.cli.prep.progress import PrepProgress, print_plan
+    from lps.cli.prep.progress import PrepProgress, plan_record, print_plan
     from lps.pipeline.job.run import plan_job
 
     request, options = _job(asked)
     with PrepProgress() as progress:
         made = plan_job(request, options, progress.on_event)
-    print_plan(made)
+    show_or_write(json_to, lambda: plan_record(made), lambda: print_plan(made))
 
 
 @main.command()
@@ -124,24 +125,19 @@ def demo(out: Path, workers: int | None, seed: int) -> None:
 
 @main.command()
 @click.argument("out")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def status(out: str, as_json: bool) -> None:  # noqa: FBT001  click passes flags this way
+@json_option
+def status(out: str, json_to: Path | None) -> None:
     """Show how far OUT is: shards and videos done, counts by split, label and code.
 
     \b
     Example:
       lps-prep status s3://bucket/ffpp-c23 --json
     """
-    import json
-
     from lps.cli.prep.progress import print_status
     from lps.pipeline.job.status import read_status
 
     found = read_status(out)
-    if as_json:
-        click.echo(json.dumps(found.record(), indent=2, sort_keys=True))
-    else:
-        print_status(found, out)
+    show_or_write(json_to, found.record, lambda: print_status(found, out))
 
 
 @main.command()

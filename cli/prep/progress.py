@@ -1,5 +1,8 @@
 """What `lps-prep` shows: a bar on a terminal, plain lines elsewhere, and tables at the end."""
 
+from collections import Counter
+from typing import Any
+
 import click
 from rich.table import Table
 
@@ -131,26 +134,42 @@ def print_status(status: JobStatus, location: str) -> None:
         out.print(f"not whole: {line}", highlight=False, markup=False)
 
 
-def print_plan(plan: Plan) -> None:
-    """Print what a run of this plan would make and cost."""
-    out = console()
-    params = plan.spec.params
-    table = Table("split", "videos", "shards", "clips at most", "frames to decode", title="plan")
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """Return what a run of this plan would make and cost, as plain JSON values."""
+    params, by_split = plan.spec.params, []
     for split in sorted({v.split for v in plan.videos if v.shard_id and v.split}):
         chosen = [v for v in plan.videos if v.shard_id and v.split == split]
-        clips = sum(clips_bound(v, params) for v in chosen)
-        frames = sum(v.n_frames_promised for v in chosen)
-        table.add_row(split, str(len(chosen)), str(len({v.shard_id for v in chosen})), str(clips), str(frames))
+        by_split.append(
+            {
+                "split": split,
+                "videos": len(chosen),
+                "shards": len({v.shard_id for v in chosen}),
+                "max_clips": sum(clips_bound(v, params) for v in chosen),
+                "frames": sum(v.n_frames_promised for v in chosen),
+            }
+        )
+    codes = Counter((str(v.code), label_name(v.source.label)) for v in plan.videos if v.code is not None)
+    return {
+        "plan_sha256": plan.sha256,
+        "n_videos": len(plan.videos),
+        "splits": by_split,
+        "codes": [{"code": code, "label": label, "videos": n} for (code, label), n in sorted(codes.items())],
+        "untied_fakes": plan.untied_fakes,
+        "estimate": plan.estimate(),
+    }
+
+
+def print_plan(plan: Plan) -> None:
+    """Print what a run of this plan would make and cost."""
+    out, record = console(), plan_record(plan)
+    table = Table("split", "videos", "shards", "clips at most", "frames to decode", title="plan")
+    for row in record["splits"]:
+        table.add_row(*map(str, row.values()))
     out.print(table)
-    known: dict[tuple[str, str], int] = {}
-    for video in plan.videos:
-        if video.code is not None:
-            key = (str(video.code), label_name(video.source.label))
-            known[key] = known.get(key, 0) + 1
-    if known:
-        out.print(codes_table(dict(sorted(known.items()))))
+    if record["codes"]:
+        out.print(codes_table({(row["code"], row["label"]): row["videos"] for row in record["codes"]}))
     _print_untied(plan.untied_fakes)
-    for line in plan.estimate():
+    for line in record["estimate"]:
         out.print(line, highlight=False)
 
 

@@ -1,6 +1,7 @@
 """Every command that is written can be called: no module keeps one that no program reaches."""
 
 import ast
+import os
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -11,11 +12,20 @@ from types import ModuleType
 
 import click
 import pytest
+from click.shell_completion import get_completion_class
 from click.testing import CliRunner
 
 import lps.cli
-from lps.cli.common import LpsCommand
+from lps.cli.common import (
+    BashPathsComplete,
+    FishPathsComplete,
+    LpsCommand,
+    PathsComplete,
+    ZshPathsComplete,
+    write_output,
+)
 from lps.cli.docs.reference import PROGRAMS, walk
+from lps.manifests.errors import UnreadableError
 
 MODULES = [import_module(info.name) for info in walk_packages(lps.cli.__path__, "lps.cli.") if not info.ispkg]
 
@@ -96,6 +106,78 @@ def test_every_command_counts_its_options() -> None:
 
 
 def test_what_may_be_given_again_still_may() -> None:
-    for words in (["retry", "x", "--code", "E_OOM", "--code", "E_TIMEOUT"], ["status", "x", "--json", "--json"]):
-        ended = CliRunner().invoke(PROGRAMS["lps-prep"], words)
-        assert "is not a data set" in ended.output
+    for words in (
+        ["lps-prep", "retry", "x", "--code", "E_OOM", "--code", "E_TIMEOUT"],
+        ["lps-audit", "check", "x", "--strict", "--strict"],
+    ):
+        ended = CliRunner().invoke(PROGRAMS[words[0]], words[1:])
+        assert ended.exit_code == 4, ended.output
+
+
+# ---- completion ------------------------------------------------------------------------------------------------------
+
+
+SHELLS = (BashPathsComplete, ZshPathsComplete, FishPathsComplete)
+
+
+def completed(path: str, *words: str, incomplete: str, shell: type[PathsComplete] = BashPathsComplete) -> list[str]:
+    """Return the lines that the shell is given."""
+    program, *names = path.split()
+    completion = shell(PROGRAMS[program], {}, program, "_COMPLETE")
+    items = completion.get_completions([*names, *words], incomplete)
+    return [f"{item.type},{item.value}" for item in items]
+
+
+def test_what_has_no_words_of_its_own_is_completed_as_a_path() -> None:
+    n = 0
+    for path, command in COMMANDS:
+        for parameter in command.params:
+            option = parameter if isinstance(parameter, click.Option) else None
+            if isinstance(parameter.type, click.Choice) or (option and (option.is_flag or option.count)):
+                continue
+            words = [option.opts[-1]] if option else []
+            assert completed(path, *words, incomplete="vi") in (["file,vi"], ["dir,vi"]), (path, parameter)
+            n += 1
+    assert n > 100
+
+
+def test_completion_is_that_of_every_shell_and_knows_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shell in SHELLS:
+        assert get_completion_class(shell.name) is shell
+        assert completed("lps-prep run", incomplete="vi", shell=shell) == ["file,vi"]
+    assert completed("lps-prep", incomplete="pl") == ["plain,plan"]
+    assert completed("lps-prep run", "--dataset", incomplete="ff") == ["plain,ffpp"]
+    assert "plain,--dataset" in completed("lps-prep run", "videos", incomplete="--da")
+    for name, value in (
+        ("_LPS_PREP_COMPLETE", "bash_complete"),
+        ("COMP_WORDS", "lps-prep run vi"),
+        ("COMP_CWORD", "2"),
+    ):
+        monkeypatch.setenv(name, value)
+    assert CliRunner().invoke(PROGRAMS["lps-prep"], prog_name="lps-prep").output == "file,vi\n"
+
+
+# ---- files that are asked for ----------------------------------------------------------------------------------------
+
+
+def test_files_are_written_whole_links_are_kept_and_pipes_are_not_replaced(tmp_path: Path) -> None:
+    real, link, pipe = tmp_path / "real.json", tmp_path / "link.json", tmp_path / "pipe"
+    real.write_bytes(b"before")
+    link.symlink_to(real)
+    write_output(link, b"after")
+    assert (link.is_symlink(), real.read_bytes()) == (True, b"after")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_output(pipe, b"through")
+    assert (os.read(reader, 99), pipe.is_fifo()) == (b"through", True)
+    os.close(reader)
+    with pytest.raises(UnreadableError, match=r"cannot write .*x: "):
+        write_output(real / "x", b"")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.json", "pipe", "real.json"]
+
+
+@pytest.mark.parametrize("name", ["lps-prep plan", "lps-prep status", "lps-audit show", "lps-audit check"])
+def test_json_is_asked_for_alike(name: str) -> None:
+    [command] = [command for path, command in COMMANDS if path == name]
+    [option] = [each for each in command.params if "--json" in each.opts]
+    assert (option.name, option.make_metavar(click.Context(command))) == ("json_to", "[FILE]")

@@ -80,6 +80,34 @@ def test_check_prints_a_table_and_writes_all_reports(small: Path, tmp_path: Path
         assert str(small.parent) not in text, "reports are passed on"
 
 
+def test_json_on_stdout_is_all_that_is_there(small: Path) -> None:
+    for words in (("--json",), ("--json", "-"), ("--json", "-", "--quiet")):
+        ended = audit("check", small, "--checks", "R4", *words)
+        assert json.loads(ended.stdout)["exit_code"] == ended.exit_code == 0
+    shown = json.loads(audit("show", small, "--json").stdout)
+    assert (shown["n_videos"], shown["split_sets"][0]["name"], shown["seal"]) == (2, "group", "not sealed")
+    assert [row["code"] for row in shown["codes"]] == ["E_PROBE", "E_PROBE"]
+
+
+def test_show_writes_json_beside_its_tables(small: Path, tmp_path: Path) -> None:
+    ended = audit("show", small, "--json", tmp_path / "show.json")
+    assert "split sets" in ended.stdout
+    assert json.loads((tmp_path / "show.json").read_bytes())["name"] == small.name
+
+
+def test_quiet_prints_nothing_and_problems_only_what_did_not_pass(small: Path, tmp_path: Path) -> None:
+    words = ("check", small, "--checks", "A1,R4", "--strict")
+    ended = audit(*words, "--quiet", "--html", tmp_path / "x.html", "--reports", tmp_path / "reports")
+    assert (ended.exit_code, ended.output) == (2, "")
+    assert (tmp_path / "x.html").read_bytes().startswith(b"<!")
+    ended = audit(*words, "--problems-only")
+    assert (ended.exit_code, "A1 " in ended.stdout, "R4 " in ended.stdout) == (2, False, True)
+    assert "1 pass" in ended.stdout
+    ended = audit("check", small, "--checks", "A1", "--problems-only")
+    assert ended.stdout.splitlines()[-1] == "1 pass. Level quick. Verdict: PASS"
+    assert "severity" not in ended.stdout
+
+
 def test_reports_are_kept_beside_the_data_without_spoiling_it(copy: Path) -> None:
     assert audit("seal", copy).exit_code == 0
     ended = audit("check", copy, "--checks", "A1,A5,T", "--reports", copy / "audits")

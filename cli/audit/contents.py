@@ -1,0 +1,161 @@
+"""What `lps-audit show` says of a data set: read once, then printed as tables or written as JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from lps.cli.common import codes_table, console
+from lps.manifests.audit.core.database import fetch_rows, local_manifest
+from lps.manifests.audit.core.policy import Policy
+from lps.manifests.audit.core.types import AuditContext
+from lps.manifests.audit.imbalance import Imbalance, measure_imbalance
+from lps.manifests.audit.run import dataset_facts, seal_facts
+from lps.manifests.columns import rule_path, split_path
+from lps.manifests.index import read_json, split_sets
+from lps.manifests.names import UNTIED_FAKES
+
+_LABEL = "CASE label WHEN 0 THEN 'real' WHEN 1 THEN 'fake' ELSE 'unknown' END"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitSetContents:
+    """One split set: how many videos it puts where, and what its rule record says."""
+
+    name: str
+    n_train: int
+    n_val: int
+    n_test: int
+    n_excluded: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetContents:
+    """What a data set holds."""
+
+    location: str
+    """Path or URL, for people: records tell the name alone."""
+    facts: Mapping[str, Any]
+    """Which data set it is."""
+    schema_version: str
+    n_bytes: int
+    """Size of its shards."""
+    clips: tuple[tuple[str, str, str, int, int], ...]
+    """Split, label, method (empty: none), videos, clips."""
+    codes: tuple[tuple[str, str, int], ...]
+    """Code, label, videos."""
+    split_sets: tuple[SplitSetContents, ...]
+    balance: Imbalance
+    """How even the split set that was opened is."""
+    seal: str
+
+    def record(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        clips = ("split", "label", "method", "videos", "clips")
+        return {
+            **self.facts,
+            "schema_version": self.schema_version,
+            "n_bytes": self.n_bytes,
+            "clips": [dict(zip(clips, (*row[:2], row[2] or None, *row[3:]), strict=True)) for row in self.clips],
+            "codes": [{"code": code, "label": label, "videos": n} for code, label, n in self.codes],
+            "split_sets": [asdict(each) for each in self.split_sets],
+            "balance": asdict(self.balance),
+            "seal": self.seal,
+        }
+
+
+def contents_of(ctx: AuditContext) -> DatasetContents:
+    """Count what a data set holds. Raises LpsError for what cannot be read."""
+    clips = f"""SELECT * FROM (
+        SELECT split, {_LABEL} AS class, coalesce(method, '') AS method, count(*), sum(n_clips)::BIGINT
+        FROM videos WHERE n_clips > 0 GROUP BY ALL
+    ) ORDER BY list_position(['train', 'val', 'test'], split), class DESC, method"""
+    codes = f"SELECT error_code, {_LABEL}, count(*) FROM videos WHERE error_code IS NOT NULL GROUP BY ALL ORDER BY ALL"
+    [(n_bytes,)] = fetch_rows(ctx, "SELECT sum(bytes)::BIGINT FROM shards")
+    return DatasetContents(
+        location=ctx.store.url,
+        facts=dataset_facts(ctx),
+        schema_version=str(ctx.index["schema_version"]),
+        n_bytes=n_bytes or 0,
+        clips=tuple(fetch_rows(ctx, clips)),
+        codes=tuple(fetch_rows(ctx, codes)),
+        split_sets=tuple(each for name in split_sets(ctx.index) if (each := _split_set(ctx, name)) is not None),
+        balance=measure_imbalance(ctx),
+        seal=str(seal_facts(ctx, Policy())["seal"]),
+    )
+
+
+def _split_set(ctx: AuditContext, name: str) -> SplitSetContents | None:
+    local = local_manifest(ctx, split_path(name))
+    if local is None:
+        return None
+    sql = f"SELECT coalesce(split, 'excluded'), count(*) FROM read_parquet('{local}') GROUP BY ALL"
+    counts = dict(fetch_rows(ctx, sql))
+    return SplitSetContents(
+        name=name,
+        n_train=counts.get("train", 0),
+        n_val=counts.get("val", 0),
+        n_test=counts.get("test", 0),
+        n_excluded=counts.get("excluded", 0),
+        notes=_notes(ctx, name),
+    )
+
+
+def _notes(ctx: AuditContext, name: str) -> tuple[str, ...]:
+    path = rule_path(name)
+    rule = read_json(ctx.store, path) if path in ctx.index["manifests"] else {}
+    notes: Sequence[str] = (
+        f"rule {rule['rule']}, seed {rule['seed']}" if "rule" in rule and "seed" in rule else "",
+        "of the shards" if name == ctx.index["split_set"] else "",
+        "LEAKY" if rule.get("leaky") else "",
+        f"{rule['crossing_groups']} groups cross" if rule.get("crossing_groups") else "",
+        f"{rule['untied_fakes']} {UNTIED_FAKES}" if rule.get("untied_fakes") else "",
+    )
+    return tuple(note for note in notes if note)
+
+
+def print_contents(found: DatasetContents) -> None:
+    """Print what a data set holds."""
+    out = console()
+    clips = Table("split", "label", "method", "videos", "clips", title="clips")
+    for row in found.clips:
+        clips.add_row(*map(escape, map(str, row)))
+    out.print(clips)
+    if found.codes:
+        out.print(codes_table({(code, label): n for code, label, n in found.codes}))
+    sets = Table("split set", "train", "val", "test", "excluded", "note", title="split sets")
+    for each in found.split_sets:
+        n = (each.n_train, each.n_val, each.n_test, each.n_excluded)
+        sets.add_row(each.name, *map(str, n), "; ".join(each.notes))
+    out.print(sets)
+    for table in _balance_tables(found):
+        out.print(table)
+    counts = f"{found.facts['n_videos']} input files, {found.facts['n_shards']} shards of {found.n_bytes / 1e9:.2f} GB"
+    lines = [
+        f"{found.location}: {counts}",
+        f"schema {found.schema_version}, parameters {str(found.facts['params_sha256'])[:16]}",
+        f"seal: {found.seal}",
+    ]
+    for line in lines:
+        out.print(line, highlight=False, markup=False)
+
+
+def _balance_tables(found: DatasetContents) -> tuple[Table, Table]:
+    """Say how even the opened split set is, and which facets of the videos go with the split."""
+    names = ("split", "videos", "share (wanted)", "clips", "real : fake", "groups", "groups that count")
+    sizes = Table(*names, title=f"balance of split set {escape(str(found.facts['split_set']))}")
+    for split in found.balance.splits:
+        wanted = "" if split.target is None else f" ({split.target:.1%})"
+        if split.error95 is not None:
+            wanted = f" ({split.target:.1%} ± {split.error95:.1%})"
+        row = (split.n_videos, f"{split.share:.1%}{wanted}", split.n_clips, f"{split.n_real} : {split.n_fake}")
+        sizes.add_row(split.split, *map(str, row), str(split.n_groups), f"{split.effective_groups:.1f}")
+    facets = Table("facet", "values", "Cramer's V with the split", "p", title="what goes with the split")
+    for facet in found.balance.facets:
+        n = len({cell.value for cell in facet.cells})
+        shown = (f"{facet.cramers_v:.3f}", f"{facet.chi2_p:.2g}") if n > 1 else ("", "")
+        facets.add_row(facet.facet, str(n), *shown)
+    return sizes, facets
