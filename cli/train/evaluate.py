@@ -1,5 +1,7 @@
 """`lps-train evaluate`: a detector on the splits of data sets, measured."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,14 @@ if TYPE_CHECKING:
 
 from lps.manifests.names import DEVICES, VIDEO_RULES
 
+NAME = re.compile(r"[A-Za-z0-9_-]+")
+
 
 @click.command(cls=LpsCommand)
 @click.option("--checkpoint", required=True, type=click.Path(dir_okay=False, path_type=Path),
               help="Detector: a checkpoint of classify or distill.")  # fmt: skip
-@click.option("--data", multiple=True, metavar="OUT", help="Data set of lps-prep: folder or URL; may be given again.")
+@click.option("--data", multiple=True, metavar="[NAME=]OUT",
+              help="Data set of lps-prep, folder or URL, and what to call it; may be given again.")  # fmt: skip
 @click.option("--split", default="test", show_default=True, help="Split to evaluate on.")
 @click.option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]")
 @click.option("--shards", multiple=True, metavar="PATTERN",
@@ -36,16 +41,19 @@ from lps.manifests.names import DEVICES, VIDEO_RULES
 def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None:  # noqa: FBT001  click passes flags this way
     """Evaluate a detector: scores.parquet and metrics.json in --out, with 95 % intervals over videos.
 
-    Several data sets give a row of the cross-data-set matrix. Interrupted, the same command resumes with the first data
-    set that is not done.
+    Several data sets give a row of the cross-data-set matrix. NAME is letters, digits, '_' and '-'; what exists as it
+    stands is an OUT without a name. Each is measured as a whole, and by method, data set and compression where it has
+    several; where a class has fewer than 10 videos, intervals are not meaningful and not shown. Interrupted, the same
+    command resumes with the first data set that is not done.
 
     \b
     Example:
-      lps-train evaluate --checkpoint runs/ssd/checkpoints/best.pt --data ffpp/ --data celebdf/ --split test --out eval/
+      lps-train evaluate --checkpoint runs/ssd/checkpoints/best.pt --data ff=ffpp/ --data cdf=celebdf/ --out eval/
     """
     if not asked["data"] and not asked["shards"]:
         raise click.UsageError("name a data set (--data) or shards (--shards)")
     n_clips = clip_count(asked["clips"])
+    names, asked["data"] = named(asked["data"])
     from lps.cli.train.evaluate_view import EvaluateProgress, print_metrics
     from lps.manifests.canonical import pretty_json
     from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
@@ -61,7 +69,7 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
     )
     loaded = load_detector(checkpoint)
     with EvaluateProgress() as progress:
-        record = evaluate(loaded, sources(asked), out, options, progress.on_event)
+        record = evaluate(loaded, sources(asked), out, options, progress.on_event, names)
     if as_json:
         click.echo(pretty_json(record), nl=False)
     else:
@@ -75,6 +83,25 @@ def clip_count(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise click.BadParameter(f"must be a positive number or 'all', got '{text}'", param_hint="--clips")
     return int(text)
+
+
+def named(data: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Divide each NAME=OUT into its two; what has no NAME, or exists as it stands, gets an empty one.
+
+    Raises BadParameter for a name that is given twice and for one without a place.
+    """
+    found = []
+    for text in data:
+        name, sign, location = text.partition("=")
+        is_named = sign and NAME.fullmatch(name) and not Path(text).exists()
+        if is_named and not location:
+            raise click.BadParameter(f"must be OUT or NAME=OUT, got '{text}'", param_hint="--data")
+        found.append((name, location) if is_named else ("", text))
+    names = [name for name, _ in found]
+    for name in names:
+        if name and names.count(name) > 1:
+            raise click.BadParameter(f"two data sets are called '{name}'", param_hint="--data")
+    return names, [location for _, location in found]
 
 
 def sources(asked: dict[str, Any]) -> "list[Sources]":

@@ -9,7 +9,11 @@ from lps.cli.common import ProgressView, console
 from lps.manifests.records import Note
 from lps.model.data.video_score import VIDEO_RULE_TEXT
 from lps.model.evaluation.events import ClipsScored, DataSetBegun, EvaluateEvent
-from lps.model.evaluation.metrics import TITLES
+from lps.model.evaluation.metrics import NOT_MEANINGFUL, TITLES, few_videos
+
+PARTS = {"datasets": "data set", "methods": "method", "compressions": "compression"}
+"""Kinds of groups within one evaluated data set, and what a row of the table calls them."""
+FEW = "(few)"
 
 
 class EvaluateProgress(ProgressView):
@@ -42,10 +46,11 @@ def print_metrics(record: dict[str, Any], out: Path) -> None:
     for entry in record["data"]:
         results = entry["results"]
         _add(table, entry["name"], results["all"]["video"])
-        for kind in ("datasets", "methods"):
-            if len(results[kind]) > 1:
-                for name, found in results[kind].items():
-                    _add(table, f"  {name}", found["video"])
+        for kind, word in PARTS.items():
+            parts = results.get(kind, {})  # an older version knew no compressions
+            if len(parts) > 1:
+                for name, found in parts.items():
+                    _add(table, f"  {word} {name}", found["video"])
         table.add_section()
     screen.print(table)
     for line in (f"p_fake of a {rule}", *_remarks(record)):
@@ -53,24 +58,40 @@ def print_metrics(record: dict[str, Any], out: Path) -> None:
     screen.print(f"{out / 'scores.parquet'}, {out / 'metrics.json'}", highlight=False, markup=False)
 
 
+def _few(found: dict[str, Any]) -> bool:
+    return few_videos(found["n_real"], found["n_fake"])
+
+
 def _add(table: Table, name: str, found: dict[str, Any]) -> None:
     from rich.text import Text
 
-    cells = [Text(shown(found[metric])) for metric in TITLES]
+    cells = [Text(shown(found[metric], few=_few(found))) for metric in TITLES]
     table.add_row(Text(name), f"{found['n_real']} + {found['n_fake']}", *cells)
 
 
-def shown(metric: dict[str, Any]) -> str:
-    """Return a metric with its interval, or a dash."""
+def shown(metric: dict[str, Any], *, few: bool) -> str:
+    """Return a metric with its interval, or a dash; `few` videos give no interval that means anything."""
     if metric["value"] is None:
         return "-"
     value = f"{metric['value']:.3f}"
-    return value if metric["low"] is None else f"{value}\n{metric['low']:.3f}-{metric['high']:.3f}"
+    if metric["low"] is None:
+        return value
+    return f"{value}\n{FEW}" if few else f"{value}\n{metric['low']:.3f}-{metric['high']:.3f}"
+
+
+def _groups(entry: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """Return what is shown of one kind of groups: the metrics by video of each."""
+    found = entry["results"].get(kind, {})
+    groups = [found] if kind == "all" else list(found.values()) if len(found) > 1 else []
+    return [group["video"] for group in groups]
 
 
 def _remarks(record: dict[str, Any]) -> list[str]:
     """Say why metrics are missing, and what was not used."""
     lines = []
+    groups = [group for entry in record["data"] for kind in ("all", *PARTS) for group in _groups(entry, kind)]
+    if any(map(_few, groups)):
+        lines.append(f"{FEW}: {NOT_MEANINGFUL}")
     for entry in record["data"]:
         found = entry["results"]["all"]["video"]
         reasons = {found[name]["reason"] for name in TITLES if found[name]["value"] is None}

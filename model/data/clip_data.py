@@ -29,6 +29,7 @@ SAMPLES = pa.schema(
         ("label", pa.int8()),  # 0 real, 1 fake, null unknown
         ("dataset", pa.string()),
         ("method", pa.string()),
+        ("compression", pa.string()),  # of the source video; null where the data set does not say
         ("shard", pa.int32()),  # number in the list of shards
         ("offset", pa.int64()),  # bytes
         ("n_bytes", pa.int64()),
@@ -58,6 +59,9 @@ CLIP_COLUMNS = {
     "pts_start_s": "start_s",
 }
 """Columns of the manifest `clips`, and what they are called here."""
+
+VIDEO_COLUMNS = {"original_video_id": "original_video_id", "sha256": "source_sha256", "compression": "compression"}
+"""Columns of the manifest `videos`, and what they are called here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,10 +232,11 @@ def _samples(store: Store, video_ids: pa.Array) -> pa.Table:
         raise UnreadableError(f"{store.url}: the videos of this split have no clips; `lps-audit show` counts")
     if pc.count_distinct(clips["key"]).as_py() < clips.num_rows:
         raise IntegrityError(f"{store.url}: a sample key occurs twice in the manifest of clips")
-    videos = _columns(store, "videos", ("video_id", "original_video_id", "sha256"))
+    videos = _columns(store, "videos", ("video_id", *VIDEO_COLUMNS))
     row = pc.index_in(clips["video_id"], value_set=videos["video_id"].combine_chunks())
-    clips = clips.append_column("original_video_id", videos["original_video_id"].take(row))
-    return clips.append_column("source_sha256", videos["sha256"].take(row))
+    for column, name in VIDEO_COLUMNS.items():
+        clips = clips.append_column(name, videos[column].take(row))
+    return clips
 
 
 def _check_places(table: pa.Table, shards: Sequence[Shard], store: Store) -> None:

@@ -206,6 +206,7 @@ def _row(tar: tarfile.TarFile, piece: _Piece) -> dict[str, Any]:
         "label": label,
         "dataset": str(facts.get("dataset") or ""),
         "method": None if facts.get("method") is None else str(facts["method"]),
+        "compression": None,
         "shard": 0,
         "offset": start,
         "n_bytes": piece.end - start,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lps.manifests.arrays import Bools
 from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
@@ -44,7 +45,7 @@ from lps.model.training.checkpoint import code_version
 from lps.model.training.processes import choose_device
 
 METRICS_ID = "lps.metrics"
-METRICS_VERSION = "1.1"
+METRICS_VERSION = "1.2"
 METRICS_JSON, SCORES_PARQUET, PARTS = "metrics.json", "scores.parquet", "parts"
 MATRIX = ("auc", "recall", "precision")
 """Metrics of the cross-data-set matrix (the paper's Table 2)."""
@@ -106,14 +107,24 @@ class ScoredData:
 
 
 def evaluate(
-    loaded: LoadedDetector, sources: Sequence[Sources], out: Path, options: EvaluateOptions, on_event: OnEvaluateEvent
+    loaded: LoadedDetector,
+    sources: Sequence[Sources],
+    out: Path,
+    options: EvaluateOptions,
+    on_event: OnEvaluateEvent,
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Evaluate the detector on every source, write the files and return the content of metrics.json.
 
-    Started again after an interruption it resumes with the first data set that is not done. Raises RefusedError where
-    `out` holds another evaluation, and as the readers and `predict` do.
+    `names` are what sources are called, in their order; where one is empty or missing, that of its data. Started again
+    after an interruption it resumes with the first data set that is not done. Raises RefusedError where `out` holds
+    another evaluation, and as the readers and `predict` do.
     """
-    entries = [_entry(number, source, loaded, options) for number, source in enumerate(sources)]
+    called = [*names, *[""] * (len(sources) - len(names))]
+    entries = [
+        _entry(number, source, name, loaded, options)
+        for number, (source, name) in enumerate(zip(sources, called, strict=True))
+    ]
     request = {
         "checkpoint": loaded.sha256,
         **options.record(),
@@ -136,7 +147,7 @@ def evaluate(
     return record
 
 
-def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: EvaluateOptions) -> _DataEntry:
+def _entry(number: int, sources: Sources, given: str, loaded: LoadedDetector, options: EvaluateOptions) -> _DataEntry:
     data = open_split(sources, sources.split)
     if options.n_clips is not None:
         data = spread_clips(data, options.n_clips)
@@ -144,9 +155,10 @@ def _entry(number: int, sources: Sources, loaded: LoadedDetector, options: Evalu
     prep = identity.pop("prep", None)
     seen = overlap(loaded.learnt, data.samples)
     name = "+".join(identity["datasets"]) or f"data {number}"
+    name = f"{name}/{identity['split']}" if identity["split"] else name
     facts = {
         **identity,
-        "name": f"{name}/{identity['split']}" if identity["split"] else name,
+        "name": given or name,
         "n_shards": len(data.shards),
         "samples_sha256": data.digest(),
         "prep_sha256": sha256_hex(canonical_json(prep)) if prep else None,
@@ -295,13 +307,16 @@ def _data_record(entry: _DataEntry, part: ScoredData, found: dict[str, Any]) -> 
 
 
 def metrics_by_group(cases: LabelledScores, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return the metrics by video and by clip: of all, of each method against all reals, and of each data set in it."""
+    """Return the metrics by video and by clip: of all, of each method against all reals, and of the parts of the data.
+
+    Parts are the data sets in it and the compressions of the source videos, each with its own reals and fakes.
+    """
     fakes = cases.labels == 1
     methods = np.array([name or UNNAMED for name in cases.method], object)
-    datasets = np.array([name or UNNAMED for name in cases.dataset], object)
     groups: dict[str, dict[str, Bools]] = {
         "methods": {name: ~fakes | (methods == name) for name in sorted(set(methods[fakes].tolist()))},
-        "datasets": {name: datasets == name for name in sorted(set(datasets.tolist()))},
+        "datasets": _parts(cases.dataset),
+        "compressions": _parts(cases.compression),
     }
     everything = _levels(cases, bootstrap)
     found = {
@@ -311,6 +326,11 @@ def metrics_by_group(cases: LabelledScores, bootstrap: Bootstrap) -> dict[str, A
         for kind, masks in groups.items()
     }
     return {"all": everything, **found}
+
+
+def _parts(names: NDArray[np.object_]) -> dict[str, Bools]:
+    named = np.array([name or UNNAMED for name in names], object)
+    return {name: named == name for name in sorted(set(named.tolist()))}
 
 
 def _levels(clips: LabelledScores, bootstrap: Bootstrap) -> dict[str, Any]:

@@ -36,6 +36,9 @@ TITLES = {
     "balanced_precision": "balanced precision",
 }
 """Metrics that tables show, and their heads."""
+MIN_VIDEOS = 10
+"""An interval where a class has fewer videos is not meaningful: draws of so few do not say what others would give."""
+NOT_MEANINGFUL = f"interval not meaningful: a class has fewer than {MIN_VIDEOS} videos"
 N_DRAWS = 1000
 LEVEL = 0.95
 """Level of the bootstrap intervals, which run between percentiles."""
@@ -94,6 +97,11 @@ class Bootstrap:
     def __post_init__(self) -> None:
         if self.n_draws < 0 or self.seed < 0 or not 0 < self.level < 1:
             raise ValueError(f"not possible: {self}")
+
+
+def few_videos(n_real: int, n_fake: int) -> bool:
+    """Tell whether intervals are not meaningful, by the videos of each class; a class that is not there counts not."""
+    return any(0 < n < MIN_VIDEOS for n in (n_real, n_fake))
 
 
 def measure(scores: LabelledScores, bootstrap: Bootstrap | None = None) -> Measured:

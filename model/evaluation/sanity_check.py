@@ -17,7 +17,7 @@ from lps.manifests.canonical import pretty_json
 from lps.model.data.clip_data import ClipData
 from lps.model.data.sources import groups_of, open_split
 from lps.model.data.video_score import DEFAULT_RULE, video_scores
-from lps.model.evaluation.metrics import Bootstrap, auc, intervals
+from lps.model.evaluation.metrics import NOT_MEANINGFUL, Bootstrap, auc, few_videos, intervals
 from lps.model.evaluation.scores import LabelledScores
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import read_checkpoint
@@ -59,7 +59,7 @@ class VideoScores:
         nobody = np.full(len(self.labels), None, object)
         scored = LabelledScores(
             labels=self.labels, p_fake=self.scores, video=np.arange(len(self.labels)), face=np.zeros_like(self.labels),
-            method=nobody, dataset=nobody,
+            method=nobody, dataset=nobody, compression=nobody,
         )  # fmt: skip
         return intervals(scored, Bootstrap(n_draws=N_RESAMPLES), self.groups)["auc"][:2]
 
@@ -207,6 +207,8 @@ def lines(record: dict[str, Any]) -> list[str]:
 
     def shown(name: str) -> str:
         low, high = record[f"{name}_interval"]
+        if low is not None and few_videos(n["real"], n["fake"]):
+            return f"{record[name]:.3f} ({NOT_MEANINGFUL})"
         return f"{record[name]:.3f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
 
     n = record["n_videos"]

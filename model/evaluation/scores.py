@@ -24,7 +24,7 @@ from lps.model.data.sample import UNKNOWN_LABEL
 from lps.model.data.video_score import DEFAULT_RULE, video_scores
 
 SCORES_ID = "lps.scores"
-SCORES_VERSION = "1.1"
+SCORES_VERSION = "1.2"
 THRESHOLD = 0.5
 """Above it a clip or a video is called fake, as by the larger of two logits."""
 
@@ -41,9 +41,10 @@ SCORES = pa.schema(
         pa.field("face_id", pa.int16(), metadata={"unit": "number of the face within the video"}),
         pa.field("start_s", pa.float64(), metadata={"unit": "s, first frame of the clip"}),
         pa.field("data", pa.int16(), metadata={"unit": "number of the entry of `data` in metrics.json"}),
+        pa.field("compression", pa.string()),
     ]
 )
-FACTS = ("method", "dataset", "track_id", "face_id", "start_s")
+FACTS = ("method", "dataset", "track_id", "face_id", "start_s", "compression")
 """Columns that come from the data rather than from the detector."""
 
 
@@ -61,6 +62,8 @@ class LabelledScores:
     method: NDArray[np.object_]
     """Name of the manipulation; None for reals and where nobody knows."""
     dataset: NDArray[np.object_]
+    compression: NDArray[np.object_]
+    """How the source video is compressed, such as c23; None where nobody knows."""
     rule: VideoRule = DEFAULT_RULE
     """How a video is scored from its clips; see `video_scores`."""
 
@@ -77,6 +80,7 @@ class LabelledScores:
             face=self.face[mask],
             method=self.method[mask],
             dataset=self.dataset[mask],
+            compression=self.compression[mask],
             rule=self.rule,
         )
 
@@ -97,6 +101,7 @@ class LabelledScores:
             face=np.zeros(len(numbers), np.int64),
             method=self.method[first],
             dataset=self.dataset[first],
+            compression=self.compression[first],
             rule=self.rule,
         )
 
@@ -160,6 +165,7 @@ class Scores:
             face=np.asarray(pc.coalesce(table["face_id"], table["track_id"]).fill_null(0).to_numpy(), np.int64),
             method=np.array(table["method"].to_pylist(), object),
             dataset=np.array(table["dataset"].to_pylist(), object),
+            compression=np.array(table["compression"].to_pylist(), object),
             rule=self.rule,
         )
 

@@ -60,7 +60,7 @@ def distilled_metrics(
     nobody = np.full(len(video), None, object)
     clips = LabelledScores(
         labels=labels.numpy(), p_fake=student.double().softmax(1)[:, 1].numpy(), video=video, face=face,
-        method=nobody, dataset=nobody,
+        method=nobody, dataset=nobody, compression=nobody,
     )  # fmt: skip
     hard = F.cross_entropy(student.float(), labels, reduction="none")
     soft, selected = soft_terms(student, teacher, labels, params)

@@ -9,7 +9,7 @@ import torch
 
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError
-from lps.model.evaluation.metrics import Metric
+from lps.model.evaluation.metrics import Metric, few_videos
 from lps.model.paper import published as paper
 from lps.model.paper.distill_metrics import measure_distilled
 from lps.model.paper.results import Result, ResultRow, Value, markdown
@@ -38,10 +38,11 @@ def _row(
     record = zoo.evaluated(checkpoint, evaluated)
     found = record["data"][0]["results"]["all"]["video"]
     cited = dict(zip(names, published or (), strict=False))
+    bounds = ("none", "none") if few_videos(found["n_real"], found["n_fake"]) else ("low", "high")
     values = {
         metric: Value(
-            value=_percent(found[metric]["value"]), low=_percent(found[metric].get("low")),
-            high=_percent(found[metric].get("high")), paper=cited.get(metric),
+            value=_percent(found[metric]["value"]), low=_percent(found[metric].get(bounds[0])),
+            high=_percent(found[metric].get(bounds[1])), paper=cited.get(metric),
         )
         for metric in names
     }  # fmt: skip

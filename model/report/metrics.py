@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from lps.manifests.names import Role
 from lps.manifests.pages.charts import Axis, histogram
-from lps.model.evaluation.metrics import LEVEL, TITLES, point_values
+from lps.model.evaluation.metrics import LEVEL, TITLES, few_videos, point_values
 from lps.model.evaluation.scores import LabelledScores
 from lps.model.report.curves import colour, interval, roc_chart, roc_points
 from lps.model.report.errors import of_entry
@@ -138,7 +138,10 @@ def data_views(found: Sequence[EvaluatedData]) -> tuple[DataView, ...]:
 def _data_view(title: str, group: Sequence[EvaluatedData]) -> DataView:
     results = [(each, mapping(each.entry.get("results"))) for each in group]
     videos = [_row(each, "all", mapping(mapping(found.get("all")).get("video"))) for each, found in results]
-    clips = [_row(each, "all", mapping(mapping(found.get("all")).get("clip"))) for each, found in results]
+    clips = [
+        _row(each, "all", mapping(mapping(found.get("all")).get("clip")), few=few_videos(*each.n_videos))
+        for each, found in results
+    ]
     rocs, histograms = [], []
     for each in group:
         labelled = each.labelled()
@@ -165,8 +168,8 @@ def _data_view(title: str, group: Sequence[EvaluatedData]) -> DataView:
 
 
 def _groups(results: Sequence[tuple[EvaluatedData, Record]]) -> Iterator[MetricsRow]:
-    """Yield a row for each method and data set, where there are several."""
-    for kind, word in (("methods", "method"), ("datasets", "data set")):
+    """Yield a row for each method, data set and compression, where there are several."""
+    for kind, word in (("methods", "method"), ("datasets", "data set"), ("compressions", "compression")):
         names = list(dict.fromkeys(str(name) for _, found in results for name in mapping(found.get(kind))))
         if len(names) < 2:
             continue
@@ -177,19 +180,24 @@ def _groups(results: Sequence[tuple[EvaluatedData, Record]]) -> Iterator[Metrics
                     yield _row(each, f"{word} {name}", metrics)
 
 
-def _row(each: EvaluatedData, group: str, metrics: Record) -> MetricsRow:
+def _row(each: EvaluatedData, group: str, metrics: Record, *, few: bool | None = None) -> MetricsRow:
+    """Return a row; `few` says that its intervals are not meaningful, where the counts of videos are not its own."""
+    n_real, n_fake = count(metrics.get("n_real")), count(metrics.get("n_fake"))
+    hidden = few_videos(n_real, n_fake) if few is None else few
     return MetricsRow(
         who=each.who,
         group=group,
-        n=f"{count(metrics.get('n_real')):,} + {count(metrics.get('n_fake')):,}",
-        cells=tuple(_cell(mapping(metrics.get(name)), drawn=name == "auc") for name in TITLES),
+        n=f"{n_real:,} + {n_fake:,}",
+        cells=tuple(_cell(mapping(metrics.get(name)), few=hidden, drawn=name == "auc") for name in TITLES),
     )
 
 
-def _cell(metric: Record, *, drawn: bool) -> CellView:
+def _cell(metric: Record, *, few: bool, drawn: bool) -> CellView:
     value, low, high = (finite(metric.get(name)) for name in ("value", "low", "high"))
     if value is None:
         return CellView("–")
+    if few and low is not None:
+        return CellView(f"{value:.3f}", "not meaningful", interval(value, None, None) if drawn else "")
     span = "" if low is None or high is None else f"{low:.3f}–{high:.3f}"
     return CellView(f"{value:.3f}", span, interval(value, low, high) if drawn else "")
 
@@ -202,9 +210,12 @@ def _reasons(each: EvaluatedData) -> Iterator[str]:
 
 
 def auc_of(each: EvaluatedData) -> tuple[float | None, float | None, float | None]:
-    """Return the AUC over videos and its interval."""
+    """Return the AUC over videos and its interval, if that is meaningful."""
     metric = mapping(each.video.get("auc"))
-    return finite(metric.get("value")), finite(metric.get("low")), finite(metric.get("high"))
+    value = finite(metric.get("value"))
+    if few_videos(*each.n_videos):
+        return value, None, None
+    return value, finite(metric.get("low")), finite(metric.get("high"))
 
 
 def auc_text(each: EvaluatedData) -> str:

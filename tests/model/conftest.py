@@ -45,6 +45,7 @@ class Spec:
     px: int = 32
     codec: str = "jpg"
     split: str = "train"
+    compression: str | None = None
 
     track: int = 0
     face: int | None = 0
@@ -279,6 +280,7 @@ def _write_manifests(
             label=spec.label,
             original_video_id=digest16("test", spec.original) if spec.original else None,
             sha256=spec.source_sha256,
+            compression=spec.compression,
             status="ok",
         )
         for spec in specs

@@ -234,6 +234,7 @@ def million() -> ClipData:
         "track_id": pa.array(np.zeros(n, np.int16)),
         "face_id": pa.array(np.zeros(n, np.int16)),
         "start_s": pa.array(np.zeros(n)),
+        "compression": pa.nulls(n, pa.string()),
     }
     shards = tuple(Shard(uri=f"s{k}.tar") for k in range(n // 230 + 1))
     identity = DataIdentity(index_sha256="0" * 64)

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
+from lps.cli.train.evaluate import named
 from lps.cli.train.main import main
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
@@ -141,7 +142,7 @@ def test_results_say_what_they_are_of(
     assert record["request"]["clips"] == 3
     table = pq.read_table(tmp_path / "out/scores.parquet")
     marks = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    assert (marks["lps.schema_id"], marks["lps.schema_version"]) == ("lps.scores", "1.1")
+    assert (marks["lps.schema_id"], marks["lps.schema_version"]) == ("lps.scores", "1.2")
     assert marks["lps.checkpoint_sha256"] == loaded.sha256
     row = scores_of(tmp_path / "out")[0]
     assert (row["dataset"], row["track_id"], row["data"]) == ("test", 0, 0)
@@ -510,6 +511,52 @@ def test_the_command_prints_a_table_or_json(
     again = call(*args, "--json")
     assert json.loads(again.stdout) == json.loads((tmp_path / "out/metrics.json").read_bytes())
     assert "holds this evaluation already" in again.stderr
+
+
+def test_compressions_are_measured_apart_and_intervals_of_few_videos_mean_nothing(
+    make: "Maker", clips: "Callable[..., list[Spec]]", checkpoint: Path, tmp_path: Path
+) -> None:
+    named = {
+        name: [replace(each, compression=name) for each in clips(n, prefix=name)]
+        for name, n in (("c23", 10), ("c40", 9))
+    }
+    data = make.data_set([named["c23"] + named["c40"]])
+    result = call("--checkpoint", checkpoint, "--data", f"ff={data}", "--out", tmp_path / "out", "--workers", "0")
+    assert result.exit_code == 0, result.output
+    [entry] = json.loads((tmp_path / "out/metrics.json").read_bytes())["data"]
+    assert entry["name"] == "ff"
+    parts = {name: found["video"] for name, found in entry["results"]["compressions"].items()}
+    assert {name: (found["n_real"], found["n_fake"]) for name, found in parts.items()} == {
+        "c23": (10, 10),
+        "c40": (9, 9),
+    }
+    scores, _ = read_scores((tmp_path / "out/scores.parquet").read_bytes(), "scores")
+    alone = scores.labelled()
+    mine = alone.select(alone.compression == "c40").by_video()
+    assert parts["c40"]["auc"]["value"] == pytest.approx(roc_auc_score(mine.labels, mine.p_fake))
+    assert "(few): interval not meaningful: a class has fewer than 10 videos" in result.stdout
+    lines = result.stdout.splitlines()
+    below = [lines[k + 1] for k, line in enumerate(lines) if " + " in line and "real" not in line]
+    assert ["(few)" in line for line in below] == [False, False, True]
+
+
+def test_data_sets_are_called_as_they_are_named_and_a_plain_place_stays_one(
+    make: "Maker", clips: "Callable[..., list[Spec]]", checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make.data_set([clips(2)])
+    monkeypatch.chdir(tmp_path)
+    data.rename(tmp_path / "v=1")
+    args = ["--checkpoint", checkpoint, "--workers", "0", "--out", "out"]
+    assert call(*args, "--data", "v=1", "--data", "c-23_x=v=1").exit_code == 0
+    record = json.loads(Path("out/metrics.json").read_bytes())
+    assert record["matrix"]["columns"] == ["test/test", "c-23_x"]
+    for words, says in (
+        (["a=v=1", "a=v=1"], "two data sets are called 'a'"),
+        (["a="], "must be OUT or NAME=OUT, got 'a='"),
+    ):
+        result = call(*args, *(each for word in words for each in ("--data", word)))
+        assert (result.exit_code, says in result.stderr) == (2, True), result.output
+    assert named(["s3://b/x=1", "a.b=c"]) == (["", ""], ["s3://b/x=1", "a.b=c"])
 
 
 def test_wrong_use_ends_with_its_code_and_says_why(

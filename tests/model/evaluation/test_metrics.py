@@ -20,6 +20,7 @@ from lps.model.evaluation.metrics import (
     RankedScores,
     equal_error_rate,
     feasible_auc,
+    few_videos,
     intervals,
     measure,
     point_values,
@@ -41,6 +42,7 @@ def cases(
         face=np.array(face or [0] * n, np.int64),
         method=nobody,
         dataset=nobody,
+        compression=nobody,
     )
 
 
@@ -267,3 +269,8 @@ def test_groups_are_drawn_whole() -> None:
     together = intervals(replace(clips, video=groups), QUICK)
     assert intervals(clips, QUICK, groups) == together
     assert intervals(clips, QUICK) != together
+
+
+def test_intervals_of_few_videos_mean_nothing() -> None:
+    found = {case: few_videos(*case) for case in ((10, 10), (9, 10), (10, 9), (0, 10), (10, 0), (0, 9), (0, 0))}
+    assert [case for case, few in found.items() if few] == [(9, 10), (10, 9), (0, 9)]
