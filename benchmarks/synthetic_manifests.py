@@ -353,11 +353,8 @@ def _batch(schema: pa.Schema, known: dict[str, Any], n: int) -> pa.RecordBatch:
 def _column(field: pa.Field, values: Any, n: int) -> pa.Array:
     if values is None:
         values = [[]] * n if pa.types.is_list(field.type) and not field.nullable else pa.nulls(n)
-    if pa.types.is_dictionary(field.type):
-        if isinstance(values, str):
-            return _of((values,), np.zeros(n, np.int64))
-        plain = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
-        return plain.cast(pa.string()).dictionary_encode().cast(field.type)
+    if isinstance(values, str):
+        values = [values] * n
     return values.cast(field.type) if isinstance(values, pa.Array) else pa.array(values, field.type)
 
 
@@ -369,8 +366,8 @@ def _binary(data: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> p
 
 
 def _of(names: Sequence[str], codes: Ints) -> pa.Array:
-    """Spell codes by their names, as the dictionary column that they become anyway."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(list(names), pa.string()))
+    """Spell codes by their names."""
+    return pa.array(list(names), pa.string()).take(pa.array(codes, pa.int32()))
 
 
 def _lists(values: pa.Array, width: int) -> pa.Array:

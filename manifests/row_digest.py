@@ -55,6 +55,8 @@ def json_texts(values: pa.Array) -> pa.Array:
         texts = _strings(values.cast(_TEXT))
     elif pa.types.is_fixed_size_binary(kind):
         texts = _hex(values)
+    elif pa.types.is_binary(kind):
+        texts = pa.array([None if value is None else f'"{value.hex()}"' for value in values.to_pylist()], _TEXT)
     elif pa.types.is_struct(kind):
         texts = _record([kind.field(i).name for i in range(kind.num_fields)], values.flatten(), len(values))
         texts = pc.if_else(values.is_valid(), texts, pa.scalar(None, _TEXT))

@@ -140,13 +140,17 @@ def row_from_json(table: str, row: Row) -> Row:
 def _typed(value: Any, kind: pa.DataType) -> Any:
     if value is None:
         return None
-    if pa.types.is_fixed_size_binary(kind):
+    if _is_bytes(kind):
         return bytes.fromhex(value)
     if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
         inner = kind.value_type
-        if pa.types.is_fixed_size_binary(inner) or pa.types.is_struct(inner):
+        if _is_bytes(inner) or pa.types.is_struct(inner):
             return [_typed(item, inner) for item in value]
         return value
     if pa.types.is_struct(kind):
         return {field.name: _typed(value[field.name], field.type) for field in kind}
     return value
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind))

@@ -1,7 +1,9 @@
 """The Parquet tables of a data set: columns, units, null rules, and a writer whose bytes depend on the rows alone.
 
 Versions: a major step renames, retypes or redefines a column, and older readers refuse it; a minor step adds a nullable
-column, which readers fill with null.
+column, which readers fill with null. Types are those that pandas, Polars, Ray Data and others read without options:
+no dictionary (that of a column of nulls is empty, which breaks batches of NumPy), no bytes of fixed width in a list
+(pandas knows none). Schema 1 had both, and is still read.
 """
 
 import io
@@ -16,16 +18,16 @@ from lps.manifests.errors import UnreadableError
 from lps.manifests.row_digest import table_digest
 
 SCHEMA_ID = "lps.manifest"
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "2.0"
 BOX_UNITS = 8
 """Boxes and landmarks are stored as int16 eighths of a source pixel."""
 
 Row = dict[str, Any]
 
-_NAME = pa.dictionary(pa.int32(), pa.string())
+_TEXT = pa.string()
 _ID = pa.binary(16)
 _SHA = pa.binary(32)
-_KEYS = pa.list_(pa.string())
+_KEYS = pa.list_(_TEXT)
 
 
 def _field(name: str, kind: pa.DataType, unit: str = "", *, null: bool = False) -> pa.Field:
@@ -40,26 +42,26 @@ VIDEOS = pa.schema(
     [
         _field("video_id", _ID),
         _field("uri", pa.string(), "POSIX path relative to the source root"),
-        _field("dataset", _NAME),
-        _field("root", _NAME),
+        _field("dataset", _TEXT),
+        _field("root", _TEXT),
         _opt("bytes", pa.int64(), "bytes"),
         _opt("sha256", _SHA),
         _opt("label", pa.int8(), "0 real, 1 fake, null unknown"),
-        _field("label_source", _NAME),
-        _opt("method", _NAME),
-        _opt("compression", _NAME),
-        _opt("source_part", _NAME),
-        _opt("official_split", _NAME),
+        _field("label_source", _TEXT),
+        _opt("method", _TEXT),
+        _opt("compression", _TEXT),
+        _opt("source_part", _TEXT),
+        _opt("official_split", _TEXT),
         _opt("original_video_id", _ID),
         _field("target_keys", _KEYS),
         _field("donor_keys", _KEYS),
         _field("source_keys", _KEYS),
         _field("identity_keys", _KEYS),
-        _field("identity_confidence", _NAME),
-        _opt("split", _NAME),
-        _opt("container", _NAME),
-        _opt("codec", _NAME),
-        _opt("pix_fmt", _NAME),
+        _field("identity_confidence", _TEXT),
+        _opt("split", _TEXT),
+        _opt("container", _TEXT),
+        _opt("codec", _TEXT),
+        _opt("pix_fmt", _TEXT),
         _opt("width", pa.int32(), "px as coded"),
         _opt("height", pa.int32(), "px as coded"),
         _opt("rotation", pa.int16(), "degrees clockwise, applied"),
@@ -77,14 +79,14 @@ VIDEOS = pa.schema(
         _opt("bitrate_bps", pa.int64(), "bit/s"),
         _opt("has_audio", pa.bool_()),
         _opt("n_video_streams", pa.int16()),
-        _opt("color_transfer", _NAME, "name in FFmpeg; since 1.1"),
-        _opt("color_primaries", _NAME, "name in FFmpeg; since 1.1"),
-        _opt("color_matrix", _NAME, "name in FFmpeg; since 1.1"),
-        _opt("color_range", _NAME, "tv limited, pc full; since 1.1"),
-        _opt("field_order", _NAME, "field coded first, field shown first; since 1.1"),
-        _field("status", _NAME),
-        _opt("error_code", _NAME),
-        _opt("error_stage", _NAME),
+        _opt("color_transfer", _TEXT, "name in FFmpeg; since 1.1"),
+        _opt("color_primaries", _TEXT, "name in FFmpeg; since 1.1"),
+        _opt("color_matrix", _TEXT, "name in FFmpeg; since 1.1"),
+        _opt("color_range", _TEXT, "tv limited, pc full; since 1.1"),
+        _opt("field_order", _TEXT, "field coded first, field shown first; since 1.1"),
+        _field("status", _TEXT),
+        _opt("error_code", _TEXT),
+        _opt("error_stage", _TEXT),
         _opt("error_detail", pa.string()),
         _opt("n_frames_sampled", pa.int32(), "frames a detector was asked about"),
         _opt("n_frames_with_face", pa.int32()),
@@ -92,7 +94,7 @@ VIDEOS = pa.schema(
         _field("n_clips", pa.int32()),
         _opt("det_score_mean", pa.float32()),
         _opt("face_px_median", pa.float32(), "height of the face box, source px"),
-        _opt("phash", pa.list_(_SHA), "PDQ of whole frames at 10, 50, 90 %"),
+        _opt("phash", pa.list_(pa.binary()), "PDQ, 32 bytes each, of whole frames at 10, 50, 90 %"),
         _opt("phash_quality", pa.list_(pa.uint8())),
     ]
 )
@@ -101,15 +103,15 @@ CLIPS = pa.schema(
     [
         _field("clip_id", _ID),
         _field("video_id", _ID),
-        _field("dataset", _NAME),
-        _opt("method", _NAME),
+        _field("dataset", _TEXT),
+        _opt("method", _TEXT),
         _opt("label", pa.int8(), "0 real, 1 fake, null unknown"),
-        _field("split", _NAME),
+        _field("split", _TEXT),
         _field("track_id", pa.int16()),
         _field("n_tracks_in_video", pa.int16()),
         _field("face_label_certain", pa.bool_()),
         _opt("face_id", pa.int16(), "from 0: clips of a video that show the same face share it"),
-        _field("shard_id", _NAME),
+        _field("shard_id", _TEXT),
         _field("sample_key", pa.string()),
         _field("tar_offset", pa.int64(), "bytes"),
         _field("tar_nbytes", pa.int64(), "bytes"),
@@ -126,18 +128,18 @@ CLIPS = pa.schema(
         _field("pts_start_s", pa.float64(), "s"),
         _field("pts_end_s", pa.float64(), "s"),
         _field("max_gap_frames", pa.int16(), "1 = contiguous"),
-        _field("start_rule", _NAME),
+        _field("start_rule", _TEXT),
         _field("start_seed", pa.uint64()),
         _field("box_xyxy", pa.list_(pa.list_(pa.int16(), 4)), "source px * 8"),
         _field("box_source", pa.list_(pa.uint8()), "0 detected, 1 between detections, 2 missed and bridged"),
         _field("det_score", pa.list_(pa.uint8()), "score * 255"),
         _field("lmk5", pa.list_(pa.list_(pa.int16(), 10)), "source px * 8"),
         _field("align_M", pa.list_(pa.list_(pa.float32(), 6)), "2x3 row-major, source px to output px"),
-        _field("align_template", _NAME),
-        _field("interp", _NAME),
-        _field("border", _NAME),
+        _field("align_template", _TEXT),
+        _field("interp", _TEXT),
+        _field("border", _TEXT),
         _field("out_size", pa.int16(), "px"),
-        _field("image_codec", _NAME),
+        _field("image_codec", _TEXT),
         _opt("jpeg_q", pa.uint8()),
         _opt("blur_var_med", pa.float32()),
         _opt("luma_mean", pa.float32()),
@@ -157,7 +159,7 @@ SHARDS = pa.schema(
     [
         _field("shard_id", pa.string()),
         _field("uri", pa.string(), "relative to the data set root"),
-        _field("split", _NAME),
+        _field("split", _TEXT),
         _field("bytes", pa.int64(), "bytes"),
         _field("sha256", _SHA),
         _field("md5", _ID),
@@ -169,23 +171,23 @@ SHARDS = pa.schema(
         _field("first_key", pa.string()),
         _field("last_key", pa.string()),
         _field("clips_rows_sha256", _SHA),
-        _field("writer_version", _NAME),
-        _field("status", _NAME),
+        _field("writer_version", _TEXT),
+        _field("status", _TEXT),
     ]
 )
 
 SPLITS = pa.schema(
     [
         _field("video_id", _ID),
-        _opt("split", _NAME),
+        _opt("split", _TEXT),
         _field("excluded", pa.bool_()),
-        _opt("exclude_reason", _NAME),
+        _opt("exclude_reason", _TEXT),
         _field("group_id", _ID),
         _field("group_anchor", pa.string()),
         _field("group_size", pa.int32()),
         _field("group_keys", _KEYS),
         _field("u", pa.float64(), "hash position in [0, 1)"),
-        _field("rule", _NAME),
+        _field("rule", _TEXT),
         _field("seed", pa.uint64()),
         _field("pinned", pa.bool_()),
         _opt("origin_run", pa.string()),
@@ -225,7 +227,7 @@ def table_bytes(name: str, rows: Sequence[Row], metadata: dict[str, str]) -> byt
 
 def parquet_bytes(name: str, table: pa.Table, metadata: dict[str, str]) -> bytes:
     """Return the Parquet file of a table that has the columns of `name`, as `table_bytes` does of rows."""
-    table = pa.Table.from_arrays([_stored(column) for column in table.columns], schema=TABLES[name])
+    table = pa.Table.from_arrays(table.columns, schema=TABLES[name]).combine_chunks()
     marks = {
         "lps.schema_id": SCHEMA_ID,
         "lps.schema_version": SCHEMA_VERSION,
@@ -242,14 +244,6 @@ def parquet_bytes(name: str, table: pa.Table, metadata: dict[str, str]) -> bytes
     return sink.getvalue()
 
 
-def _stored(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column in one piece, names numbered in the order in which they come: equal values, equal bytes."""
-    whole = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    if not pa.types.is_dictionary(whole.type):
-        return whole
-    return whole.cast(whole.type.value_type).dictionary_encode().cast(whole.type)
-
-
 def single(value: float) -> float:
     """Return a number as a column of 32-bit floats holds it, so that a row says what the file says."""
     return float(np.float32(value))
@@ -259,13 +253,11 @@ def _column(rows: Sequence[Row], field: pa.Field) -> pa.Array:
     values = [row[field.name] for row in rows]
     if not field.nullable and any(value is None for value in values):
         raise ValueError(f"column {field.name} must not be null")
-    if pa.types.is_dictionary(field.type):
-        return pa.array(values, pa.string()).dictionary_encode().cast(field.type)
     return pa.array(values, field.type)
 
 
 def read_table(name: str, data: bytes, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return table `name`, or some of its columns, from Parquet bytes: dictionaries decoded, columns as declared here.
+    """Return table `name`, or some of its columns, from Parquet bytes: columns as declared here.
 
     A nullable column that an older file lacks is null; one that a newer file adds is left out. Raises UnreadableError
     for a foreign file, a damaged one, one without a column that must be there, or a newer major version.
@@ -289,7 +281,7 @@ def check_table(found: pa.Schema, name: str, *, what: str) -> None:
 
 
 def as_declared(name: str, table: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """Return columns of table `name` as declared here, dictionaries decoded; nullable ones that it lacks are null.
+    """Return columns of table `name` as declared here, from older schemas, too; nullable ones that it lacks are null.
 
     Raises UnreadableError for other types, and where a column is missing that must be there.
     """
@@ -298,16 +290,15 @@ def as_declared(name: str, table: pa.Table, columns: Sequence[str]) -> pa.Table:
 
 
 def _declared(name: str, table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     if field.name not in table.column_names:
         if not field.nullable:
             raise UnreadableError(f"manifest '{name}' has no column '{field.name}'")
-        return pa.chunked_array([pa.nulls(len(table), kind)], kind)
+        return pa.chunked_array([pa.nulls(len(table), field.type)], field.type)
     values = table[field.name]
     try:
-        return values if values.type == kind else values.cast(kind)
+        return values if values.type == field.type else values.cast(field.type)
     except pa.ArrowException as e:
-        raise UnreadableError(f"manifest '{name}': column '{field.name}' is not of type {kind}: {e}") from e
+        raise UnreadableError(f"manifest '{name}': column '{field.name}' is not of type {field.type}: {e}") from e
 
 
 def check_version(found: str, *, what: str, newest: str = SCHEMA_VERSION) -> None:

@@ -145,12 +145,7 @@ def bridge_row(video: SplitInput, params: SplitParams, *, rule: str, keys: Seque
 
 def rows_table(rows: Sequence[SplitRow]) -> pa.Table:
     """Return the rows of a split as the manifest `splits`."""
-    columns = []
-    for field in SCHEMA:
-        values = [getattr(row, field.name) for row in rows]
-        plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        array = pa.array(values, plain)
-        columns.append(array.dictionary_encode() if plain != field.type else array)
+    columns = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in SCHEMA]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 

@@ -25,6 +25,7 @@ KINDS: list[tuple[pa.DataType, st.SearchStrategy[object]]] = [
     (pa.string(), texts),
     (pa.dictionary(pa.int32(), pa.string()), texts),
     (pa.binary(4), st.binary(min_size=4, max_size=4)),
+    (pa.list_(pa.binary()), st.lists(st.none() | st.binary(max_size=3), max_size=3)),
     (pa.list_(pa.string()), st.lists(st.none() | texts, max_size=3)),
     (pa.list_(pa.list_(pa.float32(), 2)), st.lists(st.lists(singles, min_size=2, max_size=2), max_size=3)),
     (

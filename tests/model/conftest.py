@@ -323,7 +323,7 @@ def _blank(kind: pa.DataType) -> object:
         return bytes(kind.byte_width)
     if pa.types.is_list(kind):
         return []
-    return "" if pa.types.is_dictionary(kind) or pa.types.is_string(kind) else kind.to_pandas_dtype()(0)
+    return "" if pa.types.is_string(kind) else kind.to_pandas_dtype()(0)
 
 
 # ---- a web server --------------------------------------------------------------------------------------------------

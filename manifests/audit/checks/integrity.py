@@ -207,10 +207,9 @@ _TRACE = (
 
 def _as_text(field: pa.Field) -> str:
     """Return SQL for the values of a column as one text per row; empty for columns without text."""
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if pa.types.is_string(kind):
+    if pa.types.is_string(field.type):
         return f'"{field.name}"'
-    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
+    if pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type):
         return f'unnest("{field.name}")'
     return ""
 
@@ -219,12 +218,10 @@ _TEXTS = [(table, field, _as_text(field)) for table, schema in TABLES.items() fo
 
 
 def _traces(table: str, field: pa.Field, text: str) -> str:
-    # Names that recur are looked at once each: a column of a dictionary has few.
-    once = "DISTINCT " if pa.types.is_dictionary(field.type) else ""
     pattern = _TRACE.replace("'", "''")
     return f"""SELECT 'column' AS kind, '{table}.{field.name}' AS key,
     count(*) || ' values, first ''' || min(t) || '''' AS detail
-FROM (SELECT {once}{text} AS t FROM {table}) WHERE regexp_matches(t, '{pattern}') HAVING count(*) > 0"""
+FROM (SELECT DISTINCT {text} AS t FROM {table}) WHERE regexp_matches(t, '{pattern}') HAVING count(*) > 0"""
 
 
 A9 = CheckSpec(

@@ -41,8 +41,8 @@ from lps.manifests.storage import Store
 
 LIMITS: dict[str, float] = {"r6_tolerance": 0.001}
 COMPARED_ROWS = 65_536
-KNOWN_SINCE = {"untied_fakes": 1}
-"""Facts of rule records, and the minor version of the schema since which they stand there."""
+KNOWN_SINCE = {"untied_fakes": (1, 1)}
+"""Facts of rule records, and the version of the schema since which they stand there."""
 
 R2 = CheckSpec(
     id="R2",
@@ -132,8 +132,8 @@ def check_replay(ctx: AuditContext) -> CheckResult:
 
 def _unknown_then(ctx: AuditContext, rule: dict[str, Any]) -> set[str]:
     """Return the facts that the rule record lacks because the version that made the data set did not know them."""
-    minor = int(str(ctx.index["schema_version"]).partition(".")[2] or 0)
-    return {name for name, since in KNOWN_SINCE.items() if name not in rule and minor < since}
+    then = tuple(int(part) for part in str(ctx.index["schema_version"]).split(".") if part.isdigit())
+    return {name for name, since in KNOWN_SINCE.items() if name not in rule and then < since}
 
 
 def _params(rule: dict[str, Any]) -> SplitParams:
@@ -181,7 +181,7 @@ def _different(stored: pa.Table, made: pa.Table) -> Iterator[Offender]:
     seen: set[int] = set()
     for name in stored.column_names:
         plain = plain_type(stored[name].type)
-        one, other = stored[name].cast(plain).combine_chunks(), made[name].cast(plain).combine_chunks()
+        one, other = stored[name].cast(plain).combine_chunks(), made[name].combine_chunks()
         if one.equals(other):
             continue
         for row, (a, b) in enumerate(zip(one.to_pylist(), other.to_pylist(), strict=True)):

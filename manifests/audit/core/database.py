@@ -169,7 +169,7 @@ def _select(table: str, local: Path, name: str) -> str:
     columns = []
     for field in TABLES[table]:
         if field.name in found.names:
-            kind, declared = found.field(field.name).type, plain_type(field.type)
+            kind, declared = found.field(field.name).type, field.type
             if plain_type(kind) != declared:
                 raise UnreadableError(f"{name}: column {field.name} is {kind}, {SCHEMA_ID} has {declared}")
             columns.append(f'"{field.name}"')
@@ -188,15 +188,16 @@ def _parquet_schema(local: Path, name: str) -> pa.Schema:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return a type without its dictionary encoding, which is a matter of storage."""
+    """Return the type that today's schema has for a column of schema 1: no dictionary, no fixed width in lists."""
+    if pa.types.is_list(kind) and pa.types.is_fixed_size_binary(kind.value_type):
+        return pa.list_(pa.binary())
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _duck_type(kind: pa.DataType) -> str:
-    kind = plain_type(kind)
     if pa.types.is_list(kind):
         return _duck_type(kind.value_type) + "[]"
-    if pa.types.is_fixed_size_binary(kind):
+    if pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
         return "BLOB"
     names = {"string": "VARCHAR", "bool": "BOOLEAN", "float": "FLOAT", "double": "DOUBLE", "uint8": "UTINYINT"}
     whole = {"int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT", "uint64": "UBIGINT"}

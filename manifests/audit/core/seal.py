@@ -171,7 +171,7 @@ def seal_paths(store: Store) -> list[str]:
 def _parse(data: bytes, path: str) -> Seal:
     try:
         record = json.loads(data)
-        check_version(str(record["schema_version"]), what=f"seal '{path}'")
+        check_version(str(record["schema_version"]), what=f"seal '{path}'", newest=SCHEMA_VERSION)
         return Seal(
             path=path,
             number=int(record["number"]),

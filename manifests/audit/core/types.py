@@ -104,7 +104,7 @@ class AuditContext:
     """plan/plan.json; empty where there is none."""
     db: "duckdb.DuckDBPyConnection"
     """Views `videos`, `clips`, `shards`, `splits` (of the audited split set) and `plan_videos` over the Parquet files;
-    dictionary columns read as VARCHAR, ids as BLOB."""
+    texts are VARCHAR, ids and digests BLOB."""
     split_set: str
     limits: dict[str, float]
     """The policy's limits by name, defaults filled in."""

@@ -46,7 +46,7 @@ def files(out: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("says", ["1", None], ids=["named", "without a version"])
+@pytest.mark.parametrize("says", ["2", None], ids=["named", "without a version"])
 @pytest.mark.parametrize(
     "args", [["run", "in", "out"], ["plan", "in", "out"], ["retry", "out", "--code", "E_INTERNAL"]], ids=lambda a: a[0]
 )
@@ -59,8 +59,9 @@ def test_it_is_refused_by_name_and_left_as_it_is(older: Path, args: Sequence[str
     result = call(prep, *named, *(["--localizer", "mtcnn"] if args[0] != "retry" else []))
     assert result.exit_code == 3
     assert result.output == (
-        f"main: {older} was made by writer version 1, this is version {WRITER_VERSION}: the two cannot mix in one "
-        "data set. It can still be read, audited and trained on; to prepare the videos, use a new output folder\n"
+        f"main: {older} was made by writer version {says or 1}, this is version {WRITER_VERSION}: the two cannot mix "
+        "in one data set. It can still be read, audited and trained on; to prepare the videos, use a new output "
+        "folder\n"
     )
     assert files(older) == before
 

@@ -258,7 +258,7 @@ def rewritten(data: bytes, change: Callable[[pa.Table], pa.Table]) -> bytes:
 
 
 def newer(table: pa.Table) -> pa.Table:
-    return table.replace_schema_metadata({**table.schema.metadata, b"lps.schema_version": b"2.0"})
+    return table.replace_schema_metadata({**table.schema.metadata, b"lps.schema_version": b"3.0"})
 
 
 @pytest.mark.parametrize(

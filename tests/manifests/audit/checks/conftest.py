@@ -241,14 +241,10 @@ def opened(tmp_path: Path) -> Iterator[Callable[[World], AuditContext]]:
 
 
 def _table(name: str, rows: list[Row]) -> pa.Table:
-    """Build a table with the columns of the schema, dictionaries decoded, and any that the rows have besides."""
-    columns = {item.name: pa.array([row[item.name] for row in rows], _plain(item.type)) for item in TABLES[name]}
+    """Build a table with the columns of the schema, and any that the rows have besides."""
+    columns = {item.name: pa.array([row[item.name] for row in rows], item.type) for item in TABLES[name]}
     extra = {key for row in rows for key in row} - set(columns)
     return pa.table({**columns, **{key: pa.array([row.get(key) for row in rows]) for key in sorted(extra)}})
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_forged_rule_is_found(mutated: Mutated, broken: Broken, audit: Callable[
         assert audit(mutated(files={path: unknown}), "R2").results[0].state == "unknown"
 
 
-@pytest.mark.parametrize(("version", "state"), [("1.0", "pass"), ("1.1", "fail")])
+@pytest.mark.parametrize(("version", "state"), [("1.0", "pass"), ("1.1", "fail"), ("2.0", "fail")])
 def test_what_an_older_version_did_not_record_is_no_forgery(
     mutated: Mutated, audit: Callable[..., Audit], version: str, state: str
 ) -> None:
