@@ -23,6 +23,7 @@ from click.shell_completion import (
 from lps.manifests.canonical import pretty_json
 from lps.manifests.codes import meaning_of
 from lps.manifests.errors import LpsError, UnreadableError, first_line
+from lps.manifests.file_names import without_bytes
 from lps.manifests.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -77,8 +78,12 @@ class LpsGroup(SubGroup):
         try:
             return super().invoke(ctx)
         except LpsError as e:
-            click.echo(f"{ctx.info_name}: {' '.join(str(e).split())}", err=True)
+            click.echo(f"{ctx.info_name}: {without_bytes(' '.join(str(e).split()))}", err=True)
             ctx.exit(e.exit_code)
+        except UnicodeEncodeError as e:  # names of videos are escaped; a folder of the command line may come this far
+            near = without_bytes(e.object[max(0, e.start - 40) : e.end + 20])
+            click.echo(f"{ctx.info_name}: a name is not UTF-8 (…{near}…): rename it, or give a link to it", err=True)
+            ctx.exit(LpsError.exit_code)
         except KeyboardInterrupt:
             click.echo(f"\n{ctx.info_name}: interrupted; run the same command again to resume", err=True)
             ctx.exit(INTERRUPTED)

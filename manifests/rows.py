@@ -10,14 +10,17 @@ from typing import Any
 import pyarrow as pa
 
 from lps.manifests.canonical import digest16, jsonable
+from lps.manifests.file_names import ESCAPED
 from lps.manifests.records import Clip, Outcome, SourceVideo
 from lps.manifests.schemas import BOX_UNITS, TABLES, Row, single
 
 INT16_MAX = 32767
 DETAIL_LENGTH = 500
 
-_ABSOLUTE = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[\w.@%+ -]+[/\\])+")
-"""Folders up to the last slash. A slash after a word is none of these: relative paths and 30000/1001 stay."""
+_SLASH = rf"(?:/|(?!{ESCAPED.pattern})\\)"
+_ABSOLUTE = re.compile(rf"(?<![\w.])(?:[A-Za-z]:)?{_SLASH}(?:(?:[\w.@%+ -]|{ESCAPED.pattern})+{_SLASH})+")
+"""Folders up to the last slash. A slash after a word is none of these: relative paths and 30000/1001 stay. Nor is the
+backslash of an escaped name a slash."""
 
 
 def scrubbed(detail: str) -> str:

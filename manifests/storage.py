@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
+from lps.manifests.file_names import escape_name, unescape_name
 from lps.manifests.web import web_chunks, web_exists, web_ranges, web_size
 
 CHUNK_BYTES = 8 << 20
@@ -32,7 +33,7 @@ class StoredFile:
     """One file of a listing."""
 
     path: str
-    """POSIX path relative to the root."""
+    """POSIX path relative to the root; of a local store as `escape_name` writes it."""
     n_bytes: int | None
     """None where the listing does not tell, as those of web servers."""
     mark: str
@@ -75,9 +76,13 @@ class Store:
         return "://" not in self.url or self.url.startswith("file://")
 
     @property
+    def _local_root(self) -> Path:
+        return Path(self.url.removeprefix("file://"))
+
+    @property
     def real_root(self) -> str:
         """The root without links on its way; the URL where it is not local."""
-        return os.path.realpath(self.url.removeprefix("file://")) if self.is_local else self.url
+        return os.path.realpath(self._local_root) if self.is_local else self.url
 
     @property
     def is_web(self) -> bool:
@@ -85,8 +90,8 @@ class Store:
         return self.url.startswith(("http://", "https://"))
 
     def local_path(self, path: str) -> Path:
-        """Return the local file of a relative path; only for local stores."""
-        return Path(self.join(path).removeprefix("file://"))
+        """Return the local file of a relative path, which a listing gave; only for local stores."""
+        return self._local_root / unescape_name(check_relative(path))
 
     def read(self, path: str) -> bytes:
         """Return a whole file. Raises UnreadableError."""
@@ -225,7 +230,7 @@ class Store:
         return sorted(files, key=lambda f: f.path)
 
     def _walk_local(self, under: str, *, leaving: bool) -> list[StoredFile]:
-        top = str(self.local_path(under)) if under else self.url.removeprefix("file://")
+        top = str(self.local_path(under) if under else self._local_root)
         found = list_local(top, "" if leaving else self.real_root)
         files = [replace(file, path="/".join(part for part in (under, file.path) if part)) for file in found]
         return sorted(files, key=lambda f: f.path)
@@ -265,11 +270,14 @@ class Store:
         """
         if self.is_local:
             with self._errors("clean", ""):
-                remove_unfinished(Path(self.url.removeprefix("file://")))
+                remove_unfinished(self._local_root)
 
     def _fs(self, path: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem
 
+        if self.is_local:
+            return LocalFileSystem(), str(self.local_path(path) if path else self._local_root)
         fs, full = url_to_fs(self.join(path) if path else self.url)
         return fs, str(full)
 
@@ -394,14 +402,18 @@ def list_local(top: str, inside: str = "") -> Iterator[StoredFile]:
 
 
 def _entry(folder: _LocalFolder, name: str) -> _Found:
-    path, real = f"{folder.path}/{name}".lstrip("/"), f"{folder.real.rstrip('/')}/{name}"
+    path, real = _path_in(folder, name), f"{folder.real.rstrip('/')}/{name}"
     if os.path.isdir(real):  # noqa: PTH112
         return _LocalFolder(path, real, folder.link, folder.left)
     return _plain(path, real, folder.link)
 
 
+def _path_in(folder: _LocalFolder, name: str) -> str:
+    return f"{folder.path}/{escape_name(name)}".lstrip("/")
+
+
 def _linked(folder: _LocalFolder, name: str, roots: tuple[str, ...]) -> _Found:
-    path = f"{folder.path}/{name}".lstrip("/")
+    path = _path_in(folder, name)
     try:
         real = os.path.realpath(f"{folder.real}/{name}", strict=True)
     except OSError as error:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.file_names import escape_name
 from lps.manifests.index import INDEX_JSON
 from lps.manifests.records import Note
 from lps.manifests.schemas import Row
@@ -57,6 +58,7 @@ def plan_job(request: PrepRequest, options: RunOptions | None = None, on_event: 
 
 @contextlib.contextmanager
 def _started(request: PrepRequest, options: RunOptions, on_event: OnEvent) -> Iterator[RunContext]:
+    _refuse_bytes(request.source, request.out)
     out = open_store(request.out)
     _refuse_nesting(source_store(request)[0], out)
     refuse_other_writer(out)
@@ -73,6 +75,15 @@ def _started(request: PrepRequest, options: RunOptions, on_event: OnEvent) -> It
         finally:
             with contextlib.suppress(UnreadableError):  # an error on its way out matters more
                 log.flush()
+
+
+def _refuse_bytes(*locations: str) -> None:
+    """Ray starts no process from a command line that is not UTF-8. Names below the source may be anything."""
+    for location in locations:
+        try:
+            location.encode()
+        except UnicodeEncodeError as e:
+            raise RefusedError(f"{escape_name(location)} is not UTF-8: rename it, or give a link to it") from e
 
 
 def _refuse_nesting(source: Store, out: Store) -> None:
@@ -114,7 +125,7 @@ def _make_plan(run: RunContext) -> Plan:
 def _record_links(run: RunContext, tree: SourceTree) -> None:
     """Keep where links of the source led, beside the data set: a copy without links gives the same one."""
     if links := tree.links:
-        root = tree.store.real_root
+        root = escape_name(tree.store.real_root)
         n_outside = sum(not lies_in(target, root) for target in links.values())
         path = f"runs/{run.log.run_id}/links.json"
         run.out.publish(path, pretty_json(links))

@@ -10,6 +10,7 @@ from typing import Any
 from lps.manifests.canonical import canonical_json
 from lps.manifests.codes import Stage
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.file_names import escape_name
 from lps.manifests.storage import Store, StoredFile, lies_in, open_store
 from lps.pipeline.faces.localizers import weight_digests
 from lps.pipeline.job.events import SourceProbed
@@ -35,7 +36,7 @@ class SourceTree:
     def links(self) -> dict[str, str]:
         """Where every link that was followed leads: absolute path by path of the link."""
         linked = (file for file in self.files.values() if file.link and file.real)
-        return {file.link: file.real.removesuffix(file.path.removeprefix(file.link)) for file in linked}
+        return {file.link: escape_name(file.real).removesuffix(file.path.removeprefix(file.link)) for file in linked}
 
 
 def list_sources(request: PrepRequest) -> SourceTree:

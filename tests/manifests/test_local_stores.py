@@ -118,6 +118,23 @@ def test_a_folder_that_cannot_be_read(root: Path, monkeypatch: pytest.MonkeyPatc
         listed(root, leaving=False)
 
 
+def test_names_that_are_not_utf8(root: Path) -> None:
+    folder = root / os.fsdecode(b"\xd6")
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xd0.mp4")).write_bytes(b"four")
+    (root / "link").symlink_to(folder)
+    files = listed(root)
+    assert list(files) == [r"\xd6/\xd0.mp4", "a/1", "b/2", r"link/\xd0.mp4"]
+    store = open_store(str(root))
+    for path in (r"\xd6/\xd0.mp4", r"link/\xd0.mp4"):
+        assert (store.read(path), b"".join(store.chunks(path)), store.size(path)) == (b"four", b"four", 4)
+        assert store.exists(path)
+    store.publish(r"\xd6/new", b"new")
+    assert [file.path for file in store.walk(r"\xd6")] == [r"\xd6/\xd0.mp4", r"\xd6/new"]
+    with pytest.raises(UnreadableError, match=r"cannot read .*/\\xff: No such file"):
+        store.read(r"\xff")
+
+
 def test_a_data_set_is_what_lies_in_it(root: Path) -> None:
     (root / "a/out").symlink_to("../../outside")
     (root / "a/file").symlink_to("../../outside/3")

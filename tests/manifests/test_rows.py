@@ -169,6 +169,8 @@ def test_clip_id_depends_on_what_makes_a_clip() -> None:
         ("/srv/a/1.mp4,/srv/b/2.mp4", "1.mp4,2.mp4"),
         ("30000/1001 frames/s, 640/360 px", "30000/1001 frames/s, 640/360 px"),
         ("listed as real/a/x.mp4", "listed as real/a/x.mp4"),
+        (r"same file as real/\xd6\xd0.mp4", r"same file as real/\xd6\xd0.mp4"),
+        (r"cannot open /srv/\xd6/\xd0.mp4", r"cannot open \xd0.mp4"),
         ("nothing to hide", "nothing to hide"),
         ("", ""),
     ],

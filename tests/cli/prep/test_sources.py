@@ -1,6 +1,7 @@
 """Sources as users have them: behind links, and with fakes whose originals nobody names."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,13 +27,14 @@ def call(program: click.Command, *args: str) -> Result:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A folder in which a linked folder has one of two real videos, and a link leads nowhere."""
+    """A folder in which a linked folder has one of three real videos, one a name in GBK, and a link leads nowhere."""
     for number, path in enumerate(("src/real/a.mp4", "src/fake/x/a.mp4", "src/fake/x/b.mp4", "src/fake/x/odd.mp4",
                                    "store/b.mp4")):  # fmt: skip
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         make_texture_video(tmp_path / path, seed=number)
     (tmp_path / "src/real/more").symlink_to("../../store")
     (tmp_path / "src/real/gone").symlink_to("../../nowhere")
+    make_texture_video(tmp_path / "src/real" / os.fsdecode(b"\xd6\xd0.mp4"), seed=9)
     return tmp_path / "src"
 
 
@@ -46,12 +48,22 @@ def test_run_and_plan_follow_links_and_tell_what_nothing_ties(source: Path) -> N
         assert "1 fakes without a known original: nothing ties them to a real video" in result.output
     rows = {row["uri"]: row for row in plan_rows((out / "plan/videos.parquet").read_bytes())}
     fakes = ["fake/x/a.mp4", "fake/x/b.mp4", "fake/x/odd.mp4"]
-    assert sorted(rows) == [*fakes, "real/a.mp4", "real/gone", "real/more/b.mp4"]
+    assert sorted(rows) == [*fakes, r"real/\xd6\xd0.mp4", "real/a.mp4", "real/gone", "real/more/b.mp4"]
+    assert rows[r"real/\xd6\xd0.mp4"]["code"] is None
     assert rows["real/gone"]["code"] == "E_UNREADABLE"
     assert {row["label"]: row["error_code"] for row in manifest_rows(out, "videos")}[0] == "E_NO_FACE"
     for path in out.glob("runs/*/links.json"):
         assert json.loads(path.read_text()) == {"real/more": str(source.parent / "store")}
     assert "in the source, but without a row" not in call(audit, "check", str(out), "--source", str(source)).output
+
+
+def test_a_source_or_output_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xd6")
+    for words in ([str(tmp_path / name), str(tmp_path / "out")], [str(tmp_path), str(tmp_path / name)]):
+        result = call(prep, "plan", *words)
+        assert result.exit_code == 3
+        assert r"/\xd6 is not UTF-8: rename it, or give a link to it" in result.stderr
+        assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
