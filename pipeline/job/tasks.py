@@ -17,8 +17,9 @@ import ray
 from numpy.typing import NDArray
 
 from lps.manifests.canonical import file_sha256
+from lps.manifests.codes import Code, Status
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.records import VideoResult
+from lps.manifests.records import Outcome, VideoResult
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.faces.detector import CHUNK, Faces, Localizer
@@ -28,19 +29,27 @@ from lps.pipeline.job.events import ShardCommitted, VideoDone
 from lps.pipeline.job.shards import ShardJob, ShardVideo, write_shard
 from lps.pipeline.video.memory import limit_memory
 from lps.pipeline.video.probe import Probe, local_copy, probe_file
+from lps.pipeline.video.reading import fault_of_reading
 
 ProcessFunction = Callable[[Store, ShardVideo, DetectFaces, Params], VideoResult]
 VideoTask = tuple[ProcessFunction, Store, ShardVideo, Params]
 
 
 def process_source(source: Store, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
-    """Process one video of a store. Raises RefusedError if its bytes are not those of the plan."""
+    """Process one video of a store; that its file cannot be read is its outcome.
+
+    Raises RefusedError if its bytes are not those of the plan.
+    """
     from lps.pipeline.clips.process import process_video
 
     with local_copy(source, video.source.uri) as path:
         try:
             changed = file_sha256(path) != video.sha256.hex()
-        except FileNotFoundError:
+        except OSError as e:
+            fault = fault_of_reading(e)
+            if fault.code == Code.E_UNREADABLE:
+                outcome = Outcome(status=Status.FAILED, code=fault.code, stage=fault.stage, detail=fault.detail)
+                return VideoResult(video_id=video.source.video_id, outcome=outcome)
             changed = True
         if changed:
             raise RefusedError(

@@ -24,6 +24,7 @@ from lps.manifests.audit.core.types import (
     pass_or_fail,
     with_unread,
 )
+from lps.manifests.codes import Code
 from lps.manifests.errors import LpsError, UnreadableError, VideoFault
 from lps.manifests.names import Level
 from lps.manifests.records import Clip
@@ -82,7 +83,7 @@ R1 = CheckSpec(
     sql="""SELECT lower(hex(video_id)), uri, status, error_code, n_clips FROM (
     SELECT *, row_number() OVER (PARTITION BY label, status ORDER BY sha256(lower(hex(video_id)))) AS turn FROM videos
     WHERE video_id IN (SELECT unhex(video_id) FROM plan_videos WHERE shard_id IS NOT NULL)
-        AND coalesce(error_code, '') NOT IN ('E_OOM', 'E_TIMEOUT', 'E_WORKER_LOST', 'E_INTERNAL')
+        AND coalesce(error_code, '') NOT IN ('E_OOM', 'E_TIMEOUT', 'E_WORKER_LOST', 'E_INTERNAL', 'E_UNREADABLE')
 ) ORDER BY turn, label, status""",
 )
 
@@ -125,6 +126,8 @@ def _compared(ctx: AuditContext, source: Store, row: Row, params: Params) -> _Co
     try:
         faces, spoiled = warped_frames(source, row, params)
     except VideoFault as e:
+        if e.code == Code.E_UNREADABLE:
+            raise UnreadableError(f"cannot read {source.join(row['uri'])}: {e.detail}") from e
         return _Compared(detail=f"cannot be made again: {e}")
     if spoiled:
         return _Compared(detail=f"{len(spoiled)} frames lie behind damage in the video, from {spoiled[0]} on")
@@ -230,6 +233,9 @@ class _Again:
                 made = process_video(Path(path), bytes.fromhex(video_id), self._ask, self.params)
         except UnreadableError as e:
             self.unread.append(str(e))
+            return
+        if made.outcome.code == Code.E_UNREADABLE:
+            self.unread.append(f"cannot read {self.source.join(uri)}: {made.outcome.detail}")
             return
         outcome = (str(made.outcome.status), str(made.outcome.code) if made.outcome.code else None, len(made.clips))
         if outcome != (status, code, n_clips):

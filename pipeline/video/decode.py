@@ -1,5 +1,6 @@
 """Decode one video with its true timing: PyAV, one thread, presentation order, rotation and pixel aspect kept apart."""
 
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -25,6 +26,7 @@ from lps.pipeline.video.color_names import FIELD_ORDERS, MATRICES, PRIMARIES, RA
 from lps.pipeline.video.damage import PacketScan, PacketWatch, is_clean_start, number_of, tells_of_loss
 from lps.pipeline.video.frame_numbers import FrameNumbers
 from lps.pipeline.video.memory import at_memory_limit
+from lps.pipeline.video.reading import fault_of_reading
 from lps.pipeline.video.tone_map import ToneMap, tone_map_of
 
 cv2.setNumThreads(1)  # one task owns one core
@@ -205,12 +207,17 @@ class DecodeStats:
 def open_video(path: Path, limits: Limits) -> tuple[av.container.InputContainer, VideoStream]:
     """Open `path` and choose its main video stream. The caller closes the container.
 
-    Raises VideoFault: E_MISSING_FILE, E_EMPTY_FILE, E_LIMIT, E_PROBE, E_NO_VIDEO_STREAM.
+    Raises VideoFault: E_MISSING_FILE, E_UNREADABLE, E_EMPTY_FILE, E_LIMIT, E_PROBE, E_NO_VIDEO_STREAM.
     """
     try:
-        n_bytes = path.stat().st_size
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise VideoFault(Code.E_UNREADABLE, Stage.PROBE, "no regular file")
+        with path.open("rb") as file:
+            file.read(1)  # libav gives the same errors for what is in a file
     except OSError as e:
-        raise VideoFault(Code.E_MISSING_FILE, Stage.PROBE, type(e).__name__) from e
+        raise fault_of_reading(e) from e
+    n_bytes = facts.st_size
     if n_bytes == 0:
         raise VideoFault(Code.E_EMPTY_FILE, Stage.PROBE)
     if n_bytes > limits.max_bytes:

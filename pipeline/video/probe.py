@@ -13,6 +13,7 @@ from lps.manifests.errors import VideoFault
 from lps.manifests.records import Header
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Limits
+from lps.pipeline.video.reading import fault_of_reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +56,18 @@ def local_copy(source: Store, uri: str) -> Iterator[Path]:
 
 
 def probe_file(source: Store, uri: str, limits: Limits) -> Probe:
-    """Hash a source file and read its header. Faults of the content become the probe's code.
+    """Hash a source file and read its header. Its faults, and that it cannot be read, become the probe's code.
 
-    Raises UnreadableError where the store does not give the file.
+    Raises UnreadableError where a store that is not local does not give the file.
     """
     from lps.pipeline.video.decode import count_packets, read_header
 
     with local_copy(source, uri) as path:
-        n_bytes, sha256 = path.stat().st_size, file_sha256(path)
+        try:
+            n_bytes, sha256 = path.stat().st_size, file_sha256(path)
+        except OSError as e:
+            fault = fault_of_reading(e)
+            return Probe(n_bytes=0, sha256="", code=fault.code, stage=fault.stage, detail=fault.detail)
         if not n_bytes:  # the listing did not say so
             return Probe(n_bytes=0, sha256=sha256, code=Code.E_EMPTY_FILE, stage=Stage.PROBE)
         try:

@@ -124,6 +124,16 @@ def test_missing_and_shorter_sources_are_found(copy: tuple[Path, Path]) -> None:
     assert len(found["R1"].offenders) == 2
 
 
+def test_sources_that_cannot_be_read_leave_it_unknown(copy: tuple[Path, Path]) -> None:
+    for uri in VIDEOS:
+        (copy[1] / uri).unlink()
+        (copy[1] / uri).mkdir()
+    found = run(*copy)
+    for check in ("C2", "R1"):
+        assert (found[check].state, found[check].offenders) == ("unknown", ())
+        assert "cannot read" in found[check].note
+
+
 def test_localizer_that_is_not_here_skips(made: tuple[Path, Path]) -> None:
     def absent(name: str, batch_size: int) -> Any:
         raise UnreadableError(f"no weights of {name}")

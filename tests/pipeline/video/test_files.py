@@ -1,5 +1,6 @@
 """Which files and streams are read, which are refused and with what code, and the limits."""
 
+import errno
 import os
 import wave
 from collections.abc import Callable
@@ -13,10 +14,12 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from lps.manifests.codes import Code
+from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import VideoFault
+from lps.manifests.storage import Store
 from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.video.decode import DecodeStats, count_packets, decode, open_video, read_header
+from lps.pipeline.video.probe import probe_file
 from tests.builders import LIMITS, decoded
 
 Image = NDArray[np.uint8]
@@ -101,7 +104,8 @@ def _random(path: Path) -> None:
         ("notes.mp4", _text, Code.E_PROBE),
         ("notes.txt", _text, Code.E_PROBE),
         ("empty.mp4", _empty, Code.E_EMPTY_FILE),
-        ("folder.mp4", _folder, Code.E_PROBE),
+        ("folder.mp4", _folder, Code.E_UNREADABLE),
+        ("pipe.mp4", os.mkfifo, Code.E_UNREADABLE),
         ("missing.mp4", _nothing, Code.E_MISSING_FILE),
         ("sound.wav", _audio, Code.E_NO_VIDEO_STREAM),
         ("random.mp4", _random, Code.E_PROBE),
@@ -120,6 +124,40 @@ def test_what_is_no_video(tmp_path: Path, name: str, make: Callable[[Path], None
 def test_a_path_through_a_file_is_missing(write_video: Write, scene: Scene, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", scene(2))
     assert fault_of(path / "b.mp4") is Code.E_MISSING_FILE
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), Code.E_UNREADABLE),
+        (OSError(errno.EIO, "Input/output error"), Code.E_UNREADABLE),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), Code.E_MISSING_FILE),
+    ],
+    ids=["no permission", "broken disk", "gone since it was listed"],
+)
+def test_a_file_that_cannot_be_read(
+    write_video: Write, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, code: Code
+) -> None:
+    path = write_video(tmp_path / "a.mp4", scene(2))
+    refuse_to_open(monkeypatch, error)
+    assert fault_of(path) is code
+    probe = probe_file(Store(str(tmp_path)), "a.mp4", LIMITS)
+    assert (probe.code, probe.stage, probe.detail, probe.sha256) == (code, Stage.PROBE, error.strerror, "")
+
+
+def refuse_to_open(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+
+def test_too_many_open_files_are_no_fault_of_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+
+    refuse_to_open(monkeypatch, OSError(errno.EMFILE, "Too many open files"))
+    with pytest.raises(OSError, match="Too many open files"):
+        probe_file(Store(str(tmp_path)), "a.mp4", LIMITS)
 
 
 @pytest.mark.parametrize("name", ["list.mp4", "list.ffconcat", "list.m3u8"])
