@@ -20,10 +20,9 @@ from click.shell_completion import (
     add_completion_class,
 )
 
-from lps.manifests.canonical import pretty_json
+from lps.manifests.canonical import pretty_json, without_bytes
 from lps.manifests.codes import meaning_of
 from lps.manifests.errors import LpsError, UnreadableError, first_line
-from lps.manifests.file_names import without_bytes
 from lps.manifests.storage import write_atomically
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lps.manifests.canonical import digest16, jsonable
-from lps.manifests.file_names import ESCAPED
+from lps.manifests.canonical import ESCAPED, digest16, jsonable
 from lps.manifests.records import Clip, Outcome, SourceVideo
 from lps.manifests.schemas import BOX_UNITS, TABLES, Row, single
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
+from lps.manifests.canonical import escape_name, unescape_name
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
-from lps.manifests.file_names import escape_name, unescape_name
 from lps.manifests.web import web_chunks, web_exists, web_ranges, web_size
 
 CHUNK_BYTES = 8 << 20

@@ -6,9 +6,8 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from lps.manifests.canonical import pretty_json
+from lps.manifests.canonical import escape_name, pretty_json
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.file_names import escape_name
 from lps.manifests.index import INDEX_JSON
 from lps.manifests.records import Note
 from lps.manifests.schemas import Row

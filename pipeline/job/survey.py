@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from lps.manifests.canonical import canonical_json
+from lps.manifests.canonical import canonical_json, escape_name
 from lps.manifests.codes import Stage
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.file_names import escape_name
 from lps.manifests.storage import Store, StoredFile, lies_in, open_store
 from lps.pipeline.faces.localizers import weight_digests
 from lps.pipeline.job.events import SourceProbed

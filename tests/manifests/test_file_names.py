@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lps.manifests.file_names import escape_name, unescape_name
+from lps.manifests.canonical import escape_name, unescape_name
 
 names = st.binary(max_size=12) | st.lists(
     st.sampled_from([b"\\", b"x", b"d6", b"\xd6", b"5c", b"/", "é".encode()])
