@@ -9,6 +9,8 @@ Remote shards are fetched by this process, ahead of their use; workers only ever
 depends on the plan alone, not on the number of workers or on where an epoch was taken up again.
 """
 
+import multiprocessing.util
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -18,9 +20,9 @@ import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from lps.manifests.arrays import Ints
+from lps.manifests.environment import socket_place
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
 from lps.model.data.clip_data import ClipData, long_enough, pair_up, with_labels
 from lps.model.data.clip_decoder import Batch, BatchRequest, ClipDecoder, ReadOptions, SampleRequest
@@ -104,9 +106,11 @@ class ClipReader:
 
     def close(self) -> None:
         """End the workers and let go of the cached shards."""
-        running = self._loader._iterator  # torch has no other way to end workers at a given moment
-        if isinstance(running, _MultiProcessingDataLoaderIter):
-            running._shutdown_workers()
+        # torch has no public way to end workers at a given moment; without this one they end with the loader
+        running = getattr(self._loader, "_iterator", None)
+        end_workers = getattr(running, "_shutdown_workers", None)
+        if end_workers is not None:
+            end_workers()
         self._loader._iterator = None
         self._ahead.close()
 
@@ -287,6 +291,7 @@ def _loader(decoder: ClipDecoder, requests: _Requests, work: WorkOptions) -> "Da
     own_numbers = torch.Generator()  # without it, every epoch would take one from the generator of the training
     if not work.n_workers:
         return DataLoader(decoder, None, sampler=requests, collate_fn=_same, pin_memory=pin, generator=own_numbers)
+    _keep_sockets_short()
     context = get_context("forkserver")  # a fork would copy locks held by other threads, of CUDA and of downloads
     context.set_forkserver_preload(["lps.model.data.clip_decoder"])
     return DataLoader(
@@ -302,6 +307,17 @@ def _loader(decoder: ClipDecoder, requests: _Requests, work: WorkOptions) -> "Da
         persistent_workers=True,
         worker_init_fn=_start_worker,
     )
+
+
+def _keep_sockets_short() -> None:
+    """Let this process keep its sockets elsewhere than in TMPDIR, where that is too long for them."""
+    place = socket_place("pymp-12345678/listener-12345678")
+    if place != tempfile.gettempdir():
+        before, tempfile.tempdir = tempfile.tempdir, place
+        try:
+            multiprocessing.util.get_temp_dir()  # made once; later calls, and those of workers, find it
+        finally:
+            tempfile.tempdir = before
 
 
 def _start_worker(_number: int) -> None:

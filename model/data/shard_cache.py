@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from lps.manifests.environment import cache_folder
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.model.data.download import RETRY_DELAYS_S, fetch_shard
 from lps.model.data.shards import Shard
@@ -16,9 +17,8 @@ DEFAULT_MAX_BYTES = 100 * 1000**3
 
 
 def user_cache() -> "ShardCache":
-    """Return the cache of this user: XDG_CACHE_HOME or ~/.cache, below it lps-prep/shards."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return ShardCache(Path(root) / "lps-prep" / "shards")
+    """Return the cache of this user."""
+    return ShardCache(cache_folder("shards"))
 
 
 @dataclass(frozen=True, slots=True)

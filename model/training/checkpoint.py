@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lps.manifests import canonical, provenance
+from lps.manifests import canonical, environment
 from lps.manifests.errors import IntegrityError, LpsError, UnreadableError, first_line
 from lps.manifests.splits.learnt import Learnt, learnt_bytes, read_learnt
 from lps.manifests.storage import write_atomically
@@ -50,7 +50,7 @@ class Checkpoint:
 
 def code_version() -> dict[str, Any]:
     """Return version, commit and environment of this program, and the version of torch."""
-    return {**provenance.code_version(), "torch": str(torch.__version__)}
+    return {**environment.code_version(), "torch": str(torch.__version__)}
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

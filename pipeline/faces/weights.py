@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from lps.manifests.canonical import file_sha256
+from lps.manifests.environment import cache_folder
 from lps.manifests.errors import IntegrityError, UnreadableError, first_line
 
 if TYPE_CHECKING:
@@ -245,9 +246,8 @@ def filled(net: "nn.Module", state: "dict[str, Tensor]", what: str) -> "nn.Modul
 
 
 def _folders(weights_dir: Path | None) -> list[Path]:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     named = os.environ.get(WEIGHTS_DIR_VARIABLE)
-    folders = [weights_dir, Path(named) if named else None, Path(cache) / "lps-prep" / "weights"]
+    folders = [weights_dir, Path(named) if named else None, cache_folder("weights")]
     return [folder for folder in folders if folder is not None]
 
 

@@ -2,19 +2,26 @@
 
 import logging
 import os
+import secrets
+import shutil
 import socket
+import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lps.manifests.environment import socket_place
 from lps.manifests.errors import LpsError, UnreadableError, first_line
 from lps.pipeline.faces.localizers import LocalizerSpec, batch_size_on
+from lps.pipeline.job.cpus import usable_cpus
 
 READY_SECONDS = 600.0
 CONNECT_SECONDS = 20.0
+RAY_SOCKET = "lps-12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+"""Longest path of Ray's sockets below TMPDIR."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +45,80 @@ class Cluster:
 
 @contextmanager
 def ray_cluster(address: str | None, n_workers: int | None) -> Iterator[Cluster]:
-    """Connect to `address`, or start a private local cluster of `n_workers` CPUs (default: all cores).
+    """Connect to `address`, or start a private local cluster of `n_workers` CPUs (default: all that we may use).
 
-    Raises UnreadableError where the address does not answer.
+    For the address `auto`, RAY_ADDRESS says which cluster is meant, as for `ray job submit`. Raises UnreadableError
+    where the address does not answer, or Ray does not start.
     """
-    import ray
-
+    named = os.environ.pop("RAY_ADDRESS", "")
+    if address == "auto" and named:
+        address = named
     if address:
         _require_listener(address)
-    # Decided here and never by whatever cluster happens to run on this machine (RAY_ADDRESS, /tmp/ray).
-    os.environ.pop("RAY_ADDRESS", None)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # The pool reads every job's error; a video's second reference repeats it, and Ray would print it with traceback.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own notices about its defaults
-        try:
-            if address:
-                ray.init(address=address, **quiet)
-            else:
-                ray.init(address="local", num_cpus=n_workers or os.cpu_count() or 1, include_dashboard=False, **quiet)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as e:
-            raise UnreadableError(f"no Ray cluster at '{address or 'local'}': {first_line(e)}") from e
-    try:
+    with _joined(address) if address else _started(n_workers or usable_cpus()):
+        import ray
+
         resources = ray.cluster_resources()
         cpus = int(resources.get("CPU", 1))
         yield Cluster(n_workers=n_workers or max(1, cpus), n_gpus=int(resources.get("GPU", 0)))
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    with _ray(f"no Ray cluster at '{address}'", address=address):
+        yield
+
+
+@contextmanager
+def _started(n_cpus: int) -> Iterator[None]:
+    """Start a cluster that no other process finds, in a folder of its own, and end it."""
+    try:
+        folder = tempfile.mkdtemp(prefix="lps-", dir=socket_place(RAY_SOCKET))
+    except OSError as e:
+        raise UnreadableError(f"no folder for Ray's sockets: {first_line(e)}: {e.filename}") from e
+    _use_own_token()
+    try:
+        with _ray(
+            "Ray does not start on this machine",
+            address="local",
+            num_cpus=n_cpus,
+            include_dashboard=False,
+            _temp_dir=folder,
+        ):
+            yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _ray(otherwise: str, **where: Any) -> Iterator[None]:
+    """Initialise Ray, and shut it down. Raises UnreadableError, which begins with `otherwise`."""
+    import ray
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own notices about its defaults
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+        except Exception as e:  # noqa: BLE001  Ray raises errors of all kinds here, bare Exceptions among them
+            about = f": {e.filename}" if isinstance(e, OSError) and e.filename else ""
+            raise UnreadableError(f"{otherwise}: {first_line(e)}{about}") from e
+    try:
+        yield
     finally:
         ray.shutdown()
+
+
+def _use_own_token() -> None:
+    """Give a private cluster a token, if the user has none: Ray would write one to HOME, which may not be there."""
+    with suppress(RuntimeError):  # no home at all
+        if os.access(Path.home() / ".ray" / "auth_token", os.R_OK):
+            return
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _require_listener(address: str) -> None:

@@ -1,10 +1,17 @@
-"""A cluster that cannot be joined shows at once."""
+"""A cluster that cannot be joined or started shows at once; which one is meant, and how large a private one is."""
 
+import os
 import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
+from lps.cli.prep.main import main
 from lps.manifests.errors import UnreadableError
 from lps.pipeline.faces.localizers import LocalizerSpec
 from lps.pipeline.job.cluster import load_workers, ray_cluster
@@ -26,6 +33,98 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(UnreadableError, match=f"^no Ray cluster at '{address}': "), ray_cluster(address, 1):
         pass
+
+
+# ---- through the command, with a Ray that does not start -----------------------------------------------------------
+
+
+@dataclass
+class FakeRay:
+    """Takes the place of `ray.init`."""
+
+    error: Exception
+    asked: dict[str, Any] = field(default_factory=dict)
+
+    def init(self, **asked: Any) -> None:
+        """Note what was asked for, and fail."""
+        self.asked = asked
+        self.asked["is there"] = Path(asked.get("_temp_dir", "")).is_dir()
+        raise self.error
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, FakeRay]]:
+    """Return a function that runs `lps-prep plan` with a Ray that fails with an error."""
+    (tmp_path / "in/real").mkdir(parents=True)
+    (tmp_path / "in/real/a.mp4").write_bytes(b"x")
+    for name in ("RAY_ADDRESS", "SLURM_CPUS_PER_TASK"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*options: str, error: Exception | None = None) -> tuple[Result, FakeRay]:
+        fake = FakeRay(error or RuntimeError("stop here"))
+        monkeypatch.setattr("ray.init", fake.init)
+        line = ["plan", str(tmp_path / "in"), str(tmp_path / "out"), "--localizer", "mtcnn", *options]
+        return CliRunner().invoke(main, line), fake
+
+    return run
+
+
+Plan = Callable[..., tuple[Result, FakeRay]]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (PermissionError(13, "Permission denied", "/somewhere/ray"), "Permission denied: /somewhere/ray"),
+        (OSError("AF_UNIX path length cannot exceed 107 bytes"), "AF_UNIX path length cannot exceed 107 bytes"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (KeyError("getpwuid(): uid not found: 12345"), "'getpwuid(): uid not found: 12345'"),
+        (Exception("The current node timed out during startup.\nMore."), "The current node timed out during startup."),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_whatever_keeps_ray_from_starting_is_one_line(plan: Plan, error: Exception, says: str) -> None:
+    result, fake = plan(error=error)
+    assert result.exit_code == 4
+    assert result.output == f"main: Ray does not start on this machine: {says}\n"
+    assert fake.asked["is there"]
+    assert not Path(fake.asked["_temp_dir"]).exists()  # left behind by nobody
+
+
+def test_ray_keeps_its_sockets_elsewhere_where_tmpdir_is_too_long(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    _, fake = plan()
+    assert len(fake.asked["_temp_dir"]) + len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store") <= 107
+    assert fake.asked["is there"]
+
+
+def test_the_default_of_workers_is_what_the_process_may_use(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert plan()[1].asked["num_cpus"] <= 3  # a quota may allow less
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert plan()[1].asked["num_cpus"] == 1
+    assert plan("--workers", "5")[1].asked["num_cpus"] == 5
+
+
+def test_auto_is_the_cluster_that_ray_address_names(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        for options in (["--address", "auto"], ["--address", address]):
+            monkeypatch.setenv("RAY_ADDRESS", address)
+            result, fake = plan(*options)
+            assert fake.asked["address"] == address
+            assert result.output == f"main: no Ray cluster at '{address}': stop here\n"
+        assert plan("--address", "auto")[1].asked["address"] == "auto"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert plan()[1].asked["address"] == "local"  # a private one is never joined by accident
+
+
+# ---- with Ray ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

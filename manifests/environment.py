@@ -1,0 +1,78 @@
+"""Which code runs, with what beside it, and where its caches and sockets go. Manifests depend on none of it."""
+
+import os
+import subprocess
+import tempfile
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import distributions, version
+from pathlib import Path
+from typing import Any
+
+from lps.manifests.canonical import sha256_hex
+from lps.manifests.errors import UnreadableError
+
+SOCKET_PATH_BYTES = 107
+"""Longest path of a Unix socket."""
+SHORT_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+@cache
+def code_version() -> dict[str, Any]:
+    """Return the version of the program and a digest of all that is installed beside it.
+
+    Where the program runs from a git checkout, also `commit` and whether it is `modified`.
+    """
+    installed = {f"{found.metadata['Name']}=={found.version}".lower() for found in distributions()}
+    known: dict[str, Any] = {
+        "lps-prep": version("lps-prep"),
+        "environment_sha256": sha256_hex("\n".join(sorted(installed)).encode()),
+    }
+    return known | checkout(Path(__file__).resolve().parents[1])
+
+
+def checkout(folder: Path) -> dict[str, Any]:
+    """Return commit and state of the git checkout at `folder`; nothing where it is none, or git is not at hand."""
+    if not (folder / ".git").exists():
+        return {}
+    try:
+        commit, status = (_git(folder, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain")))
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": commit, "modified": bool(status)}
+
+
+def _git(folder: Path, *words: str) -> str:
+    run = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True)
+    return run.stdout.strip()
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder of one of this user's caches, which may not be there yet.
+
+    It is lps-prep/`name` below XDG_CACHE_HOME, else below ~/.cache. Who has no home, or one that cannot be written to,
+    as users of containers and services, gets a folder in TMPDIR.
+    """
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "lps-prep" / name
+    with suppress(RuntimeError):  # neither HOME nor an entry in the table of users
+        folder = Path.home() / ".cache" / "lps-prep" / name
+        there = next(place for place in (folder, *folder.parents) if os.access(place, os.F_OK))
+        if there == folder or os.access(there, os.W_OK):
+            return folder
+    return Path(tempfile.gettempdir()) / f"lps-prep-{os.getuid()}" / name
+
+
+def socket_place(below: str) -> str:
+    """Return a folder that can be written to, and is short enough for a socket of the path `below` in it.
+
+    That is TMPDIR, or another place where it is too long, as schedulers make it. Raises UnreadableError where none will
+    do.
+    """
+    room = SOCKET_PATH_BYTES - len("/") - len(below)
+    for place in (tempfile.gettempdir(), *SHORT_PLACES):
+        if len(os.fsencode(place)) <= room and os.access(place, os.W_OK):
+            return place
+    raise UnreadableError(
+        f"sockets need a folder that can be written to and whose path has {room} bytes at most: name one in TMPDIR"
+    )
