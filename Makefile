@@ -6,7 +6,7 @@ PARTS := cli manifests model pipeline
 BENCHMARKS := damage landmarks prep manifests model train
 READY := $(VENV)/.ready
 
-.PHONY: demo test dev check lint docs bench clean
+.PHONY: demo test dev check lint docs bench pythons clean
 
 demo: $(READY)
 	$(BIN)/lps-prep demo build/demo
@@ -34,6 +34,10 @@ docs: $(READY)
 # on the sample videos of the demo, or on those of LPS_MEDIA_DIR
 bench: $(READY)
 	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+# the wheel with the newest release of every dependency on every other Python that runs, or on those of PYTHONS=
+pythons:
+	.ci/pythons $(PYTHONS)
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'

@@ -39,6 +39,9 @@ HOLE = 2.5
 MAX_PIXEL_ASPECT = 8.0
 """Pixels that claim to be longer than this are taken as square."""
 
+ANY_TEXT: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
+"""Opens files whose texts (titles, names of streams) are not UTF-8; from version 19 on av always does."""
+
 NOT_VIDEOS = frozenset({"concat", "dash", "hls", "imf", "sdp", "tty"})
 """Formats of libav that are lists of other files, whose bytes nobody recorded, or text drawn as on a terminal."""
 
@@ -224,7 +227,7 @@ def open_video(path: Path, limits: Limits) -> tuple[av.container.InputContainer,
         raise VideoFault(Code.E_LIMIT, Stage.PROBE, f"{n_bytes} bytes, limit {limits.max_bytes}")
     try:
         # "file:" keeps names with a colon from being read as a protocol
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = av.open(f"file:{path}", **ANY_TEXT)
     except MEDIA_ERRORS as e:
         _raise_at_limit(e)
         raise VideoFault(Code.E_PROBE, Stage.PROBE, _short(e)) from e
