@@ -46,14 +46,16 @@ def job_options(command: F) -> F:
         option("--localizer", type=click.Choice(LOCALIZERS), default=LOCALIZERS[0], help="Detector and landmarks."),
         option("--split", "rule", type=click.Choice(RULES), default="group", help="Split rule."),
         option("--clips", default="1", metavar="N|all", help="Clips per video."),
-        option("--workers", type=click.IntRange(min=1), help="Videos at a time.  [default: one a core]"),
+        option("--workers", type=click.IntRange(min=1), help="Videos at a time.  [default: one a usable CPU]"),
         option("--seed", type=click.IntRange(min=0), default=0, help="Decides clip starts, order and split."),
         option("--codec", type=click.Choice(CODECS), default="jpg", help="Image format of the frames."),
         option("--no-align", is_flag=True, help="Crop the face box instead of aligning it."),
         option("--params", "params_file", type=file, help="TOML file with all other parameters (docs/prep.md)."),
         option("--splits-dir", metavar="DIR|URL", help="Published split lists of the data set."),
         option("--weights-dir", type=folder, help="Folder with weight files (see `lps-prep weights`)."),
-        option("--address", help="Join this running Ray cluster instead of starting a private one."),
+        option(
+            "--address", help="Join this running Ray cluster, or `auto`: RAY_ADDRESS. Else a private one is started."
+        ),
         option("--i-understand-leakage", is_flag=True, help="Needed for `--split random`, whose splits share people."),
     ]
     for decorator in reversed(decorators):
@@ -109,7 +111,7 @@ def plan(json_to: Path | None, **asked: Any) -> None:
 
 @main.command()
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--workers", type=click.IntRange(min=1), help="Videos at a time [default: one a core].")
+@click.option("--workers", type=click.IntRange(min=1), help="Videos at a time [default: one a usable CPU].")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the sample videos.")
 def demo(out: Path, workers: int | None, seed: int) -> None:
     """Make sample videos, then everything on them: offline, on the CPU, in about two minutes.
@@ -143,10 +145,12 @@ def status(out: str, json_to: Path | None) -> None:
 @main.command()
 @click.argument("out")
 @click.option("--code", "codes", multiple=True, required=True, help="Error code to reopen; may be given again.")
-def retry(out: str, codes: tuple[str, ...]) -> None:
+@click.option("--replan", is_flag=True, help="Allow that all shards are made again, if the plan itself has the code.")
+def retry(out: str, codes: tuple[str, ...], replan: bool) -> None:  # noqa: FBT001  click passes flags this way
     """Reopen the videos of OUT that ended with a code, so that the next run tries them again.
 
-    The shards that hold them are rebuilt; all others stay as they are.
+    The shards that hold them are rebuilt; all others stay as they are. Only a fault that was found before the plan was
+    made, as in a header, is part of the plan, which is then made anew with all of its shards.
 
     \b
     Example:
@@ -154,8 +158,9 @@ def retry(out: str, codes: tuple[str, ...]) -> None:
     """
     from lps.pipeline.job.status import reopen
 
-    videos, shards = reopen(out, codes)
-    click.echo(f"{videos} videos in {shards} shards reopened; now run the same `lps-prep run` again")
+    found = reopen(out, codes, replan=replan)
+    where = f"the plan and {found.n_shards} shards withdrawn" if found.replanned else f"{found.n_shards} shards"
+    click.echo(f"{found.n_videos} videos in {where} reopened; now run the same `lps-prep run` again")
 
 
 @main.command()

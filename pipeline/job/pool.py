@@ -23,6 +23,8 @@ MAX_LOSSES = 20
 """Losses in a row of one job after which the cluster itself is not usable."""
 MAX_STORE_ERRORS = 3
 """Store errors of one job after which the store is not usable."""
+FIRST_VIDEOS = 20
+"""If so many, the first of a job or all of a small one, end with E_INTERNAL alike, it is not for a reason of theirs."""
 POLL_SECONDS = 1.0
 """How long the driver waits for a result before it looks at deadlines."""
 
@@ -33,7 +35,6 @@ INFRASTRUCTURE = (
     rx.ObjectLostError,
     rx.OwnerDiedError,
     rx.RaySystemError,
-    rx.LocalRayletDiedError,
     rx.ObjectFetchTimedOutError,
     rx.ObjectStoreFullError,
     rx.OutOfDiskError,
@@ -117,6 +118,32 @@ End = Done | Quarantined | LostInputs
 
 
 @dataclass(slots=True)
+class FirstVideos:
+    """Watches how the first videos of a job end."""
+
+    n_videos: int
+    """Videos of the whole job; the first FIRST_VIDEOS at most are watched."""
+    _n_alike: int = 0
+    _kind: str = ""
+
+    def note(self, end: End) -> None:
+        """Note how a job ended. Raises LpsError where all of the first videos ended with E_INTERNAL of one kind."""
+        if not isinstance(end.job.key, (ProbeJob, VideoJob)):
+            return
+        detail = end.detail if isinstance(end, Quarantined) and end.code == Code.E_INTERNAL else ""
+        kind = detail.partition(":")[0]  # of exception; what follows may name the file
+        if not kind or kind != (self._kind or kind):
+            self.n_videos = 0  # no longer watched
+        self._kind, self._n_alike = kind, self._n_alike + 1
+        if self._n_alike == min(self.n_videos, FIRST_VIDEOS):  # never, once it is 0
+            raise LpsError(
+                f"{'all' if self._n_alike == self.n_videos else 'the first'} {self._n_alike} videos ended with "
+                f"{Code.E_INTERNAL} ({detail}): the fault is in this program, or in a library that it was not tested "
+                "with; please report it. Versions that were tested are in constraints.txt of the source"
+            )
+
+
+@dataclass(slots=True)
 class _JobState:
     job: Job
     label: str = ""
@@ -135,6 +162,8 @@ class Pool:
     start_times: Any
     on_event: OnEvent
     """Told of retries, charges and quarantines."""
+    first: FirstVideos | None = None
+    """Told of ends, where nothing has succeeded in this job before."""
     pause_seconds: float = 1.0
     """First pause after a loss; doubles with each further one, up to a minute."""
     _in_flight: dict[Any, _JobState] = field(default_factory=dict)
@@ -145,7 +174,10 @@ class Pool:
     """When that was last done, on the monotonic clock."""
 
     def run(self, jobs: Iterator[Job]) -> Iterator[End]:
-        """Yield every job's end, in order of completion. Raises the LpsError that a job raised on purpose."""
+        """Yield every job's end, in order of completion.
+
+        Raises the LpsError that a job raised on purpose, and as `FirstVideos` does.
+        """
         try:
             while True:
                 # jobs may become available while others run, so the iterator is asked again after it was empty
@@ -153,7 +185,10 @@ class Pool:
                     self._launch(state)
                 if not self._in_flight and not self._backing_off:
                     return
-                yield from self._collect()
+                for end in self._collect():
+                    if self.first is not None:
+                        self.first.note(end)
+                    yield end
         finally:
             for ref in list(self._in_flight):
                 _cancel(ref)
@@ -211,6 +246,11 @@ class Pool:
 
     def _handle_failure(self, state: _JobState, error: rx.RayError) -> End | None:
         """Decide on a failed attempt: back off and retry, or quarantine. Raises what must stop the run."""
+        if isinstance(error, rx.LocalRayletDiedError):  # ours: no attempt can succeed any more
+            raise LpsError(
+                "the process of Ray on this machine that hands out work (raylet) has ended; committed shards are kept, "
+                "run the same command again to resume"
+            )
         cause = _innermost(error)
         if state.timed_out:
             return self._charge(state, Code.E_TIMEOUT, f"no result after {state.job.deadline_seconds:.0f} s")

@@ -9,7 +9,7 @@ from lps.manifests.errors import LpsError
 from lps.manifests.records import Outcome, VideoResult
 from lps.pipeline.job.events import JobRetried, VideoDone
 from lps.pipeline.job.plan import Plan
-from lps.pipeline.job.pool import CommitJob, Done, End, Job, LostInputs, Pool, Quarantined, VideoJob
+from lps.pipeline.job.pool import CommitJob, Done, End, FirstVideos, Job, LostInputs, Pool, Quarantined, VideoJob
 from lps.pipeline.job.request import RunContext
 from lps.pipeline.job.shards import ShardJob, ShardVideo
 from lps.pipeline.job.survey import source_store
@@ -29,6 +29,9 @@ class ShardScheduler:
         self.source, _ = source_store(run.request)
         self.params = run.request.params
         self.frames = {v.source.video_id: v.n_frames_promised for v in plan.videos}
+        n_videos = sum(len(shard.videos) for shard in shards)
+        is_fresh = n_videos == sum(video.shard_id is not None for video in plan.videos)
+        self.first = FirstVideos(n_videos) if is_fresh else None
         self.closed: deque[ShardJob] = deque(shards)
         self.queue: deque[Job] = deque()
         self.open: dict[str, ShardJob] = {}
@@ -43,9 +46,11 @@ class ShardScheduler:
         self.commit_task = ray.remote(num_cpus=0.5, max_retries=0)(run_commit)
 
     def run(self) -> None:
-        """Work until every shard is committed."""
+        """Work until every shard is committed. Raises as `Pool.run` does."""
         context = self.context
-        pool = Pool(width=context.cluster.n_workers, start_times=context.start_times, on_event=self.log)
+        pool = Pool(
+            width=context.cluster.n_workers, start_times=context.start_times, on_event=self.log, first=self.first
+        )
         for end in pool.run(self):
             match end.job.key:
                 case CommitJob(shard_id):
@@ -75,9 +80,11 @@ class ShardScheduler:
     def _process_job(self, key: VideoJob, video: ShardVideo) -> Job:
         work = (self.options.process, self.source, video, self.params)
 
+        task = self.process_task.options(name=f"process {video.source.uri}")
+
         def submit(label: str) -> Any:
             detector = self.detectors[self._assign_detector(key)]
-            done, self.results[key] = self.process_task.remote(
+            done, self.results[key] = task.remote(
                 self.context.start_times, label, str(key), detector, work, self.options.memory_bytes
             )
             return done
@@ -107,10 +114,12 @@ class ShardScheduler:
             self.queue.appendleft(self._commit_job(self.open[key.shard_id]))
 
     def _commit_job(self, shard: ShardJob) -> Job:
+        task = self.commit_task.options(name=f"commit {shard.shard_id}")
+
         def submit(label: str) -> Any:
             results = [self.results[key] for key in _video_jobs(shard)]
             work = (shard, self.params, self.context.out)
-            return self.commit_task.remote(self.context.start_times, label, work, self.options.scratch, *results)
+            return task.remote(self.context.start_times, label, work, self.options.scratch, *results)
 
         return Job(CommitJob(shard.shard_id), submit, COMMIT_SECONDS, has_inputs=True)
 

@@ -1,14 +1,15 @@
 """Count what is done of a data set that may still be in the making, and reopen failures."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from lps.manifests.canonical import sha256_hex
-from lps.manifests.codes import QUARANTINE_CODES, Code
+from lps.manifests.canonical import canonical_json, sha256_hex
+from lps.manifests.codes import Code
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_VIDEOS, JsonRecord, read_plan
+from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS, JsonRecord, read_plan
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
 from lps.pipeline.job.finalize import Summary, committed_shards, read_commit, summarise
@@ -91,11 +92,24 @@ def _known(row: Row) -> Row:
     }
 
 
-def reopen(location: str, codes: Sequence[str]) -> tuple[int, int]:
-    """Withdraw the commits of all shards that hold a video with one of `codes`. Returns (videos, shards) reopened.
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """What the next run does again."""
 
-    Withdrawn records are kept below runs/withdrawn/. The index goes first: until the next run is through, the data set
-    is not complete. Raises RefusedError for unknown codes and where nothing has them.
+    n_videos: int
+    n_shards: int
+    """Shards that were committed."""
+    replanned: bool
+    """The plan itself is made anew."""
+
+
+def reopen(location: str, codes: Sequence[str], *, replan: bool = False) -> Reopened:
+    """Withdraw the commits of all shards that hold a video with one of `codes`.
+
+    A fault that was found before the plan was made, such as in a header, is part of the plan: then that is withdrawn
+    with all that follows from it, which `replan` must allow where there are commits. Withdrawn records are kept below
+    runs/withdrawn/. The index goes first: until the next run is through, the data set is not complete. Raises
+    RefusedError for unknown codes, where nothing has them, and where `replan` is needed.
     """
     unknown = sorted(set(codes) - {str(code) for code in Code})
     if unknown:
@@ -105,31 +119,51 @@ def reopen(location: str, codes: Sequence[str]) -> tuple[int, int]:
     out = open_store(location)
     plan = _plan_of(out)
     refuse_other_writer(out)
+    committed = sorted(committed_shards(out))
     chosen: dict[str, int] = {}
-    for shard_id in sorted(committed_shards(out)):
+    for shard_id in committed:
         n = sum(row["error_code"] in codes for row in read_commit(out, shard_id, plan.sha256)["videos"])
         if n:
             chosen[shard_id] = n
-    _refuse_probed(out, codes)
-    if not chosen:
-        raise RefusedError(f"no committed video of {location} has code {' or '.join(codes)}")
-    out.delete(INDEX_JSON)
-    for shard_id in chosen:
-        record = out.read(commit_uri(shard_id))
-        out.publish(f"runs/withdrawn/{shard_id}-{sha256_hex(record)[:12]}.json", record)
-        out.delete(commit_uri(shard_id))
-    return sum(chosen.values()), len(chosen)
-
-
-def _refuse_probed(out: Store, codes: Sequence[str]) -> None:
-    """Raise RefusedError for videos that were quarantined while their headers were read.
-
-    They are in no shard: the plan knows their code, and a plan does not change. Nothing can be reopened for them.
-    """
-    quarantined = {str(code) for code in QUARANTINE_CODES} & set(codes)
-    n = sum(row["code"] in quarantined for row in plan_rows(out.read(PLAN_VIDEOS))) if quarantined else 0
-    if n:
+    faults = {code for code in codes if code.startswith("E_")}
+    n_planned = sum(row["shard_id"] is None and row["code"] in faults for row in plan_rows(out.read(PLAN_VIDEOS)))
+    if not chosen and not n_planned:
+        raise RefusedError(f"no video of {location} has ended with code {' or '.join(codes)}")
+    if n_planned and committed and not replan:
         raise RefusedError(
-            f"{n} videos were quarantined while their headers were read, so the plan itself holds their code; "
-            "plan them again in a new output"
+            f"the fault of {n_planned} of these videos was found before the plan was made, and is part of it; with "
+            f"--replan the plan is made anew, and so are all {len(committed)} shards that are done"
         )
+    out.delete(INDEX_JSON)
+    withdrawn = committed if n_planned else list(chosen)
+    for shard_id in withdrawn:
+        _withdraw(out, commit_uri(shard_id), f"{shard_id}-{{}}.json")
+    if n_planned:
+        _withdraw_plan(out, faults)
+    return Reopened(sum(chosen.values()) + n_planned, len(withdrawn), bool(n_planned))
+
+
+def _withdraw(out: Store, uri: str, name: str) -> None:
+    """Move a record below runs/withdrawn/; `name` has a place for the first digits of its digest."""
+    record = out.read(uri)
+    out.publish(f"runs/withdrawn/{name.format(sha256_hex(record)[:12])}", record)
+    out.delete(uri)
+
+
+def _withdraw_plan(out: Store, faults: set[str]) -> None:
+    """Let the next run make the plan anew, and read again the headers of what ended with one of `faults`.
+
+    What followed from the plan goes: another one may fill other shards, and has other videos to split.
+    """
+    from lps.pipeline.job.survey import PROBE_CACHE  # takes Ray along
+
+    for folder in ("shards", "manifests"):
+        for file in list(out.walk(folder)):
+            out.delete(file.path)
+    if out.exists(PROBE_CACHE):
+        probes = json.loads(out.read(PROBE_CACHE))
+        kept = {uri: entry for uri, entry in probes.items() if entry["probe"]["code"] not in faults}
+        out.publish(PROBE_CACHE, canonical_json(kept))
+    _withdraw(out, PLAN_JSON, "plan-{}.json")
+    for uri in (PLAN_VIDEOS, PLAN_SPLITS):
+        out.delete(uri)

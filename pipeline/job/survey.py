@@ -13,7 +13,7 @@ from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.storage import Store, StoredFile, lies_in, open_store
 from lps.pipeline.faces.localizers import weight_digests
 from lps.pipeline.job.events import SourceProbed
-from lps.pipeline.job.pool import Done, Job, Pool, ProbeJob, Quarantined
+from lps.pipeline.job.pool import Done, FirstVideos, Job, Pool, ProbeJob, Quarantined
 from lps.pipeline.job.request import PrepRequest, RunContext
 from lps.pipeline.job.tasks import run_probe
 from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
@@ -84,7 +84,10 @@ def source_store(request: PrepRequest) -> tuple[Store, str]:
 
 
 def probe_all(run: RunContext, tree: SourceTree) -> dict[str, Probe]:
-    """Probe every source worth opening; files that are unchanged since an earlier run are taken from its cache."""
+    """Probe every source worth opening; files that are unchanged since an earlier run are taken from its cache.
+
+    Raises LpsError where none of the first ones can be probed, for a fault of the program.
+    """
     import ray
 
     out, files, limits = run.out, tree.files, run.request.params.limits
@@ -97,12 +100,14 @@ def probe_all(run: RunContext, tree: SourceTree) -> dict[str, Probe]:
 
     def job(uri: str) -> Job:
         def submit(label: str) -> Any:
-            return task.remote(run.start_times, label, tree.store, uri, limits, run.options.memory_bytes)
+            named = task.options(name=f"probe {uri}")
+            return named.remote(run.start_times, label, tree.store, uri, limits, run.options.memory_bytes)
 
         return Job(ProbeJob(uri), submit, run.options.deadline_seconds)
 
     fresh = [uri for uri in wanted if uri not in probes]
-    pool = Pool(width=run.cluster.n_workers, start_times=run.start_times, on_event=run.log)
+    first = None if probes else FirstVideos(len(fresh))
+    pool = Pool(width=run.cluster.n_workers, start_times=run.start_times, on_event=run.log, first=first)
     for end in pool.run(job(uri) for uri in fresh):
         match end:
             case Done(Job(ProbeJob(uri)), probe):

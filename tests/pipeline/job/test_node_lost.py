@@ -77,7 +77,9 @@ def telling_node(folder: Path) -> ProcessFunction:
 
     def process(source: Store, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
         result = process_source(source, video, detect, params)
-        (folder / video.source.video_id.hex()).write_text(ray.get_runtime_context().get_node_id())
+        context = ray.get_runtime_context()
+        assert context.get_task_name() == f"process {video.source.uri}"  # what the dashboard shows
+        (folder / video.source.video_id.hex()).write_text(context.get_node_id())
         return result
 
     return process
