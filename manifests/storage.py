@@ -84,6 +84,19 @@ class Store:
         """The root without links on its way; the URL where it is not local."""
         return os.path.realpath(self._local_root) if self.is_local else self.url
 
+    def relative(self, location: str) -> str | None:
+        """Return the path below the root of an absolute path or URL, however it is spelled; None if it is elsewhere."""
+        if not self.is_local:
+            return location.removeprefix(f"{self.url}/") if lies_in(location, self.url) else None
+        found = location.removeprefix("file://")
+        folder, _, name = found.rpartition("/")
+        real_root = escape_name(self.real_root)
+        real = f"{escape_name(os.path.realpath(unescape_name(folder) or '/'))}/{name}"
+        for path, root in ((found, str(self._local_root)), (found, real_root), (real, real_root)):
+            if lies_in(path, root):
+                return path.removeprefix(root.rstrip("/")).lstrip("/")
+        return None
+
     @property
     def is_web(self) -> bool:
         """True for plain web servers: they list files or not, know ranges or not, and cannot be written to."""

@@ -43,6 +43,7 @@ def job_options(command: F) -> F:
         click.argument("source"),
         click.argument("out"),
         option("--dataset", type=click.Choice(DATASETS), default="folder", help="Layout of SOURCE."),
+        option("--root", metavar="DIR|URL", help="Where the paths of a table begin.  [default: the table's folder]"),
         option("--localizer", type=click.Choice(LOCALIZERS), default=LOCALIZERS[0], help="Detector and landmarks."),
         option("--split", "rule", type=click.Choice(RULES), default="group", help="Split rule."),
         option("--clips", default="1", metavar="N|all", help="Clips per video."),
@@ -285,6 +286,8 @@ def _job(asked: dict[str, Any]) -> "tuple[PrepRequest, RunOptions]":
     from lps.pipeline.config.settings import read_settings
     from lps.pipeline.job.request import PrepRequest, RunOptions
 
+    if asked["root"] and asked["dataset"] != "table":
+        raise click.UsageError("--root goes with --dataset table")
     settings = read_settings(asked["params_file"])
     clips = asked["clips"]
     if clips != "all" and not (clips.isdigit() and int(clips) > 0):
@@ -303,6 +306,7 @@ def _job(asked: dict[str, Any]) -> "tuple[PrepRequest, RunOptions]":
     )
     request = PrepRequest(
         source=asked["source"],
+        root=asked["root"],
         out=asked["out"],
         dataset=asked["dataset"],
         params=params,

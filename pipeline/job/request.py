@@ -23,6 +23,8 @@ class PrepRequest:
 
     source: str
     """Folder, table file or URL."""
+    root: str | None = None
+    """Folder or URL that the paths of a table are relative to; None: the table's own."""
     out: str
     dataset: str = "folder"
     """Layout of the source."""

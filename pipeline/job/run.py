@@ -57,9 +57,9 @@ def plan_job(request: PrepRequest, options: RunOptions | None = None, on_event: 
 
 @contextlib.contextmanager
 def _started(request: PrepRequest, options: RunOptions, on_event: OnEvent) -> Iterator[RunContext]:
-    _refuse_bytes(request.source, request.out)
+    _refuse_bytes(request.source, request.out, request.root or "")
     out = open_store(request.out)
-    _refuse_nesting(source_store(request)[0], out)
+    _refuse_nesting(source_store(request), out)
     refuse_other_writer(out)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
     log = EventLog(out, run_id, on_event, [])
@@ -94,6 +94,7 @@ def _refuse_nesting(source: Store, out: Store) -> None:
 def _run_record(request: PrepRequest, options: RunOptions) -> Row:
     return {
         "source": request.source,
+        "root": request.root,
         "host": platform.node(),
         "workers": options.workers,
         "address": options.address,

@@ -26,7 +26,7 @@ class ShardScheduler:
         import ray
 
         self.context, self.options, self.log = run, run.options, run.log
-        self.source, _ = source_store(run.request)
+        self.source = source_store(run.request)
         self.params = run.request.params
         self.frames = {v.source.video_id: v.n_frames_promised for v in plan.videos}
         n_videos = sum(len(shard.videos) for shard in shards)

@@ -40,10 +40,11 @@ class SourceTree:
 
 def list_sources(request: PrepRequest) -> SourceTree:
     """List the source and let its adapter read it. Raises UnreadableError where there is nothing to read."""
-    store, table_path = source_store(request)
+    store = source_store(request)
+    table, table_path = table_place(request) if request.dataset == "table" else (store, "")
     files = {file.path: file for file in store.walk(leaving=True)}
     if not files:
-        raise UnreadableError(f"source {request.source} is empty or not there")
+        raise UnreadableError(f"source {request.root or request.source} is empty or not there")
     _refuse_own_output(files, open_store(request.out))
     splits = open_store(request.splits_dir) if request.splits_dir else None
 
@@ -51,7 +52,10 @@ def list_sources(request: PrepRequest) -> SourceTree:
         return splits.read(name) if splits is not None and splits.exists(name) else None
 
     options = SourceOptions(
-        read_bytes=store.read, splits_dir_read=read_split if splits else None, table_path=table_path
+        read_bytes=table.read,
+        splits_dir_read=read_split if splits else None,
+        table_path=table_path,
+        below_root=store.relative,
     )
     listed = [
         SourceFile(
@@ -75,12 +79,17 @@ def _refuse_own_output(files: Mapping[str, StoredFile], out: Store) -> None:
         raise RefusedError(f"the link {inside[0]} of the source leads into the output; remove it, or move the output")
 
 
-def source_store(request: PrepRequest) -> tuple[Store, str]:
-    """Return the root that uris are relative to, and for a table its own path below that root."""
+def source_store(request: PrepRequest) -> Store:
+    """Return the root that uris are relative to."""
     if request.dataset != "table":
-        return open_store(request.source), ""
-    root, _, name = request.source.replace("\\", "/").rpartition("/")
-    return open_store(root or "."), name
+        return open_store(request.source)
+    return open_store(request.root) if request.root else table_place(request)[0]
+
+
+def table_place(request: PrepRequest) -> tuple[Store, str]:
+    """Return the folder of a table, and its name."""
+    folder, slash, name = request.source.rpartition("/")
+    return open_store(folder or slash or "."), name
 
 
 def probe_all(run: RunContext, tree: SourceTree) -> dict[str, Probe]:

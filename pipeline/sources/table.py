@@ -1,8 +1,8 @@
-"""A table of videos, CSV or Parquet: at least `uri,label`; the uris are relative to the table's folder.
+"""A table of videos, CSV or Parquet: at least `uri,label`; the uris are relative to the table's folder, or to its root.
 
 | column | value |
 |---|---|
-| `uri` | path of the video; it may not leave the table's folder |
+| `uri` | path of the video, relative or absolute, below the root; backslashes are slashes where no file has them |
 | `label` | `0` or `real`, `1` or `fake` in any case; empty is unknown |
 | `method`, `compression` | free text |
 | `dataset` | name of the data set, `table` by default |
@@ -20,7 +20,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -66,21 +66,57 @@ class _TableLine:
         return self.values.get(column, "")
 
 
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """What the paths of a table are below."""
+
+    folder: str
+    """Where relative paths begin, below the source root: the table's own folder."""
+    files: Mapping[str, SourceFile]
+    """All of the source, by path."""
+    below: Callable[[str], str | None]
+    """Makes an absolute path relative to the source root."""
+
+    def path_of(self, where: str, text: str) -> str | None:
+        """Return a path of the table relative to the source root; None if it is empty."""
+        if not text:
+            return None
+        path = text if self._joined(text.split("/")) in self.files else text.replace("\\", "/")
+        parts = path.split("/")
+        if ".." not in parts and "\0" not in path:
+            if parts[0] and not parts[0].endswith(":"):
+                return self._joined(parts)
+            if (found := self.below(path)) is not None:
+                return "/".join(part for part in found.split("/") if part not in ("", ".")) or None
+        raise UnreadableError(f"{where}: {text!r} leaves the table's root; give paths below it, or another --root")
+
+    def _joined(self, parts: Sequence[str]) -> str | None:
+        inner = [part for part in parts if part not in ("", ".")]
+        return "/".join([self.folder, *inner] if self.folder else inner) if inner else None
+
+
 def list_table(files: Sequence[SourceFile], options: SourceOptions) -> SourceListing:
     """List the videos that the table `options.table_path` names, present or not."""
     path = options.table_path
-    folder = path.rpartition("/")[0]
-    sizes = {file.path: file for file in files}
+    root = _Root(path.rpartition("/")[0], {file.path: file for file in files}, options.below_root)
     videos: dict[str, SourceVideo] = {}
     repeats: list[SourceVideo] = []
+    n_backslashes = 0
     for row in _read_rows(path, read_source(options, path)):
-        video = _video(f"{path}, {row.where}", folder, row, sizes)
+        video = _video(f"{path}, {row.where}", root, row)
+        n_backslashes += "\\" in row["uri"] and "\\" not in video.uri
         first = videos.setdefault(video.uri, video)
         if first is not video:
             repeats.append(_repeat(video, row.where))
             videos[video.uri] = _contradicted(first, video, row.where)
+    if videos and all(video.code == Code.E_MISSING_FILE for video in videos.values()):
+        raise UnreadableError(
+            f"{path}: none of its {len(videos)} videos is there, such as {min(videos)}: its paths are "
+            "relative to its folder, or to --root"
+        )
     unlisted = sum(is_video(file.path) and file.path not in videos for file in files)
-    notes = [f"table: {unlisted} videos beside the table are not in it, and not inputs"] if unlisted else []
+    notes = [f"table: {unlisted} videos below its root are not in it, and not inputs"] if unlisted else []
+    notes += [f"table: {n_backslashes} uris with backslashes were read with slashes"] if n_backslashes else []
     listed = [*videos.values(), *repeats]
     resolved = [_with_original(video, videos) for video in listed]
     n_named = sum(video.original_uri is not None for video in listed)
@@ -137,15 +173,15 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _video(where: str, folder: str, row: _TableLine, files: Mapping[str, SourceFile]) -> SourceVideo:
-    uri = _below(where, folder, row["uri"])
+def _video(where: str, root: _Root, row: _TableLine) -> SourceVideo:
+    files, uri = root.files, root.path_of(where, row["uri"])
     if uri is None:
         raise UnreadableError(f"{where}: no uri")
     label = _choice(where, "label", row["label"], _LABELS)
     dataset = row["dataset"] or "table"
     if _DATASET.fullmatch(dataset) is None:
         raise UnreadableError(f"{where}: dataset {dataset!r} may hold letters, digits, '.', '_' and '-' only")
-    original = _below(where, folder, row["original"])
+    original = root.path_of(where, row["original"])
     identities = _keys(f"{dataset}/id", row["identity"])
     if original is not None and original in files:
         original = files[original].used_path
@@ -167,18 +203,6 @@ def _video(where: str, folder: str, row: _TableLine, files: Mapping[str, SourceF
         code=listed_code(files[uri]) if uri in files else Code.E_MISSING_FILE,
         detail="" if uri in files else "named by the table",
     )
-
-
-def _below(where: str, folder: str, path: str) -> str | None:
-    """Return a path of the table relative to the source root; None if it is empty."""
-    if not path:
-        return None
-    parts = path.split("/")
-    is_absolute = not parts[0] or parts[0].endswith(":") or path.startswith("\\")
-    if is_absolute or ".." in parts or "\0" in path:
-        raise UnreadableError(f"{where}: {path!r} leaves the table's folder; give paths relative to it")
-    inner = [part for part in parts if part not in ("", ".")]
-    return "/".join([folder, *inner] if folder else inner) if inner else None
 
 
 def _choice(where: str, column: str, value: str, choices: Mapping[str, Choice]) -> Choice:

@@ -58,7 +58,9 @@ class SourceOptions:
     splits_dir_read: Callable[[str], bytes | None] | None = None
     """Reads a published list by name from a folder that the user gave; None for a name that is not there."""
     table_path: str = ""
-    """The table's own path relative to the source root; only for data set `table`."""
+    """The table's own path, by which `read_bytes` reads it; only for data set `table`."""
+    below_root: Callable[[str], str | None] = lambda location: None
+    """Makes an absolute path or URL of a table relative to the source root; None for one that is not below it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -259,3 +259,21 @@ def test_open_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_store("file:///data").is_local
     assert open_store("file:///data").local_path("x") == Path("/data/x")
     assert not open_store("memory://a").is_local
+
+
+@pytest.mark.parametrize(
+    ("url", "location", "path"),
+    [
+        ("s3://bucket/p", "s3://bucket/p/a/b.mp4", "a/b.mp4"),
+        ("s3://bucket/p", "s3://bucket/papa/b.mp4", None),
+        ("s3://bucket/p", "/p/a/b.mp4", None),
+        ("/srv/p", "/srv/p/a/b.mp4", "a/b.mp4"),
+        ("file:///srv/p", "/srv/p/a/b.mp4", "a/b.mp4"),
+        ("/srv/p", "file:///srv/p/a/b.mp4", "a/b.mp4"),
+        ("/srv/p", "/srv/papa/b.mp4", None),
+        ("/srv/p", "s3://srv/p/b.mp4", None),
+        ("/", "/b.mp4", "b.mp4"),
+    ],
+)
+def test_paths_below_a_root(url: str, location: str, path: str | None) -> None:
+    assert Store(url).relative(location) == path

@@ -12,9 +12,12 @@ from click.testing import CliRunner, Result
 from lps.cli.audit.main import main as audit
 from lps.cli.prep.main import main as prep
 from lps.manifests.codes import Status
+from lps.manifests.errors import UnreadableError
 from lps.manifests.records import Outcome, SourceVideo, VideoResult
 from lps.pipeline.config.params import Params
 from lps.pipeline.job.plan import plan_rows
+from lps.pipeline.job.request import PrepRequest
+from lps.pipeline.job.survey import list_sources
 from lps.pipeline.sources.adapters import SourceListing
 from lps.pipeline.tools.demo_videos import make_texture_video
 from lps.pipeline.video.probe import Probe
@@ -55,6 +58,65 @@ def test_run_and_plan_follow_links_and_tell_what_nothing_ties(source: Path) -> N
     for path in out.glob("runs/*/links.json"):
         assert json.loads(path.read_text()) == {"real/more": str(source.parent / "store")}
     assert "in the source, but without a row" not in call(audit, "check", str(out), "--source", str(source)).output
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    """A folder `data/` with two videos, a link to it, and tables beside it that name them in every way there is."""
+    for number, name in enumerate(("real/a.mp4", "fake/b.mp4")):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        make_texture_video(tmp_path / "data" / name, seed=number)
+    (tmp_path / "link").symlink_to("data")
+    data, link = tmp_path / "data", tmp_path / "link"
+    paths = {
+        "relative": "real/a.mp4 fake/b.mp4",
+        "windows": "real\\a.mp4 fake\\b.mp4",
+        "absolute": f"{data}/real/a.mp4 {data}/fake/b.mp4",
+        "linked": f"{link}/real/a.mp4 file://{link}/fake/b.mp4",
+    }
+    for name, (real, fake) in {name: pair.split() for name, pair in paths.items()}.items():
+        (tmp_path / f"{name}.csv").write_text(f"uri,label,original\n{real},0,\n{fake},1,{real}\n")
+    return tmp_path
+
+
+def table_request(tables: Path, name: str, root: str) -> PrepRequest:
+    return PrepRequest(
+        source=str(tables / f"{name}.csv"), root=str(tables / root), out=str(tables / "out"), dataset="table"
+    )
+
+
+@pytest.mark.parametrize("root", ["data", "link"])
+def test_a_table_may_lie_beside_its_videos(tables: Path, root: str) -> None:
+    """However a table spells its paths, the rows are the same."""
+    names = ("relative", "windows", "absolute", "linked")
+    listings = [list_sources(table_request(tables, name, root)).listing for name in names]
+    assert [video.uri for video in listings[0].videos] == ["fake/b.mp4", "real/a.mp4"]
+    assert listings[0].videos[0].original_uri == "real/a.mp4"
+    assert {listing.videos for listing in listings} == {listings[0].videos}
+
+
+def test_paths_of_a_table_that_lead_elsewhere_end_the_run(tables: Path) -> None:
+    (tables / "elsewhere").mkdir()
+    for root, said in (("elsewhere", "source .*/elsewhere is empty"), ("data/real", "'.*' leaves the table's root")):
+        with pytest.raises(UnreadableError, match=said):
+            list_sources(table_request(tables, "absolute", root))
+
+
+def test_a_root_is_for_tables(tables: Path) -> None:
+    result = call(prep, "plan", str(tables / "data"), str(tables / "out"), "--root", str(tables / "data"))
+    assert result.exit_code == 2
+    assert "--root goes with --dataset table" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_run_with_a_root_beside_the_table(tables: Path) -> None:
+    out = tables / "out"
+    words = ("--dataset", "table", "--root", str(tables / "data"), "--localizer", "mtcnn", "--workers", "1")
+    result = call(prep, "run", str(tables / "windows.csv"), str(out), *words)
+    assert "2 uris with backslashes were read with slashes" in result.output
+    assert {row["uri"]: row["error_code"] for row in manifest_rows(out, "videos")} == {
+        "fake/b.mp4": "E_NO_FACE", "real/a.mp4": "E_NO_FACE",
+    }  # fmt: skip
 
 
 def test_a_source_or_output_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ class TestPaths:
     )
     def test_escapes_are_refused(self, listing_of: ListingOf, path: str, column: str) -> None:
         row = {"uri": "b.mp4", "original": "", column: path}
-        with pytest.raises(UnreadableError, match=r"^t.csv, line 2: .* leaves the table's folder"):
+        with pytest.raises(UnreadableError, match=r"^t.csv, line 2: .* leaves the table's root"):
             listing_of(f"uri,label,original\n{row['uri']},1,{row['original']}\n")
 
     def test_a_nul_byte_is_refused(self, list_tree: ListTree) -> None:
@@ -155,6 +155,27 @@ class TestPaths:
     def test_other_spellings_are_one_path(self, listing_of: ListingOf, path: str) -> None:
         video = listing_of(f"uri,label\n{path},1\n").videos[0]
         assert (video.uri, video.code) == ("sub/c.mp4", None)
+
+    def test_backslashes_are_slashes_where_no_file_has_them(self, list_tree: ListTree) -> None:
+        tree = {
+            "t.csv": b"uri,label,original\nsub\\c.mp4,1,.\\sub\\r.mp4\nsub\\r.mp4,0,\na\\b.mp4,1,\nsub\\gone.mp4,1,\n"
+        }
+        tree |= dict.fromkeys(("sub/c.mp4", "sub/r.mp4", "a\\b.mp4", "a/b.mp4"), b"x")
+        listing = list_tree("table", tree, table="t.csv")
+        assert {video.uri: video.code for video in listing.videos} == {
+            "a\\b.mp4": None, "sub/c.mp4": None, "sub/gone.mp4": Code.E_MISSING_FILE, "sub/r.mp4": None,
+        }  # fmt: skip
+        assert listing.videos[1].original_uri == "sub/r.mp4"
+        assert "table: 3 uris with backslashes were read with slashes" in listing.notes
+
+    @pytest.mark.parametrize("path", ["..\\a.mp4", "C:\\a.mp4", "\\a.mp4"])
+    def test_backslashes_are_no_way_out(self, listing_of: ListingOf, path: str) -> None:
+        with pytest.raises(UnreadableError, match=r"^t.csv, line 2: .* leaves the table's root"):
+            listing_of(f"uri,label\n{path},1\n")
+
+    def test_a_table_of_which_nothing_is_there_is_refused(self, listing_of: ListingOf) -> None:
+        with pytest.raises(UnreadableError, match=r"^t.csv: none of its 2 videos is there, such as x/a.mp4: .*--root"):
+            listing_of("uri,label\nx/a.mp4,1\nx/b.mp4,1\n")
 
     def test_uris_are_relative_to_the_tables_folder(self, list_tree: ListTree) -> None:
         tree = {"lists/t.csv": b"uri,label,original\nb.mp4,1,a.mp4\na.mp4,0,\n", "lists/a.mp4": b"x", "b.mp4": b"x"}
@@ -174,7 +195,7 @@ class TestPaths:
         tree = FILES | {"t.csv": b"uri,label\na.mp4,1\n", "readme.txt": b"x"}
         listing = list_tree("table", tree, table="t.csv")
         assert [v.uri for v in listing.videos] == ["a.mp4"]
-        assert listing.notes == ("table: 2 videos beside the table are not in it, and not inputs",)
+        assert listing.notes == ("table: 2 videos below its root are not in it, and not inputs",)
 
 
 class TestRepeats:
@@ -194,8 +215,8 @@ class TestRepeats:
         assert [v.code for v in videos] == [code, Code.E_DUP_NAME]
 
     def test_a_file_that_is_not_there_stays_missing(self, listing_of: ListingOf) -> None:
-        videos = listing_of("uri,label\ngone.mp4,1\ngone.mp4,0\n").videos
-        assert [v.code for v in videos] == [Code.E_MISSING_FILE, Code.E_DUP_NAME]
+        videos = listing_of("uri,label\na.mp4,1\ngone.mp4,1\ngone.mp4,0\n").videos
+        assert [v.code for v in videos] == [None, Code.E_MISSING_FILE, Code.E_DUP_NAME]
 
     def test_a_third_line_may_still_contradict(self, listing_of: ListingOf) -> None:
         videos = listing_of("uri,label\na.mp4,1\na.mp4,1\na.mp4,0\n").videos
