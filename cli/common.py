@@ -1,7 +1,9 @@
 """What the programs share: errors as one line with an exit code, a version, completion, tables and progress."""
 
 import os
+import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -22,7 +24,7 @@ from click.shell_completion import (
 
 from lps.manifests.canonical import pretty_json, without_bytes
 from lps.manifests.codes import meaning_of
-from lps.manifests.errors import LpsError, UnreadableError, first_line
+from lps.manifests.errors import Interrupted, LpsError, UnreadableError, first_line
 from lps.manifests.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 VERSION = version("lps-prep")
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+EXIT_SIGNAL = 128
+"""A command that a signal ended exits with this and the signal's number, as shells have it: 130 Ctrl-C, 143 SIGTERM."""
 WIDTH = 140
 """Columns of tables that go to a file or a pipe."""
 LINE_SECONDS = 10.0
@@ -68,14 +70,18 @@ class SubGroup(LpsCommand, click.Group):
 
 
 class LpsGroup(SubGroup):
-    """A program: every LpsError, and Ctrl-C, ends it as one line on stderr and an exit code."""
+    """A program: every LpsError, SIGTERM and Ctrl-C end it as one line on stderr and an exit code."""
 
     group_class = SubGroup
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""
         try:
-            return super().invoke(ctx)
+            with TermAsInterrupt() as term:
+                try:
+                    return super().invoke(ctx)
+                except KeyboardInterrupt as e:
+                    raise Interrupted(getattr(e, "kept", ""), term.signum_of(e)) from e
         except LpsError as e:
             click.echo(f"{ctx.info_name}: {without_bytes(' '.join(str(e).split()))}", err=True)
             ctx.exit(e.exit_code)
@@ -83,9 +89,9 @@ class LpsGroup(SubGroup):
             near = without_bytes(e.object[max(0, e.start - 40) : e.end + 20])
             click.echo(f"{ctx.info_name}: a name is not UTF-8 (…{near}…): rename it, or give a link to it", err=True)
             ctx.exit(LpsError.exit_code)
-        except KeyboardInterrupt:
-            click.echo(f"\n{ctx.info_name}: interrupted; run the same command again to resume", err=True)
-            ctx.exit(INTERRUPTED)
+        except Interrupted as e:
+            click.echo(interrupted_line(e), err=True)
+            ctx.exit(EXIT_SIGNAL + e.signum)
         except BrokenPipeError:  # the reader of our output is gone: `lps-prep status OUT | head`
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  stays open until the process ends
             ctx.exit(0)
@@ -149,6 +155,43 @@ def write_output(path: Path, data: bytes) -> None:
             temporary.write_bytes(data)
     except OSError as e:
         raise UnreadableError(f"cannot write {path}: {first_line(e)}") from e
+
+
+class TermAsInterrupt:
+    """Lets SIGTERM end a command as Ctrl-C does, so that whatever is open is closed; once, for that may take a while.
+
+    Libraries catch KeyboardInterrupt and raise one of their own, so which signal it was is kept here.
+    """
+
+    def __init__(self) -> None:
+        self._received = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            self._before = signal.signal(signal.SIGTERM, self._raise)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _raise(self, _signum: int, _frame: object) -> None:
+        if not self._received:
+            self._received = True
+            raise KeyboardInterrupt
+
+    def signum_of(self, error: KeyboardInterrupt) -> int:
+        """Return the signal that an interruption is due to."""
+        return signal.SIGTERM if self._received else getattr(error, "signum", signal.SIGINT)
+
+
+def interrupted_line(error: Interrupted) -> str:
+    """Return how a program says that it was interrupted."""
+    program = click.get_current_context().find_root().info_name
+    by = "" if error.signum == signal.SIGINT else f" by {signal.Signals(error.signum).name}"
+    start = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C
+    return f"{start}{program}: interrupted{by}; {error.kept or 'run the same command again'}"
 
 
 def console(width: int = WIDTH) -> "Console":

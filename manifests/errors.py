@@ -10,6 +10,7 @@ A fault of one video is not an error: it is a `VideoFault`, and one place turns 
 """
 
 import re
+import signal
 
 from lps.manifests.codes import Code, Stage
 
@@ -42,6 +43,15 @@ class TooManyFailedError(LpsError):
     """No video gave a clip, or more were quarantined than the limit allows."""
 
     exit_code = 1
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM or Ctrl-C ended a command in good order. Carries the signal, and what is kept and how to go on."""
+
+    def __init__(self, kept: str, signum: int = signal.SIGINT) -> None:
+        super().__init__(kept)
+        self.kept = kept
+        self.signum = signum
 
 
 class VideoFault(Exception):

@@ -4,8 +4,10 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lps.manifests.environment import socket_place
-from lps.manifests.errors import LpsError, UnreadableError, first_line
+from lps.manifests.errors import Interrupted, LpsError, UnreadableError, first_line
 from lps.pipeline.faces.localizers import LocalizerSpec, batch_size_on
 from lps.pipeline.job.cpus import usable_cpus
 
@@ -99,14 +101,18 @@ def _ray(otherwise: str, **where: Any) -> Iterator[None]:
     """Initialise Ray, and shut it down. Raises UnreadableError, which begins with `otherwise`."""
     import ray
 
+    on_term = signal.getsignal(signal.SIGTERM)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own notices about its defaults
         try:
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **where)
+        except SystemExit as e:  # how Ray takes SIGTERM while it starts
+            raise Interrupted("", signal.SIGTERM) from e
         except Exception as e:  # noqa: BLE001  Ray raises errors of all kinds here, bare Exceptions among them
             about = f": {e.filename}" if isinstance(e, OSError) and e.filename else ""
             raise UnreadableError(f"{otherwise}: {first_line(e)}{about}") from e
     try:
+        _handle_sigterm(on_term)
         yield
     finally:
         ray.shutdown()
@@ -119,6 +125,12 @@ def _use_own_token() -> None:
             return
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _handle_sigterm(handler: Any) -> None:
+    """Let this program handle SIGTERM as before Ray, whose own way is a native stack dump and exit code 1."""
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _require_listener(address: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from lps.manifests.canonical import escape_name, pretty_json
-from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.errors import Interrupted, RefusedError, UnreadableError
 from lps.manifests.index import INDEX_JSON
 from lps.manifests.records import Note
 from lps.manifests.schemas import Row
@@ -71,6 +71,8 @@ def _started(request: PrepRequest, options: RunOptions, on_event: OnEvent) -> It
             yield RunContext(
                 request=request, options=options, out=out, cluster=cluster, start_times=start_times_actor(), log=log
             )
+        except KeyboardInterrupt as e:
+            raise Interrupted("committed shards are kept; run the same command again to resume") from e
         finally:
             with contextlib.suppress(UnreadableError):  # an error on its way out matters more
                 log.flush()

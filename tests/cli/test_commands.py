@@ -2,6 +2,7 @@
 
 import ast
 import os
+import signal
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -20,6 +21,7 @@ from lps.cli.common import (
     BashPathsComplete,
     FishPathsComplete,
     LpsCommand,
+    LpsGroup,
     PathsComplete,
     ZshPathsComplete,
     write_output,
@@ -28,6 +30,30 @@ from lps.cli.docs.reference import PROGRAMS, walk
 from lps.manifests.errors import UnreadableError
 
 MODULES = [import_module(info.name) for info in walk_packages(lps.cli.__path__, "lps.cli.") if not info.ispkg]
+
+
+@pytest.mark.parametrize(
+    ("signum", "code", "says"),
+    [(signal.SIGTERM, 143, "program: interrupted by SIGTERM; "), (signal.SIGINT, 130, "program: interrupted; ")],
+)
+def test_signals_end_a_program_in_one_line(signum: int, code: int, says: str) -> None:
+    @click.group(cls=LpsGroup)
+    def program() -> None:
+        pass
+
+    @program.command()
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signum)
+        finally:
+            if signum == signal.SIGTERM:  # what is being closed is closed, however often one asks
+                os.kill(os.getpid(), signum)
+            click.echo("closed")
+
+    before = signal.getsignal(signal.SIGTERM)
+    ended = CliRunner().invoke(program, ["work"], prog_name="program")
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (code, "closed\n", f"{says}run the same command again\n")
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def reached() -> set[Callable[..., object]]:

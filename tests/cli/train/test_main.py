@@ -81,7 +81,7 @@ def test_interrupted_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lps.model.training.train.train", interrupted)
     result = run("pretrain", "run", "--init", "random", "--data", "x")
     assert result.exit_code == 130
-    assert result.stderr.split(": ", 1)[1] == "interrupted; run the same command again to resume\n"
+    assert result.stderr.split(": ", 1)[1] == "interrupted; run the same command again\n"
 
 
 def test_documented_settings_are_those_of_the_paper_preset() -> None:

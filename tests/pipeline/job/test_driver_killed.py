@@ -35,6 +35,20 @@ def on_event(event):
 run_job(request, RunOptions(workers=2, detectors=1), on_event)
 """
 
+TERMINATED = """
+import os, signal, sys
+from lps.cli.prep.main import main
+from lps.cli.prep.progress import PrepProgress
+
+def on_event(self, event, usual=PrepProgress.on_event):
+    usual(self, event)
+    if event.kind == "video":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+PrepProgress.on_event = on_event
+main(["run", *sys.argv[1:], "--localizer", "mtcnn", "--workers", "2"], prog_name="lps-prep")
+"""
+
 
 def run_until(request: "PrepRequest", kind: str, number: int, folder: Path) -> None:
     """Run the job on a private cluster in a process that kills itself at the given event."""
@@ -43,6 +57,15 @@ def run_until(request: "PrepRequest", kind: str, number: int, folder: Path) -> N
     command = [sys.executable, "-c", DRIVER, str(pickled), kind, str(number)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+
+def test_sigterm_ends_a_run_in_one_line(scenario: "Scenario", tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TERMINATED, scenario.source, str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 143, ended.stderr
+    last = "lps-prep: interrupted by SIGTERM; committed shards are kept; run the same command again to resume"
+    assert ended.stderr.splitlines()[-1] == last
+    assert "received" not in ended.stderr, "no dump of Ray's"
 
 
 def committed(out: Path) -> dict[str, tuple[int, int]]:
