@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from lps.cli.common import VERSION, LpsGroup
+from lps.cli.common import EXIT_SIGNAL, VERSION, LpsGroup, interrupted_line
 from lps.cli.train.evaluate import evaluate
 from lps.cli.train.experiment import experiment
 from lps.cli.train.export import export
 from lps.cli.train.figure import figure
 from lps.cli.train.report import report
 from lps.cli.train.score import score
+from lps.manifests.errors import Interrupted
 from lps.manifests.names import HEADS, KERNELS, PRESET_NAMES
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def main() -> None:
 
     \b
     Exit codes: 0 done, 2 wrong usage, 3 refused (another configuration, leaky split, nothing to evaluate),
-    4 something cannot be read or written, or a loss is not finite, 5 bytes are not what they must be.
+    4 something cannot be read or written, or a loss is not finite, 5 bytes are not what they must be,
+    130 Ctrl-C, 143 SIGTERM: training has saved its last step, the same command resumes.
 
     \b
     Example:
@@ -62,6 +64,7 @@ def stage_options(command: F) -> F:
         option("--val-shards", metavar="PATTERN", help="Shards to validate with."),
         option("--preset", type=click.Choice(PRESET_NAMES), default="paper", help="Recipe to start from."),
         option("--config", type=file, help="TOML file with all other settings (docs/train.md)."),
+        option("--epochs", type=click.IntRange(min=1), help="More than a run has had: it goes on, even if finished."),
         option("--seed", type=SEED, default=0, help="Decides first weights, order, augmentation."),
         option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky."),
     ]
@@ -91,6 +94,7 @@ def pretrain(**asked: Any) -> None:
 @INIT()
 @click.option("--head", type=click.Choice(HEADS), default="linear", show_default=True, help="svm is LPS_c.")
 @click.option("--kernel", type=click.Choice(KERNELS), help="Kernel of the support vector machine.  [default: rbf]")
+@click.option("--keep-head", is_flag=True, help="Fine-tune the whole detector of --init; else its head is learnt anew.")
 def classify(head: str, kernel: "Kernel | None", **asked: Any) -> None:
     """Learn the detector from labels; --init random is LPS_ri, --head svm is LPS_c.
 
@@ -99,6 +103,8 @@ def classify(head: str, kernel: "Kernel | None", **asked: Any) -> None:
       lps-train classify runs/cls --data out/ --init runs/pre/checkpoints/best.pt
     """
     if head == "svm":
+        if asked["keep_head"] or asked["epochs"]:
+            raise click.UsageError("--keep-head and --epochs are for --head linear")
         from lps.model.training.train_svm import train_svm
 
         job = stage_job("classify", asked)
@@ -179,9 +185,17 @@ def stage_job(stage: "StageName", asked: dict[str, Any]) -> "TrainJob":
         val_shards=asked["val_shards"],
         allow_leaky=asked["allow_leaky"],
     )
-    preset = preset_for(asked["preset"], stage, read_settings(asked["config"]))
+    settings = read_settings(asked["config"])
+    if asked["epochs"]:
+        settings = {**settings, "train": {**settings.get("train", {}), "epochs": asked["epochs"]}}
     return TrainJob(
-        stage=stage, out=asked["run"], sources=sources, preset=preset, init=asked["init"], seed=asked["seed"]
+        stage=stage,
+        out=asked["run"],
+        sources=sources,
+        preset=preset_for(asked["preset"], stage, settings),
+        init=asked["init"],
+        seed=asked["seed"],
+        keep_head=asked.get("keep_head", False),
     )
 
 
@@ -191,23 +205,30 @@ def run_stage(stage: "StageName", asked: dict[str, Any]) -> None:
     from lps.model.training.train import train
 
     job = stage_job(stage, asked)
-    first = int(os.environ.get("RANK", "0")) == 0
-    with TrainProgress(quiet=not first) as progress:
-        result = train(job, progress.on_event)
+    first, alone = int(os.environ.get("RANK", "0")) == 0, int(os.environ.get("WORLD_SIZE", "1")) == 1
+    try:
+        with TrainProgress(quiet=not first) as progress:
+            result = train(job, progress.on_event)
+    except Interrupted as e:
+        if alone:
+            raise
+        if first:
+            click.echo(interrupted_line(e), err=True)
+        _leave(EXIT_SIGNAL + e.signum)
     if first:
         finish(job, result)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _leave()
+    if not alone:
+        _leave(0)
 
 
-def _leave() -> NoReturn:
+def _leave(code: int) -> NoReturn:
     """End a process of torchrun at once: all is written, and torch has threads left that may abort an orderly exit.
 
     `DistributedDataParallel` keeps the group of processes alive beyond its end, and with it the threads of gloo.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def finish(job: "TrainJob", result: dict[str, Any]) -> None:
@@ -218,7 +239,8 @@ def finish(job: "TrainJob", result: dict[str, Any]) -> None:
 
 def summary(result: dict[str, Any]) -> str:
     """Return one line on a finished stage."""
-    last = ", ".join(f"{k} {v:.4g}" for k, v in result["last"].items() if isinstance(v, float) and k in ("loss", "auc"))
+    values = {name: result["last"].get(name) for name in ("loss", "auc")}
+    last = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, float))
     bad = f", {result['n_bad_samples']} bad samples" if result["n_bad_samples"] else ""
     leaky = ", on a LEAKY split set" if result["data"].get("leaky") else ""
     done = f"{result['stage']}: {result['epochs']} epochs, {result['steps']} steps"

@@ -10,10 +10,11 @@ depends on the plan alone, not on the number of workers or on where an epoch was
 """
 
 import multiprocessing.util
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from typing import Any, Self
 
 import cv2
@@ -142,9 +143,9 @@ class ClipReader:
         too many bad samples) and RefusedError (no room in the cache).
         """
         plan = self.plan(epoch)
-        steps = np.repeat(np.arange(plan.n_steps), np.diff(plan.bounds) * plan.order.samples.shape[1])
-        shards = self._shard_of[plan.order.samples[plan.bounds[0] : plan.bounds[-1]].ravel()]
-        self._ahead.begin(shards[steps >= start_step], steps[steps >= start_step])
+        left = plan.order.samples[plan.rows(start_step, plan.n_steps)]
+        sizes = np.diff(plan.spans[start_step:])[:, 0] * left.shape[1]
+        self._ahead.begin(self._shard_of[left.ravel()], np.repeat(np.arange(start_step, plan.n_steps), sizes))
         self._requests.source = self.requests_of(plan, epoch, start_step)
         outcomes = iter(self._loader)
         n_bad = 0
@@ -165,21 +166,21 @@ class ClipReader:
         """Return what a checkpoint needs, in plain values, to resume at step `step` of `epoch`."""
         if step >= self.n_steps:
             epoch, step = epoch + 1, 0
-        return {"epoch": epoch, "step": step, "plan": self._facts()}
+        shape = {"n_steps": self.n_steps, "world_size": self.rank.world_size}
+        return {"epoch": epoch, "step": step, **shape, "plan": self._facts()}
 
     def resume(self, state: Mapping[str, Any]) -> tuple[int, int]:
         """Return the epoch and the step to resume at. Raises RefusedError as `resume_place` says."""
-        return resume_place(state, self._facts())
+        return resume_place(state, self._facts(), self.n_steps)
 
     def _facts(self) -> dict[str, Any]:
         options = {**asdict(self.plan_options), **asdict(self.read_options)}
-        return {**options, "world_size": self.rank.world_size, "samples_sha256": self._samples_sha256}
+        return {**options, "samples_sha256": self._samples_sha256}
 
     def requests_of(self, plan: EpochPlan, epoch: int, start_step: int) -> Iterator[BatchRequest]:
         """Yield what workers are asked for, step by step."""
         for step in range(start_step, plan.n_steps):
-            rows = plan.rows(step)
-            yield self._batch_request(plan, epoch, step, np.arange(rows.start, rows.stop))
+            yield self._batch_request(plan, epoch, step, plan.rows(step, step + 1))
 
     def _batch_request(self, plan: EpochPlan, epoch: int, step: int, rows: Ints) -> BatchRequest:
         order = plan.order
@@ -208,10 +209,9 @@ class ClipReader:
 
     def _substitute(self, plan: EpochPlan, epoch: int, empty: Batch) -> Batch:
         """Return a batch of the first good row after an empty one, in the plan's order and round its end."""
-        first, stop = int(plan.bounds[0]), int(plan.bounds[-1])
-        after = int(plan.bounds[empty.step + 1])
-        for row in [*range(after, stop), *range(first, after)]:
-            batch = self.decoder.read(self._batch_request(plan, epoch, empty.step, np.array([row])))
+        after, before = plan.rows(empty.step + 1, plan.n_steps), plan.rows(0, empty.step + 1)
+        for row in np.concatenate([after, before]):
+            batch = self.decoder.read(self._batch_request(plan, epoch, empty.step, row[None]))
             if len(batch):
                 return replace(batch, bad=empty.bad)
         raise IntegrityError(f"no sample of epoch {epoch} can be used; the first: {empty.bad[0]}")
@@ -225,18 +225,31 @@ class ClipReader:
             )
 
 
-def resume_place(state: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the epoch and the step to resume at; `facts` are those of the plan now.
+def resume_place(state: Mapping[str, Any], facts: Mapping[str, Any], n_steps: int) -> tuple[int, int]:
+    """Return the epoch and the step to resume at; `facts` are those of the plan now, and `n_steps` the steps it has.
 
-    Raises RefusedError in the middle of an epoch whose plan was another one: its batches would differ, some samples
-    would come twice and others never. At the start of an epoch everything may have changed.
+    The number of ranks is no such fact: it only deals the batches. Raises RefusedError in the middle of an epoch whose
+    plan was another one: its batches would differ, some samples would come twice and others never. At the start of an
+    epoch everything may have changed.
     """
     epoch, step, plan = int(state["epoch"]), int(state["step"]), state["plan"]
-    changed = sorted(name for name, value in facts.items() if plan.get(name) != value)
-    if step and changed:
-        name = changed[0]
+    if not step:
+        return epoch, step
+    where = f"cannot resume within epoch {epoch}"
+    if plan.get("world_size", 1) > 1:
         raise RefusedError(
-            f"cannot resume within epoch {epoch}: {name} was {plan.get(name)!r} and is {facts[name]!r}; set it back"
+            f"{where}: it was shared by {plan['world_size']} processes of an older version, in another way; delete "
+            "the last checkpoints up to one from the end of an epoch, or go on in another folder with --init"
+        )
+    changed = sorted(name for name, value in facts.items() if plan.get(name) != value)
+    if changed:
+        name = changed[0]
+        raise RefusedError(f"{where}: {name} was {plan.get(name)!r} and is {facts[name]!r}; set it back")
+    before = int(state.get("n_steps", n_steps))
+    if before != n_steps and step >= min(before, n_steps):
+        raise RefusedError(
+            f"{where} at its last step: with one sample or pair for each process this step is cut in another way; "
+            "use as many processes as before"
         )
     return epoch, step
 
@@ -294,6 +307,7 @@ def _loader(decoder: ClipDecoder, requests: _Requests, work: WorkOptions) -> "Da
     _keep_sockets_short()
     context = get_context("forkserver")  # a fork would copy locks held by other threads, of CUDA and of downloads
     context.set_forkserver_preload(["lps.model.data.clip_decoder"])
+    _start_forkserver()
     return DataLoader(
         decoder,
         None,
@@ -320,7 +334,22 @@ def _keep_sockets_short() -> None:
             tempfile.tempdir = before
 
 
+def _start_forkserver() -> None:
+    """Start the process that starts the workers, deaf to SIGTERM: it ends with this one.
+
+    Schedulers send SIGTERM to all processes of a job, terminals Ctrl-C; who trains then finishes a step, for which it
+    needs its workers.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # children inherit it
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(_number: int) -> None:
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)
     cv2.setNumThreads(1)  # there are as many processes as cores
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a damaged image is told by its sample
 

@@ -1,8 +1,9 @@
 """The plan of an epoch: which samples each rank reads at each step. A pure function of a few numbers.
 
 All samples form one line: shards in a drawn order, samples of a shard in theirs. The line is shuffled within windows,
-so that at any time only the shards of a window are read, and cut into one stretch for each rank. Every sample is in
-exactly one stretch, and all ranks take the same number of steps whatever the sizes of the shards.
+so that at any time only the shards of a window are read, and cut into the batches of the steps. Line and batches follow
+from seed and epoch alone; only then is every batch dealt to the ranks. So the steps done so far have read the same
+samples however many ranks there were, and any other number of ranks can go on from there.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ class PlanOptions:
     """What decides an epoch's order besides the samples themselves."""
 
     batch_size: int = 16
-    """Clips per rank and step."""
+    """Clips per step, over all ranks."""
     sampling: Sampling = "natural"
     shuffle: bool = True
     """False: in the order of the shards."""
@@ -85,66 +86,82 @@ class EpochPlan:
     """One rank's steps."""
 
     order: Order
-    bounds: Ints
-    """(steps + 1): step k reads the rows from bounds[k] to bounds[k + 1]."""
+    spans: Ints
+    """(steps, 2): step k reads the rows from spans[k, 0] to spans[k, 1]."""
 
     @property
     def n_steps(self) -> int:
         """Number of steps."""
-        return len(self.bounds) - 1
+        return len(self.spans)
 
     @property
     def n_reads(self) -> int:
         """Samples that this rank reads, repetitions included."""
-        return int(self.bounds[-1] - self.bounds[0]) * int(self.order.samples.shape[1])
+        return int(np.diff(self.spans).sum()) * int(self.order.samples.shape[1])
 
-    def rows(self, step: int) -> slice:
-        """Return the rows of a step."""
-        return slice(int(self.bounds[step]), int(self.bounds[step + 1]))
+    def rows(self, first_step: int, stop_step: int) -> Ints:
+        """Return the rows of some steps, in order."""
+        spans = self.spans[first_step:stop_step]
+        sizes = np.diff(spans)[:, 0]
+        return np.repeat(spans[:, 1] - np.cumsum(sizes), sizes) + np.arange(sizes.sum())
 
     def samples(self, step: int) -> Ints:
         """Return the numbers of a step's samples, in their order within the batch."""
-        return self.order.samples[self.rows(step)].ravel()
+        return self.order.samples[slice(*self.spans[step])].ravel()
 
 
 def plan_epoch(order: Order, options: PlanOptions, rank: Rank) -> EpochPlan:
-    """Return the steps of one rank. Raises RefusedError where there are too few samples for every rank to have one."""
+    """Return the steps of one rank. Raises RefusedError where a batch cannot be shared by the ranks."""
     batch_rows = max(1, options.batch_size // order.samples.shape[1])
-    if options.equal_steps:
-        return EpochPlan(order, equal_bounds(len(order), batch_rows, rank))
-    return EpochPlan(order, plain_bounds(len(order), batch_rows, rank))
-
-
-def equal_bounds(n_rows: int, batch_rows: int, rank: Rank) -> Ints:
-    """Cut `n_rows` so that all ranks take equally many steps, none empty, none larger than `batch_rows`.
-
-    Whole batches first; the rest is divided evenly, so that last batches differ by at most one row between ranks. Where
-    the rest is too small for that, each rank's last whole batch is spread over two steps. Only batches of one row
-    cannot be spread: then some ranks have a last batch of two.
-    """
-    k, world = rank.index, rank.world_size
-    n_full, rest = divmod(n_rows, batch_rows * world)
-    if n_rows < world:
+    if batch_rows % rank.world_size:
+        whole = " without dividing pairs" if options.sampling == "pairs" else ""
         raise RefusedError(
-            f"{n_rows} samples or pairs are too few for {world} ranks with batches of {batch_rows}: use fewer processes"
+            f"a batch of {options.batch_size} cannot be shared by {rank.world_size} processes{whole}; change "
+            "train.batch_size or the number of processes"
         )
-    share = rest // world + (k < rest % world)
-    start = k * (n_full * batch_rows + rest // world) + min(k, rest % world)
+    if options.equal_steps:
+        return EpochPlan(order, dealt_spans(step_bounds(len(order), batch_rows, rank.world_size), rank))
+    return EpochPlan(order, stretch_spans(len(order), batch_rows // rank.world_size, rank))
+
+
+def step_bounds(n_rows: int, batch_rows: int, n_ranks: int) -> Ints:
+    """Cut `n_rows` into the batches of an epoch: step k has the rows from bounds[k] to bounds[k + 1].
+
+    Whole batches first, then the rest. A rest of less than half a batch is put together with the batch before, and both
+    are cut in half: then every number of ranks that has two rows of a whole batch has one at least of the last. Where
+    a rank has one row of a whole batch, the rest goes into the last one. Raises RefusedError where there are fewer rows
+    than ranks.
+    """
+    if n_rows < n_ranks:
+        raise RefusedError(f"{n_rows} samples or pairs are too few for {n_ranks} processes: use fewer processes")
+    n_full, rest = divmod(n_rows, batch_rows)
     sizes = [batch_rows] * n_full
-    if rest >= world:
-        sizes.append(share)
-    elif rest and batch_rows > 1:
-        last = sizes.pop() + share
+    if rest and n_full and n_ranks == batch_rows:
+        sizes[-1] += rest
+    elif n_full and 0 < 2 * rest < batch_rows:
+        last = sizes.pop() + rest
         sizes += [last - last // 2, last // 2]
     elif rest:
-        sizes[-1] += share
-    return start + np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        sizes.append(rest)
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-def plain_bounds(n_rows: int, batch_rows: int, rank: Rank) -> Ints:
+def dealt_spans(bounds: Ints, rank: Rank) -> Ints:
+    """Return one rank's share of every step: (steps, 2). Shares of a step differ by one row at most.
+
+    Ranks take turns at the places of a batch: where real and fake alternate, none of them sees one class only.
+    """
+    first, sizes = bounds[:-1], np.diff(bounds)
+    place = (rank.index + np.arange(len(sizes))) % rank.world_size
+    cuts = [sizes * p // rank.world_size for p in (place, place + 1)]
+    return np.stack([first + cut for cut in cuts], axis=1)
+
+
+def stretch_spans(n_rows: int, batch_rows: int, rank: Rank) -> Ints:
     """Cut `n_rows` evenly, each rank's share into batches; ranks may take different numbers of steps, even none."""
     start, stop = (n_rows * k // rank.world_size for k in (rank.index, rank.index + 1))
-    return np.append(np.arange(start, stop, batch_rows), stop).astype(np.int64)
+    firsts = np.arange(start, stop, batch_rows)
+    return np.stack([firsts, np.minimum(firsts + batch_rows, stop)], axis=1).astype(np.int64)
 
 
 def natural_order(shards: Ints, options: PlanOptions, epoch: int) -> Order:

@@ -147,11 +147,12 @@ class MapReader:
 
     def state(self, epoch: int, step: int) -> dict[str, Any]:
         """As `ClipReader.state`."""
-        return {"epoch": epoch, "step": step, "plan": self._facts()}
+        shape = {"n_steps": self.n_steps, "world_size": self.rank.world_size}
+        return {"epoch": epoch, "step": step, **shape, "plan": self._facts()}
 
     def resume(self, state: Mapping[str, Any]) -> tuple[int, int]:
         """As `ClipReader.resume`. Raises RefusedError."""
-        return resume_place(state, self._facts())
+        return resume_place(state, self._facts(), self.n_steps)
 
     def _facts(self) -> dict[str, Any]:
-        return {**asdict(self.options), "world_size": self.rank.world_size, "maps": self.maps.identity}
+        return {**asdict(self.options), "maps": self.maps.identity}

@@ -23,8 +23,9 @@ from lps.model.training.build import RANDOM
 from lps.model.training.events import OnTrainEvent
 from lps.model.training.job import TrainJob
 from lps.model.training.presets import Preset, preset_for
+from lps.model.training.resume import finished
 from lps.model.training.run_folder import result_settings
-from lps.model.training.train import finished, train
+from lps.model.training.train import train
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "lps": {},

@@ -26,24 +26,29 @@ from lps.model.training.stages import (
 RANDOM = "random"
 
 
-def build_stage(stage: StageName, preset: Preset, init: str) -> TrainingStage:
+def build_stage(stage: StageName, preset: Preset, init: str, *, keep_head: bool = False) -> TrainingStage:
     """Return the stage with its first weights: random ones, or those of the stage before.
 
+    `keep_head` lets `classify` start from a whole detector; distillation always does.
     Raises RefusedError where `init` does not fit, UnreadableError or IntegrityError where it cannot be read.
     """
     start = None if init == RANDOM else read_checkpoint(Path(init))
     if start is None and stage == "distill":
         raise RefusedError("distillation needs a trained detector: give its checkpoint with --init")
+    if start is None and keep_head:
+        raise RefusedError("--keep-head needs a trained detector: give its checkpoint with --init")
     if start is not None:
         _require_stage(start, stage, init)
+        if keep_head or stage == "distill":
+            _require_head(start, preset, init)
         _require_same(start, preset, "net", {"gru_dropout", "recompute"}, init)
     try:
-        return _built(stage, preset, start, init)
+        return _built(stage, preset, start, init, keep_head=keep_head)
     except ValueError as e:  # what the networks refuse
         raise RefusedError(f"this configuration has no network: {e}") from e
 
 
-def _built(stage: StageName, preset: Preset, start: Checkpoint | None, init: str) -> TrainingStage:
+def _built(stage: StageName, preset: Preset, start: Checkpoint | None, init: str, *, keep_head: bool) -> TrainingStage:
     frames = preset.net.block_frames
     inner = preset.run.channels_last or preset.net.encoder.startswith("resnet")  # which wants them so anyway
     if stage == "encoder":
@@ -56,12 +61,11 @@ def _built(stage: StageName, preset: Preset, start: Checkpoint | None, init: str
     if stage == "classify":
         detector = Detector(preset.net, preset.head)
         if start is not None:
-            load_prefixed_weights(
-                detector, start, ("backbone.",) if start.stage == "encoder" else ("backbone.", "agg_"), init
-            )
+            encoder_only = start.stage == "encoder"
+            parts = ("",) if keep_head else ("backbone.",) if encoder_only else ("backbone.", "agg_")
+            load_prefixed_weights(detector, start, parts, init)
         return ClassifyStage(detector, frames, channels_last=inner)
     assert start is not None  # build_stage asks for it
-    _require_same(start, preset, "head", {"dropout"}, init)
     student, teacher = Detector(preset.net, preset.head), Detector(preset.net, preset.head)
     for network in (student, teacher):
         load_prefixed_weights(network, start, ("",), init)
@@ -74,7 +78,7 @@ VALID_INIT_STAGES: dict[StageName, tuple[str, ...]] = {
     "classify": ("encoder", "pretrain", "classify", "distill"),
     "distill": ("classify", "distill"),
 }
-"""Stages whose checkpoints a stage can start from. A detector always learns its head anew, but for distillation."""
+"""Stages whose checkpoints a stage can start from."""
 
 
 def _require_stage(start: Checkpoint, stage: StageName, init: str) -> None:
@@ -83,8 +87,14 @@ def _require_stage(start: Checkpoint, stage: StageName, init: str) -> None:
             f"{init} is of stage '{start.stage}'; "
             f"{stage} starts from {' or '.join(VALID_INIT_STAGES[stage]) or 'nothing'}"
         )
-    if stage == "distill" and start.extra:
-        raise RefusedError(f"{init} classifies by a support vector machine; distillation needs a trained linear head")
+
+
+def _require_head(start: Checkpoint, preset: Preset, init: str) -> None:
+    if start.stage not in VALID_INIT_STAGES["distill"]:
+        raise RefusedError(f"{init} is of stage '{start.stage}' and has no head to keep; give that of a detector")
+    if start.extra:
+        raise RefusedError(f"{init} classifies by a support vector machine; what is kept must be a linear head")
+    _require_same(start, preset, "head", {"dropout"}, init)
 
 
 def _require_same(start: Checkpoint, preset: Preset, table: str, free: set[str], init: str) -> None:

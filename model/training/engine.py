@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
@@ -18,7 +20,7 @@ from lps.model.data.clip_reader import ClipReader
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.feature_maps import MapReader
 from lps.model.training.params import TrainParams
-from lps.model.training.processes import all_gather_list
+from lps.model.training.processes import all_gather_list, smallest
 
 Report = Callable[[int, dict[str, float]], None]
 """Called with a step and its values, every step once. With several processes these are means over them."""
@@ -69,18 +71,37 @@ class Learner:
             set_lr(self.optimizer, cosine_lr(self.params, step, self.total_steps))
         # Dropout's random numbers follow from the step, so that nothing of their state has to be kept.
         torch.manual_seed(step_seed(self.seed, step, self.rank.index))
-        inputs = batch.frames.to(self.device, non_blocking=True)
-        labels = batch.labels.to(self.device, non_blocking=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            loss, values, _ = self.model(inputs, labels)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        values = self._learn(batch)
         limit = math.inf if self.params.grad_clip is None else self.params.grad_clip
         grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        return {**values, "loss": loss.detach(), "grad_norm": grad_norm}
+        return {**values, "grad_norm": grad_norm}
+
+    def _learn(self, batch: Batch) -> dict[str, Tensor]:
+        """Add up the gradients of a batch, part by part; returns the means over its clips."""
+        n_parts = self.params.accumulate
+        if n_parts > 1:  # processes whose batches differ by a clip take equally many parts
+            n_parts = smallest(min(n_parts, len(batch)), self.device)
+        found: dict[str, Tensor] = {}
+        parts = zip(batch.frames.tensor_split(n_parts), batch.labels.tensor_split(n_parts), strict=True)
+        for k, (frames, labels) in enumerate(parts):
+            share = len(labels) / len(batch)
+            with self._gradients_stay_here() if k + 1 < n_parts else nullcontext():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    loss, values, _ = self.model(
+                        frames.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+                    )
+                (loss * share).backward()
+            for name, value in {**values, "loss": loss.detach()}.items():
+                found[name] = found.get(name, 0) + value * share
+        return found
+
+    def _gradients_stay_here(self) -> AbstractContextManager[None]:
+        """Several processes exchange gradients once a step, with those of its last part."""
+        return self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
 
     @property
     def lr(self) -> float:
@@ -99,12 +120,18 @@ class PendingStep:
 
 
 def train_one_epoch(
-    learner: Learner, batches: ClipReader | MapReader, progress: RunProgress, log_steps: int, report: Report
+    learner: Learner,
+    batches: ClipReader | MapReader,
+    progress: RunProgress,
+    log_steps: int,
+    report: Report,
+    should_stop: Callable[[], bool],
 ) -> Iterator[int]:
     """Train from `progress` to the end of its epoch; yields the number of steps done each time the losses were read.
 
-    Losses are read from the device every `log_steps` steps, because each look waits for it. Raises LpsError with the
-    sample keys of the first batch whose loss or gradient is not finite.
+    Losses are read from the device every `log_steps` steps, because each look waits for it, and after a step where
+    `should_stop`; the caller then stops. Raises LpsError with the sample keys of the first batch whose loss or gradient
+    is not finite.
     """
     waiting: list[PendingStep] = []
     learner.model.train()
@@ -113,7 +140,7 @@ def train_one_epoch(
         progress.step += 1
         progress.position = batch.step + 1
         waiting.append(PendingStep(progress.step, batch.keys, learner.lr, values))
-        if len(waiting) >= log_steps or progress.position == batches.n_steps:
+        if should_stop() or len(waiting) >= log_steps or progress.position == batches.n_steps:
             report_losses(waiting, report)
             waiting.clear()
             yield progress.step

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +136,10 @@ def open_feed(
                 verify_shards(part, own)
     if not (isinstance(stage, DistillStage) and run.cache_maps):
         with ExitStack() as stack:
-            train = stack.enter_context(_clip_reader(job, data.train, own, _plan(job, own, training=True)))
+            train = stack.enter_context(_clip_reader(job, data.train, own, _plan(job, training=True)))
             val = None
             if data.val is not None:
-                val = stack.enter_context(_clip_reader(job, data.val, own, _plan(job, own, training=False)))
+                val = stack.enter_context(_clip_reader(job, data.val, own, _plan(job, training=False)))
             yield Feed(train, val)
         return
     if params.augment != "none" or params.sampling == "pairs":
@@ -159,7 +159,8 @@ def open_feed(
 
 def still_reader(job: TrainJob, data: ClipData, rank: Rank | None = None) -> ClipReader:
     """Return a reader of all samples in their order, unchanged, in batches of the size that `rank` trains on."""
-    return _clip_reader(job, data, Rank(), _plan(job, rank or Rank(), training=False))
+    plan = _plan(job, training=False)
+    return _clip_reader(job, data, Rank(), replace(plan, batch_size=plan.batch_size // (rank or Rank()).world_size))
 
 
 def _clip_reader(job: TrainJob, data: ClipData, rank: Rank, plan: PlanOptions) -> ClipReader:
@@ -179,16 +180,10 @@ def _clip_reader(job: TrainJob, data: ClipData, rank: Rank, plan: PlanOptions) -
     return ClipReader(data, read, plan, work, rank)
 
 
-def _plan(job: TrainJob, rank: Rank, *, training: bool) -> PlanOptions:
-    params, world = job.preset.train, rank.world_size
-    size, rest = divmod(params.batch_size, world)
-    if rest or (params.sampling == "pairs" and size % 2):
-        what = "" if rest else " without dividing pairs"
-        raise RefusedError(
-            f"a batch of {params.batch_size} cannot be shared by {world} processes{what}; change train.batch_size"
-        )
+def _plan(job: TrainJob, *, training: bool) -> PlanOptions:
+    params = job.preset.train
     return PlanOptions(
-        batch_size=size,
+        batch_size=params.batch_size,
         sampling=params.sampling if training else "natural",
         shuffle=training,
         equal_steps=training,
@@ -223,7 +218,7 @@ class _MapSource:
         if not self.rank.index:
             all_gather_list(())
         note = f"feature maps of {len(maps.keys)} clips were {'made' if made else 'there already'}"
-        return MapReader(maps, _plan(self.job, self.rank, training=training), self.rank), note
+        return MapReader(maps, _plan(self.job, training=training), self.rank), note
 
     def _encode(self, frames: torch.Tensor) -> torch.Tensor:
         bf16 = self.job.preset.run.precision == "bf16"

@@ -20,6 +20,8 @@ class TrainJob:
     init: str
     """Path of the checkpoint to start from, or `random`."""
     seed: int = 0
+    keep_head: bool = False
+    """`classify` only: go on with the whole detector of `init`; else its head is learnt anew."""
 
     def record(self) -> dict[str, Any]:
         """Return what decides the result, as plain values."""
@@ -27,6 +29,7 @@ class TrainJob:
             "stage": self.stage,
             "init": self.init,
             "seed": self.seed,
+            "keep_head": self.keep_head,
             "data": self.sources.record(),
             "preset": self.preset.record(),
         }

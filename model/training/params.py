@@ -15,6 +15,9 @@ class TrainParams:
     epochs: int = 500
     batch_size: int = 16
     """Clips per step over all processes."""
+    accumulate: int = 1
+    """Parts in which each process takes its clips of a step, one after another, to save memory. Their gradients are
+    averaged; batch norm and contrast see a part at a time."""
     lr: float = 1e-3
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
     """`plateau`: a tenth when the validation loss has not fallen for `patience_epochs` (without validation it never
@@ -37,8 +40,10 @@ class TrainParams:
     """Clips per video in validation; 3 are the paper's 180 frames."""
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size, self.eval_clips, self.patience_epochs) < 1:
-            raise ValueError("epochs, batch_size, eval_clips and patience_epochs must be above zero")
+        if min(self.epochs, self.batch_size, self.accumulate, self.eval_clips, self.patience_epochs) < 1:
+            raise ValueError("epochs, batch_size, accumulate, eval_clips and patience_epochs must be above zero")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"{self.accumulate = } parts of a batch of {self.batch_size} clips leave some empty")
         if not 0 <= self.min_lr <= self.lr or self.lr <= 0 or self.weight_decay < 0:
             raise ValueError(
                 f"learning rates do not make sense: {self.lr = }, {self.min_lr = }, {self.weight_decay = }"

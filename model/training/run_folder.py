@@ -14,8 +14,10 @@ from lps.manifests.storage import remove_unfinished, write_atomically
 from lps.model.data.epoch_plan import Rank
 from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.params import RESULT_FIELDS
+from lps.model.training.presets import preset_from_record
 
 CONFIG, RESULT, BEST, LOCK = "config.json", "result.json", "best.pt", ".lock"
+EPOCHS = "train.epochs"
 
 
 @contextmanager
@@ -42,24 +44,39 @@ def lock_run_folder(folder: Path, rank: Rank) -> Iterator[None]:
 def require_same(folder: Path, record: dict[str, Any]) -> None:
     """Compare a configuration with that of the run in the folder, if any. Raises RefusedError that names what differs.
 
-    And UnreadableError or IntegrityError where it cannot be told.
+    Samples and the checkpoint that it starts from are known by digest, so how they are spelled is no matter; a run may
+    be given more epochs. Raises UnreadableError or IntegrityError where it cannot be told.
     """
-    path = folder / CONFIG
-    last = step_checkpoints(folder / "checkpoints")[-1:]
-    if path.exists():
-        theirs = read_json(path)
-    elif last:
-        theirs = read_checkpoint(last[0]).config
-    else:
+    theirs = recorded(folder)
+    if theirs is None:
         return
-    old, new = (result_settings(json.loads(json.dumps(each))) for each in (theirs, record))
+    old, new = (_compared(each) for each in (theirs, record))
     differing = [
-        f"{name} was {old.get(name)!r} and is {value!r}" for name, value in new.items() if old.get(name) != value
+        f"{name} was {old.get(name)!r} and is {value!r}"
+        for name, value in new.items()
+        if old.get(name) != value and not (name == EPOCHS and value > old.get(name, 0))
     ]
     if differing:
         raise RefusedError(
             f"{folder} holds a run with another configuration: {'; '.join(differing[:3])}; use another folder"
         )
+
+
+def recorded(folder: Path) -> dict[str, Any] | None:
+    """Return the configuration of the run in a folder, None for no run. Raises UnreadableError, IntegrityError."""
+    if (folder / CONFIG).exists():
+        return read_json(folder / CONFIG)
+    last = step_checkpoints(folder / "checkpoints")[-1:]
+    return read_checkpoint(last[0]).config if last else None
+
+
+def _compared(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what must be the same in a configuration; what an older version did not know has its default."""
+    known = {"keep_head": False, "head": "linear", "kernel": None, **json.loads(json.dumps(record))}
+    if "preset" in known:
+        known["preset"] = json.loads(json.dumps(preset_from_record(known["preset"]).record()))
+    by_digest = ("data", "init")
+    return result_settings({name: value for name, value in known.items() if name not in by_digest})
 
 
 def result_settings(record: dict[str, Any]) -> dict[str, Any]:
@@ -115,8 +132,13 @@ def step_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name))
 
 
-def prune(folder: Path, n_kept: int) -> None:
-    """Delete all but the last `n_kept` checkpoints of steps, and what a killed writer left behind."""
-    for path in step_checkpoints(folder)[:-n_kept]:
+def prune(folder: Path, n_kept: int, epoch_start: int) -> None:
+    """Delete checkpoints of steps but the last `n_kept`, and what a killed writer left behind.
+
+    The last one up to the step `epoch_start` is kept besides: it is no part of the epoch under way.
+    """
+    found = step_checkpoints(folder)
+    before = [path for path in found if path <= step_path(folder, epoch_start)]
+    for path in {*found[:-n_kept]} - {*before[-1:]}:
         path.unlink(missing_ok=True)
     remove_unfinished(folder)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -19,6 +18,7 @@ from lps.model.networks.context_net import NetParams, build_encoder
 from lps.model.networks.detector import N_CLASSES, AggPart, Detector
 from lps.model.networks.losses import DistillParams, selective_distillation
 from lps.model.networks.predictive_net import PredictiveNet, copy_baseline, mistakes, pretrain_loss
+from lps.model.training.processes import smallest
 
 Values = dict[str, Tensor]
 
@@ -101,7 +101,7 @@ class PretrainStage(TrainingStage):
         del labels
         params = self.network.pretrain
         if params.negatives == "global" and self.training:
-            inputs = inputs[: _smallest(len(inputs), inputs.device)]
+            inputs = inputs[: smallest(len(inputs), inputs.device)]
         else:
             params = replace(params, negatives="local")
         z = self.network.encode(self.blocks(inputs))
@@ -119,15 +119,6 @@ class PretrainStage(TrainingStage):
         chance = rows * math.log(found.directions[0].n_candidates)
         mean = found.total.detach() / len(found.directions)
         return StageOutput(found.total, {**values, "share_of_chance": mean / chance})
-
-
-def _smallest(size: int, device: torch.device) -> int:
-    """Return the smallest of all processes' sizes."""
-    if not dist.is_initialized():
-        return size
-    smallest = torch.tensor(size, device=device)
-    dist.all_reduce(smallest, dist.ReduceOp.MIN)
-    return int(smallest)
 
 
 class ClassifyStage(TrainingStage):

@@ -12,21 +12,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lps.manifests.errors import IntegrityError, RefusedError, first_line
+from lps.manifests.errors import IntegrityError, Interrupted, RefusedError, first_line
 from lps.manifests.records import Note
 from lps.manifests.splits.learnt import LEARNT_PARQUET, Learnt
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.sample import BadSample
-from lps.model.training.build import RANDOM, build_stage
-from lps.model.training.checkpoint import Checkpoint, file_sha256, learnt_tensor, read_checkpoint, write_checkpoint
+from lps.model.training.build import build_stage
+from lps.model.training.checkpoint import Checkpoint, learnt_tensor, read_checkpoint, write_checkpoint
 from lps.model.training.engine import Learner, RunProgress, nan_to_none, train_one_epoch
 from lps.model.training.events import (
     CheckpointWritten,
@@ -40,14 +41,14 @@ from lps.model.training.feed import Feed, RunData, open_feed, open_run_data
 from lps.model.training.job import TrainJob
 from lps.model.training.learnt import learnt_by, learnt_record
 from lps.model.training.presets import Preset
-from lps.model.training.processes import all_gather_list, process_group
+from lps.model.training.processes import StopSignals, all_gather_list, process_group
+from lps.model.training.resume import finished, full_record, require_same_samples
 from lps.model.training.run_folder import (
     BEST,
     CONFIG,
     RESULT,
     lock_run_folder,
     prune,
-    read_json,
     require_same,
     step_checkpoints,
     step_path,
@@ -80,6 +81,7 @@ class TrainRun:
     """None in all processes but the first."""
     progress: RunProgress = field(default_factory=RunProgress)
     metrics: dict[str, Any] = field(default_factory=dict)
+    stop: StopSignals = field(default_factory=StopSignals)
     bad_before: list[BadSample] = field(default_factory=list)
     """Samples that were unusable before this run was resumed."""
 
@@ -91,13 +93,13 @@ class TrainRun:
 def train(job: TrainJob, on_event: OnTrainEvent = lambda event: None) -> dict[str, Any]:
     """Train a stage to its end and return its result record.
 
-    Raises RefusedError (another configuration in this folder, unusable data), UnreadableError, IntegrityError, and
-    LpsError where a loss is not finite.
+    Raises RefusedError (another configuration in this folder, unusable data), UnreadableError, IntegrityError, LpsError
+    where a loss is not finite, and Interrupted by SIGTERM or Ctrl-C, when the step under way is done and saved.
     """
     done = finished(job)
     if done is not None:
         return done
-    record = job.record() | {"init_sha256": "" if job.init == RANDOM else file_sha256(Path(job.init))}
+    record = full_record(job)
     require_same(job.out, record)
     if job.preset.run.threads:
         torch.set_num_threads(job.preset.run.threads)
@@ -105,7 +107,7 @@ def train(job: TrainJob, on_event: OnTrainEvent = lambda event: None) -> dict[st
         torch.manual_seed(job.seed)  # initial weights are the same on all ranks
         data = open_run_data(job)
         _emit_notes(data.notes, on_event)
-        stage = build_stage(job.stage, job.preset, job.init).to(device)
+        stage = build_stage(job.stage, job.preset, job.init, keep_head=job.keep_head).to(device)
         learnt = learnt_by(job, data)
         _emit_notes(learnt.gaps, on_event)
         with open_feed(job, data, stage, device, rank) as feed:
@@ -114,17 +116,8 @@ def train(job: TrainJob, on_event: OnTrainEvent = lambda event: None) -> dict[st
             plateau = _plateau(learner, job.preset)
             run = TrainRun(job, record, data, learnt, learnt_tensor(learnt), feed, learner, plateau, on_event)
             _begin(run)
-            with run.log or nullcontext():
+            with run.log or nullcontext(), run.stop:
                 return _epochs(run)
-
-
-def finished(job: TrainJob) -> dict[str, Any] | None:
-    """Return the result of a run that is finished, None for any other. Raises RefusedError for another job's."""
-    path = job.out / RESULT
-    if not path.exists():
-        return None
-    require_same(job.out, job.record())
-    return read_json(path)
 
 
 def _emit_notes(notes: Sequence[str], on_event: OnTrainEvent) -> None:
@@ -159,8 +152,6 @@ def _wrap_ddp(stage: nn.Module, preset: Preset, rank: Rank, device: torch.device
         stage.network.backbone.compile()  # type: ignore[union-attr]
     if rank.world_size == 1:
         return stage
-    from torch.nn.parallel import DistributedDataParallel
-
     return DistributedDataParallel(stage, device_ids=[device.index] if device.type == "cuda" else None)
 
 
@@ -178,6 +169,7 @@ def _begin(run: TrainRun) -> None:
     if resuming:
         _resume(run)
     if run.learner.rank.index == 0:
+        (run.job.out / RESULT).unlink(missing_ok=True)  # of a finished run that is given more epochs
         write_json(run.job.out / CONFIG, run.record)
         write_file(run.job.out / LEARNT_PARQUET, run.learnt_file.numpy().tobytes())
         run.log = RunLog(run.job.out, run.progress.step)
@@ -202,12 +194,7 @@ def _resume(run: TrainRun) -> None:
         checkpoint = read_checkpoint(path)
     except IntegrityError as e:
         raise IntegrityError(f"{e}, or delete it to resume from the one before") from e
-    changed = [name for name, value in run.data.identity.items() if checkpoint.data.get(name) != value]
-    if "samples_sha256" in changed or "val_samples_sha256" in changed:
-        raise RefusedError(
-            f"the samples are not those that this run began with ({', '.join(changed)} changed); use another folder, "
-            f"and --init {path} if it should learn on from here"
-        )
+    require_same_samples(checkpoint.data, run.data.identity, path)
     training = checkpoint.training
     try:
         run.learner.network.load_state_dict(training["network"])
@@ -218,6 +205,10 @@ def _resume(run: TrainRun) -> None:
             run.plateau.load_state_dict(training["plateau"])
     except (KeyError, RuntimeError, ValueError) as e:
         raise RefusedError(f"{path} does not fit this configuration: {first_line(e)}; use another folder") from e
+    epochs = checkpoint.config["preset"]["train"]["epochs"]
+    if run.learner.params.schedule == "cosine" and epochs != run.learner.params.epochs:
+        now = run.learner.params.epochs
+        run.on_event(Note(f"train.epochs was {epochs} and is {now}: a cosine over {now} epochs has another rate here"))
     run.progress = RunProgress(**checkpoint.progress)
     run.metrics = dict(checkpoint.metrics)
     run.bad_before = [BadSample(*each) for each in training["bad"]]
@@ -254,7 +245,7 @@ def _save(run: TrainRun, *, best: bool = False) -> None:
     if best:
         write_checkpoint(run.folder / BEST, checkpoint)
     write_checkpoint(step_path(run.folder, run.progress.step), replace(checkpoint, training=training))
-    prune(run.folder, run.job.preset.run.keep_checkpoints)
+    prune(run.folder, run.job.preset.run.keep_checkpoints, run.progress.step - run.progress.position)
     run.on_event(CheckpointWritten(step=run.progress.step, best=best))
 
 
@@ -269,7 +260,11 @@ def _epochs(run: TrainRun) -> dict[str, Any]:
     params, options, progress = run.job.preset.train, run.job.preset.run, run.progress
     saved = progress.step
     while progress.epoch < params.epochs and not _should_stop_early(run):
-        for step in train_one_epoch(run.learner, run.feed.train, progress, options.log_steps, _reporter(run)):
+        for step in train_one_epoch(
+            run.learner, run.feed.train, progress, options.log_steps, _reporter(run), run.stop.agreed
+        ):
+            if run.stop.signum:
+                _stop(run)
             if step - saved >= options.checkpoint_steps and progress.position < run.feed.train.n_steps:
                 _save(run)
                 saved = step
@@ -278,6 +273,14 @@ def _epochs(run: TrainRun) -> dict[str, Any]:
             _save(run, best=_validate(run))
             saved = progress.step
     return _finish(run)
+
+
+def _stop(run: TrainRun) -> NoReturn:
+    """Save the state and end the run. All processes call this."""
+    _save(run)
+    all_gather_list(())  # torchrun ends all processes soon after the first, which has to write
+    path = step_path(run.folder, run.progress.step)
+    raise Interrupted(f"saved {path}; run the same command again to resume", run.stop.signum)
 
 
 def _should_stop_early(run: TrainRun) -> bool:
@@ -304,8 +307,12 @@ def _validate(run: TrainRun) -> bool:
     if val is not None:
         run.on_event(Validating(step=progress.step, epoch=progress.epoch))
         share_buffers(learner.network if learner.average is None else learner.average)
-        with _averaged(learner), torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.bf16):
-            found = validate(stage, val, run.data.face_of, learner.device)
+        try:
+            with _averaged(learner), torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.bf16):
+                found = validate(stage, val, run.data.face_of, learner.device, run.stop)
+        except Interrupted:  # as if it had not begun: the epoch ends when the run is resumed
+            progress.epoch, progress.position = progress.epoch - 1, run.feed.train.n_steps
+            _stop(run)
     auc, loss = found.get("auc"), found.get("loss")
     # Higher is better for both.
     score = auc if auc is not None else None if loss is None else -loss

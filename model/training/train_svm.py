@@ -27,16 +27,8 @@ from lps.model.training.feed import open_run_data, still_reader
 from lps.model.training.job import TrainJob
 from lps.model.training.learnt import learnt_by, learnt_record
 from lps.model.training.processes import choose_device
-from lps.model.training.run_folder import (
-    BEST,
-    CONFIG,
-    RESULT,
-    lock_run_folder,
-    read_json,
-    require_same,
-    write_file,
-    write_json,
-)
+from lps.model.training.resume import finished, full_record
+from lps.model.training.run_folder import BEST, CONFIG, RESULT, lock_run_folder, require_same, write_file, write_json
 from lps.model.training.stages import ClassifyStage
 from lps.model.training.validate import video_auc
 
@@ -59,10 +51,12 @@ def train_svm(job: TrainJob, kernel: Kernel = "rbf") -> dict[str, Any]:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RefusedError("a support vector machine is fitted by one process; start it without torchrun")
-    record = {**job.record(), "head": "svm", "kernel": kernel}
+    machine = {"head": "svm", "kernel": kernel}
+    done = finished(job, machine)
+    if done is not None:
+        return done
+    record = {**full_record(job), **machine}
     require_same(job.out, record)
-    if (job.out / RESULT).exists():
-        return read_json(job.out / RESULT)
     device = choose_device(job.preset.run.device)
     if job.preset.run.threads:
         torch.set_num_threads(job.preset.run.threads)

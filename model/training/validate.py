@@ -10,10 +10,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lps.manifests.arrays import Floats, Ints
-from lps.manifests.errors import LpsError
+from lps.manifests.errors import Interrupted, LpsError
 from lps.model.data.clip_decoder import Batch
 from lps.model.data.video_score import DEFAULT_RULE, video_scores
-from lps.model.training.processes import all_gather_list
+from lps.model.training.processes import StopSignals, all_gather_list
 from lps.model.training.stages import TrainingStage
 
 Face = tuple[str, int]
@@ -24,13 +24,17 @@ ClipScore = tuple[Face, int, float]
 
 @torch.no_grad()
 def validate(
-    stage: TrainingStage, batches: Iterable[Batch], face_of: Mapping[str, Face], device: torch.device
+    stage: TrainingStage,
+    batches: Iterable[Batch],
+    face_of: Mapping[str, Face],
+    device: torch.device,
+    stop: StopSignals,
 ) -> dict[str, Any]:
     """Return the mean loss and values over the clips of a split and, for detectors, `auc` over videos.
 
     `face_of` gives each sample key's video and face; a video is scored as `video_scores` does by default. `auc` is None
     where only one class is there. With several processes each validates its part, and all get the same result. Raises
-    LpsError in all of them, naming the samples, where a loss is not finite.
+    LpsError in all of them, naming the samples, where a loss is not finite, and Interrupted where one is asked to stop.
     """
     stage.eval()
     sums: dict[str, float] = {}
@@ -38,6 +42,8 @@ def validate(
     lost: list[str] = []
     n = 0
     for batch in batches:
+        if stop.asked:
+            break
         outcome = stage(batch.frames.to(device), batch.labels.to(device))
         values = {name: float(value) for name, value in {"loss": outcome.loss, **outcome.values}.items()}
         if not math.isfinite(values["loss"]):
@@ -54,6 +60,8 @@ def validate(
             f"the loss of validation is not finite on the samples {', '.join(lost)}; look at them, or lower the "
             "learning rate; the last checkpoint is from before this validation"
         )
+    if stop.agreed():
+        raise Interrupted("", stop.signum)
     parts = all_gather_list([(sums, scores, n)])
     total = sum(part[2] for part in parts)
     names = sorted({name for part in parts for name in part[0]})

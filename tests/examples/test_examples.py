@@ -109,7 +109,7 @@ def test_the_trainer_gets_two_detectors_and_their_figures(run: Runner, prepared:
     assert done.returncode == 0, done.stderr
     for name in ("pre", "cls", "ssd"):
         checkpoint = read_checkpoint(step_checkpoints(run.folder / "runs" / name / "checkpoints")[-1])
-        assert checkpoint.training["feed"]["plan"]["world_size"] == 2
+        assert checkpoint.training["feed"]["world_size"] == 2
     for name in ("cls", "ssd"):
         record = json.loads((run.folder / f"runs/eval-{name}/metrics.json").read_bytes())
         found = record["data"][0]["results"]["all"]["video"]

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -434,10 +435,16 @@ class Runner:
     folder: Path
 
     def __call__(
-        self, *args: object, ranks: int = 1, kill: tuple[str, str, int] | None = None, max_bytes: int = 0
+        self,
+        *args: object,
+        ranks: int = 1,
+        kill: tuple[str, str, int] | None = None,
+        signum: int = signal.SIGKILL,
+        max_bytes: int = 0,
     ) -> Ended:
-        """`kill` is (`self` or `outside`, kind of event or `save`, number of it)."""
-        request = {"args": [str(arg) for arg in args], "ranks": ranks, "kill": kill, "max_bytes": max_bytes}
+        """`kill` is (`self` or `outside`, kind of event or `save`, number of it), by a signal."""
+        options = {"ranks": ranks, "kill": kill, "signum": signum, "max_bytes": max_bytes}
+        request = {"args": [str(arg) for arg in args], **options}
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         self.server.stdin.write(json.dumps({**request, "folder": str(self.folder)}) + "\n")

@@ -1,7 +1,8 @@
 """Runs `lps-train` in forks of a process that has everything imported: a second each instead of five.
 
-One JSON request a line on stdin, one JSON answer a line on stdout. A run can be killed as by the kernel: at an event of
-its own, by another process after an event, or in the middle of writing a file; and it can be given a full disk.
+One JSON request a line on stdin, one JSON answer a line on stdout. A run can be killed as by the kernel, or get another
+signal: at an event of its own, by another process after an event, or in the middle of writing a file. It can be given a
+full disk.
 """
 
 import io
@@ -38,6 +39,7 @@ class RunRequest(TypedDict):
     args: list[str]
     ranks: int
     kill: tuple[str, str, int] | None
+    signum: int
     max_bytes: int
     folder: str
     port: NotRequired[int]
@@ -68,7 +70,7 @@ def run_rank(request: RunRequest, rank: int, told: int) -> int:
             os.dup2(file.fileno(), getattr(sys, name).fileno())
     if request["max_bytes"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["max_bytes"],) * 2)
-    arrange_death(request["kill"], told)
+    arrange_death(request["kill"], request["signum"], told)
     try:
         train.main(request["args"], prog_name="lps-train")
     except SystemExit as e:
@@ -76,8 +78,8 @@ def run_rank(request: RunRequest, rank: int, told: int) -> int:
     return 0
 
 
-def arrange_death(kill: tuple[str, str, int] | None, told: int) -> None:
-    """Let this process end at the n-th event of a class, or in its n-th call of `torch.save`.
+def arrange_death(kill: tuple[str, str, int] | None, signum: int, told: int) -> None:
+    """Let this process get a signal at the n-th event of a class, or in its n-th call of `torch.save`.
 
     `self` is every rank by itself, `first` the first one, and `outside` all of them by another process.
     """
@@ -96,7 +98,7 @@ def arrange_death(kill: tuple[str, str, int] | None, told: int) -> None:
         n_left -= type(event).__name__ == kind
         if n_left == 0 and type(event).__name__ == kind:
             if how == "self" or (how == "first" and os.environ.get("RANK") == "0"):
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), signum)
             if how == "outside":
                 os.write(told, b".")
 

@@ -1,5 +1,6 @@
 """The reader: every sample once, the same batches whatever the workers and interruptions, options kept."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lps.manifests.canonical import digest16
 from lps.manifests.errors import RefusedError
 from lps.model.data.clip_data import ClipData, open_data, spread_clips
 from lps.model.data.clip_decoder import Batch, ReadOptions
@@ -85,7 +87,7 @@ def test_frames_are_those_that_pillow_decodes(make: "Maker", spec: "type[Spec]",
 @pytest.mark.parametrize("sizes", [(1, 7, 30), (1,) * 9, (5, 40)])
 def test_every_sample_is_read_once_over_all_ranks(make: "Maker", many: "Many", world: int, sizes: tuple[int]) -> None:
     data = open_data(str(make.data_set(many(*sizes))), "train")
-    plan = PlanOptions(batch_size=4, window_samples=8)
+    plan = PlanOptions(batch_size=12, window_samples=8)
     ranks = [read_all(data, plan, rank=Rank(rank, world)) for rank in range(world)]
     found = sorted(key for batches in ranks for batch in batches for key in batch.keys)
     assert found == sorted(data.samples["key"].to_pylist())
@@ -121,6 +123,43 @@ def test_a_run_taken_up_within_an_epoch_reads_the_same_batches(
         assert (epoch, step) == (0, 2)
         rest = [*reader.epoch(epoch, step), *reader.epoch(epoch + 1)]
     assert_equal(whole, [*stopped, *rest])
+
+
+@pytest.mark.parametrize("sampling", ["natural", "pairs"])
+def test_other_numbers_of_ranks_go_on_with_an_epoch(make: "Maker", many: "Many", sampling: Sampling) -> None:
+    data = open_data(str(make.data_set(many(3, 9, 9, real_every=3))), "train")
+    plan = PlanOptions(batch_size=12 if sampling == "pairs" else 6, sampling=sampling)
+    found: list[str] = []
+    state = None
+    for world, n_steps in ((2, 1), (3, 1), (1, 9)):
+        for rank in range(world):
+            with ClipReader(data, READ, plan, rank=Rank(rank, world)) as reader:
+                epoch, step = reader.resume(state) if state else (0, 0)
+                batches = [batch for batch, _ in zip(reader.epoch(epoch, step), range(n_steps), strict=False)]
+                found += [key for batch in batches for key in batch.keys]
+                after = reader.state(epoch, batches[-1].step + 1)
+        state = after
+    assert after["epoch"] == 1
+    times = {*Counter(found).values()} if sampling == "natural" else {n for k, n in Counter(found).items() if fake(k)}
+    assert times == {1}
+
+
+def fake(key: str) -> bool:
+    return key.startswith(tuple(digest16("test", f"f{n}").hex() for n in range(30)))
+
+
+def test_states_of_other_shares_are_refused_in_words(make: "Maker", many: "Many") -> None:
+    data = open_data(str(make.data_set(many(9))), "train")
+    plan = PlanOptions(batch_size=4)
+    with ClipReader(data, READ, plan, rank=Rank(0, 2)) as reader:
+        at_last, old = reader.state(0, 2), reader.state(0, 1)
+    with ClipReader(data, READ, plan, rank=Rank(0, 4)) as reader:
+        assert reader.resume(old) == (0, 1)
+        with pytest.raises(RefusedError, match="within epoch 0 at its last step: .* use as many processes as before"):
+            reader.resume(at_last)
+        old["plan"] |= {"batch_size": 2, "world_size": 2}
+        with pytest.raises(RefusedError, match="shared by 2 processes of an older version"):
+            reader.resume(old)
 
 
 def test_an_epoch_left_early_does_not_disturb_the_next(make: "Maker", many: "Many") -> None:

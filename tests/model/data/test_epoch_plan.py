@@ -14,6 +14,7 @@ from lps.model.data.epoch_plan import (
     Order,
     PlanOptions,
     Rank,
+    Sampling,
     balanced_order,
     evaluation_plan,
     natural_order,
@@ -41,14 +42,14 @@ def reads(ranks: list[EpochPlan]) -> list[list[list[int]]]:
 @given(
     sizes=st.lists(st.integers(0, 40), min_size=1, max_size=6),
     world=st.integers(1, 5),
-    batch=st.integers(1, 9),
+    share=st.integers(1, 5),
     window=st.integers(1, 60),
     epoch=st.integers(0, 3),
 )
 def test_every_sample_is_read_once_and_ranks_stay_in_step(
-    sizes: list[int], world: int, batch: int, window: int, epoch: int
+    sizes: list[int], world: int, share: int, window: int, epoch: int
 ) -> None:
-    options = PlanOptions(batch_size=batch, window_samples=window, seed=7)
+    options = PlanOptions(batch_size=share * world, window_samples=window, seed=7)
     shards = shards_of(*sizes)
     n = len(shards)
     order = natural_order(shards, options, epoch)
@@ -65,16 +66,57 @@ def test_every_sample_is_read_once_and_ranks_stay_in_step(
     for steps in zip(*found, strict=True):
         widths = [len(step) for step in steps]
         assert 1 <= min(widths) <= max(widths) <= min(widths) + 1
-        assert max(widths) <= batch or batch == 1
+        assert max(widths) <= share or share == 1
+
+
+@settings(max_examples=200)
+@given(n=st.integers(4, 80), sampling=st.sampled_from(["natural", "balanced", "pairs"]), epoch=st.integers(0, 2))
+def test_steps_read_the_same_samples_whatever_the_number_of_ranks(n: int, sampling: Sampling, epoch: int) -> None:
+    """So a run goes on with another number of them. Where ranks have one row each, the last step is cut otherwise."""
+    options = PlanOptions(batch_size=12, sampling=sampling, seed=n)
+    if sampling == "pairs":
+        order = pair_order(np.arange(2 * n) // 5, np.arange(2 * n).reshape(-1, 2), options, epoch)
+    elif sampling == "balanced":
+        order = balanced_order(np.arange(n) // 7, np.arange(n) % 3 % 2, options, epoch)
+    else:
+        order = natural_order(shards_of(n // 2, n - n // 2), options, epoch)
+    rows = len(order)
+    batch_rows = 6 if sampling == "pairs" else 12
+    alone = [sorted(step) for step in reads(plans(order, options, 1))[0]]
+    for world in (2, 3, 4, 6, 12):
+        if batch_rows % world or rows < world:
+            continue
+        together = [sorted(sum(parts, [])) for parts in zip(*reads(plans(order, options, world)), strict=True)]
+        cut_otherwise = world == batch_rows and rows >= batch_rows and bool(rows % batch_rows)
+        same = rows // batch_rows - 1 if cut_otherwise else len(alone)
+        assert together[:same] == alone[:same]
+        assert len(together) == len(alone) - cut_otherwise
+
+
+def test_ranks_of_one_clip_see_both_classes() -> None:
+    options = PlanOptions(batch_size=4, sampling="balanced")
+    labels = np.arange(40) % 2
+    for rank in plans(balanced_order(shards_of(40), labels, options, 0), options, 4):
+        assert {int(labels[k]) for step in range(rank.n_steps) for k in rank.samples(step)} == {0, 1}
+
+
+@pytest.mark.parametrize(("sampling", "world"), [("natural", 3), ("pairs", 4)])
+def test_batches_that_ranks_cannot_share_are_refused(sampling: Sampling, world: int) -> None:
+    options = PlanOptions(batch_size=4, sampling=sampling)
+    order = natural_order(shards_of(9), options, 0)
+    if sampling == "pairs":
+        order = pair_order(shards_of(18), np.arange(18).reshape(-1, 2), options, 0)
+    with pytest.raises(RefusedError, match=f"a batch of 4 cannot be shared by {world} processes"):
+        plan_epoch(order, options, Rank(0, world))
 
 
 @settings(max_examples=100)
-@given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=5), world=st.integers(1, 6), batch=st.integers(1, 5))
-def test_evaluation_reads_everything_once_in_the_order_of_the_shards(sizes: list[int], world: int, batch: int) -> None:
-    options = evaluation_plan(batch)
+@given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=5), world=st.integers(1, 6), share=st.integers(1, 5))
+def test_evaluation_reads_everything_once_in_the_order_of_the_shards(sizes: list[int], world: int, share: int) -> None:
+    options = evaluation_plan(share * world)
     found = reads(plans(natural_order(shards_of(*sizes), options, 0), options, world))
     assert [sample for rank in found for step in rank for sample in step] == list(range(sum(sizes)))
-    assert all(1 <= len(step) <= batch for rank in found for step in rank)
+    assert all(1 <= len(step) <= share for rank in found for step in rank)
 
 
 @settings(max_examples=100)
@@ -104,9 +146,9 @@ def test_balanced_draws_the_larger_class_once_and_the_other_equally_often(
 
 
 @settings(max_examples=100)
-@given(n=st.integers(1, 40), batch=st.integers(1, 4), world=st.integers(1, 3))
-def test_pairs_stay_together_and_share_their_draws(n: int, batch: int, world: int) -> None:
-    options = PlanOptions(batch_size=2 * batch, sampling="pairs", window_samples=8)
+@given(n=st.integers(1, 40), share=st.integers(1, 4), world=st.integers(1, 3))
+def test_pairs_stay_together_and_share_their_draws(n: int, share: int, world: int) -> None:
+    options = PlanOptions(batch_size=2 * share * world, sampling="pairs", window_samples=8)
     pairs = np.stack([np.arange(n) // 3, n + np.arange(n)], axis=1)
     order = pair_order(np.arange(2 * n) // 5, pairs, options, 0)
     if n < world:
@@ -152,15 +194,15 @@ def test_a_small_set_is_shuffled_as_a_whole() -> None:
     assert 10 < half.sum() < 40
 
 
-def test_a_rest_smaller_than_the_ranks_is_spread_over_two_steps() -> None:
-    options = PlanOptions(batch_size=4, shuffle=False)
+def test_a_small_rest_is_spread_over_two_steps() -> None:
+    options = PlanOptions(batch_size=8, shuffle=False)
     found = reads(plans(natural_order(shards_of(17), options, 0), options, 2))
     assert [[len(step) for step in rank] for rank in found] == [[4, 3, 2], [4, 2, 2]]
 
 
 def test_a_million_samples_can_be_planned() -> None:
     shards = np.arange(1_000_000) // 230
-    options = PlanOptions()
+    options = PlanOptions(batch_size=128)
     plan = plan_epoch(natural_order(shards, options, 0), options, Rank(3, 8))
     assert plan.n_steps == 7813
     assert plan.n_reads == 125_000

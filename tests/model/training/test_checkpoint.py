@@ -76,8 +76,10 @@ def test_last_few_are_kept_with_the_best(detector: Checkpoint, tmp_path: Path) -
         write_checkpoint(step_path(tmp_path, step), detector)
     write_checkpoint(tmp_path / "best.pt", detector)
     (tmp_path / ".step-00002001.pt.0123abcd.tmp").write_bytes(b"half")
-    prune(tmp_path, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "step-00000300.pt", "step-00002000.pt"]
+    prune(tmp_path, 2, 200)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith((".", "b"))) == ["best.pt"]
+    assert step_checkpoints(tmp_path) == [step_path(tmp_path, step) for step in (40, 300, 2000)]  # 40: the epoch before
+    prune(tmp_path, 2, 2000)
     assert step_checkpoints(tmp_path) == [step_path(tmp_path, 300), step_path(tmp_path, 2000)]
 
 

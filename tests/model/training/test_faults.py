@@ -17,6 +17,7 @@ from lps.model.data.feature_maps import MapReader, Maps
 from lps.model.training.checkpoint import read_checkpoint, write_checkpoint
 from lps.model.training.engine import Learner, PendingStep, RunProgress, report_losses, train_one_epoch
 from lps.model.training.params import RunParams, TrainParams
+from lps.model.training.processes import StopSignals
 from lps.model.training.run_folder import step_checkpoints
 from lps.model.training.run_log import RunLog, read_log
 from lps.model.training.stages import StageOutput, TrainingStage
@@ -357,7 +358,12 @@ def test_first_bad_step_is_named_however_late_one_looks(factor: float, says: str
     reported: list[int] = []
     with pytest.raises(LpsError, match=says):
         for _ in train_one_epoch(
-            learner, factors(1, 2, factor, 3, 4), RunProgress(), log_steps, lambda step, _: reported.append(step)
+            learner,
+            factors(1, 2, factor, 3, 4),
+            RunProgress(),
+            log_steps,
+            lambda step, _: reported.append(step),
+            lambda: False,
         ):
             pass
     assert reported == [1, 2]
@@ -365,7 +371,7 @@ def test_first_bad_step_is_named_however_late_one_looks(factor: float, says: str
 
 def test_validation_that_is_not_finite_names_the_samples() -> None:
     with pytest.raises(LpsError, match="validation is not finite on the samples sample-1; "):
-        validate(Scripted(), factors(1.0, math.nan, 2.0).epoch(0), {}, torch.device("cpu"))
+        validate(Scripted(), factors(1.0, math.nan, 2.0).epoch(0), {}, torch.device("cpu"), StopSignals())
 
 
 def test_values_are_looked_at_once_for_many_steps() -> None:

@@ -12,11 +12,13 @@ from click.testing import CliRunner
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from lps.cli.train.main import main
+from lps.model.data.clip_decoder import Batch
 from lps.model.evaluation.loading import load_detector
 from lps.model.training.checkpoint import read_checkpoint
-from lps.model.training.engine import cosine_lr, step_seed
+from lps.model.training.engine import Learner, cosine_lr, step_seed
 from lps.model.training.params import TrainParams
 from lps.model.training.run_log import read_log
+from lps.model.training.stages import StageOutput, TrainingStage
 
 if TYPE_CHECKING:
     from tests.model.conftest import Runner
@@ -136,6 +138,37 @@ def test_moving_average_is_what_is_validated_and_kept(
     assert not torch.equal(last.network["final_fc.1.weight"], last.training["network"]["final_fc.1.weight"])
     assert all(torch.equal(value, last.training["average"][f"module.{n}"]) for n, value in last.network.items())
     assert torch.equal(last.network["backbone.bn1.running_mean"], last.training["network"]["backbone.bn1.running_mean"])
+
+
+@pytest.mark.parametrize("n_clips", [2, 5, 8])
+def test_parts_of_a_batch_teach_what_the_whole_does(n_clips: int) -> None:
+    """Without batch norm; uneven parts count by their clips."""
+    found = []
+    frames, labels = torch.rand(n_clips, 4), torch.arange(n_clips) % 2
+    for accumulate in (1, 3):
+        torch.manual_seed(0)
+        stage = Linear()
+        params = TrainParams(schedule="constant", batch_size=8, accumulate=accumulate, grad_clip=0.1)
+        optimizer = torch.optim.SGD(stage.parameters(), lr=0.1)
+        learner = Learner(stage, stage.network, optimizer, params, torch.device("cpu"))
+        values = learner.step(Batch(0, frames, labels, ("key",) * n_clips), 0)
+        found.append((stage.n_forward, [*values.values(), *stage.parameters()]))
+    (once, whole), (often, parts) = found
+    assert (once, often) == (1, min(3, n_clips))
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+class Linear(TrainingStage):
+    """A linear classifier that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Linear(4, 2), 1)
+        self.n_forward = 0
+
+    def forward(self, inputs: torch.Tensor, labels: torch.Tensor) -> StageOutput:
+        self.n_forward += 1
+        return StageOutput(torch.nn.functional.cross_entropy(self.network(inputs), labels), {"mean": inputs.mean()})
 
 
 def test_draws_of_a_step_are_its_own() -> None:

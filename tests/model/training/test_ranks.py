@@ -44,7 +44,7 @@ def assert_equal(one: Any, other: Any) -> None:
 @pytest.mark.parametrize(
     ("stage", "train", "tables"),
     [
-        ("pretrain", 'augment = "strong"', GLOBAL),
+        ("pretrain", 'augment = "strong"\naccumulate = 2', GLOBAL),
         ("classify", 'augment = "strong"\nema_decay = 0.7\npatience_epochs = 1', {}),
     ],
 )

@@ -159,3 +159,96 @@ def test_other_start_and_other_samples_are_refused(
     shutil.rmtree(data)
     shutil.copytree(tiny_data, data)
     assert lps_train(*command).code == 0
+
+
+def test_samples_and_start_are_known_by_digest_not_by_spelling(
+    lps_train: "Runner",
+    settings: "Settings",
+    tiny_data: Path,
+    trained: Path,
+    tmp_path: Path,
+    make: "Maker",
+    family: "Callable[..., list[Spec]]",
+) -> None:
+    out, options = tmp_path / "run", ["--config", settings()]
+    data, start = Path(shutil.copytree(tiny_data, tmp_path / "data")), tmp_path / "start.pt"
+    start.write_bytes(trained.read_bytes())
+    command = ["classify", out, "--data", data, "--init", start, *options]
+    assert lps_train(*command, kill=("self", "Validated", 1)).code == -9
+    data, start = data.rename(tmp_path / "moved"), start.rename(tmp_path / "moved.pt")
+    ended = lps_train("classify", out, "--data", f"{data}/", "--split-set", "group", "--init", start, *options)
+    assert ended.code == 0, ended.stderr
+    assert "resumed at step" in ended.stderr[0]
+    again = lps_train("classify", out, "--data", data, "--init", f"{tmp_path}/./moved.pt", *options)
+    assert (again.code, again.stdout) == (0, ended.stdout)
+    other = make.data_set([family("a", 6, "train"), family("c", 7, "train"), family("v", 6, "val")])
+    for changed in (["--data", other], ["--data", data, "--val-split", "none"]):
+        refused = lps_train("classify", out, *changed, "--init", start, *options)
+        assert refused.code == 3
+        assert "the samples are not those that this run began with" in refused.last_line
+    refused = lps_train("classify", out, "--data", data, "--init", "random", *options)
+    assert (refused.code, "init_sha256 was" in refused.last_line) == (3, True)
+
+
+def test_a_machine_is_found_again_and_is_no_other_run(
+    lps_train: "Runner", settings: "Settings", tiny_data: Path, trained: Path, tmp_path: Path
+) -> None:
+    command = ["classify", tmp_path / "run", "--config", settings(), "--init", trained, "--data"]
+    first = lps_train(*command, tiny_data, "--head", "svm")
+    assert first.code == 0, first.stderr
+    assert lps_train(*command, f"{tiny_data}/", "--head", "svm").stdout == first.stdout
+    refused = lps_train(*command, tiny_data)
+    assert (refused.code, "head was 'svm' and is 'linear'" in refused.last_line) == (3, True)
+
+
+def test_settings_that_an_older_version_did_not_know_are_no_change(
+    lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    command = ["pretrain", out, "--data", tiny_data, "--init", "random", "--config", settings()]
+    assert lps_train(*command, kill=("self", "CheckpointWritten", 1)).code == -9
+    config = json.loads((out / "config.json").read_bytes())
+    del config["preset"]["train"]["accumulate"], config["keep_head"]
+    (out / "config.json").write_text(json.dumps(config))
+    assert lps_train(*command).code == 0
+
+
+# ---- more epochs -----------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_goes_on_to_more_epochs(
+    lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
+) -> None:
+    whole, more = tmp_path / "whole", tmp_path / "more"
+    options = ["--data", tiny_data, "--init", "random", "--config", settings("patience_epochs = 1")]
+    assert lps_train("classify", whole, *options).code == 0
+    assert lps_train("classify", more, *options, "--epochs", 1).code == 0
+    assert json.loads((more / "result.json").read_bytes())["epochs"] == 1
+    assert lps_train("classify", more, *options, "--epochs", 2, kill=("self", "StepDone", 1)).code == -9
+    assert not (more / "result.json").exists()
+    ended = lps_train("classify", more, *options)
+    assert ended.code == 0, ended.stderr
+    assert_same(left(more), left(whole))
+    refused = lps_train("classify", more, *options, "--epochs", 1)
+    assert (refused.code, "train.epochs was 2 and is 1" in refused.last_line) == (3, True)
+    for path in step_checkpoints(more / "checkpoints"):
+        path.unlink()
+    refused = lps_train("classify", more, *options, "--epochs", 3)
+    assert refused.code == 3
+    assert "has no checkpoint to go on from any more; learn on in another folder, with --init" in refused.last_line
+
+
+def test_more_epochs_of_a_cosine_and_of_a_run_that_stopped_early(
+    lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
+) -> None:
+    options = ["--data", tiny_data, "--init", "random", "--config"]
+    cosine = ["pretrain", tmp_path / "cosine", *options, settings('schedule = "cosine"')]
+    assert lps_train(*cosine, "--epochs", 1).code == 0
+    ended = lps_train(*cosine)
+    assert "note: train.epochs was 1 and is 2: a cosine over 2 epochs has another rate here" in ended.stderr[0]
+    early = ["pretrain", tmp_path / "early", *options, settings("stop_epochs = 1\nlr = 1e-30\nmin_lr = 0.0")]
+    assert lps_train(*early, "--epochs", 5).code == 0
+    assert lps_train(*early, "--epochs", 5).code == 0
+    refused = lps_train(*early, "--epochs", 6)
+    assert refused.code == 3
+    assert "stopped after 2 epochs, because validation did not get better (train.stop_epochs)" in refused.last_line

@@ -32,7 +32,7 @@ from lps.model.training.run_log import read_log
 from lps.model.training.stages import ClassifyStage, DistillOptions, DistillStage
 
 if TYPE_CHECKING:
-    from tests.model.conftest import Maker, Spec
+    from tests.model.conftest import Maker, Runner, Spec
 
     Settings = Callable[..., Path]
 
@@ -120,6 +120,30 @@ def test_stages_start_from_the_one_before(stages: dict[str, Path], settings: "Se
         network = build_stage(stage, preset, str(stages[before] / "checkpoints/best.pt")).network.state_dict()  # type: ignore[arg-type]
         same = {name for name in network if name in start and torch.equal(network[name], start[name])}
         assert same >= {name for name in network if name.startswith(prefixes)}
+
+
+def test_a_detector_is_fine_tuned_with_its_head(
+    stages: dict[str, Path], settings: "Settings", lps_train: "Runner", tiny_data: Path, tmp_path: Path
+) -> None:
+    still = settings("epochs = 1\nlr = 1e-30\nmin_lr = 0.0\nweight_decay = 0.0")
+    command = ["classify", tmp_path / "run", "--data", tiny_data, "--config", still, "--keep-head", "--init"]
+    ended = lps_train(*command, stages["classify"] / "checkpoints/best.pt")
+    assert ended.code == 0, ended.stderr
+    before, after = best(stages["classify"]).network, best(tmp_path / "run").network
+    assert all(torch.equal(after[name], before[name]) for name in before if name.endswith(("weight", "bias")))
+    again = ["classify", tmp_path / "again", *command[2:]]
+    for init, says in (
+        ("random", "--keep-head needs a trained detector"),
+        (stages["pretrain"] / "checkpoints/best.pt", "is of stage 'pretrain' and has no head to keep"),
+        (stages["svm"] / "checkpoints/best.pt", "support vector machine"),
+    ):
+        refused = lps_train(*again, init)
+        assert (refused.code, says in refused.last_line) == (3, True), refused.stderr
+    other = ["--config", settings(head="final_bn = false"), "--init", stages["classify"] / "checkpoints/best.pt"]
+    refused = lps_train(*again[:4], *other, "--keep-head")
+    assert "has head.final_bn = True, this configuration False" in refused.last_line
+    wrong = lps_train(*command, "random", "--head", "svm")
+    assert (wrong.code, wrong.last_line) == (2, "Error: --keep-head and --epochs are for --head linear")
 
 
 def test_pretraining_logs_both_directions(stages: dict[str, Path]) -> None:

@@ -1,0 +1,69 @@
+"""Whether a folder holds the run that is asked for: finished, to be gone on with, or another one."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lps.manifests.errors import RefusedError
+from lps.model.training.build import RANDOM
+from lps.model.training.checkpoint import file_sha256
+from lps.model.training.feed import open_run_data
+from lps.model.training.job import TrainJob
+from lps.model.training.run_folder import BEST, RESULT, read_json, recorded, require_same, step_checkpoints
+
+SAMPLES = ("samples_sha256", "val_samples_sha256")
+
+
+def full_record(job: TrainJob) -> dict[str, Any]:
+    """Return the record of a job with the digest of the checkpoint that it starts from. Raises UnreadableError."""
+    return {**job.record(), "init_sha256": "" if job.init == RANDOM else file_sha256(Path(job.init))}
+
+
+def finished(job: TrainJob, more: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """Return the result of a run that is finished, None for any other and where more epochs are asked for.
+
+    `more` is what the record of the run has besides the job's. Sources and start that are spelled as they were are
+    taken at their word, and need not be there any more; others are opened and compared by digest. Raises RefusedError
+    for another job's folder, and for more epochs of a run that cannot go on.
+    """
+    path = job.out / RESULT
+    if not path.exists():
+        return None
+    record = {**job.record(), **(more or {})}
+    require_same(job.out, record)
+    theirs, result = recorded(job.out), read_json(path)
+    if theirs is None:
+        return result
+    if theirs.get("init") != job.init:
+        require_same(job.out, {**full_record(job), **(more or {})})
+    if theirs.get("data") != json.loads(json.dumps(record["data"])):
+        require_same_samples(result["data"], open_run_data(job).identity, job.out / "checkpoints" / BEST)
+    n_epochs = theirs["preset"]["train"]["epochs"]
+    if job.preset.train.epochs <= n_epochs or more is not None:
+        return result
+    _require_more(job, result, n_epochs)
+    return None
+
+
+def _require_more(job: TrainJob, result: Mapping[str, Any], n_epochs: int) -> None:
+    """Raise RefusedError where a finished run cannot go on to more epochs than the `n_epochs` that it was given."""
+    keep = " --keep-head" if job.stage == "classify" else ""
+    instead = f"learn on in another folder, with --init {job.out / 'checkpoints' / BEST}{keep}"
+    if result["epochs"] < n_epochs:
+        raise RefusedError(
+            f"{job.out} stopped after {result['epochs']} epochs, because validation did not get better "
+            f"(train.stop_epochs): more epochs change nothing; {instead}"
+        )
+    if not step_checkpoints(job.out / "checkpoints"):
+        raise RefusedError(f"{job.out} has no checkpoint to go on from any more; {instead}")
+
+
+def require_same_samples(old: Mapping[str, Any], new: Mapping[str, Any], checkpoint: Path) -> None:
+    """Compare identities of data by the digests of their samples. Raises RefusedError that offers the checkpoint."""
+    changed = [name for name in ("index_sha256", *SAMPLES) if old.get(name) != new.get(name)]
+    if {*changed} & {*SAMPLES}:
+        raise RefusedError(
+            f"the samples are not those that this run began with ({', '.join(changed)} changed); use another folder, "
+            f"and --init {checkpoint} if it should learn on from here"
+        )
