@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "cli.docs": "cli.audit cli.prep cli.train manifests.audit.core",
     "cli.prep": "cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.tools",
     "cli.train": """cli manifests manifests.splits model.data model.evaluation model.paper model.paper.figures
-        model.report model.training pipeline.clips pipeline.config pipeline.faces pipeline.video""",
+        model.report model.training pipeline.clips pipeline.config pipeline.faces pipeline.sources pipeline.video""",
     "manifests.audit": "manifests manifests.audit.checks manifests.audit.core",
     "manifests.audit.checks": "manifests manifests.audit.core manifests.splits",
     "manifests.audit.core": "manifests manifests.splits",

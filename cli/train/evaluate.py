@@ -36,6 +36,11 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")
 @click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True,
               help="What computes; auto takes a GPU where there is one.")  # fmt: skip
 @click.option("--bf16", is_flag=True, help="Run the encoder in bfloat16.")
+@click.option("--fpr", type=click.FloatRange(0, 1, max_open=True),
+              help="Choose the threshold at this false-positive rate.  [default: at the equal error rate]")  # fmt: skip
+@click.option("--save-threshold", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Store threshold and temperature of the one data set, for `--threshold`.")  # fmt: skip
+@click.option("--threshold", metavar="FILE|x", help="Say what this threshold does here.  [default: none but 0.5]")
 @click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of a table.")
 def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None:  # noqa: FBT001  click passes flags this way
@@ -46,18 +51,26 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
     several; where a class has fewer than 10 videos, intervals are not meaningful and not shown. Interrupted, the same
     command resumes with the first data set that is not done.
 
+    Thresholds at the equal error rate and at false-positive rates, and the temperature that calibrates the scores of
+    videos, are told of each. Choose yours on a validation split, and look at it on another one.
+
     \b
     Example:
+      lps-train evaluate --checkpoint best.pt --data out/ --split val --out val/ --fpr 0.01 --save-threshold thr.json
       lps-train evaluate --checkpoint runs/ssd/checkpoints/best.pt --data ff=ffpp/ --data cdf=celebdf/ --out eval/
     """
     if not asked["data"] and not asked["shards"]:
         raise click.UsageError("name a data set (--data) or shards (--shards)")
+    if asked["save_threshold"] and len(asked["data"]) + len(asked["shards"]) > 1:
+        raise click.UsageError("--save-threshold takes one data set: a threshold is chosen on one validation split")
     n_clips = clip_count(asked["clips"])
     names, asked["data"] = named(asked["data"])
     from lps.cli.train.evaluate_view import EvaluateProgress, print_metrics
+    from lps.cli.train.thresholds import parse_threshold, print_thresholds, save_threshold, videos_of
     from lps.manifests.canonical import pretty_json
     from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
     from lps.model.evaluation.loading import load_detector
+    from lps.model.evaluation.threshold import StoredThreshold
 
     options = EvaluateOptions(
         n_clips=n_clips,
@@ -67,13 +80,20 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
         n_workers=asked["workers"],
         device=asked["device"],
     )
+    given = None if asked["threshold"] is None else parse_threshold(asked["threshold"])
     loaded = load_detector(checkpoint)
+    if isinstance(given, StoredThreshold):
+        given.require_fit(loaded.sha256, options.video_score)
     with EvaluateProgress() as progress:
         record = evaluate(loaded, sources(asked), out, options, progress.on_event, names)
+    videos = videos_of(out, len(record["data"]))
+    if asked["save_threshold"]:
+        save_threshold(asked["save_threshold"], record, videos[0], asked["fpr"])
     if as_json:
         click.echo(pretty_json(record), nl=False)
-    else:
-        print_metrics(record, out)
+        return
+    print_metrics(record, out)
+    print_thresholds([entry["name"] for entry in record["data"]], videos, asked["fpr"], given)
 
 
 def clip_count(text: str) -> int | None:

@@ -24,8 +24,10 @@ from lps.model.data.frames import frame_span
 from lps.model.data.sample import UNKNOWN_LABEL, decode
 from lps.model.data.video_score import DEFAULT_RULE, VIDEO_RULE_TEXT, video_scores
 from lps.model.evaluation.loading import LoadedDetector, load_detector
+from lps.model.evaluation.metrics import few_videos
 from lps.model.evaluation.predict import PredictOptions, predict
 from lps.model.evaluation.scores import THRESHOLD
+from lps.model.evaluation.threshold import StoredThreshold, calibrated
 from lps.model.training.checkpoint import code_version, file_sha256
 from lps.model.training.processes import choose_device
 from lps.pipeline.clips.process import process_video
@@ -34,7 +36,7 @@ from lps.pipeline.faces.detector import Localizer
 from lps.pipeline.faces.link import Box
 from lps.pipeline.faces.localizers import batch_size_on, load_localizer, weight_digests
 
-SCHEMA, SCHEMA_VERSION = "lps.score", "1.1"
+SCHEMA, SCHEMA_VERSION = "lps.score", "1.2"
 DIGITS = 6
 """Decimals of scores in records: beyond them, machines differ."""
 BATCH_CLIPS = 4
@@ -95,6 +97,10 @@ class VideoScore:
     rule: VideoRule = DEFAULT_RULE
     seen: tuple[Role, ...] | None = None
     """What this very file was to the detector; None where that is not known."""
+    threshold: float = THRESHOLD
+    """Above it the video is called fake."""
+    temperature: float | None = None
+    """Calibrates the video's score; None where nobody fitted one."""
 
     @property
     def worst(self) -> ScoredTrack | None:
@@ -111,6 +117,20 @@ class VideoScore:
         return float(video_scores(np.zeros_like(faces), faces, scores, self.rule)[0])
 
     @property
+    def called(self) -> str | None:
+        """Return "fake" or "real"; None without a score."""
+        if self.p_fake is None:
+            return None
+        return "fake" if self.p_fake > self.threshold else "real"
+
+    @property
+    def p_calibrated(self) -> float | None:
+        """Score of the video, as sure as it is right; None without a score or a temperature."""
+        if self.p_fake is None or self.temperature is None:
+            return None
+        return float(calibrated(np.array([self.p_fake]), self.temperature)[0])
+
+    @property
     def clips(self) -> list[ScoredClip]:
         """All clips in time order."""
         return sorted((clip for track in self.tracks for clip in track.clips), key=lambda c: (c.first_frame, c.track))
@@ -125,7 +145,7 @@ class VideoScore:
 
     def record(self, shown_path: str) -> dict[str, Any]:
         """Return video, tracks and clips as plain JSON values."""
-        code, p_fake = self.outcome.code, self.p_fake
+        code, p_fake, p_calibrated = self.outcome.code, self.p_fake, self.p_calibrated
         return {
             "video": {
                 "file": shown_path,
@@ -136,7 +156,8 @@ class VideoScore:
                 "detail": self.outcome.detail,
                 "n_frames": self.outcome.n_frames_decoded,
                 "p_fake": None if p_fake is None else round(p_fake, DIGITS),
-                "called": called(p_fake),
+                "p_calibrated": None if p_calibrated is None else round(p_calibrated, DIGITS),
+                "called": self.called,
                 "seen": None if self.seen is None else list(map(str, self.seen)),
             },
             "tracks": [
@@ -145,13 +166,6 @@ class VideoScore:
             ],
             "clips": [clip.record() for clip in self.clips],
         }
-
-
-def called(p_fake: float | None) -> str | None:
-    """Return "fake" or "real"; None without a score."""
-    if p_fake is None:
-        return None
-    return "fake" if p_fake > THRESHOLD else "real"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +177,8 @@ class Scorer:
     params: Params
     how: PredictOptions
     rule: VideoRule
+    threshold: float
+    temperature: float | None
     notes: tuple[str, ...]
     """What makes scores less sure than they look."""
     facts: Mapping[str, Any]
@@ -186,7 +202,8 @@ class Scorer:
         learnt = self.detector.learnt
         seen = roles_of(learnt, sha256) if learnt is not None and sha256 else None
         return VideoScore(
-            path=path, sha256=sha256, outcome=result.outcome, tracks=found, rule=self.rule, seen=seen
+            path=path, sha256=sha256, outcome=result.outcome, tracks=found, rule=self.rule, seen=seen,
+            threshold=self.threshold, temperature=self.temperature,
         )  # fmt: skip
 
     def _scored(self, clip: Clip, number: int, p_fake: float) -> ScoredClip:
@@ -236,13 +253,20 @@ def open_scorer(
     weights_dir: Path | None = None,
     faces: ScoredFaces = "all",
     video_score: VideoRule = DEFAULT_RULE,
+    threshold: float | StoredThreshold = THRESHOLD,
 ) -> Scorer:
     """Load the detector of a checkpoint and the localizer that its clips were made with, or another.
 
-    Raises RefusedError, UnreadableError or IntegrityError for a checkpoint or weights that cannot be used.
+    `threshold` is a number, or what `evaluate` chose for this very detector. Raises RefusedError, UnreadableError or
+    IntegrityError for a checkpoint, a threshold or weights that cannot be used.
     """
     detector = load_detector(checkpoint)
     params, notes = _preparation(detector, checkpoint, localizer)
+    stored = threshold if isinstance(threshold, StoredThreshold) else None
+    if stored is not None:
+        stored.require_fit(detector.sha256, video_score)
+        notes += _threshold_notes(stored)
+    limit = threshold if not isinstance(threshold, StoredThreshold) else threshold.threshold
     notes += [NOT_RECORDED] if detector.learnt is None else detector.learnt.gaps
     params = replace(params, clips=ALL_CLIPS, localize=replace(params.localize, faces=faces))
     device = choose_device("auto")
@@ -255,7 +279,8 @@ def open_scorer(
         "schema_version": SCHEMA_VERSION,
         "video_score": video_score,
         "rule": VIDEO_RULE_TEXT[video_score],
-        "threshold": THRESHOLD,
+        "threshold": limit,
+        "threshold_from": stored.record() if stored is not None else None,
         "notes": notes,
         "checkpoint": {
             "sha256": detector.sha256,
@@ -268,7 +293,21 @@ def open_scorer(
         "code": code_version(),
     }
     how = PredictOptions(device=device, svm=detector.svm)
-    return Scorer(detector, found, params, how, video_score, tuple(notes), facts)
+    temperature = None if stored is None else stored.temperature
+    return Scorer(detector, found, params, how, video_score, limit, temperature, tuple(notes), facts)
+
+
+def _threshold_notes(stored: StoredThreshold) -> list[str]:
+    """Say what makes a threshold less sure than it looks."""
+    notes = []
+    if stored.clips != "all":
+        notes.append(
+            f"the threshold was chosen with {stored.clips} clips of each video, and all are scored here; "
+            "`lps-train evaluate --clips all` chooses one for that"
+        )
+    if few_videos(stored.n_real, stored.n_fake):
+        notes.append(f"the threshold was chosen on {stored.n_real} real and {stored.n_fake} fake videos, which are few")
+    return notes
 
 
 def _preparation(detector: LoadedDetector, checkpoint: Path, localizer: str | None) -> tuple[Params, list[str]]:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import TYPE_CHECKING, Any
 
-from lps.cli.train.scoring import ScoredClip, ScoredTrack, VideoScore, called
-from lps.model.evaluation.scores import THRESHOLD
+from lps.cli.train.scoring import ScoredClip, ScoredTrack, VideoScore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +104,7 @@ def _verdict(score: VideoScore) -> str:
     highest = f", the highest of {len(score.tracks)} tracks (track {worst.number})" if len(score.tracks) > 1 else ""
     others = highest if score.rule == "max" else ", the mean of all clips"
     fault = f" · {score.outcome.code}" if score.outcome.code else ""
-    return f"p(fake) {p_fake:.3f}: called {called(p_fake)}{others} · {_count(len(score.clips))}{fault}"
+    return f"p(fake) {p_fake:.3f}: called {score.called}{others} · {_count(len(score.clips))}{fault}"
 
 
 def _count(n_clips: int) -> str:
@@ -120,8 +119,8 @@ def _draw_chart(axes: "Axes", score: VideoScore, named: Sequence[ScoredTrack], r
     for k, (left, right) in enumerate(gaps):
         label = "no face scored" if k == 0 else None
         axes.axvspan(left, right, facecolor="#F1F1EE", edgecolor=GRID, hatch="////", linewidth=0, label=label)
-    axes.axhline(THRESHOLD, color=INK, linewidth=1.2, linestyle=(0, (6, 3)), zorder=1.5)
-    for text, place, side in (("▲ fake", THRESHOLD + 0.02, "bottom"), ("▼ real", THRESHOLD - 0.03, "top")):
+    axes.axhline(score.threshold, color=INK, linewidth=1.2, linestyle=(0, (6, 3)), zorder=1.5)
+    for text, place, side in (("▲ fake", score.threshold + 0.02, "bottom"), ("▼ real", score.threshold - 0.03, "top")):
         axes.text(1.008, place, text, size=8.5, color=DIM, va=side, transform=axes.get_yaxis_transform())
     for k, track in enumerate(rest):
         label = f"{len(rest)} more, lower" if k == 0 else None

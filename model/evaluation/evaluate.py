@@ -41,6 +41,7 @@ from lps.model.evaluation.scores import (
     read_scores,
     scores_bytes,
 )
+from lps.model.evaluation.threshold import decision_record
 from lps.model.training.checkpoint import code_version
 from lps.model.training.processes import choose_device
 
@@ -295,6 +296,7 @@ def _record(
 
 
 def _data_record(entry: _DataEntry, part: ScoredData, found: dict[str, Any]) -> dict[str, Any]:
+    videos = part.scores.labelled().by_video()
     return {
         **entry.facts,
         "n_clips": len(part.scores),
@@ -302,6 +304,7 @@ def _data_record(entry: _DataEntry, part: ScoredData, found: dict[str, Any]) -> 
         "n_clips_left_out": entry.data.left_out.n_other_clips,
         "n_bad_samples": len(part.bad),
         "bad_samples": list(part.bad[:MAX_NAMED]),
+        **decision_record(videos.labels, videos.p_fake),
         "results": found,
     }
 

@@ -1,5 +1,6 @@
 """lps-train score: raw videos to scores, the same as the detector gives on clips that `process_video` prepared."""
 
+import csv
 import io
 import json
 import subprocess
@@ -19,9 +20,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lps.cli.train.main import main
-from lps.cli.train.scoring import ScoredClip, ScoredTrack, VideoScore, open_scorer
+from lps.cli.train.score_inputs import find_videos
+from lps.cli.train.scoring import ScoredClip, ScoredTrack, Scorer, VideoScore, open_scorer
 from lps.cli.train.timeline import draw_timeline
-from lps.manifests.canonical import digest16
+from lps.manifests.canonical import digest16, pretty_json
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.names import Role
 from lps.manifests.records import Clip, Outcome
@@ -29,6 +31,7 @@ from lps.manifests.splits.learnt import learnt_from
 from lps.model.data.frames import frames_to_blocks
 from lps.model.evaluation.loading import load_detector
 from lps.model.evaluation.scores import read_scores
+from lps.model.evaluation.threshold import StoredThreshold
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import Detector, HeadParams
 from lps.model.networks.svm import fit_svm
@@ -265,6 +268,141 @@ def test_foreign_files_are_not_overwritten(videos: Path, checkpoint: Path, tmp_p
     assert call(videos / "none.mp4", "--checkpoint", checkpoint, "--out", tmp_path).exit_code == 3
     assert (tmp_path / "none.json").read_text() == "mine"
     assert json.loads((tmp_path / "none-2.json").read_bytes())["video"]["code"] == "E_NO_FACE"
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the videos that are scored from now on."""
+    names: list[str] = []
+    score = Scorer.score
+
+    def noted(self: Scorer, path: Path) -> VideoScore:
+        names.append(path.name)
+        return score(self, path)
+
+    monkeypatch.setattr(Scorer, "score", noted)
+    return names
+
+
+def test_run_again_it_scores_what_has_no_record_yet(
+    videos: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, table = tmp_path / "scores.jsonl", tmp_path / "scores.csv"
+    args = ["--checkpoint", checkpoint, "--jsonl", log, "--csv", table]
+    first = call(videos / "short.mp4", videos / "none.mp4", videos / "absent.mp4", *args)
+    assert first.exit_code == 3, first.output
+    lines = log.read_bytes().splitlines(keepends=True)
+    assert [json.loads(line)["video"]["code"] for line in lines] == ["E_TOO_SHORT", "E_NO_FACE", "E_MISSING_FILE"]
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert [row["code"] for row in rows] == ["E_TOO_SHORT", "E_NO_FACE", "E_MISSING_FILE"]
+    assert (rows[1]["n_tracks"], rows[1]["p_fake"], len(rows[1]["sha256"])) == ("0", "", 64)
+    log.write_bytes(lines[0] + lines[2] + lines[1][:50])  # killed while it wrote; what could not be read is tried again
+    scored = watched(monkeypatch)
+    monkeypatch.chdir(videos)
+    again = call("short.mp4", "none.mp4", "absent.mp4", *args)
+    assert scored == ["none.mp4", "absent.mp4"], "the digest counts, not the spelling"
+    assert "note: 1 of 3 videos were scored before" in again.stderr
+    assert log.read_bytes() == lines[0] + log.read_bytes()[len(lines[0]) :]
+    assert [json.loads(line)["video"]["file"] for line in log.read_bytes().splitlines()][1:] == [
+        "none.mp4",
+        "absent.mp4",
+    ]
+    other = call("short.mp4", *args, "--threshold", "0.25")
+    assert_refused(other, 3, "scores.jsonl holds scores made with another threshold; use another file")
+    log.write_text("mine\n")
+    assert_refused(call("short.mp4", *args), 4, "scores.jsonl, line 1, is no record of `lps-train score`")
+    assert log.read_text() == "mine\n"
+
+
+def test_records_in_a_folder_are_found_again(
+    videos: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = [videos / "one.mp4", "--checkpoint", checkpoint, "--out", tmp_path]
+    assert call(*args).exit_code == 0
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    scored = watched(monkeypatch)
+    again = call(*args, "--jsonl", tmp_path / "all.jsonl")
+    assert (again.exit_code, scored) == (0, [])
+    assert json.loads((tmp_path / "all.jsonl").read_bytes()) == json.loads((tmp_path / "one.json").read_bytes())
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.suffix != ".jsonl"} == before
+    (tmp_path / "one.png").unlink()
+    assert call(*args).exit_code == 0
+    assert (scored, (tmp_path / "one.png").exists()) == (["one.mp4"], True)
+
+
+def assert_refused(result: Result, code: int, says: str) -> None:
+    assert (result.exit_code, says in result.stderr) == (code, True), result.output
+    assert len(result.stderr.splitlines()) == 1
+
+
+# ---- thresholds ------------------------------------------------------------------------------------------------------
+
+
+def test_a_stored_threshold_decides_and_its_temperature_calibrates(
+    videos: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    stored = StoredThreshold(
+        checkpoint_sha256=file_sha256(checkpoint), video_score="max", clips="3", data="ff", n_real=9, n_fake=30,
+        at="eer", threshold=0.0, fpr=0.1, recall=0.9, temperature=20.0, ece_before=0.2, ece_after=0.1,
+    )  # fmt: skip
+    (tmp_path / "t.json").write_bytes(pretty_json(stored.record()))
+    result = call(videos / "one.mp4", "--checkpoint", checkpoint, "--threshold", tmp_path / "t.json", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "called fake above 0\n" in result.stdout
+    assert "calibrated with temperature 20\n" in result.stdout
+    assert "chosen with 3 clips of each video, and all are scored here" in result.stderr
+    assert "chosen on 9 real and 30 fake videos, which are few" in result.stderr
+    found = json.loads((tmp_path / "one.json").read_bytes())
+    assert (found["video"]["called"], found["threshold_from"]["at"]) == ("fake", "eer")
+    assert abs(found["video"]["p_calibrated"] - 0.5) < abs(found["video"]["p_fake"] - 0.5)
+    (record,) = records(call(videos / "one.mp4", "--checkpoint", checkpoint, "--threshold", "1", "--json"))
+    assert (record["video"]["called"], record["video"]["p_calibrated"], record["threshold"]) == ("real", None, 1.0)
+    assert call(videos / "one.mp4", "--checkpoint", checkpoint, "--threshold", "7").exit_code == 2
+    other = _write(tmp_path / "other.pt", prep=replace(PREP, jpeg_quality=91))
+    refused = call(videos / "one.mp4", "--checkpoint", other, "--threshold", tmp_path / "t.json")
+    assert_refused(refused, 3, "the threshold was chosen for the detector")
+
+
+# ---- what is to be scored --------------------------------------------------------------------------------------------
+
+
+def test_folders_patterns_and_lists_are_their_videos_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.mp4", "a/b/2.MOV", "a/note.txt", "a/.hidden/3.mp4", "c/[x].mp4", "c/4.bin"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list").write_bytes(b"c/4.bin\n\nabsent.mp4\r\na\n")
+
+    def found(*names: str, listed: str = "") -> list[str]:
+        return [str(path) for path in find_videos(names, Path(listed) if listed else None)]
+
+    assert found("a") == ["a/1.mp4", "a/b/2.MOV"]
+    assert found("a/1.mp4", "a", str(tmp_path / "a")) == [f"{tmp_path}/a/1.mp4", f"{tmp_path}/a/b/2.MOV"]
+    assert found("a/**/*.mp4", "c/[x].mp4") == ["a/1.mp4", "c/[x].mp4"]
+    assert found("?") == ["a/1.mp4", "a/b/2.MOV", "c/[x].mp4"]
+    assert found("gone.mp4", listed="list") == ["gone.mp4", "c/4.bin", "absent.mp4", "a/1.mp4", "a/b/2.MOV"]
+    assert found("x" * 5000) == ["x" * 5000]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a/1.mp4\n")))
+    assert found(listed="-") == ["a/1.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["https://host/a.mp4"], 3, "https://host/a.mp4 is a URL, and only files of this machine are scored"),
+        (["-"], 3, "a video cannot be scored from stdin ('-')"),
+        (["*.nothing"], 3, "no file matches *.nothing"),
+        ([], 3, "there is no video to score"),
+        (["."], 3, "no file below . is a video by its name"),
+        (["--list", "none"], 4, "cannot read the list none: No such file"),
+        (["--list", "zeros"], 4, "must have a name a line"),
+    ],
+)
+def test_what_cannot_be_scored_is_said_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("zeros").write_bytes(b"a\0b\0")
+    assert_refused(call(*words, "--checkpoint", "absent.pt"), code, says)
 
 
 # ---- videos without a score ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score, precision_score, recall_sco
 
 from lps.cli.train.evaluate import named
 from lps.cli.train.main import main
-from lps.manifests.canonical import sha256_hex
+from lps.manifests.canonical import pretty_json, sha256_hex
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
 from lps.manifests.names import Role
 from lps.manifests.records import Note
@@ -28,6 +28,7 @@ from lps.model.evaluation.events import ClipsScored, DataSetBegun, EvaluateEvent
 from lps.model.evaluation.loading import LoadedDetector, load_detector
 from lps.model.evaluation.metrics import Bootstrap
 from lps.model.evaluation.scores import SCORES, read_scores
+from lps.model.evaluation.threshold import StoredThreshold, read_threshold
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import Detector, HeadParams
 from lps.model.training.checkpoint import learnt_tensor, write_checkpoint
@@ -557,6 +558,59 @@ def test_data_sets_are_called_as_they_are_named_and_a_plain_place_stays_one(
         result = call(*args, *(each for word in words for each in ("--data", word)))
         assert (result.exit_code, says in result.stderr) == (2, True), result.output
     assert named(["s3://b/x=1", "a.b=c"]) == (["", ""], ["s3://b/x=1", "a.b=c"])
+
+
+def test_thresholds_are_told_stored_and_tried_on_other_data(
+    make: "Maker", clips: "Callable[..., list[Spec]]", checkpoint: Path, tmp_path: Path
+) -> None:
+    data = make.data_set([clips(10, split="val"), clips(3, prefix="t")])
+    args = ["--checkpoint", checkpoint, "--data", f"ff={data}", "--workers", "0"]
+    wanted = ["--split", "val", "--out", tmp_path / "val", "--fpr", "0.2", "--save-threshold", tmp_path / "t.json"]
+    result = call(*args, *wanted)
+    assert result.exit_code == 0, result.output
+    [entry] = json.loads((tmp_path / "val/metrics.json").read_bytes())["data"]
+    assert [point["at"] for point in entry["operating_points"]] == ["eer", "fpr <= 0.01", "fpr <= 0.05", "fpr <= 0.1"]
+    assert entry["calibration"]["ece_before"] >= 0
+    assert "fpr <= 0.2" in result.stdout
+    assert "ff: calibration error (ECE)" in result.stdout
+    scores, _ = read_scores((tmp_path / "val/scores.parquet").read_bytes(), "scores")
+    videos = scores.labelled().by_video()
+    stored = read_threshold(tmp_path / "t.json")
+    assert (stored.at, stored.clips, stored.data, stored.n_real) == ("fpr <= 0.2", "3", "ff", 10)
+    assert (videos.p_fake[videos.labels == 0] > stored.threshold).mean() == stored.fpr <= 0.2
+    # a finished evaluation gives another threshold without scoring again
+    again = call(*args, *wanted[:4], "--save-threshold", tmp_path / "t.json", "--fpr", "0.001")
+    assert (again.exit_code, read_threshold(tmp_path / "t.json").fpr) == (0, 0.0)
+    assert "10 real videos cannot tell a false-positive rate of 0.001" in again.stdout
+    tried = call(*args, "--out", tmp_path / "test", "--threshold", tmp_path / "t.json")
+    assert tried.exit_code == 0, tried.output
+    assert "fpr <= 0.001 of ff" in tried.stdout
+
+
+def test_thresholds_that_cannot_be_had_are_one_line(
+    make: "Maker", clips: "Callable[..., list[Spec]]", checkpoint: Path, tmp_path: Path
+) -> None:
+    data = make.data_set([clips(2, labels=(1,))])
+    args = ["--checkpoint", checkpoint, "--data", data, "--workers", "0", "--out", tmp_path / "out"]
+    write_detector(tmp_path / "other.pt", seed=2)
+    (tmp_path / "t.json").write_bytes(
+        pretty_json(
+            StoredThreshold(
+                checkpoint_sha256="ab" * 32, video_score="max", clips="3", data="ff", n_real=9, n_fake=9, at="eer",
+                threshold=0.5, fpr=0, recall=0, temperature=1, ece_before=0, ece_after=0,
+            ).record()
+        )
+    )  # fmt: skip
+    for words, code, says in (
+        (["--save-threshold", tmp_path / "x.json"], 3, "gives no threshold: only fake videos"),
+        (["--save-threshold", tmp_path / "x.json", "--data", data], 2, "takes one data set"),
+        (["--threshold", "1.5"], 2, "a number from 0 to 1"),
+        (["--threshold", tmp_path / "none.json"], 4, "cannot read the threshold"),
+        (["--threshold", tmp_path / "t.json"], 3, "chosen for the detector abab"),
+    ):
+        result = call(*args, *words)
+        assert (result.exit_code, says in result.stderr) == (code, True), result.output
+    assert not (tmp_path / "x.json").exists()
 
 
 def test_wrong_use_ends_with_its_code_and_says_why(
