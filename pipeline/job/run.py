@@ -20,7 +20,7 @@ from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan, refu
 from lps.pipeline.job.request import MIB, EventLog, PrepRequest, RunContext, RunOptions, ignore_event
 from lps.pipeline.job.shard_work import ShardScheduler
 from lps.pipeline.job.shards import ShardJob
-from lps.pipeline.job.survey import SourceTree, list_sources, probe_all, source_store, versions_of
+from lps.pipeline.job.survey import SourceTree, list_sources, probe_all, source_store, versions_of, with_odd_names
 from lps.pipeline.job.wholeness import committed_tars, fault_lines, find_faults
 
 
@@ -114,7 +114,7 @@ def _make_plan(run: RunContext) -> Plan:
         shard_bytes=request.shard_mb * MIB,
         versions=versions_of(run),
     )
-    tree = list_sources(request)
+    tree = with_odd_names(run, list_sources(request))
     _record_links(run, tree)
     for text in tree.listing.notes:
         run.log(Note(text))

@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,8 +15,9 @@ from lps.pipeline.faces.localizers import weight_digests
 from lps.pipeline.job.events import SourceProbed
 from lps.pipeline.job.pool import Done, FirstVideos, Job, Pool, ProbeJob, Quarantined
 from lps.pipeline.job.request import PrepRequest, RunContext
-from lps.pipeline.job.tasks import run_probe
+from lps.pipeline.job.tasks import run_look, run_probe
 from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
+from lps.pipeline.sources.types import NOT_A_VIDEO, may_be_video
 from lps.pipeline.video.probe import Probe, probe_from_record
 
 PROBE_CACHE = "runs/cache/probes.json"
@@ -41,11 +42,48 @@ class SourceTree:
 def list_sources(request: PrepRequest) -> SourceTree:
     """List the source and let its adapter read it. Raises UnreadableError where there is nothing to read."""
     store = source_store(request)
-    table, table_path = table_place(request) if request.dataset == "table" else (store, "")
     files = {file.path: file for file in store.walk(leaving=True)}
     if not files:
         raise UnreadableError(f"source {request.root or request.source} is empty or not there")
     _refuse_own_output(files, open_store(request.out))
+    return SourceTree(store, files, _read_listing(request, store, files, frozenset()))
+
+
+def with_odd_names(run: RunContext, tree: SourceTree) -> SourceTree:
+    """List again with the videos whose names do not say that they are: doubtful files are looked into on the cluster.
+
+    Only for folders: published sets and tables name their videos.
+    """
+    import ray
+
+    rows = tree.listing.videos if run.request.dataset == "folder" else ()
+    odd = [
+        row.uri
+        for row in rows
+        if row.detail == NOT_A_VIDEO and may_be_video(row.uri) and tree.files[row.uri].n_bytes != 0
+    ]
+    task = ray.remote(num_cpus=1, max_retries=0, max_calls=200)(run_look)
+    limits, options = run.request.params.limits, run.options
+
+    def job(uri: str) -> Job:
+        def submit(label: str) -> Any:
+            named = task.options(name=f"look into {uri}")
+            return named.remote(run.start_times, label, tree.store, uri, limits, options.memory_bytes)
+
+        return Job(ProbeJob(uri), submit, options.deadline_seconds)
+
+    pool = Pool(width=run.cluster.n_workers, start_times=run.start_times, on_event=run.log)
+    ends = pool.run(job(uri) for uri in odd)
+    found = frozenset(str(end.job.key) for end in ends if isinstance(end, Done) and end.value)
+    listing = _read_listing(run.request, tree.store, tree.files, found) if found else tree.listing
+    return replace(tree, listing=listing)
+
+
+def _read_listing(
+    request: PrepRequest, store: Store, files: Mapping[str, StoredFile], opened: frozenset[str]
+) -> SourceListing:
+    """Let the adapter read the files; `opened` are those that hold a video though their names do not say so."""
+    table, table_path = table_place(request) if request.dataset == "table" else (store, "")
     splits = open_store(request.splits_dir) if request.splits_dir else None
 
     def read_split(name: str) -> bytes | None:
@@ -65,10 +103,11 @@ def list_sources(request: PrepRequest) -> SourceTree:
             is_linked=bool(file.link),
             code=file.code,
             detail=file.detail,
+            opens=file.path in opened,
         )
         for file in files.values()
     ]
-    return SourceTree(store, files, list_videos(request.dataset, listed, options))
+    return list_videos(request.dataset, listed, options)
 
 
 def _refuse_own_output(files: Mapping[str, StoredFile], out: Store) -> None:

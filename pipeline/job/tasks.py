@@ -28,7 +28,7 @@ from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job.events import ShardCommitted, VideoDone
 from lps.pipeline.job.shards import ShardJob, ShardVideo, write_shard
 from lps.pipeline.video.memory import limit_memory
-from lps.pipeline.video.probe import Probe, local_copy, probe_file
+from lps.pipeline.video.probe import Probe, holds_video, local_copy, probe_file
 from lps.pipeline.video.reading import fault_of_reading
 
 ProcessFunction = Callable[[Store, ShardVideo, DetectFaces, Params], VideoResult]
@@ -63,6 +63,13 @@ def run_probe(start_times: Any, label: str, source: Store, uri: str, limits: Lim
     start_times.started.remote(label)
     limit_memory(memory_bytes)
     return probe_file(source, uri, limits)
+
+
+def run_look(start_times: Any, label: str, source: Store, uri: str, limits: Limits, memory_bytes: int) -> bool:
+    """Tell whether a file whose name does not say it is a video."""
+    start_times.started.remote(label)
+    limit_memory(memory_bytes)
+    return holds_video(source, uri, limits)
 
 
 def run_load(spec: LocalizerSpec) -> None:

@@ -34,7 +34,7 @@ from lps.pipeline.sources.types import (
 TEST_LIST = "List_of_testing_videos.txt"
 N_LISTED = 518
 
-_PATH = re.compile(r"(?P<folder>[^/]+)/(?:videos/)?(?P<stem>[^/]+)\.mp4")
+_PATH = re.compile(r"(?P<folder>[^/]+)/(?:videos/)?(?P<stem>[^/]+)\.(?i:mp4)")
 _LINE = re.compile(r"(?P<real>[01])\s+(?P<path>\S+)")
 
 

@@ -16,6 +16,7 @@ from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
 from lps.pipeline.sources.types import (
+    NOT_A_VIDEO,
     SourceFile,
     SourceListing,
     SourceOptions,
@@ -67,19 +68,28 @@ class _DfdcPart:
 def list_dfdc(files: Sequence[SourceFile], options: SourceOptions) -> SourceListing:
     """List DFDC parts, complete or not. Labels come from the lists alone; a video that none names is foreign."""
     folders = by_folder(file for file in files if not is_hidden(file.path))
+    for named in folders.values():
+        for file in [*named.values()]:
+            named.setdefault(_as_listed(file.path).rpartition("/")[2], file)
     parts = {folder: part for folder in sorted(folders) if (part := _read_part(folder, folders[folder], options))}
     if not parts:
         raise UnreadableError(f"not DFDC: the source has neither a {METADATA} nor a {TEST_LABELS}")
-    originals = _originals(parts.values(), {file.path: file.used_path for file in files})
-    videos = [_unlisted(file, parts) for file in files if not _is_listed(file, parts)]
+    used = {file.path: file.used_path for file in files}
+    originals = _originals(parts.values(), {_as_listed(path): first for path, first in used.items()} | used)
+    videos = [_unlisted(file, parts) for file in files if not _is_listed(file, parts, folders)]
     for part in parts.values():
         for name, entry in part.entries.items():
             videos.append(_video(part, name, entry, folders[part.folder].get(name), originals))
-    videos = flag_duplicates(videos, lambda video: video.uri.rpartition("/")[2])
+    videos = flag_duplicates(videos, lambda video: _as_listed(video.uri).rpartition("/")[2])
     # The test folder names no originals at all.
     n_orphans = orphans(video for video in videos if video.official_split == "train")
     notes = [*_count_notes(videos, parts.values()), *unresolved_note("dfdc", n_orphans)]
     return make_listing("dfdc", videos, notes)
+
+
+def _as_listed(path: str) -> str:
+    """Return a path as the lists spell it: copies of the set may have `.MP4`."""
+    return f"{path[:-4]}.mp4" if path.lower().endswith(".mp4") else path
 
 
 def _read_part(folder: str, files: Mapping[str, SourceFile], options: SourceOptions) -> _DfdcPart | None:
@@ -172,7 +182,7 @@ def _video(
     if entry.original is not None:
         original = originals.get((part.folder, entry.original)) or originals.get((None, entry.original))
     video = SourceVideo(
-        uri=part.uri(name),
+        uri=file.path if file else part.uri(name),
         dataset="dfdc",
         label=entry.label,
         label_source="csv" if part.is_test else "metadata",
@@ -191,14 +201,17 @@ def _video(
     return replace(video, code=listed_code(file))
 
 
-def _is_listed(file: SourceFile, parts: Mapping[str, _DfdcPart]) -> bool:
-    folder, _, name = file.path.rpartition("/")
-    return folder in parts and name in parts[folder].entries
+def _is_listed(
+    file: SourceFile, parts: Mapping[str, _DfdcPart], folders: Mapping[str, Mapping[str, SourceFile]]
+) -> bool:
+    folder = file.path.rpartition("/")[0]
+    names = {path.rpartition("/")[2] for path in (file.path, _as_listed(file.path))}
+    return folder in parts and any(name in parts[folder].entries and folders[folder][name] is file for name in names)
 
 
 def _unlisted(file: SourceFile, parts: Mapping[str, _DfdcPart]) -> SourceVideo:
     in_part = file.path.rpartition("/")[0] in parts
-    detail = "not a video"
+    detail = NOT_A_VIDEO
     if is_video(file.path):
         detail = "not in the list of its folder" if in_part else f"no {METADATA} or {TEST_LABELS} in its folder"
     return foreign("dfdc", file, detail)

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
@@ -33,7 +34,7 @@ from lps.pipeline.sources.types import (
 _REAL = "original_sequences"
 _FAKE = "manipulated_sequences"
 _PATH = re.compile(
-    r"(?P<place>(?:original|manipulated)_sequences/[^/]+)/(?P<quality>raw|c0|c23|c40)/videos/(?P<stem>[^/]+)\.mp4"
+    r"(?P<place>(?:original|manipulated)_sequences/[^/]+)/(?P<quality>raw|c0|c23|c40)/videos/(?P<stem>[^/]+)\.(?i:mp4)"
 )
 
 
@@ -147,7 +148,7 @@ def _place_of(video: SourceVideo) -> str:
 
 def _name(video: SourceVideo) -> tuple[str, str | None, str]:
     """Return what must be unique; `raw` and `c0` copies of a video collide here."""
-    return _place_of(video), video.compression, video.uri.rpartition("/")[2]
+    return _place_of(video), video.compression, PurePosixPath(video.uri).stem
 
 
 def _count_notes(videos: Sequence[SourceVideo]) -> list[str]:

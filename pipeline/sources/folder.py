@@ -6,7 +6,7 @@
 * A fake of no such name is tied by the grammar of its name, as that of `000_001.mp4` to the target `000` and the donor
   `001`, where a real video has the name of an original by it: names of other origin only look like it.
 * Where several reals fit equally well, the fake has no `original_uri` but the keys of all of them: groups stay safe.
-* All other files are foreign: they get a row, and are skipped.
+* What libav opens is a video, whatever its name. All other files are foreign: they get a row, and are skipped.
 """
 
 from collections import defaultdict
@@ -19,11 +19,11 @@ from lps.manifests.records import SourceVideo
 from lps.pipeline.sources.grammars import GRAMMARS, NameGrammar, with_keys
 from lps.pipeline.sources.types import (
     DEFAULT_METHOD,
+    NOT_A_VIDEO,
     SourceFile,
     SourceListing,
     SourceOptions,
     foreign,
-    is_video,
     listed_code,
     make_listing,
     unresolved_note,
@@ -72,7 +72,7 @@ def _place(path: str, depth: int) -> str:
 def _index_reals(files: Sequence[SourceFile]) -> _Reals:
     reals = _Reals(defaultdict(list), defaultdict(list))
     for file in files:
-        if _side(file.path) == "real" and is_video(file.path):
+        if _side(file.path) == "real" and file.is_video:
             for named in (reals.by_place[_place(file.path, 1)], reals.by_stem[PurePosixPath(file.path).stem]):
                 if not file.same_as or file.used_path not in named:
                     named.append(file.used_path)
@@ -83,8 +83,8 @@ def _video(file: SourceFile, reals: _Reals) -> SourceVideo:
     side = _side(file.path)
     if side is None:
         return foreign("folder", file, "outside real/ and fake/")
-    if not is_video(file.path):
-        return foreign("folder", file, "not a video")
+    if not file.is_video:
+        return foreign("folder", file, NOT_A_VIDEO)
     return _real(file) if side == "real" else _fake(file, reals)
 
 

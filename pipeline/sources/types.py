@@ -16,11 +16,24 @@ from lps.manifests.records import SourceVideo
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
-    ".264", ".265", ".3gp", ".avi", ".flv", ".gif", ".h264", ".h265", ".hevc", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4",
-    ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv", ".y4m",
+    ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hevc",
+    ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts",
+    ".mxf", ".nut", ".obu", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
 })
+OTHER_SUFFIXES = frozenset({
+    ".7z", ".aac", ".ass", ".bmp", ".bz2", ".cfg", ".csv", ".db", ".doc", ".docx", ".exe", ".flac", ".gz", ".h5",
+    ".hdf5", ".html", ".ini", ".ipynb", ".jpeg", ".jpg", ".json", ".jsonl", ".lock", ".log", ".m4a", ".mat", ".md",
+    ".md5", ".mp3", ".npy", ".npz", ".onnx", ".opus", ".parquet", ".pdf", ".pkl", ".png", ".pt", ".pth", ".py", ".rar",
+    ".sh", ".sha256", ".srt", ".svg", ".tar", ".tgz", ".tif", ".tiff", ".toml", ".tsv", ".txt", ".vtt", ".wav",
+    ".xlsx", ".xml", ".xz", ".yaml", ".yml", ".zip", ".zst",
+})
+"""No videos, and not looked into to make sure. All names with neither are."""
+DESCRIBING = frozenset({".csv", ".json", ".md", ".txt"})
+"""What a data set says of itself, which nobody takes for an input."""
 # fmt: on
 
+NOT_A_VIDEO = "not a video"
+"""What the row of a file says whose name is no video's."""
 DEFAULT_METHOD = "fake"
 """Method of a fake whose source names none: a method must be null for real videos only."""
 
@@ -42,11 +55,18 @@ class SourceFile:
     detail: str = ""
     same_as: str = ""
     """Path of the file that is used instead of one with S_LINK."""
+    opens: bool = False
+    """Whether libav finds a video in it, though its name does not say so."""
 
     @property
     def used_path(self) -> str:
         """The path under which its content is an input."""
         return self.same_as or self.path
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is meant as a video: by its name, or by what is in it."""
+        return self.opens or is_video(self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +105,28 @@ def make_listing(name: str, videos: Iterable[SourceVideo], notes: Iterable[str])
 def _code_notes(name: str, videos: Sequence[SourceVideo]) -> list[str]:
     # Masks and the data set's own text files are expected: a line about them would hide the others.
     codes = [v.code for v in videos if v.code and v.code != Code.S_MASK]
-    strays = sum(video.code == Code.S_FOREIGN and not is_video(video.uri) for video in videos)
+    strays = [video.uri for video in videos if video.code == Code.S_FOREIGN and not is_video(video.uri)]
     telling = Counter[Code](codes)
-    telling[Code.S_FOREIGN] -= strays
-    return [f"{name}: {telling[code]} x {code}: {CODE_MEANING[code]}" for code in Code if telling[code]]
+    telling[Code.S_FOREIGN] -= len(strays)
+    notes = [f"{name}: {telling[code]} x {code}: {CODE_MEANING[code]}" for code in Code if telling[code]]
+    counted = by_suffix(path for path in strays if not is_hidden(path) and _suffix(path) not in DESCRIBING)
+    return [*notes, f"{name}: left out, not videos: {counted}"] if counted else notes
+
+
+def by_suffix(paths: Iterable[str]) -> str:
+    """Count paths by the ending of their names, the most frequent first: `12 .txt, 1 without ending`."""
+    counts = Counter(_suffix(path) for path in paths)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{n} {suffix or 'without ending'}" for suffix, n in ordered)
+
+
+def may_be_video(path: str) -> bool:
+    """Tell whether a name says neither that a file is a video nor that it is none."""
+    return _suffix(path) not in VIDEO_SUFFIXES | OTHER_SUFFIXES and not is_hidden(path)
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()
 
 
 def orphans(videos: Iterable[SourceVideo]) -> int:
@@ -109,7 +147,7 @@ def is_hidden(path: str) -> bool:
 
 def is_video(path: str) -> bool:
     """Tell by name whether a file is meant as a video."""
-    return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES and not is_hidden(path)
+    return _suffix(path) in VIDEO_SUFFIXES and not is_hidden(path)
 
 
 def foreign(dataset: str, file: SourceFile, detail: str) -> SourceVideo:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,6 +54,22 @@ def local_copy(source: Store, uri: str) -> Iterator[Path]:
         path = Path(folder) / f"video{PurePosixPath(uri).suffix}"
         source.fetch(uri, path)
         yield path
+
+
+def holds_video(source: Store, uri: str, limits: Limits) -> bool:
+    """Tell whether libav opens a source file as a video: whether two frames decode, which sets it apart from a picture.
+
+    Raises UnreadableError where a store that is not local does not give the file.
+    """
+    from lps.pipeline.video.decode import MEDIA_ERRORS, open_video
+
+    with local_copy(source, uri) as path:
+        try:
+            container, stream = open_video(path, limits)
+            with container:
+                return len(list(islice(container.decode(stream), 2))) == 2
+        except (VideoFault, *MEDIA_ERRORS):
+            return False
 
 
 def probe_file(source: Store, uri: str, limits: Limits) -> Probe:

@@ -38,6 +38,8 @@ def source(tmp_path: Path) -> Path:
     (tmp_path / "src/real/more").symlink_to("../../store")
     (tmp_path / "src/real/gone").symlink_to("../../nowhere")
     make_texture_video(tmp_path / "src/real" / os.fsdecode(b"\xd6\xd0.mp4"), seed=9)
+    make_texture_video(tmp_path / "src/real/clip", seed=10)
+    (tmp_path / "src/real/notes").write_text("no video")
     return tmp_path / "src"
 
 
@@ -48,10 +50,13 @@ def test_run_and_plan_follow_links_and_tell_what_nothing_ties(source: Path) -> N
         result = call(prep, command, str(source), str(out), "--localizer", "mtcnn", "--workers", "1")
         assert "1 links of the source were followed, 1 of them out of it: runs/" in result.output
         assert "1 x E_UNREADABLE" in result.output
+        assert "left out, not videos: 1 without ending" in result.output
         assert "1 fakes without a known original: nothing ties them to a real video" in result.output
     rows = {row["uri"]: row for row in plan_rows((out / "plan/videos.parquet").read_bytes())}
     fakes = ["fake/x/a.mp4", "fake/x/b.mp4", "fake/x/odd.mp4"]
-    assert sorted(rows) == [*fakes, r"real/\xd6\xd0.mp4", "real/a.mp4", "real/gone", "real/more/b.mp4"]
+    more = ["real/a.mp4", "real/clip", "real/gone", "real/more/b.mp4", "real/notes"]
+    assert sorted(rows) == [*fakes, r"real/\xd6\xd0.mp4", *more]
+    assert (rows["real/clip"]["code"], rows["real/notes"]["code"]) == (None, "S_FOREIGN")
     assert rows[r"real/\xd6\xd0.mp4"]["code"] is None
     assert rows["real/gone"]["code"] == "E_UNREADABLE"
     assert {row["label"]: row["error_code"] for row in manifest_rows(out, "videos")}[0] == "E_NO_FACE"

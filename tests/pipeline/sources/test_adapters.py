@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.pipeline.sources.adapters import ADAPTERS, SourceFile, SourceListing, SourceOptions, list_videos
-from lps.pipeline.sources.types import is_video
+from lps.pipeline.sources.types import is_video, may_be_video
 
 ListTree = Callable[..., SourceListing]
 
@@ -133,6 +133,12 @@ class TestNotes:
         tree = {"real/a.mp4": b"x", "fake/a.mp4": b"x", "readme.md": b"x", "real/._a.mp4": b"x"}
         assert list_tree("folder", tree).notes == ()
 
+    def test_what_is_left_out_is_counted_by_its_ending(self, list_tree: ListTree) -> None:
+        tree = dict.fromkeys(("real/a.mp4", "fake/a.mp4", "real/b.PNG", "real/c.png", "real/d.zip", "real/e"), b"x")
+        assert list_tree("folder", tree).notes == (
+            "folder: left out, not videos: 2 .png, 1 without ending, 1 .zip",
+        )  # fmt: skip
+
     @pytest.mark.parametrize("dataset", TREES)
     def test_each_note_is_one_line_that_names_the_adapter(self, dataset: str, list_tree: ListTree) -> None:
         for note in list_tree(dataset, TREES[dataset]).notes:
@@ -147,6 +153,7 @@ class TestNotes:
         ("x/A.MOV", True),
         ("three_people.gif", True),
         ("crowd.h264", True),
+        *((f"a{suffix}", True) for suffix in (".vob", ".asf", ".mxf", ".3g2", ".qt", ".f4v")),
         ("a.txt", False),
         ("mp4", False),
         (".mp4", False),
@@ -156,3 +163,29 @@ class TestNotes:
 )
 def test_is_video(path: str, expected: bool) -> None:
     assert is_video(path) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a", True),
+        ("a.webp", True),
+        ("a.xyz", True),
+        ("a.mp4", False),
+        ("a.TXT", False),
+        ("a.png", False),
+        (".x", False),
+    ],
+)
+def test_may_be_video(path: str, expected: bool) -> None:
+    assert may_be_video(path) is expected
+
+
+def test_what_opens_is_a_video_whatever_its_name() -> None:
+    files = [
+        SourceFile(path="real/clip", n_bytes=1, opens=True),
+        SourceFile(path="fake/x/clip.odd", n_bytes=1, opens=True),
+    ]
+    fake, real = list_videos("folder", files, SourceOptions(read_bytes=lambda _path: b"")).videos
+    assert (real.uri, real.code, real.label) == ("real/clip", None, 0)
+    assert (fake.code, fake.original_uri, fake.method) == (None, "real/clip", "x")

@@ -98,6 +98,16 @@ class TestTrain:
             f"{P1}/{name('a')}": None,
         }
 
+    def test_endings_in_capitals(self, list_tree: ListTree) -> None:
+        tree = part(0, {name("a"): REAL, name("b"): fake_of("a")})
+        copy = {path.replace(".mp4", ".MP4"): data for path, data in tree.items()}
+        one, two = (list_tree("dfdc", files).videos for files in (tree, copy))
+        assert [video.uri.replace(".MP4", ".mp4") for video in two] == [video.uri for video in one]
+        assert [(v.code, v.label, v.source_keys) for v in two] == [(v.code, v.label, v.source_keys) for v in one]
+        assert by_uri(list_tree("dfdc", copy))[f"{P0}/bbbbbbbbbb.MP4"].original_uri == f"{P0}/aaaaaaaaaa.MP4"
+        both = by_uri(list_tree("dfdc", copy | tree))
+        assert {both[f"{P0}/aaaaaaaaaa.{ending}"].code for ending in ("mp4", "MP4")} == {None, Code.S_FOREIGN}
+
     def test_a_file_that_no_list_names(self, list_tree: ListTree) -> None:
         stray = by_uri(list_tree("dfdc", mini()))[f"{P0}/{name('h')}"]
         assert (stray.code, stray.label) == (Code.S_FOREIGN, None)

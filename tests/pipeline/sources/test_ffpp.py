@@ -149,6 +149,14 @@ class TestFolders:
         mask = by_uri(list_tree("ffpp", {real("071"): b"x", path: b""}))[path]
         assert (mask.code, mask.label) == (Code.S_MASK, None)
 
+    def test_endings_in_capitals(self, list_tree: ListTree) -> None:
+        tree = {"original_sequences/youtube/c23/videos/003.MP4": b"x", fake("003_000"): b"x"}
+        real_video = list_tree("ffpp", tree).videos[1]
+        assert (real_video.code, real_video.target_keys) == (None, ("ffpp/seq/003",))
+        assert list_tree("ffpp", tree).videos[0].original_uri == real_video.uri
+        twice = by_uri(list_tree("ffpp", tree | {real("003"): b"x"}))
+        assert [twice[uri].code for uri in (real_video.uri, real("003"))] == [None, Code.E_DUP_NAME]
+
     @pytest.mark.parametrize(
         "path",
         [

@@ -19,7 +19,7 @@ from lps.manifests.errors import VideoFault
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.video.decode import DecodeStats, count_packets, decode, open_video, read_header
-from lps.pipeline.video.probe import probe_file
+from lps.pipeline.video.probe import holds_video, probe_file
 from tests.builders import LIMITS, decoded
 
 Image = NDArray[np.uint8]
@@ -158,6 +158,28 @@ def test_too_many_open_files_are_no_fault_of_a_video(tmp_path: Path, monkeypatch
     refuse_to_open(monkeypatch, OSError(errno.EMFILE, "Too many open files"))
     with pytest.raises(OSError, match="Too many open files"):
         probe_file(Store(str(tmp_path)), "a.mp4", LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_frames", "expected"), [("clip", 2, True), ("clip.odd", 5, True), ("picture", 1, False)]
+)
+def test_a_video_is_known_by_its_frames(
+    write_video: Write, scene: Scene, tmp_path: Path, name: str, n_frames: int, expected: bool
+) -> None:
+    write_video(tmp_path / "a.mp4", scene(n_frames)).rename(tmp_path / name)
+    assert holds_video(Store(str(tmp_path)), name, LIMITS) is expected
+
+
+@pytest.mark.parametrize("ending", ["vob", "asf", "mxf", "3g2", "mov", "f4v"])
+def test_formats_whose_names_are_videos_open(write_video: Write, scene: Scene, tmp_path: Path, ending: str) -> None:
+    codec = "libx264" if ending in ("3g2", "mov", "f4v") else "mpeg2video"
+    assert fault_of(write_video(tmp_path / f"a.{ending}", scene(4), codec=codec)) is None
+
+
+@pytest.mark.parametrize("make", [_text, _empty, _folder, _nothing, _audio, _random])
+def test_what_is_no_video_holds_none(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "odd")
+    assert holds_video(Store(str(tmp_path)), "odd", LIMITS) is False
 
 
 @pytest.mark.parametrize("name", ["list.mp4", "list.ffconcat", "list.m3u8"])
