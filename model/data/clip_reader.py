@@ -304,7 +304,7 @@ def _loader(decoder: ClipDecoder, requests: _Requests, work: WorkOptions) -> "Da
     own_numbers = torch.Generator()  # without it, every epoch would take one from the generator of the training
     if not work.n_workers:
         return DataLoader(decoder, None, sampler=requests, collate_fn=_same, pin_memory=pin, generator=own_numbers)
-    _keep_sockets_short()
+    keep_sockets_short()
     context = get_context("forkserver")  # a fork would copy locks held by other threads, of CUDA and of downloads
     context.set_forkserver_preload(["lps.model.data.clip_decoder"])
     _start_forkserver()
@@ -323,7 +323,7 @@ def _loader(decoder: ClipDecoder, requests: _Requests, work: WorkOptions) -> "Da
     )
 
 
-def _keep_sockets_short() -> None:
+def keep_sockets_short() -> None:
     """Let this process keep its sockets elsewhere than in TMPDIR, where that is too long for them."""
     place = socket_place("pymp-12345678/listener-12345678")
     if place != tempfile.gettempdir():

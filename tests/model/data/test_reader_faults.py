@@ -1,6 +1,9 @@
 """Damage: every kind ends as one clear line that names sample and shard, and ranks stay in step."""
 
+import multiprocessing.process
+import multiprocessing.util
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +15,7 @@ import pytest
 from lps.manifests.errors import IntegrityError, LpsError, UnreadableError
 from lps.model.data.clip_data import ClipData, open_data
 from lps.model.data.clip_decoder import Batch, ReadOptions
-from lps.model.data.clip_reader import ClipReader, WorkOptions, verify_shards
+from lps.model.data.clip_reader import ClipReader, WorkOptions, keep_sockets_short, verify_shards
 from lps.model.data.epoch_plan import PlanOptions, Rank
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shard_index import open_shards
@@ -314,3 +317,15 @@ def test_messages_are_one_line(make: "Maker", many: "Many", error: type[LpsError
     with pytest.raises(error) as caught:
         read(open_data(str(out), "train"), work=WorkOptions(n_workers=1))
     assert "\n" not in str(caught.value)
+
+
+def test_workers_keep_their_sockets_elsewhere_where_tmpdir_is_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setattr(multiprocessing.process.current_process(), "_config", {})  # no worker yet
+    keep_sockets_short()
+    assert len(multiprocessing.util.get_temp_dir() + "/listener-12345678") <= 107
+    assert tempfile.gettempdir() == str(long)
