@@ -86,8 +86,9 @@ class LpsGroup(SubGroup):
             click.echo(f"{ctx.info_name}: {without_bytes(' '.join(str(e).split()))}", err=True)
             ctx.exit(e.exit_code)
         except UnicodeEncodeError as e:  # names of videos are escaped; a folder of the command line may come this far
-            near = without_bytes(e.object[max(0, e.start - 40) : e.end + 20])
-            click.echo(f"{ctx.info_name}: a name is not UTF-8 (…{near}…): rename it, or give a link to it", err=True)
+            before, after = e.object[: e.start].rpartition('"')[2], e.object[e.start :].partition('"')[0]
+            name = without_bytes(" ".join(f"{before}{after}".split()))
+            click.echo(f"{ctx.info_name}: not UTF-8: {name}; rename it, or give a link to it", err=True)
             ctx.exit(LpsError.exit_code)
         except Interrupted as e:
             click.echo(interrupted_line(e), err=True)

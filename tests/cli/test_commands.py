@@ -56,6 +56,28 @@ def test_signals_end_a_program_in_one_line(signum: int, code: int, says: str) ->
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (lambda name: UnreadableError(f"{name}: gone"), r"a/\xd6.mp4: gone"),
+        (lambda name: UnicodeEncodeError("utf-8", f'{{"x": "{name}"}}', 9, 10, "surrogates not allowed"),
+         r"not UTF-8: a/\xd6.mp4; rename it, or give a link to it"),
+    ],
+    ids=["in a message", "where text is needed"],
+)  # fmt: skip
+def test_a_name_that_is_not_utf8_ends_a_program_in_one_line(fault: Callable[[str], Exception], says: str) -> None:
+    @click.group(cls=LpsGroup)
+    def program() -> None:
+        pass
+
+    @program.command()
+    def work() -> None:
+        raise fault(os.fsdecode(b"a/\xd6.mp4"))
+
+    ended = CliRunner().invoke(program, ["work"], prog_name="program")
+    assert (ended.exit_code, ended.stderr) == (4, f"program: {says}\n")
+
+
 def reached() -> set[Callable[..., object]]:
     """Return the functions behind the commands of all programs."""
     contexts = [context for name, program in PROGRAMS.items() for _, context in walk(name, program)]

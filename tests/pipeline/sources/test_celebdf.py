@@ -65,6 +65,11 @@ class TestVideos:
             identity_confidence="published",
         )
 
+    def test_endings_in_capitals(self, list_tree: ListTree) -> None:
+        tree = dict.fromkeys(("Celeb-real/id0_0007.MP4", "Celeb-synthesis/id0_id1_0007.MP4"), b"x")
+        fake, real = list_tree("celebdf", tree).videos[::-1]
+        assert (fake.code, real.code, fake.original_uri) == (None, None, real.uri)
+
     def test_a_youtube_video_has_no_known_identity(self, videos: dict[str, SourceVideo]) -> None:
         assert videos["YouTube-real/00011.mp4"] == SourceVideo(
             uri="YouTube-real/00011.mp4", dataset="celebdf2", label=0, label_source="folder", official_split="train"
