@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.arrays import Floats, Ints
 from lps.manifests.canonical import pretty_json
+from lps.manifests.storage import open_store
 from lps.model.data.clip_data import ClipData
 from lps.model.data.sources import groups_of, open_split
 from lps.model.data.video_score import DEFAULT_RULE, video_scores
@@ -82,7 +83,7 @@ def check(job: TrainJob, n_folds: int, on_event: OnTrainEvent) -> dict[str, Any]
     }
     if n_folds > 1:
         record |= _cross_validated(job, n_folds, thumbnails, on_event)
-    (job.out / "check.json").write_bytes(pretty_json(record))
+    open_store(str(job.out)).publish("check.json", pretty_json(record))
     return record
 
 

@@ -9,6 +9,7 @@ import torch
 
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError
+from lps.manifests.storage import open_store
 from lps.model.evaluation.metrics import Metric, few_videos
 from lps.model.paper import published as paper
 from lps.model.paper.distill_metrics import measure_distilled
@@ -248,6 +249,7 @@ def run_experiment(name: str, zoo: ModelZoo) -> Result:
         "seed": zoo.seed,
         "code": code_version(),
     }
-    (folder / "result.md").write_text(markdown(result, smoke=zoo.smoke))
-    (folder / "result.json").write_bytes(pretty_json(record))
+    store = open_store(str(folder))
+    store.publish("result.md", markdown(result, smoke=zoo.smoke).encode())
+    store.publish("result.json", pretty_json(record))
     return result

@@ -16,6 +16,7 @@ from lps.manifests.arrays import Floats, Ints, Pixels
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import Channel
+from lps.manifests.storage import open_store
 from lps.model.data.clip_data import ClipData, with_labels
 from lps.model.data.clip_decoder import Batch, ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions
@@ -139,7 +140,7 @@ def draw_tsne(features: Features, out: Path, seed: int = 0) -> dict[str, Any]:
             ax.set(title=f"{name} features", xticks=[], yticks=[])
         axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     pq.write_table(pa.table(columns), out / "tsne.parquet")
-    (out / "tsne.json").write_bytes(pretty_json(facts))
+    open_store(str(out)).publish("tsne.json", pretty_json(facts))
     return facts
 
 

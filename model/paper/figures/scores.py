@@ -12,6 +12,7 @@ from sklearn.metrics import roc_curve
 from lps.manifests.arrays import Floats
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.storage import open_store
 from lps.model.evaluation.metrics import auc
 from lps.model.evaluation.scores import THRESHOLD, Scores, read_scores
 from lps.model.paper.figures.style import COLOURS, FAKE, MARKS, REAL, figure
@@ -61,7 +62,7 @@ def draw_roc(evaluations: Mapping[str, Scores], out: Path) -> None:
         )
         ax.set_aspect("equal")
         ax.legend(loc="lower right", title="mark: p_fake > 0.5")
-    (out / "roc.csv").write_text(text.getvalue())
+    open_store(str(out)).publish("roc.csv", text.getvalue().encode())
 
 
 def stability(scores: Scores) -> dict[bytes, tuple[int, Floats, Floats]]:
@@ -119,5 +120,5 @@ def draw_stability(before: Scores, after: Scores, out: Path) -> dict[str, Any]:
         axes[1].plot([], [], "s--", color=FAKE, label="fake")
         axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     facts = {"before": stability_facts(before), "after": stability_facts(after), "n_shown": len(shown)}
-    (out / "stability.json").write_bytes(pretty_json(facts))
+    open_store(str(out)).publish("stability.json", pretty_json(facts))
     return facts

@@ -14,6 +14,7 @@ import numpy as np
 from lps.manifests.arrays import Floats, Ints, Pixels
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError
+from lps.manifests.storage import open_store
 from lps.model.data.clip_data import ClipData
 from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions
@@ -87,7 +88,7 @@ def draw_second_difference(
         arrays[f"{name}-keys"] = np.array(each.keys)
     np.savez_compressed(out / "second-diff.npz", **arrays)
     facts = {"seed": seed, "level": LEVEL, "n_draws": N_DRAWS, "meaning": STATISTICS, "results": records}
-    (out / "second-diff.json").write_bytes(pretty_json(facts))
+    open_store(str(out)).publish("second-diff.json", pretty_json(facts))
     draw_patterns(found, records, out / "second-diff.png")
     draw_examples(found, used, out / "second-diff-frames.png", seed)
     return records

@@ -134,6 +134,14 @@ def test_metrics_are_those_of_the_evaluation(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_intervals_of_few_videos_are_said_to_mean_nothing(tmp_path: Path) -> None:
+    few, enough = (checked(render_report([write_evaluation(tmp_path / str(n), made_scores(1, n=n))])) for n in (18, 20))
+    assert ("not meaningful" in few.text, "not meaningful" in enough.text) == (True, False)
+    found = json.loads((tmp_path / "18/metrics.json").read_bytes())["data"][0]["results"]["all"]["video"]["auc"]
+    assert f"AUC {found['value']:.3f}" in few.text
+    assert f"{found['low']:.3f}–" not in few.text
+
+
 def test_what_has_no_figure_says_why(tmp_path: Path) -> None:
     page = checked(render_report([write_evaluation(tmp_path / "real", made_scores(1, labels=(0, 0)))]))
     assert "✓ Evaluated real: evaluation of classify 555555555555; celebdf/test: 24 real + 0 fake videos" in page.text
