@@ -14,7 +14,7 @@ import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 from typing import Any, Self
 
 import cv2
@@ -340,6 +340,7 @@ def _start_forkserver() -> None:
     Schedulers send SIGTERM to all processes of a job, terminals Ctrl-C; who trains then finishes a step, for which it
     needs its workers.
     """
+    resource_tracker.ensure_running()  # where it has to be started, that unblocks SIGTERM
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # children inherit it
     try:
         forkserver.ensure_running()

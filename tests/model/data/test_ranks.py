@@ -45,7 +45,7 @@ if __name__ == "__main__":
     dist.destroy_process_group()
 """
 SIZES = ((1, 7, 30), (1, 1, 1))
-OPTIONS: tuple[dict[str, Any], ...] = ({"batch_size": 4}, {"batch_size": 2, "sampling": "balanced"})
+OPTIONS: tuple[dict[str, Any], ...] = ({"batch_size": 8}, {"batch_size": 4, "sampling": "balanced"})
 
 
 def halved(members: "Members") -> None:

@@ -121,8 +121,12 @@ def test_workers_are_deaf_to_what_a_whole_job_is_sent(tiny_data: Path) -> None:
         next(batches)
         for worker in active_children():
             assert worker.pid is not None
-            os.kill(worker.pid, signal.SIGTERM)
-            os.kill(worker.pid, signal.SIGINT)
+            parent = int(
+                Path(f"/proc/{worker.pid}/stat").read_text().split()[3]
+            )  # which forked it, and is not this one
+            for pid in (parent, worker.pid):
+                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, signal.SIGINT)
         assert len(list(batches)) == len(data) - 1
 
 
