@@ -41,6 +41,8 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")
 @click.option("--save-threshold", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Store threshold and temperature of the one data set, for `--threshold`.")  # fmt: skip
 @click.option("--threshold", metavar="FILE|x", help="Say what this threshold does here.  [default: none but 0.5]")
+@click.option("--max-bad-share", type=click.FloatRange(0, 1), default=0.01, show_default=True,
+              help="Share of a data set's samples that may be unusable; they are counted and named.")  # fmt: skip
 @click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of a table.")
 def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None:  # noqa: FBT001  click passes flags this way
@@ -79,6 +81,7 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
         batch_size=asked["batch_size"],
         n_workers=asked["workers"],
         device=asked["device"],
+        max_bad_share=asked["max_bad_share"],
     )
     given = None if asked["threshold"] is None else parse_threshold(asked["threshold"])
     loaded = load_detector(checkpoint)

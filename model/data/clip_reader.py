@@ -221,7 +221,7 @@ class ClipReader:
         if n_bad > share * n_samples:
             raise IntegrityError(
                 f"{n_bad} of {n_samples} samples cannot be used, more than the {share:.2%} allowed; the first: "
-                f"{self.bad_samples[0]}"
+                f"{self.bad_samples[0]}. To allow more: run.max_bad_share in the settings, --max-bad-share of evaluate"
             )
 
 

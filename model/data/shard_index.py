@@ -41,8 +41,8 @@ def open_shards(pattern: str, cache: ShardCache) -> ClipData:
     another; what is found in a shard is kept there, for the next time and for the other ranks of a machine.
 
     Samples that cannot be used become `faults` of the result. Raises UnreadableError for a shard that cannot be read,
-    none of whose samples can be used, or that is no tar; IntegrityError for one that is cut off (what is lost with its
-    end nobody knows) and for a key that occurs in two shards.
+    none of whose samples can be used, whose members are not sorted, or that is no regular file; IntegrityError for one
+    that is cut off or no tar (what is lost nobody knows) and for a key that occurs in two shards.
     """
     shards = tuple(identified(shard) for shard in expand_shards(pattern))
     tables: list[pa.Table] = []
@@ -130,16 +130,14 @@ class _Piece:
 def _scan(path: Path, shown: str) -> _Found:
     rows: list[dict[str, Any]] = []
     faults: list[BadSample] = []
-    seen: set[str] = set()
+    first_of: dict[str, str] = {}
     key = "(none)"
     try:
         with tarfile.open(path, "r:") as tar:
             for piece in _pieces(tar):
                 key = piece.key
                 try:
-                    if key in seen:
-                        raise SampleFault("its key occurs twice in the shard")
-                    seen.add(key)
+                    _check_unique(piece, first_of, shown)
                     rows.append(_row(tar, piece))
                 except SampleFault as fault:
                     faults.append(BadSample(key, shown, str(fault)))
@@ -172,6 +170,19 @@ def _pieces(tar: tarfile.TarFile) -> Iterator[_Piece]:
         yield piece
 
 
+def _check_unique(piece: _Piece, first_of: dict[str, str], shown: str) -> None:
+    """Raise SampleFault for a second sample of a key, UnreadableError for more members of a sample that had ended."""
+    names = [member.name for member in piece.members]
+    first = first_of.setdefault(piece.key, names[0])
+    if first in names and first is not names[0]:
+        raise SampleFault("its key occurs twice in the shard")
+    if first not in names:
+        raise UnreadableError(
+            f"shard {shown} is not sorted: members of sample {piece.key} lie apart ({first}, then {names[0]}); "
+            "write it anew with `tar --sort=name`"
+        )
+
+
 def _check_end(path: Path) -> None:
     """A tar ends with zeros. Without them its end is missing, even where the cut fell between two members."""
     with path.open("rb") as file:
@@ -189,6 +200,8 @@ def _row(tar: tarfile.TarFile, piece: _Piece) -> dict[str, Any]:
     members = {member.name[len(piece.key) + 1 :].lower(): member for member in piece.members}
     if len(members) < len(piece.members):
         raise SampleFault("a member is there twice")
+    if not any(ext in ("cls", "json") or FRAME_MEMBER.fullmatch(ext) for ext in members):
+        raise SampleFault(f"{piece.members[0].name} belongs to no sample: take it out of the shard")
     frames = frame_members({ext: ext.encode() for ext in members})
     if not frames:
         raise SampleFault("it has no frames")

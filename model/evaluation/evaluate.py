@@ -71,6 +71,7 @@ class EvaluateOptions:
     n_workers: int = 2
     device: DeviceName = "auto"
     max_bad_share: float = 0.01
+    """Share of the samples that may be unusable."""
 
     def record(self) -> dict[str, Any]:
         """Return what decides the result."""

@@ -1,10 +1,12 @@
 """Damage: every kind ends as one clear line that names sample and shard, and ranks stay in step."""
 
+import io
 import multiprocessing.process
 import multiprocessing.util
 import re
+import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -305,6 +307,37 @@ def test_a_key_twice_in_a_plain_shard_is_a_fault(make: "Maker", spec: "type[Spec
     data = open_shards(make.shards([[first, second, third]], spoil={third.video: as_first}), cache)
     assert data.samples["key"].to_pylist() == [first.key, second.key]
     assert [(fault.key, fault.reason) for fault in data.faults] == [(first.key, "its key occurs twice in the shard")]
+
+
+def packed(path: Path, members: "Members", names: Sequence[str]) -> str:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(members[name])
+            tar.addfile(info, io.BytesIO(members[name]))
+    return str(path)
+
+
+def test_members_that_are_not_sorted(spec: "type[Spec]", cache: ShardCache, tmp_path: Path) -> None:
+    """As `tar` packs a folder: in the order of the file system."""
+    both = (spec(video="a"), spec(video="b"))
+    members = {f"{each.key}.{ext}": data for each in both for ext, data in each.members().items()}
+    pattern = packed(tmp_path / "t.tar", members, sorted(members, key=lambda name: name[::-1]))
+    with pytest.raises(UnreadableError, match="t.tar is not sorted: members of sample .* lie apart .*--sort=name"):
+        open_shards(pattern, cache)
+    found = open_shards(packed(tmp_path / "sorted.tar", members, sorted(members)), cache)
+    assert (found.samples.num_rows, found.faults) == (2, ())
+
+
+def test_a_stray_file_in_a_plain_shard_is_named(spec: "type[Spec]", cache: ShardCache, tmp_path: Path) -> None:
+    members = {f"{each.key}.{ext}": data for each in [spec(video="a")] for ext, data in each.members().items()}
+    members |= {"README.md": b"read me", "README": b"read me"}
+    found = open_shards(packed(tmp_path / "t.tar", members, sorted(members)), cache)
+    assert [(fault.key, fault.reason) for fault in found.faults] == [
+        ("README", "README.md belongs to no sample: take it out of the shard")
+    ]
+    with pytest.raises(IntegrityError, match="1 of 2 samples cannot be used.* first: sample README.*run.max_bad_share"):
+        read(found, work=WorkOptions())
 
 
 @pytest.mark.parametrize("error", [IntegrityError, UnreadableError])

@@ -514,6 +514,20 @@ def test_the_command_prints_a_table_or_json(
     assert "holds this evaluation already" in again.stderr
 
 
+def test_how_many_samples_may_be_bad_is_an_option(
+    make: "Maker", clips: "Callable[..., list[Spec]]", checkpoint: Path, tmp_path: Path
+) -> None:
+    def cut(members: dict[str, bytes]) -> None:
+        members["01.jpg"] = members["01.jpg"][:200]
+
+    data = make.data_set([clips()], spoil={"0-1": cut})
+    args = ["--checkpoint", checkpoint, "--data", data, "--workers", "0", "--out"]
+    refused = call(*args, tmp_path / "strict")
+    assert refused.exit_code == 5
+    assert refused.stderr.splitlines()[-1].endswith("run.max_bad_share in the settings, --max-bad-share of evaluate")
+    assert call(*args, tmp_path / "out", "--max-bad-share", "0.2").exit_code == 0
+
+
 def test_compressions_are_measured_apart_and_intervals_of_few_videos_mean_nothing(
     make: "Maker", clips: "Callable[..., list[Spec]]", checkpoint: Path, tmp_path: Path
 ) -> None:
