@@ -22,7 +22,7 @@ from click.shell_completion import (
     add_completion_class,
 )
 
-from lps.manifests.canonical import pretty_json, without_bytes
+from lps.manifests.canonical import pretty_json, visible
 from lps.manifests.codes import meaning_of
 from lps.manifests.errors import Interrupted, LpsError, UnreadableError, first_line
 from lps.manifests.storage import write_atomically
@@ -83,11 +83,11 @@ class LpsGroup(SubGroup):
                 except KeyboardInterrupt as e:
                     raise Interrupted(getattr(e, "kept", ""), term.signum_of(e)) from e
         except LpsError as e:
-            click.echo(f"{ctx.info_name}: {without_bytes(' '.join(str(e).split()))}", err=True)
+            click.echo(f"{ctx.info_name}: {visible(' '.join(str(e).split()))}", err=True)
             ctx.exit(e.exit_code)
         except UnicodeEncodeError as e:  # names of videos are escaped; a folder of the command line may come this far
             before, after = e.object[: e.start].rpartition('"')[2], e.object[e.start :].partition('"')[0]
-            name = without_bytes(" ".join(f"{before}{after}".split()))
+            name = visible(" ".join(f"{before}{after}".split()))
             click.echo(f"{ctx.info_name}: not UTF-8: {name}; rename it, or give a link to it", err=True)
             ctx.exit(LpsError.exit_code)
         except Interrupted as e:
@@ -199,7 +199,28 @@ def console(width: int = WIDTH) -> "Console":
     """Return the console of stdout; a file or a pipe gets `width` columns, however narrow our terminal is."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else width)
+    return _only_shown(Console(width=None if sys.stdout.isatty() else width))
+
+
+def _only_shown(made: "Console") -> "Console":
+    """Let a console show names that hold control characters, and not obey them."""
+    from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+    from rich.segment import Segment
+
+    class Shown:
+        def __init__(self, inner: ConsoleRenderable) -> None:
+            self.inner = inner
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            for part in console.render(self.inner, options):
+                yield part if part.control else Segment(visible(part.text), part.style)
+
+    class Hook(RenderHook):
+        def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+            return [Shown(each) for each in renderables]
+
+    made.push_render_hook(Hook())
+    return made
 
 
 def codes_table(n_videos: Mapping[tuple[str, str], int]) -> "Table":
@@ -221,7 +242,7 @@ class ProgressView:
     def __init__(self, *, lines: bool = True, quiet: bool = False) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True)
+        self._console = _only_shown(Console(stderr=True))
         self._lines, self._quiet = lines and not quiet, quiet
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -270,7 +291,7 @@ class ProgressView:
             self._bar.update(self._task, completed=done, note=note, description=self.what)
         elif self._lines and (done == self._total or monotonic() - self._last_line >= LINE_SECONDS):
             self._last_line = monotonic()
-            click.echo(f"{self.what}: {done}/{self._total} {note}".rstrip(), err=True)
+            click.echo(visible(f"{self.what}: {done}/{self._total} {note}".rstrip()), err=True)
 
     def note(self, text: str) -> None:
         """Replace what the bar says besides its numbers; plain lines do not show it."""
@@ -282,7 +303,7 @@ class ProgressView:
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
         elif not self._quiet:
-            click.echo(line, err=True)
+            click.echo(visible(line), err=True)
 
 
 def duration(seconds: float) -> str:

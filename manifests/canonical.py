@@ -15,6 +15,8 @@ from typing import Any
 _ESCAPE = r"\\x(?:[89a-f][0-9a-f]|5c)"
 ESCAPED = re.compile(_ESCAPE)
 """What stands for a byte. No ASCII character but the backslash does: text cannot smuggle in a slash or a dot."""
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and end of line, and those that turn the direction of text."""
 _BARE = re.compile(f"[\udc80-\udcff]|{_ESCAPE}")
 """How Python holds a byte that is no UTF-8; or a name that looks escaped."""
 
@@ -38,6 +40,14 @@ def brief_json(value: Any, width: int) -> str:
 def sha256_hex(data: bytes) -> str:
     """Return the lower-case hex SHA-256 of `data`."""
     return hashlib.sha256(data).hexdigest()
+
+
+def parse_json(data: str | bytes) -> Any:
+    """Return the value of a JSON text. Raises ValueError, also for one that is nested too deeply."""
+    try:
+        return json.loads(data)
+    except RecursionError as e:
+        raise ValueError("it is nested too deeply") from e
 
 
 def file_sha256(path: Path) -> str:
@@ -86,9 +96,13 @@ def unescape_name(text: str) -> str:
     return ESCAPED.sub(lambda found: _of_byte(int(found[0][2:], 16)), text)
 
 
-def without_bytes(message: str) -> str:
-    """Return a message with the bytes of names in it escaped; what is escaped already stays."""
-    return message.encode(errors="surrogateescape").decode(errors="backslashreplace")
+def visible(message: str) -> str:
+    """Return a message that a terminal only shows: bytes of names in it, and characters that steer it, are escaped.
+
+    Spaces, ends of lines and what is escaped already stay.
+    """
+    text = message.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def _escaped(found: re.Match[str]) -> str:

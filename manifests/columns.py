@@ -1,6 +1,5 @@
 """Some columns of a manifest, from wherever the data set lies: what is not asked for is not read."""
 
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lps.manifests.errors import UnreadableError
-from lps.manifests.schemas import Row, as_declared, check_table
-from lps.manifests.storage import Store
+from lps.manifests.schemas import Row, arrow_file, as_declared, check_table
+from lps.manifests.storage import Store, open_regular
 
 BATCH_ROWS = 4096
 """Rows of a wide column held at a time."""
@@ -37,7 +36,8 @@ def read_columns(store: Store, name: str, columns: Sequence[str], *, path: str =
     path = path or PATHS[name]
     with _opened(store, name, path) as file:
         present = set(file.schema_arrow.names)
-        table = file.read(columns=[column for column in columns if column in present])
+        found = [column for column in columns if column in present]
+        table = file.read(columns=found, use_threads=store.is_local)
     return as_declared(name, table, columns).replace_schema_metadata()
 
 
@@ -51,7 +51,8 @@ def read_rows(store: Store, name: str, columns: Sequence[str], rows: Sequence[in
             stop = start + file.metadata.row_group(group).num_rows
             inside = [row for row in wanted if start <= row < stop]
             if inside:
-                found |= _rows_of_group(file, group, columns, [row - start for row in inside], start)
+                places = [row - start for row in inside]
+                found |= _rows_of_group(file, group, columns, places, start, use_threads=store.is_local)
             start = stop
     missing = [row for row in wanted if row not in found]
     if missing:
@@ -60,11 +61,12 @@ def read_rows(store: Store, name: str, columns: Sequence[str], rows: Sequence[in
 
 
 def _rows_of_group(
-    file: pq.ParquetFile, group: int, columns: Sequence[str], rows: Sequence[int], first: int
+    file: pq.ParquetFile, group: int, columns: Sequence[str], rows: Sequence[int], first: int, *, use_threads: bool
 ) -> dict[int, Row]:
     found: dict[int, Row] = {}
     start = 0
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=list(columns)):
+    known = [column for column in columns if column in file.schema_arrow.names]
+    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=known, use_threads=use_threads):
         inside = [row for row in rows if start <= row < start + batch.num_rows]
         if inside:
             picked = batch.take(pa.array([row - start for row in inside], pa.int64())).to_pylist()
@@ -78,21 +80,34 @@ def _rows_of_group(
 
 @contextmanager
 def _opened(store: Store, name: str, path: str) -> Iterator[pq.ParquetFile]:
-    from fsspec.core import url_to_fs
-
     if not store.exists(path):
         raise UnreadableError(f"cannot read {store.join(path)}: no such file")
     try:
-        fs, full = url_to_fs(store.join(path))
-        # a web server that knows no ranges would send the whole file for each of them
-        opened = io.BytesIO(store.read(path)) if store.is_web else fs.open(full, "rb")
-        with opened as source, pq.ParquetFile(source) as file:
+        with _parquet(store, path) as file:
             check_table(file.schema_arrow, name, what=f"manifest '{name}'")
             yield file
     except UnreadableError:
         raise
     except (pa.ArrowException, OSError, ValueError) as e:
         raise UnreadableError(f"manifest '{name}' of {store.url} is not readable: {' '.join(str(e).split())}") from e
+
+
+@contextmanager
+def _parquet(store: Store, path: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; that of a bucket is a Python object, which no thread of Arrow's may hold (`arrow_file`)."""
+    from fsspec.core import url_to_fs
+
+    if store.is_local:
+        open_regular(store.local_path(path)).close()
+        with pq.ParquetFile(store.local_path(path)) as file:
+            yield file
+    elif store.is_web:  # a server that knows no ranges would send the whole file for each of them
+        with pq.ParquetFile(arrow_file(store.read(path))) as file:
+            yield file
+    else:
+        fs, full = url_to_fs(store.join(path))
+        with fs.open(full, "rb") as source, pq.ParquetFile(source) as file:
+            yield file
 
 
 def numbers(column: pa.ChunkedArray) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":

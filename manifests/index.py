@@ -1,11 +1,10 @@
 """The index of a data set, the plan's record and the records of split sets: the JSON files that say what there is."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lps.manifests.canonical import sha256_hex
+from lps.manifests.canonical import parse_json, sha256_hex
 from lps.manifests.columns import rule_path, split_path
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import check_version
@@ -86,7 +85,7 @@ def read_json(store: Store, path: str) -> dict[str, Any]:
 def _read(store: Store, path: str) -> JsonRecord:
     data = store.read(path)
     try:
-        value = json.loads(data)
+        value = parse_json(data)
     except ValueError as e:
         raise UnreadableError(f"{store.join(path)} is damaged: {e}") from e
     if not isinstance(value, dict):

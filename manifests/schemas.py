@@ -256,6 +256,17 @@ def _column(rows: Sequence[Row], field: pa.Field) -> pa.Array:
     return pa.array(values, field.type)
 
 
+def arrow_file(data: bytes) -> pa.BufferReader:
+    """Return a file held in memory of Arrow's own, to be read by Arrow.
+
+    A thread of Arrow's pool may let go of what it read after the call that it read for. If that is a Python object, and
+    the interpreter is ending meanwhile, the process aborts.
+    """
+    sink = pa.BufferOutputStream()
+    sink.write(data)
+    return pa.BufferReader(sink.getvalue())
+
+
 def read_table(name: str, data: bytes, *, columns: Sequence[str] | None = None) -> pa.Table:
     """Return table `name`, or some of its columns, from Parquet bytes: columns as declared here.
 
@@ -263,7 +274,7 @@ def read_table(name: str, data: bytes, *, columns: Sequence[str] | None = None) 
     for a foreign file, a damaged one, one without a column that must be there, or a newer major version.
     """
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
+        file = pq.ParquetFile(arrow_file(data))
         present = [column for column in columns or TABLES[name].names if column in file.schema_arrow.names]
         table = file.read(columns=present)
     except (pa.ArrowException, OSError) as e:

@@ -1,16 +1,19 @@
 """Files of a data set under one root, on any fsspec URL: read, list, and publish whole or not at all."""
 
+import errno
 import hashlib
+import io
 import os
 import shutil
 import stat
 import uuid
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from lps.manifests.canonical import escape_name, unescape_name
 from lps.manifests.codes import Code
@@ -109,6 +112,9 @@ class Store:
     def read(self, path: str) -> bytes:
         """Return a whole file. Raises UnreadableError."""
         with self._errors("read", path):
+            if self.is_local:
+                with open_regular(self.local_path(path)) as file:
+                    return file.read()
             fs, full = self._fs(path)
             return b"".join(web_chunks(fs, full)) if self.is_web else bytes(fs.cat_file(full))
 
@@ -126,6 +132,8 @@ class Store:
                 raise UnreadableError(f"cannot read {self.join(path)}: {start} to {end} is no range of bytes")
         with self._errors("read", path):
             fs, full = self._fs(path)
+            if self.is_local:
+                open_regular(self.local_path(path)).close()  # fsspec would wait for who writes into a pipe
             # HTTP has no form for an empty range
             found = web_ranges(fs, full, [r for r in ranges if r[0] < r[1]]) if self.is_web else None
             for start, end in ranges:
@@ -138,7 +146,7 @@ class Store:
         """Yield a file from its first byte to its last, without holding it whole. Raises UnreadableError."""
         with self._errors("read", path):
             if self.is_local:
-                with self.local_path(path).open("rb") as file:
+                with open_regular(self.local_path(path)) as file:
                     while data := file.read(CHUNK_BYTES):
                         yield data
                 return
@@ -323,6 +331,34 @@ def _store_errors() -> tuple[type[Exception], ...]:
     except ImportError:
         pass
     return tuple(errors)
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file to read it. Raises OSError, also for a pipe or a device, which might never end or begin."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)  # or it would wait for somebody who writes into a pipe
+
+    file = open(path, "rb", opener=opener)  # noqa: SIM115, PTH123  for the caller to close; Path.open has no opener
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return file
+
+
+def refuse_compressed(file: BinaryIO) -> None:
+    """Raise zipfile.BadZipFile for a zip whose members are compressed or share bytes: `torch.save` writes neither.
+
+    PyTorch unfolds such members without limit. A file that is no zip passes; the place in the file is its start after.
+    """
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise zipfile.BadZipFile("its members are compressed, as torch.save never writes them")
+        if sum(member.file_size for member in members) > file.seek(0, os.SEEK_END):
+            raise zipfile.BadZipFile("its members are larger than the file")
+    file.seek(0)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lps.cli.common import VERSION, LpsGroup, is_stdout, json_option, show_or_write, write_output
+from lps.manifests.canonical import visible
 from lps.manifests.names import LEVELS
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def diff(a: str, b: str, json_to: Path | None) -> None:
     from lps.manifests.storage import open_store
 
     found = diff_datasets(open_store(a), open_store(b))
-    show_or_write(json_to, found.record, lambda: click.echo("\n".join(found.lines())))
+    show_or_write(json_to, found.record, lambda: click.echo(visible("\n".join(found.lines()))))
     if found.moved_without_new_rule:
         raise click.exceptions.Exit(1)
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lps.manifests.canonical import canonical_json, file_sha256, pretty_json
+from lps.manifests.canonical import canonical_json, file_sha256, parse_json, pretty_json
 from lps.manifests.errors import RefusedError, UnreadableError, first_line
 from lps.manifests.storage import open_store, write_atomically
 
@@ -148,7 +147,7 @@ def _read(path: Path) -> bytes:
 
 def _record(data: bytes) -> Record | None:
     try:
-        found: Record = json.loads(data)
+        found: Record = parse_json(data)
         whole = (
             found["schema"] == "lps.score" and isinstance(found["tracks"], list) and isinstance(found["clips"], list)
         )
@@ -182,7 +181,7 @@ def _is_free(path: Path, video: Mapping[str, Any]) -> bool:
     if not path.exists():
         return True
     try:
-        found = json.loads(path.read_bytes())["video"]
+        found = parse_json(path.read_bytes())["video"]
         key = "sha256" if video["sha256"] else "file"
         return bool(found[key] == video[key])
     except (OSError, ValueError, LookupError, TypeError):

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lps.manifests.canonical import parse_json
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.names import Role
-from lps.manifests.schemas import check_version
+from lps.manifests.schemas import arrow_file, check_version
 
 LEARNT_ID, LEARNT_VERSION = "lps.learnt", "1.0"
 LEARNT_PARQUET = "learnt.parquet"
@@ -89,13 +90,13 @@ def read_learnt(data: bytes, name: str) -> Learnt:
     Raises IntegrityError for anything else, UnreadableError for a newer version.
     """
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.read_table(arrow_file(data))
         marks = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         if marks["lps.schema_id"] != LEARNT_ID:
             raise KeyError(marks["lps.schema_id"])
         check_version(marks["lps.schema_version"], what=name, newest=LEARNT_VERSION)
         table = table.select(LEARNT.names).replace_schema_metadata().cast(LEARNT)
-        return Learnt(table, tuple(map(str, json.loads(marks["lps.gaps"]))))
+        return Learnt(table, tuple(map(str, parse_json(marks["lps.gaps"]))))
     except UnreadableError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as e:

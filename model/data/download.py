@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.manifests.storage import Store
+from lps.manifests.storage import Store, open_regular
 from lps.model.data.shards import Shard
 
 CHUNK_BYTES = 1 << 20
@@ -100,7 +100,7 @@ def check_shard(shard: Shard, found: Fetched) -> None:
 def verify_local(shard: Shard) -> None:
     """Read a local shard once and compare it with its record. Raises UnreadableError or IntegrityError."""
     try:
-        with shard.local_path.open("rb") as file:
+        with open_regular(shard.local_path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             found = Fetched(file.tell(), digest)
     except OSError as e:

@@ -5,7 +5,6 @@ order; `maps.json`, written last, says whose they are. Half precision has a step
 reach some tens.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lps.manifests.arrays import Ints
-from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
+from lps.manifests.canonical import canonical_json, parse_json, pretty_json, sha256_hex
 from lps.manifests.errors import LpsError, UnreadableError
 from lps.manifests.storage import write_atomically
 from lps.model.data.clip_decoder import Batch
@@ -71,7 +70,7 @@ def maps_of(
 def _load(place: Path, identity: str) -> Maps | None:
     """Return what is there, None for nothing whole."""
     try:
-        facts = json.loads((place / JSON).read_bytes())
+        facts = parse_json((place / JSON).read_bytes())
         shape = tuple(facts["shape"])
         if facts["identity"] != identity or (place / ARRAY).stat().st_size != 2 * int(np.prod(shape)):
             return None

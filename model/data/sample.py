@@ -14,6 +14,7 @@ from simplejpeg import decode_jpeg
 
 from lps.manifests.arrays import Pixels
 from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.storage import open_regular
 from lps.model.data.image_size import image_size
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -74,7 +75,7 @@ def read_range(shard: LocalShard, sample: Sample) -> bytes:
     SampleFault where it ends before the sample does.
     """
     try:
-        with shard.path.open("rb", buffering=0) as file:
+        with open_regular(shard.path) as file:
             size = os.fstat(file.fileno()).st_size
             if shard.n_bytes is not None and size != shard.n_bytes:
                 raise IntegrityError(

@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from lps.manifests.canonical import parse_json
 from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.manifests.storage import write_atomically
+from lps.manifests.storage import open_regular, write_atomically
 from lps.model.data.clip_data import SAMPLES, ClipData, DataIdentity
 from lps.model.data.download import identified
 from lps.model.data.sample import (
@@ -103,7 +104,7 @@ def _load(kept: Path) -> _Found | None:
         marks = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         if marks.get("version") != str(SCAN_VERSION) or not table.schema.equals(SAMPLES):
             return None
-        return _Found(table.replace_schema_metadata(), tuple(BadSample(**each) for each in json.loads(marks["faults"])))
+        return _Found(table.replace_schema_metadata(), tuple(BadSample(**each) for each in parse_json(marks["faults"])))
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError):
         return None  # absent, torn, or of an older program: it is only a short cut
 
@@ -133,8 +134,9 @@ def _scan(path: Path, shown: str) -> _Found:
     first_of: dict[str, str] = {}
     key = "(none)"
     try:
-        with tarfile.open(path, "r:") as tar:
-            for piece in _pieces(tar):
+        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            n_bytes = os.fstat(file.fileno()).st_size
+            for piece in _pieces(tar, n_bytes):
                 key = piece.key
                 try:
                     _check_unique(piece, first_of, shown)
@@ -142,7 +144,7 @@ def _scan(path: Path, shown: str) -> _Found:
                 except SampleFault as fault:
                     faults.append(BadSample(key, shown, str(fault)))
         _check_end(path)
-    except (tarfile.TarError, EOFError) as e:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError) as e:
         raise IntegrityError(f"shard {shown} is cut off or damaged after sample {key}: {e}; fetch it again") from e
     except OSError as e:
         raise UnreadableError(f"cannot read shard {shown}: {e.strerror or e}") from e
@@ -150,12 +152,17 @@ def _scan(path: Path, shown: str) -> _Found:
     return _Found(pa.table(columns, schema=SAMPLES), tuple(faults))
 
 
-def _pieces(tar: tarfile.TarFile) -> Iterator[_Piece]:
-    """Yield runs of members with one key, as `webdataset` groups them; members without a key belong to none."""
+def _pieces(tar: tarfile.TarFile, n_bytes: int) -> Iterator[_Piece]:
+    """Yield runs of members with one key, as `webdataset` groups them; members without a key belong to none.
+
+    Raises TarError for a size that the file of `n_bytes` does not hold: a number in base 256 may be negative or huge.
+    """
     from webdataset.tariterators import base_plus_ext
 
     piece: _Piece | None = None
     for member in tar:
+        if member.size < 0 or member.offset_data + (member.size if member.isreg() else 0) > n_bytes:
+            raise tarfile.ReadError(f"{member.name} would have {member.size} bytes")
         end = member.offset_data + (member.size + 511) // 512 * 512 if member.isreg() else member.offset_data
         key, _ = base_plus_ext(member.name)
         if not member.isreg() or key is None:
@@ -253,8 +260,8 @@ def _content(tar: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo], ext: 
 
 def _facts(data: bytes) -> dict[str, Any]:
     try:
-        facts = json.loads(data)
-    except (ValueError, RecursionError) as e:
+        facts = parse_json(data)
+    except ValueError as e:
         raise SampleFault("its .json is damaged") from e
     if not isinstance(facts, dict):
         raise SampleFault("its .json is no record")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lps.manifests.arrays import Bools
-from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
+from lps.manifests.canonical import canonical_json, parse_json, pretty_json, sha256_hex
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.names import DeviceName, VideoRule
 from lps.manifests.records import Note
@@ -197,7 +197,7 @@ def _finished(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
     if not store.exists(METRICS_JSON):
         return None
     try:
-        record: dict[str, Any] = json.loads(store.read(METRICS_JSON))
+        record: dict[str, Any] = parse_json(store.read(METRICS_JSON))
         found = dict(record["request"])
     except (ValueError, KeyError, TypeError) as e:
         raise UnreadableError(f"{store.join(METRICS_JSON)} is not a result of lps-train; use another folder") from e
@@ -241,7 +241,7 @@ def _scored(
     if store.exists(path):
         scores, marks = read_scores(store.read(path), store.join(path))
         on_event(Note(f"{entry.name}: {len(scores)} clips were scored before"))
-        return ScoredData(scores.with_entry(entry.number), tuple(json.loads(marks["lps.bad_samples"])))
+        return ScoredData(scores.with_entry(entry.number), tuple(parse_json(marks["lps.bad_samples"])))
     on_event(DataSetBegun(entry.name, len(entry.data)))
     part = score_data(loaded, entry.data, options, lambda n_clips: on_event(ClipsScored(n_clips)))
     scores = part.scores.with_entry(entry.number).sorted_by_id()

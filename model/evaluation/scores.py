@@ -19,7 +19,7 @@ from lps.manifests.arrays import Bools, Floats, Ints
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.names import VideoRule
 from lps.manifests.row_digest import table_digest
-from lps.manifests.schemas import check_version
+from lps.manifests.schemas import arrow_file, check_version
 from lps.model.data.sample import UNKNOWN_LABEL
 from lps.model.data.video_score import DEFAULT_RULE, video_scores
 
@@ -238,7 +238,7 @@ def read_scores(data: bytes, name: str) -> tuple[Scores, dict[str, str]]:
     clips. Raises UnreadableError for a foreign, damaged or newer file.
     """
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.read_table(arrow_file(data))
     except (pa.ArrowException, OSError) as e:
         raise UnreadableError(f"{name} is not a readable Parquet file: {' '.join(str(e).split())}") from e
     marks = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}

@@ -11,6 +11,7 @@ Tensors are known by their reference names. A file tells its network by them and
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from lps.manifests.errors import UnreadableError, first_line
+from lps.manifests.storage import refuse_compressed
 from lps.model.networks.context_net import NetParams, StateDict
 from lps.model.networks.detector import Detector, HeadParams
 from lps.model.networks.i3d import I3D
@@ -146,9 +148,13 @@ def _state_of(path: Path) -> StateDict:
         with torch.serialization.safe_globals(_SCALARS), warnings.catch_warnings():
             # a plain pickle of a newer protocol is refused below, in one line
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            with path.open("rb") as file:
+                refuse_compressed(file)
             found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as e:
         raise UnreadableError(f"cannot read {path}: {e.strerror or e}") from e
+    except zipfile.BadZipFile as e:
+        raise UnreadableError(f"{path} is not a checkpoint that torch wrote: {e}") from e
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as e:
         unsafe = re.search(r"GLOBAL ([\w.]+)", str(e))
         if unsafe:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lps.manifests.arrays import Floats, Pixels
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError, first_line
+from lps.manifests.storage import refuse_compressed
 from lps.model.training.checkpoint import file_sha256
 from lps.model.training.processes import choose_device
 
@@ -103,6 +104,8 @@ def _open_facenet(path: Path) -> MapsOfFrames:
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
+        with path.open("rb") as file:
+            refuse_compressed(file)
         if zipfile.is_zipfile(path):
             _check_zip(path)
         state = torch.load(path, map_location="cpu", weights_only=True)

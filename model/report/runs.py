@@ -3,7 +3,6 @@
 What must be there and is damaged ends the page with one line; what may be missing (scores, a checkpoint) is a note.
 """
 
-import json
 import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lps.manifests.arrays import Floats
+from lps.manifests.canonical import parse_json
 from lps.manifests.errors import LpsError, UnreadableError
 from lps.manifests.schemas import check_version
 from lps.model.evaluation.evaluate import METRICS_ID, METRICS_JSON, METRICS_VERSION, SCORES_PARQUET
@@ -300,7 +300,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
 
 def _log_line(line: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except (ValueError, RecursionError):
         return None
     whole = isinstance(record, dict) and isinstance(record.get("kind"), str) and isinstance(record.get("step"), int)

@@ -14,7 +14,7 @@ from torch import Tensor
 from lps.manifests import canonical, environment
 from lps.manifests.errors import IntegrityError, LpsError, UnreadableError, first_line
 from lps.manifests.splits.learnt import Learnt, learnt_bytes, read_learnt
-from lps.manifests.storage import write_atomically
+from lps.manifests.storage import refuse_compressed, write_atomically
 from lps.model.networks.context_net import StateDict
 from lps.model.training.presets import Preset, preset_from_record
 
@@ -90,17 +90,35 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UnreadableError(foreign) from e
     except Exception as e:  # noqa: BLE001  a file made up to look like one can bring out anything
         raise IntegrityError(f"{path} is damaged: {first_line(e)}; copy it again") from e
-    names = {f.name for f in fields(Checkpoint)}
     if not isinstance(values, Mapping) or not isinstance(values.get("format"), int):
         raise UnreadableError(foreign)
     if values["format"] > FORMAT:
         raise UnreadableError(
             f"{path} has format {values['format']}, this version reads up to {FORMAT}; update lps-prep"
         )
+    return _from_record(values, path)
+
+
+def _from_record(values: Mapping[str, Any], path: Path) -> Checkpoint:
+    """Return the checkpoint that a file holds. Raises IntegrityError where a part is missing or of another kind."""
+    names = {f.name for f in fields(Checkpoint)}
     missing = names - set(values) - {"learnt"}
     if missing:
         raise IntegrityError(f"{path} lacks {', '.join(sorted(missing))}")
+    wrong_kind = sorted(name for name in names & set(values) if not _is_of_kind(name, values[name]))
+    if wrong_kind:
+        raise IntegrityError(f"{path} is damaged: its {wrong_kind[0]} is a {type(values[wrong_kind[0]]).__name__}")
     return Checkpoint(**{name: values[name] for name in names & set(values)})
+
+
+def _is_of_kind(name: str, value: object) -> bool:
+    if name == "stage":
+        return isinstance(value, str)
+    if name == "learnt":
+        return value is None or isinstance(value, Tensor)
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        return False
+    return name not in ("network", "extra") or all(isinstance(each, Tensor) for each in value.values())
 
 
 def _damage(path: Path) -> str | None:
@@ -112,6 +130,7 @@ def _damage(path: Path) -> str | None:
         if file.read(2) != b"PK":
             return None
         try:
+            refuse_compressed(file)
             with zipfile.ZipFile(file) as members:
                 wrong = members.testzip()
         except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, struct.error) as e:

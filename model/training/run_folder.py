@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lps.manifests.canonical import pretty_json
+from lps.manifests.canonical import parse_json, pretty_json
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.storage import remove_unfinished, write_atomically
 from lps.model.data.epoch_plan import Rank
@@ -95,7 +95,7 @@ def result_settings(record: dict[str, Any]) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a record of a run. Raises UnreadableError."""
     try:
-        return dict(json.loads(path.read_bytes()))
+        return dict(parse_json(path.read_bytes()))
     except (OSError, ValueError, TypeError) as e:
         raise UnreadableError(f"cannot read {path}: {e}; restore it, or use another folder") from e
 

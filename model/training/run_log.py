@@ -1,6 +1,5 @@
 """What a run leaves to read: one JSON line a step and a validation, and the same for TensorBoard."""
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
-from lps.manifests.canonical import canonical_json
+from lps.manifests.canonical import canonical_json, parse_json
 from lps.manifests.errors import UnreadableError
 from lps.manifests.storage import write_atomically
 
@@ -112,7 +111,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     found = []
     for line in path.read_bytes().splitlines():
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue
         if isinstance(record, dict) and isinstance(record.get("step"), int):

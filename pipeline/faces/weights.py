@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from lps.manifests.canonical import file_sha256
 from lps.manifests.environment import cache_folder
 from lps.manifests.errors import IntegrityError, UnreadableError, first_line
+from lps.manifests.storage import refuse_compressed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -223,7 +224,9 @@ def load_state(path: Path) -> "dict[str, Tensor]":
     import torch
 
     try:
-        loaded = torch.load(_torch_bytes(path), map_location="cpu", weights_only=True)
+        data = _torch_bytes(path)
+        refuse_compressed(data)
+        loaded = torch.load(data, map_location="cpu", weights_only=True)
     except _UNREADABLE as e:
         raise UnreadableError(f"{path} is not a readable weight file: {first_line(e)}") from e
     if isinstance(loaded, dict) and "state_dict" in loaded:

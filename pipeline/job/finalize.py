@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from lps.manifests.canonical import pretty_json, sha256_hex
+from lps.manifests.canonical import parse_json, pretty_json, sha256_hex
 from lps.manifests.codes import QUARANTINE_CODES, Status
 from lps.manifests.columns import PATHS, rule_path, split_path
 from lps.manifests.errors import IntegrityError, UnreadableError
@@ -51,7 +51,7 @@ def read_commit(out: Store, shard_id: str, plan_sha256: str) -> Row:
     """Return one commit record. Raises IntegrityError when it belongs to another plan or is not readable."""
     uri = commit_uri(shard_id)
     try:
-        record = json.loads(out.read(uri))
+        record = parse_json(out.read(uri))
         found, *_ = [record[name] for name in ("plan_sha256", "shard", "videos", "clips")]
     except (ValueError, KeyError, TypeError) as e:
         raise IntegrityError(f"{out.join(uri)} is not a commit record: {e}; delete it and run again") from e

@@ -9,14 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lps.manifests.canonical import brief_json, pretty_json, sha256_hex, unit_interval
+from lps.manifests.canonical import brief_json, parse_json, pretty_json, sha256_hex, unit_interval
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS, read_plan
 from lps.manifests.names import SPLITS
 from lps.manifests.records import Header, Outcome, SourceVideo
 from lps.manifests.rows import video_row
-from lps.manifests.schemas import PLANNED_VIDEOS, SCHEMA_VERSION, Row, parquet_bytes
+from lps.manifests.schemas import PLANNED_VIDEOS, SCHEMA_VERSION, Row, arrow_file, parquet_bytes
 from lps.manifests.splits.inputs import inputs_table, split_input
 from lps.manifests.splits.records import SplitParams, SplitRow, rows_from_table
 from lps.manifests.splits.table import split_table
@@ -295,7 +295,7 @@ def _plan_table(videos: Sequence[PlannedVideo]) -> bytes:
 
 def plan_rows(data: bytes) -> list[Row]:
     """Read plan/videos.parquet back as plain rows."""
-    return list(pq.read_table(io.BytesIO(data)).to_pylist())
+    return list(pq.read_table(arrow_file(data)).to_pylist())
 
 
 def refuse_other_writer(out: Store) -> None:
@@ -327,7 +327,7 @@ def publish_plan(plan: Plan, out: Store) -> bool:
     found = out.read(PLAN_JSON)
     if found != plan.json_bytes:
         try:
-            old = json.loads(found)
+            old = parse_json(found)
         except ValueError as e:
             raise IntegrityError(f"{out.join(PLAN_JSON)} is damaged: {e}; restore it or start a new output") from e
         raise RefusedError(_differences(old, json.loads(plan.json_bytes), plan, out))

@@ -1,12 +1,11 @@
 """Count what is done of a data set that may still be in the making, and reopen failures."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from lps.manifests.canonical import canonical_json, sha256_hex
+from lps.manifests.canonical import canonical_json, parse_json, sha256_hex
 from lps.manifests.codes import Code
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS, JsonRecord, read_plan
@@ -161,8 +160,11 @@ def _withdraw_plan(out: Store, faults: set[str]) -> None:
         for file in list(out.walk(folder)):
             out.delete(file.path)
     if out.exists(PROBE_CACHE):
-        probes = json.loads(out.read(PROBE_CACHE))
-        kept = {uri: entry for uri, entry in probes.items() if entry["probe"]["code"] not in faults}
+        try:
+            probes = parse_json(out.read(PROBE_CACHE))
+            kept = {uri: entry for uri, entry in probes.items() if entry["probe"]["code"] not in faults}
+        except (ValueError, LookupError, TypeError, AttributeError):
+            kept = {}  # damaged: all headers are read again
         out.publish(PROBE_CACHE, canonical_json(kept))
     _withdraw(out, PLAN_JSON, "plan-{}.json")
     for uri in (PLAN_VIDEOS, PLAN_SPLITS):

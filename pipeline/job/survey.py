@@ -1,15 +1,15 @@
 """Look at the sources before the plan: list them, read their headers, record the versions."""
 
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from lps.manifests.canonical import canonical_json, escape_name
+from lps.manifests.canonical import canonical_json, escape_name, parse_json, sha256_hex
 from lps.manifests.codes import Stage
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, StoredFile, lies_in, open_store
 from lps.pipeline.faces.localizers import weight_digests
 from lps.pipeline.job.events import SourceProbed
@@ -139,11 +139,10 @@ def probe_all(run: RunContext, tree: SourceTree) -> dict[str, Probe]:
     import ray
 
     out, files, limits = run.out, tree.files, run.request.params.limits
-    cache: dict[str, Any] = json.loads(out.read(PROBE_CACHE)) if out.exists(PROBE_CACHE) else {}
     wanted = sorted({s.uri for s in tree.listing.videos if s.code is None and s.uri in files})
     # The limits decide a probe too, so they are part of what must be unchanged.
     marks = {uri: f"{files[uri].mark} {canonical_json(asdict(limits)).decode()}" for uri in wanted}
-    probes = {u: probe_from_record(cache[u]["probe"]) for u in wanted if cache.get(u, {}).get("mark") == marks[u]}
+    probes = kept_probes(out, marks)
     task = ray.remote(num_cpus=1, max_retries=0, max_calls=200)(run_probe)
 
     def job(uri: str) -> Job:
@@ -165,9 +164,25 @@ def probe_all(run: RunContext, tree: SourceTree) -> dict[str, Probe]:
                 probes[uri] = Probe(n_bytes=size, sha256="", code=code, stage=Stage.PROBE, detail=detail)
         run.log.on_event(SourceProbed(len(probes), len(wanted)))
     if fresh:
-        kept = {u: {"mark": marks[u], "probe": p.record()} for u, p in probes.items() if p.sha256}
+        kept = {uri: _kept(marks[uri], probe) for uri, probe in probes.items() if probe.sha256}
         out.publish(PROBE_CACHE, canonical_json(kept))
     return probes
+
+
+def _kept(mark: str, probe: Probe) -> Row:
+    record = probe.record()
+    return {"mark": mark, "probe": record, "sha256": sha256_hex(canonical_json(record))}
+
+
+def kept_probes(out: Store, marks: Mapping[str, str]) -> dict[str, Probe]:
+    """Return what an earlier run kept of files that are unchanged since; what is damaged there counts as not kept."""
+    try:
+        kept = parse_json(out.read(PROBE_CACHE)) if out.exists(PROBE_CACHE) else {}
+        same = [uri for uri, mark in marks.items() if uri in kept and kept[uri]["mark"] == mark]
+        whole = [uri for uri in same if kept[uri]["sha256"] == sha256_hex(canonical_json(kept[uri]["probe"]))]
+        return {uri: probe_from_record(kept[uri]["probe"]) for uri in whole}
+    except (UnreadableError, ValueError, LookupError, TypeError, AttributeError):
+        return {}  # of another version, or no record at all
 
 
 def versions_of(run: RunContext) -> dict[str, str]:

@@ -16,7 +16,6 @@ ties the video to other data sets. Without one it belongs to the row's own (`<da
 The table is the list of inputs: files that it does not name are none.
 """
 
-import io
 import math
 import re
 from collections import Counter
@@ -31,6 +30,7 @@ import pyarrow.parquet
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
+from lps.manifests.schemas import arrow_file
 from lps.pipeline.sources.types import (
     DEFAULT_METHOD,
     SourceFile,
@@ -146,11 +146,11 @@ def _read_rows(path: str, data: bytes) -> Iterator[_TableLine]:
 def _read_csv(data: bytes) -> pa.Table:
     # Every known column is text: type inference would turn an identity "007" into 7.
     types = {name: pa.string() for name in COLUMNS}
-    return pa.csv.read_csv(io.BytesIO(data), convert_options=pa.csv.ConvertOptions(column_types=types))
+    return pa.csv.read_csv(arrow_file(data), convert_options=pa.csv.ConvertOptions(column_types=types))
 
 
 def _read_parquet(data: bytes) -> pa.Table:
-    return pa.parquet.read_table(io.BytesIO(data))
+    return pa.parquet.read_table(arrow_file(data))
 
 
 def _rows_of(n: int) -> Iterator[str]:

@@ -79,9 +79,15 @@ def probe_file(source: Store, uri: str, limits: Limits) -> Probe:
     """
     from lps.pipeline.video.decode import count_packets, read_header
 
+    known = None if source.is_local else source.size(uri)
+    if known is not None and known > limits.max_bytes:
+        return _too_large(known, limits)  # not fetched
     with local_copy(source, uri) as path:
         try:
-            n_bytes, sha256 = path.stat().st_size, file_sha256(path)
+            n_bytes = path.stat().st_size
+            if n_bytes > limits.max_bytes:
+                return _too_large(n_bytes, limits)
+            sha256 = file_sha256(path)
         except OSError as e:
             fault = fault_of_reading(e)
             return Probe(n_bytes=0, sha256="", code=fault.code, stage=fault.stage, detail=fault.detail)
@@ -96,3 +102,9 @@ def probe_file(source: Store, uri: str, limits: Limits) -> Probe:
             )
         except VideoFault as fault:
             return Probe(n_bytes=n_bytes, sha256=sha256, code=fault.code, stage=fault.stage, detail=fault.detail)
+
+
+def _too_large(n_bytes: int, limits: Limits) -> Probe:
+    """Return the probe of a file that nobody is to read: not even its digest is known."""
+    detail = f"{n_bytes} bytes, limit {limits.max_bytes}"
+    return Probe(n_bytes=n_bytes, sha256="", code=Code.E_LIMIT, stage=Stage.PROBE, detail=detail)

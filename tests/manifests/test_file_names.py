@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lps.manifests.canonical import escape_name, unescape_name
+from lps.manifests.canonical import escape_name, unescape_name, visible
 
 names = st.binary(max_size=12) | st.lists(
     st.sampled_from([b"\\", b"x", b"d6", b"\xd6", b"5c", b"/", "é".encode()])
@@ -27,6 +27,11 @@ names = st.binary(max_size=12) | st.lists(
 def test_only_what_is_not_utf8_changes(name: bytes, text: str) -> None:
     assert escape_name(os.fsdecode(name)) == text
     assert os.fsencode(unescape_name(text)) == name
+
+
+def test_what_steers_a_terminal_is_shown() -> None:
+    name = os.fsdecode(b"a\x1b[2J\x07\xd6\xc2\x9b\xe2\x80\xae\n\tb")
+    assert visible(name) == "a\\x1b[2J\\x07\\xd6\\x9b\\u202e\n\tb"
 
 
 @given(names)

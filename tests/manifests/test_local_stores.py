@@ -118,6 +118,14 @@ def test_a_folder_that_cannot_be_read(root: Path, monkeypatch: pytest.MonkeyPatc
         listed(root, leaving=False)
 
 
+@pytest.mark.parametrize("use", ["read", "sha256", "read_range"])
+def test_a_pipe_is_not_waited_for(root: Path, use: str) -> None:
+    os.mkfifo(root / "x.tar")
+    store = open_store(str(root))
+    with pytest.raises(UnreadableError, match="x.tar: it is no regular file"):
+        getattr(store, use)("x.tar", *((0, 9) if use == "read_range" else ()))
+
+
 def test_names_that_are_not_utf8(root: Path) -> None:
     folder = root / os.fsdecode(b"\xd6")
     folder.mkdir()

@@ -243,7 +243,7 @@ def test_a_store_that_is_silent_is_said_to_be(folder: Store, monkeypatch: pytest
     def waited(*_: object, **__: object) -> bytes:
         raise TimeoutError
 
-    monkeypatch.setattr(fsspec.get_filesystem_class("file"), "cat_file", waited)
+    monkeypatch.setattr("lps.manifests.storage.open_regular", waited)
     with pytest.raises(UnreadableError, match=r"cannot read .*/x: no answer in time"):
         folder.read("x")
 

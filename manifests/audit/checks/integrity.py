@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from lps.manifests.audit.checks.tars import CHECKS as TAR_CHECKS
 from lps.manifests.audit.core.database import fetch_number, fetch_rows, listing, local_manifest, sql_offenders
 from lps.manifests.audit.core.queries import read_claim
+from lps.manifests.audit.core.seal import SIDE_FILES
 from lps.manifests.audit.core.types import (
     AuditContext,
     CheckEntry,
@@ -141,7 +142,8 @@ A5 = CheckSpec(
     id="A5",
     title="No orphans",
     rule="Every file below shards/ is in the manifest and every shard there is used by a clip, none is open, and each "
-    "has its commit record. FAIL in a sealed data set, WARN before.",
+    "has its commit record. FAIL in a sealed data set, WARN before. Side files of readers (x.tar.idx, x.idx) are named "
+    "in the note.",
     remedy="Delete files that belong to nothing; if a run was cut off, finish it with `lps-prep run`.",
     severity=Severity.ERROR,
     sql="""SELECT 'shard' AS kind, shard_id AS key, 'no clip is in it' AS detail
@@ -268,7 +270,9 @@ def check_orphans(ctx: AuditContext) -> CheckResult:
     shards = dict(fetch_rows(ctx, "SELECT uri, shard_id FROM shards"))
     planned = {shard["shard_id"] for shard in ctx.plan.get("shards", ())} | set(shards.values())
     commits = {PurePosixPath(path).stem for path in files if path.startswith("commits/") and path.endswith(".json")}
-    below = [path for path in files if path.startswith("shards/")]
+    below = [path for path in files if path.startswith("shards/") and not SIDE_FILES.fullmatch(path)]
+    beside = sorted(path for path in files if SIDE_FILES.fullmatch(path))
+    note = f"{len(beside)} side files of readers, first {beside[0]}" if beside else ""
     offenders = [Offender(kind="file", key=p, detail="not in the manifest of shards") for p in below if p not in shards]
     offenders += sql_offenders(ctx, A5.sql)
     offenders += [Offender(kind="shard", key=s, detail="has no commit record") for s in sorted(planned - commits)]
@@ -276,9 +280,10 @@ def check_orphans(ctx: AuditContext) -> CheckResult:
         Offender(kind="file", key=f"commits/{s}.json", detail="not planned") for s in sorted(commits - planned)
     ]
     sealed = any(path.startswith("seals/") for path in files)
-    result = pass_or_fail(A5, offenders, len(below), "files")
+    result = pass_or_fail(A5, offenders, len(below), "files", note=note)
     if offenders and not sealed:
-        return replace(result, state=State.WARN, note="not sealed yet: a WARN now, a FAIL once it is")
+        notes = filter(None, ("not sealed yet: a WARN now, a FAIL once it is", note))
+        return replace(result, state=State.WARN, note="; ".join(notes))
     return result
 
 

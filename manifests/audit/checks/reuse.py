@@ -4,7 +4,6 @@ A run of `lps-train` keeps the videos that it and all that it started from have 
 became of the data set that they were read from.
 """
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from lps.manifests.audit.core.types import (
     State,
     not_evaluated,
 )
-from lps.manifests.canonical import sha256_hex
+from lps.manifests.canonical import parse_json, sha256_hex
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import Role
 from lps.manifests.splits.learnt import LEARNT_PARQUET, Learnt, read_learnt
@@ -64,7 +63,7 @@ def read_run(folder: Path) -> Learnt | None:
     """Return what a finished run has seen, None where it does not say. Raises UnreadableError, IntegrityError."""
     name = folder.resolve().name
     try:
-        result = json.loads((folder / RESULT_JSON).read_bytes())
+        result = parse_json((folder / RESULT_JSON).read_bytes())
         if "learnt" not in {**result}:
             return None
         data, digest = (folder / LEARNT_PARQUET).read_bytes(), result["learnt"]["sha256"]

@@ -5,7 +5,6 @@ manifest and of the plan, the plan's digest is in every commit record, and the c
 manifests were made from. That finds accidents and careless edits; who rewrites all of it is found by a seal alone.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +38,15 @@ from lps.manifests.audit.core.types import (
     with_unread,
     wrong_file,
 )
-from lps.manifests.canonical import brief_json, canonical_json, jsonable, rows_digest, sha256_hex, unit_interval
+from lps.manifests.canonical import (
+    brief_json,
+    canonical_json,
+    jsonable,
+    parse_json,
+    rows_digest,
+    sha256_hex,
+    unit_interval,
+)
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.index import PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS
@@ -313,7 +320,7 @@ class _Committed:
     def _record(self, shard_id: str) -> Row | Offender:
         path = f"commits/{shard_id}.json"
         try:
-            record = json.loads(read_present(self.ctx.store, path) or b"")
+            record = parse_json(read_present(self.ctx.store, path) or b"")
             names = [record[name] for name in ("plan_sha256", "shard", "videos", "clips")]
         except (ValueError, KeyError, TypeError):
             return wrong_file(path, "no readable commit record")

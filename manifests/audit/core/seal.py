@@ -6,7 +6,7 @@ accident only: whoever can rewrite the data set can rewrite its seals.
 """
 
 import hashlib
-import json
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lps.manifests.audit.core.database import listing
-from lps.manifests.canonical import canonical_json, sha256_hex
+from lps.manifests.canonical import canonical_json, parse_json, sha256_hex
 from lps.manifests.codes import QUARANTINE_CODES
 from lps.manifests.columns import read_columns
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
@@ -32,6 +32,9 @@ MAX_SEALS = 1000
 NAMESPACE = "lps-prep"
 """Namespace of ssh signatures: a signature made for another purpose does not count."""
 UNSEALED = ("runs/", "audits/", "seals/")
+SIDE_FILES = re.compile(r"shards/.+\.idx|\.nv-meta/.+")
+"""What readers put beside shards to find samples: `x.tar.idx` and `.nv-meta/` of Megatron Energon, `x.idx` of DALI.
+They can be made anew from the shards, and neither a seal nor check A5 holds them against a data set."""
 TRANSIENT = tuple(sorted(QUARANTINE_CODES))
 """Codes that another run, or another version of the program, may cure; a seal would make them final."""
 
@@ -95,7 +98,11 @@ def _node(left: bytes, right: bytes) -> bytes:
 
 def sealable(store: Store) -> dict[str, StoredFile]:
     """Return the files that a seal covers, by path."""
-    return {file.path: file for file in store.walk() if not file.path.startswith(UNSEALED)}
+    return {file.path: file for file in store.walk() if not _is_unsealed(file.path)}
+
+
+def _is_unsealed(path: str) -> bool:
+    return path.startswith(UNSEALED) or SIDE_FILES.fullmatch(path) is not None
 
 
 def seal_dataset(store: Store, *, allow_transient: bool = False) -> Seal:
@@ -170,7 +177,7 @@ def seal_paths(store: Store) -> list[str]:
 
 def _parse(data: bytes, path: str) -> Seal:
     try:
-        record = json.loads(data)
+        record = parse_json(data)
         check_version(str(record["schema_version"]), what=f"seal '{path}'", newest=SCHEMA_VERSION)
         return Seal(
             path=path,
@@ -234,7 +241,7 @@ def verify_seal(store: Store, seal: Seal, *, every_byte: bool) -> Verified:
                 continue
             if sha256 != sealed[path].sha256:
                 wrong.append((path, f"sha256 {sha256[:16]}..., sealed with {sealed[path].sha256[:16]}..."))
-    others = [path for path in files or () if path not in sealed and not path.startswith(UNSEALED)]
+    others = [path for path in files or () if path not in sealed and not _is_unsealed(path)]
     wrong += [(path, "not in the seal") for path in others]
     return Verified(sorted(wrong), unread, files is not None)
 

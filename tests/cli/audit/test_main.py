@@ -223,6 +223,8 @@ VIDEOS = "manifests/videos.parquet"
         (removed("index.json"), "has no index.json"),
         (cut("index.json"), "is damaged"),
         (lambda out: (out / "index.json").write_text("[]"), "is damaged"),
+        (lambda out: (out / "index.json").write_text("[" * 200_000), "is damaged: it is nested too deeply"),
+        (lambda out: (out / "plan/plan.json").write_text('{"a":' * 200_000), "is damaged: it is nested too deeply"),
         (json_edit("index.json", schema="other"), "is not the index"),
         (json_edit("index.json", schema_version="3.0"), "schema version '3.0'"),
         (json_edit("index.json", manifests=3), "lists no manifests"),

@@ -3,6 +3,7 @@
 import io
 import multiprocessing.process
 import multiprocessing.util
+import os
 import re
 import tarfile
 import tempfile
@@ -327,6 +328,25 @@ def test_members_that_are_not_sorted(spec: "type[Spec]", cache: ShardCache, tmp_
         open_shards(pattern, cache)
     found = open_shards(packed(tmp_path / "sorted.tar", members, sorted(members)), cache)
     assert (found.samples.num_rows, found.faults) == (2, ())
+
+
+@pytest.mark.parametrize("size", [-512, -1, 1 << 40, (1 << 63) - 1], ids=str)
+def test_sizes_that_no_file_holds(spec: "type[Spec]", cache: ShardCache, tmp_path: Path, size: int) -> None:
+    """As numbers in base 256 a tar may hold any; a negative one would lead back, for ever."""
+    members = {f"{each.key}.{ext}": data for each in [spec(video="a")] for ext, data in each.members().items()}
+    pattern = packed(tmp_path / "t.tar", members, sorted(members))
+    data = bytearray((tmp_path / "t.tar").read_bytes())
+    data[124:136] = bytes([0xFF if size < 0 else 0x80]) + size.to_bytes(11, "big", signed=True)
+    data[148:156] = b"%06o\0 " % (sum(data[:148]) + 8 * 32 + sum(data[156:512]))
+    (tmp_path / "t.tar").write_bytes(data)
+    with pytest.raises(IntegrityError, match=r"t.tar is cut off or damaged .* would have -?\d+ bytes; fetch it again"):
+        open_shards(pattern, cache)
+
+
+def test_a_pipe_is_no_shard(cache: ShardCache, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "t.tar")
+    with pytest.raises(UnreadableError, match="cannot read shard .*t.tar: it is no regular file"):
+        open_shards(str(tmp_path / "t.tar"), cache)
 
 
 def test_a_stray_file_in_a_plain_shard_is_named(spec: "type[Spec]", cache: ShardCache, tmp_path: Path) -> None:

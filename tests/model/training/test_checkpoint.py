@@ -5,6 +5,7 @@ import fcntl
 import io
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from lps.manifests.errors import IntegrityError, LpsError, RefusedError, Unreada
 from lps.model.evaluation.loading import load_detector
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import Detector
+from lps.model.networks.published_weights import load_reference
 from lps.model.training.checkpoint import FORMAT, Checkpoint, read_checkpoint, write_checkpoint
 from lps.model.training.presets import Preset
 from lps.model.training.run_folder import prune, step_checkpoints, step_path
@@ -207,6 +209,27 @@ def test_bad_checkpoints_are_told_in_one_line(
         load_detector(path)
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_compressed_checkpoints_are_not_unfolded(detector: Checkpoint, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "c.pt", detector)
+    with zipfile.ZipFile(tmp_path / "c.pt") as stored, zipfile.ZipFile(tmp_path / "d.pt", "w") as folded:
+        for name in stored.namelist():
+            folded.writestr(name, stored.read(name), compress_type=zipfile.ZIP_DEFLATED)
+    with pytest.raises(IntegrityError, match=r"d.pt .*: its members are compressed, as torch.save never writes them"):
+        read_checkpoint(tmp_path / "d.pt")
+    with pytest.raises(UnreadableError, match=r"d.pt .*its members are compressed"):
+        load_reference(tmp_path / "d.pt")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"config": []}, {"network": {"a": 1}}, {"progress": 3}, {"stage": None}, {"data": {1: 2}}, {"learnt": 5}],
+)
+def test_parts_of_another_kind(detector: Checkpoint, tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_checkpoint(tmp_path / "c.pt", replace(detector, **changes))
+    with pytest.raises(IntegrityError, match=f"c.pt is damaged: its {next(iter(changes))} is a"):
+        read_checkpoint(tmp_path / "c.pt")
 
 
 def test_nothing_in_a_checkpoint_is_run(tmp_path: Path) -> None:

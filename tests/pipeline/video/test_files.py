@@ -250,6 +250,13 @@ def test_limit_of_bytes(write_video: Write, scene: Scene, tmp_path: Path) -> Non
     assert fault_of(path, Limits(max_bytes=size - 1)) is Code.E_LIMIT
 
 
+def test_what_is_too_large_is_not_even_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x" * 101)
+    monkeypatch.delattr("lps.pipeline.video.probe.file_sha256")
+    found = probe_file(Store(str(tmp_path)), "a.mp4", replace(LIMITS, max_bytes=100))
+    assert (found.code, found.n_bytes, found.sha256, found.detail) == (Code.E_LIMIT, 101, "", "101 bytes, limit 100")
+
+
 def test_frames_are_limited_before_they_are_decoded(write_video: Write, scene: Scene, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", scene(50))
     assert count_packets(path, Limits(max_frames=50)) == 50

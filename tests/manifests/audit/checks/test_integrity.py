@@ -142,6 +142,19 @@ def test_orphan_tar_is_a_warning_before_the_seal_and_a_failure_after(
     assert after.exit_code == 1
 
 
+def test_what_readers_put_beside_shards_is_named_and_no_offence(
+    mutated: Mutated, audit: Callable[..., Audit], broken: Broken
+) -> None:
+    names = ["shards/train/train-000000.tar.idx", ".nv-meta/dataset.yaml"]
+    sealed = mutated()
+    seal_dataset(Store(str(sealed)))
+    out = mutated(files={name: lambda _: b"x" for name in names}, base=sealed)
+    assert broken(out) == {}
+    [found] = audit(out, "A5").results
+    assert found.note == "2 side files of readers, first .nv-meta/dataset.yaml"
+    assert broken(mutated(files={"shards/notes.txt": lambda _: b"x"}, base=sealed), "A5")
+
+
 def test_shard_without_commit_record_is_found(mutated: Mutated, broken: Broken) -> None:
     out = mutated(files={"commits/train-000000.json": lambda _: None})
     assert broken(out, "A") == {"A5": {"train-000000"}}
