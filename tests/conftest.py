@@ -1,10 +1,12 @@
 """Fixtures that tests of all parts share."""
 
+import logging
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before NumPy and torch are imported: processes side by side, each with a thread a core, wait for one another.
@@ -24,6 +26,7 @@ from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptio
 from lps.pipeline.tools.demo_videos import make_demo_videos
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+OBJECT_STORE_BYTES = 100 << 20
 
 settings.register_profile("untimed", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("untimed")
@@ -73,6 +76,35 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 def demo_videos(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """Return the source tree of the demo. Tests only read it."""
     return made_once("demo_videos", make_demo_videos)
+
+
+def connect(address: str) -> None:
+    """Connect this process to a Ray cluster for all its runs to come: they share workers, and what these loaded."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+
+
+@pytest.fixture(scope="session")
+def cluster_address() -> Iterator[str]:
+    """Address of a Ray cluster that lives as long as the session; starting one takes seconds."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    # Ray turns tokens on when a process first starts a private cluster, and that process cannot join this one any more.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    head = {"num_cpus": 4, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    cluster: Any = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster.address
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def joined(cluster_address: str) -> None:
+    """Let what this process runs on Ray run on the cluster of the session, not on a private one."""
+    connect(cluster_address)
 
 
 @pytest.fixture(scope="module")

@@ -49,28 +49,45 @@ class Cluster:
 def ray_cluster(address: str | None, n_workers: int | None) -> Iterator[Cluster]:
     """Connect to `address`, or start a private local cluster of `n_workers` CPUs (default: all that we may use).
 
-    For the address `auto`, RAY_ADDRESS says which cluster is meant, as for `ray job submit`. Raises UnreadableError
-    where the address does not answer, or Ray does not start.
+    For the address `auto`, RAY_ADDRESS says which cluster is meant, as for `ray job submit`. A program that has called
+    `ray.init` itself stays connected as it is: its cluster is taken, with the workers that its earlier jobs left there,
+    and what they have loaded. Raises UnreadableError where the address does not answer, or is not that of the
+    program's cluster, or Ray does not start.
     """
+    import ray
+
     named = os.environ.pop("RAY_ADDRESS", "")
     if address == "auto" and named:
         address = named
-    if address:
-        _require_listener(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Workers start when there is work for them: by default Ray starts one a CPU at once, and one more for every actor.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     # The pool reads every job's error; a video's second reference repeats it, and Ray would print it with traceback.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    with _joined(address) if address else _started(n_workers or usable_cpus()):
-        import ray
-
+    if ray.is_initialized():
+        connection = _kept(address)
+    else:
+        connection = _joined(address) if address else _started(n_workers or usable_cpus())
+    with connection:
         resources = ray.cluster_resources()
         cpus = int(resources.get("CPU", 1))
         yield Cluster(n_workers=n_workers or max(1, cpus), n_gpus=int(resources.get("GPU", 0)))
 
 
 @contextmanager
+def _kept(address: str | None) -> Iterator[None]:
+    import ray
+
+    here = ray.get_runtime_context().gcs_address
+    if address not in (None, "auto", here):
+        raise UnreadableError(f"no Ray cluster at '{address}': this process is connected to the one at '{here}'")
+    yield
+
+
+@contextmanager
 def _joined(address: str) -> Iterator[None]:
+    _require_listener(address)
     with _ray(f"no Ray cluster at '{address}'", address=address):
         yield
 
@@ -141,17 +158,6 @@ def _require_listener(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         except (OSError, OverflowError) as e:
             raise UnreadableError(f"no Ray cluster at '{address}': {getattr(e, 'strerror', None) or e}") from e
-
-
-def start_times_actor() -> Any:
-    """Start the actor of the start times on the driver's own node, where it lives as long as the driver."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    from lps.pipeline.job.tasks import StartTimes
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(StartTimes).remote()
 
 
 def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, n_detectors: int | None) -> list[Any]:

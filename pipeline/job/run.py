@@ -13,13 +13,14 @@ from lps.manifests.records import Note
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, lies_in, open_store
 from lps.pipeline.faces.localizers import LocalizerSpec
-from lps.pipeline.job.cluster import load_workers, ray_cluster, start_detectors, start_times_actor
+from lps.pipeline.job.cluster import load_workers, ray_cluster, start_detectors
 from lps.pipeline.job.events import DetectorsReady, Finalized, OnEvent, Planned, PrepStarted, SourcesListed
 from lps.pipeline.job.finalize import Summary, committed_shards, finalize, named_manifests
 from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan, refuse_other_writer
 from lps.pipeline.job.request import MIB, EventLog, PrepRequest, RunContext, RunOptions, ignore_event
 from lps.pipeline.job.shard_work import ShardScheduler
 from lps.pipeline.job.shards import ShardJob
+from lps.pipeline.job.start_times import start_times_actor
 from lps.pipeline.job.survey import SourceTree, list_sources, probe_all, source_store, versions_of, with_odd_names
 from lps.pipeline.job.wholeness import committed_tars, fault_lines, find_faults
 

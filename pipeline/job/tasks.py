@@ -1,4 +1,4 @@
-"""What runs on the cluster: probe one file, process one video, write one shard, and the actors that serve them.
+"""What runs on the cluster: probe one file, process one video, write one shard, and the actor that serves them.
 
 Task functions take the function that does the work as an argument, so that the pool's policy can be tested with any
 behaviour of a video. They never retry by themselves: retries are the driver's decision.
@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,23 +127,6 @@ def run_commit(
         where = scratch or tempfile.gettempdir()
         raise UnreadableError(f"cannot build {job.shard_id} in the scratch folder {where}: {e.strerror or e}") from e
     return ShardCommitted(job.shard_id, len(record["clips"]))
-
-
-class StartTimes:
-    """When each attempt began on its worker: queueing must not count against a deadline."""
-
-    def __init__(self) -> None:
-        self._started: dict[str, float] = {}
-
-    def started(self, label: str) -> None:
-        """Note that the attempt `label` begins now."""
-        self._started[label] = time.monotonic()
-
-    def ages(self, labels: Sequence[str]) -> dict[str, float]:
-        """Return the seconds since each of `labels` began, and forget all others."""
-        now, kept = time.monotonic(), set(labels)
-        self._started = {label: t for label, t in self._started.items() if label in kept}
-        return {label: now - t for label, t in self._started.items()}
 
 
 class LocalizerActor:

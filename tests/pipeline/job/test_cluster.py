@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from click.testing import CliRunner, Result
 
 from lps.cli.prep.main import main
 from lps.manifests.errors import UnreadableError
 from lps.pipeline.faces.localizers import LocalizerSpec
 from lps.pipeline.job.cluster import load_workers, ray_cluster
+
+
+@pytest.fixture(autouse=True)
+def unconnected() -> None:
+    """Leave the cluster that earlier tests have joined."""
+    ray.shutdown()
 
 
 @pytest.mark.timeout(60)
@@ -140,8 +147,6 @@ def test_a_localizer_that_does_not_load_is_said_once(cluster_address: str, tmp_p
 
 @pytest.mark.slow
 def test_workers_load_what_the_first_video_needs(cluster_address: str) -> None:
-    import ray
-
     def loaded() -> set[str]:
         import sys
 
@@ -151,3 +156,15 @@ def test_workers_load_what_the_first_video_needs(cluster_address: str) -> None:
         load_workers(LocalizerSpec("mtcnn", None, "cpu", 1), 2)
         task = ray.remote(num_cpus=1)(loaded)
         assert [missing for missing in ray.get([task.remote() for _ in range(2)]) if missing] == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unconnected", "joined")
+def test_a_program_that_is_connected_stays_so(cluster_address: str) -> None:
+    for address in (None, "auto", cluster_address):
+        with ray_cluster(address, 3) as cluster:
+            assert (cluster.n_workers, cluster.n_gpus) == (3, 0)
+        assert ray.is_initialized()
+    refusal = f"^no Ray cluster at 'other:1': this process is connected to the one at '{cluster_address}'"
+    with pytest.raises(UnreadableError, match=refusal), ray_cluster("other:1", 3):
+        pass

@@ -15,9 +15,10 @@ from ray.actor import ActorHandle
 from lps.manifests.codes import Code
 from lps.manifests.errors import LpsError, RefusedError, UnreadableError
 from lps.pipeline.job import pool as engine
-from lps.pipeline.job.cluster import ray_cluster, start_times_actor
+from lps.pipeline.job.cluster import ray_cluster
 from lps.pipeline.job.events import JobCharged, JobQuarantined, JobRetried, PrepEvent
 from lps.pipeline.job.pool import Done, End, Job, LostInputs, Pool, ProbeJob, Quarantined
+from lps.pipeline.job.start_times import start_times_actor
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 
