@@ -5,14 +5,17 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import pytest
+import ray
+from click.testing import CliRunner
 
+from lps.cli.prep.main import main
 from lps.manifests.codes import Status
 from lps.manifests.records import Outcome, VideoResult
 from lps.manifests.splits.records import SplitParams
@@ -25,14 +28,15 @@ from lps.pipeline.job.run import plan_job, run_job
 from lps.pipeline.job.shards import ShardJob, ShardVideo
 from lps.pipeline.tools.demo_videos import make_face_video, make_texture_video
 from tests.builders import folder_video, still_clip
+from tests.conftest import connect
 
 E = TypeVar("E", bound=PrepEvent)
+Ended = subprocess.CompletedProcess[str]
 Digests = dict[str, str]
 """Path of a file of a data set -> its SHA-256."""
 
 N_PAIRS = 4
 PARAMS = Params(localizer="mtcnn", clip_frames=10, block_frames=5)
-OBJECT_STORE_BYTES = 100 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +84,22 @@ class Scenario:
             events.append(event)
             on_event(event)
 
-        chosen = RunOptions(**{"workers": 2, "detectors": 1, "address": self.address, **options})
+        chosen = RunOptions(**{"workers": 2, "address": self.address, **options})
+        if chosen.address is not None and chosen.address == self.address:
+            self.connect()
+        else:
+            ray.shutdown()  # this process would stay connected as it is
         return Result(run_job(request, chosen, record), events)
 
     def plan(self, request: PrepRequest) -> Plan:
         """Make the plan only."""
+        self.connect()
         return plan_job(request, RunOptions(workers=2, address=self.address), lambda event: None)
+
+    def connect(self) -> None:
+        """Connect this process to the shared cluster, so that all its runs there share workers."""
+        if self.address is not None:
+            connect(self.address)
 
 
 def make_sources(root: Path) -> None:
@@ -104,19 +118,6 @@ def scenario_source(made_once: Callable[[str, Callable[[Path], object]], Path]) 
 
 
 @pytest.fixture(scope="session")
-def cluster_address() -> Iterator[str]:
-    """Address of a Ray cluster that lives as long as the session; starting one takes seconds."""
-    from ray.cluster_utils import Cluster
-
-    # Ray turns tokens on when a process first starts a private cluster, and that process cannot join this one any more.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    head = {"num_cpus": 4, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    cluster: Any = Cluster(initialize_head=True, head_node_args=head)
-    yield cluster.address
-    cluster.shutdown()
-
-
-@pytest.fixture(scope="session")
 def scenario(scenario_source: Path, cluster_address: str) -> Scenario:
     """Runs on the shared cluster."""
     return Scenario(str(scenario_source), cluster_address)
@@ -129,11 +130,12 @@ def private(scenario_source: Path) -> Scenario:
 
 
 @pytest.fixture
-def command(scenario: Scenario, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs `lps-prep run` in a process of its own, to `out` from the shared sources.
+def command(scenario: Scenario, tmp_path: Path) -> Callable[..., Ended]:
+    """Return a function that runs `lps-prep run` to `out` from the shared sources.
 
-    Its data set is that of `Scenario.request`. `settings` are lines of the table [run] of the settings file, `private`
-    starts a cluster instead of joining the shared one, `env` is added to the environment.
+    Its data set is that of `Scenario.request`. `settings` are lines of the table [run] of the settings file. It runs in
+    this process, on the shared cluster; with variables to be added to its environment in a process of its own, and
+    with `private` there on a cluster of its own, too.
     """
 
     def run(
@@ -143,36 +145,31 @@ def command(scenario: Scenario, tmp_path: Path) -> Callable[..., subprocess.Comp
         settings: str = "",
         private: bool = False,
         env: Mapping[str, str] = MappingProxyType({}),
-    ) -> subprocess.CompletedProcess[str]:
+    ) -> Ended:
         params = f"clip_frames = {PARAMS.clip_frames}\nblock_frames = {PARAMS.block_frames}\n"
         file = tmp_path / "settings.toml"
-        file.write_text(f"{params}[split]\nratios = [0.6, 0.2, 0.2]\n[run]\nshard_mb = 1\ndetectors = 1\n{settings}\n")
-        program = str(Path(sys.executable).parent / "lps-prep")
-        line = [
-            program,
-            "run",
-            source,
-            str(out),
-            "--localizer",
-            PARAMS.localizer,
-            "--params",
-            str(file),
-            "--workers",
-            "1",
-        ]
+        file.write_text(f"{params}[split]\nratios = [0.6, 0.2, 0.2]\n[run]\nshard_mb = 1\n{settings}\n")
+        line = ["run", source, str(out), "--localizer", PARAMS.localizer, "--params", str(file), "--workers", "1"]
         line += [*options] if private else [*options, "--address", str(scenario.address)]
+        if not private and not env:
+            scenario.connect()
+            ended = CliRunner().invoke(main, line, prog_name="lps-prep", catch_exceptions=False)
+            return subprocess.CompletedProcess(line, ended.exit_code, ended.stdout, ended.stderr)
+        program = str(Path(sys.executable).parent / "lps-prep")
         # A private cluster starts as it does for a user, whatever the shared one needs.
         ours = {name: value for name, value in os.environ.items() if not (private and name == "RAY_AUTH_MODE")}
-        return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False, env={**ours, **env})
+        return subprocess.run(
+            [program, *line], capture_output=True, text=True, timeout=300, check=False, env={**ours, **env}
+        )
 
     return run
 
 
 @pytest.fixture(scope="session")
-def assert_one_line() -> Callable[[subprocess.CompletedProcess[str], int, str], None]:
+def assert_one_line() -> Callable[[Ended, int, str], None]:
     """Return a check that a command ended with an exit code and one line that holds a text, without a traceback."""
 
-    def check(ended: subprocess.CompletedProcess[str], code: int, text: str) -> None:
+    def check(ended: Ended, code: int, text: str) -> None:
         lines = [line for line in ended.stderr.splitlines() if line.startswith("lps-prep: ")]
         assert ended.returncode == code, ended.stderr
         assert len(lines) == 1, ended.stderr

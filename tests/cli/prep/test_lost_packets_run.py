@@ -13,6 +13,7 @@ from tests.builders import manifest_rows, take_out
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("joined")
 def test_no_clip_holds_what_a_lost_packet_spoiled(tmp_path: Path) -> None:
     source, out, whole = tmp_path / "source", tmp_path / "out", tmp_path / "whole.mp4"
     lost = {"real/a.mp4": 25, "fake/x/b.mp4": 1}

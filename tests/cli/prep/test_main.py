@@ -220,7 +220,7 @@ def test_weights_fetch_refuses_what_it_cannot_trust(
 def demo(tmp_path_factory: pytest.TempPathFactory, demo_videos: Path) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     # from a folder of its own: workers must find lps.* as installed, not by where they stand
-    done = program("demo", "here", "--workers", "2", cwd=folder)
+    done = program("demo", "here", "--workers", "1", cwd=folder)
     folder = folder / "here"
     assert done.returncode == 0, done.stderr
     assert "What to do next" in done.stdout

@@ -44,6 +44,7 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("joined")
 def test_run_and_plan_follow_links_and_tell_what_nothing_ties(source: Path) -> None:
     out = source.parent / "out"
     for command in ("plan", "run"):
@@ -114,6 +115,7 @@ def test_a_root_is_for_tables(tables: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("joined")
 def test_a_run_with_a_root_beside_the_table(tables: Path) -> None:
     out = tables / "out"
     words = ("--dataset", "table", "--root", str(tables / "data"), "--localizer", "mtcnn", "--workers", "1")

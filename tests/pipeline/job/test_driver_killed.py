@@ -32,7 +32,7 @@ def on_event(event):
     if n_left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
-run_job(request, RunOptions(workers=2, detectors=1), on_event)
+run_job(request, RunOptions(workers=1), on_event)
 """
 
 TERMINATED = """

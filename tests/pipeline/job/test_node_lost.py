@@ -109,7 +109,8 @@ def test_a_lost_node_takes_its_finished_results_along(
             killed.append(shard_id)
 
     request = scenario.request(tmp_path / "out")
-    result = scenario.run(request, kill_first, address=made.cluster.address, workers=4, process=telling_node(tmp_path))
+    options = {"address": made.cluster.address, "workers": 4, "detectors": 1, "process": telling_node(tmp_path)}
+    result = scenario.run(request, kill_first, **options)
     assert digests(tmp_path / "out") == undisturbed
     assert_nobody_charged(result)
     lost = {event.job for event in result.of(JobRetried) if event.cause == "results lost"}

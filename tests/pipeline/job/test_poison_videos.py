@@ -76,6 +76,7 @@ def poisoned(scenario: "Scenario", tmp_path_factory: pytest.TempPathFactory) -> 
     result = scenario.run(
         scenario.request(out),
         process=process_poisoned,
+        detectors=1,  # a worker that is lost takes no localizer along
         memory_mb=1024,
         deadline_seconds=1.0,
         deadline_seconds_per_frame=5.0,
