@@ -82,7 +82,7 @@ def source(run: Runner) -> str:
 @pytest.fixture(scope="module")
 def prepared(run: Runner, source: str) -> str:
     """Return the data set that the data engineer's script makes."""
-    done = run("prepare_ffpp.sh", source, "ffpp", LOCALIZER="mtcnn", WORKERS="2")
+    done = run("prepare_ffpp.sh", source, "ffpp", LOCALIZER="mtcnn", WORKERS="1")
     assert done.returncode == 0, done.stderr
     assert "split set group" in done.stdout
     return "ffpp"
