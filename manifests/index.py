@@ -1,13 +1,20 @@
-"""The index of a data set, the plan's record and the records of split sets: the JSON files that say what there is."""
+"""The JSON files that say what there is: the index of a data set, its plan, its split sets, its commit records.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+A commit record says that a shard is done. It is small; the rows that the shard adds to the manifests lie beside it as
+Parquet, a part of the table `videos` and one of `clips`. It is written last: a shard without one is not there.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from lps.manifests.canonical import parse_json, sha256_hex
+import pyarrow as pa
+
+from lps.manifests.canonical import canonical_json, parse_json, sha256_hex
 from lps.manifests.columns import rule_path, split_path
-from lps.manifests.errors import UnreadableError
-from lps.manifests.schemas import check_version
+from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.schemas import PackedTable, Row, check_version, read_table
 from lps.manifests.storage import Store, check_relative
 
 INDEX_JSON = "index.json"
@@ -91,3 +98,124 @@ def _read(store: Store, path: str) -> JsonRecord:
     if not isinstance(value, dict):
         raise UnreadableError(f"{store.join(path)} is damaged: it holds no record")
     return JsonRecord(value, sha256_hex(data))
+
+
+# ---- commit records --------------------------------------------------------------------------------------------------
+
+COMMIT_VERSION = 2
+"""2 since rows lie beside the record; before, they stood in it."""
+READERS = 16
+TABLES_OF_A_COMMIT = ("videos", "clips")
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedRows:
+    """The rows that one shard adds to one table."""
+
+    n_rows: int
+    rows_sha256: str
+    """Digest of the rows, as `lps.rows_sha256` of the file."""
+    n_bytes: int
+    sha256: str
+    """Digest of the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """A commit record."""
+
+    shard_id: str
+    plan_sha256: str
+    shard: Row | None
+    """The shard's row, bytes as hex; None where no video of it gave a clip, so that it has no tar."""
+    rows: Mapping[str, CommittedRows]
+    """By table: `videos` and `clips`."""
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """What two runs of one plan agree in. How rows are packed into Parquet is the library's affair."""
+        return (self.plan_sha256, self.shard, *((p.n_rows, p.rows_sha256) for _, p in sorted(self.rows.items())))
+
+
+def commit_path(shard_id: str) -> str:
+    """Return the path of a shard's commit record; a tar without one does not exist."""
+    return f"commits/{shard_id}.json"
+
+
+def rows_path(shard_id: str, table: str) -> str:
+    """Return the path of the rows that a shard adds to a table."""
+    return f"commits/{shard_id}.{table}.parquet"
+
+
+def committed_shards(out: Store) -> set[str]:
+    """Return the ids of all shards with a commit record."""
+    names = [file.path.rsplit("/", 1)[-1] for file in out.walk("commits")]
+    return {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
+
+
+def commit_of(shard_id: str, plan_sha256: str, shard: Row | None, packed: Mapping[str, PackedTable]) -> Commit:
+    """Return the record of a shard whose rows, `videos` and `clips`, are packed."""
+    rows = {
+        table: CommittedRows(one.n_rows, one.rows_sha256, len(one.data), sha256_hex(one.data))
+        for table, one in packed.items()
+    }
+    return Commit(shard_id=shard_id, plan_sha256=plan_sha256, shard=shard, rows=rows)
+
+
+def publish_commit(out: Store, commit: Commit, packed: Mapping[str, PackedTable]) -> None:
+    """Write the rows of a shard, then its record. Raises UnreadableError if they cannot be written."""
+    for table, one in packed.items():
+        out.publish(rows_path(commit.shard_id, table), one.data)
+    out.publish(commit_path(commit.shard_id), canonical_json({"commit_version": COMMIT_VERSION, **asdict(commit)}))
+
+
+def commit_from(record: Row) -> Commit:
+    """Return the record of a commit from its JSON values. Raises KeyError or TypeError for what is none."""
+    return Commit(
+        shard_id=record["shard_id"],
+        plan_sha256=record["plan_sha256"],
+        shard=record["shard"],
+        rows={table: CommittedRows(**record["rows"][table]) for table in TABLES_OF_A_COMMIT},
+    )
+
+
+def read_commit(out: Store, shard_id: str, plan_sha256: str) -> Commit:
+    """Return one commit record. Raises IntegrityError when it belongs to another plan or is not readable."""
+    path = commit_path(shard_id)
+    try:
+        commit = commit_from(parse_json(out.read(path)))
+    except (ValueError, KeyError, TypeError) as e:
+        raise IntegrityError(f"{out.join(path)} is not a commit record: {e}; delete it and run again") from e
+    if commit.plan_sha256 != plan_sha256:
+        raise IntegrityError(f"{out.join(path)} belongs to another plan; use a new output")
+    return commit
+
+
+def read_commits(out: Store, shard_ids: Sequence[str], plan_sha256: str) -> list[Commit]:
+    """Return the commit records of shards, many read at a time. Raises as `read_commit`."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(lambda shard_id: read_commit(out, shard_id, plan_sha256), shard_ids))
+
+
+def read_committed(out: Store, commit: Commit, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the rows of a shard in one table, or some of their columns, names as plain strings.
+
+    Raises IntegrityError when they are not those of the record, UnreadableError when they cannot be read.
+    """
+    path = rows_path(commit.shard_id, table)
+    data = out.read(path)
+    if sha256_hex(data) != commit.rows[table].sha256:
+        raise IntegrityError(
+            f"{out.join(path)} is not what {commit_path(commit.shard_id)} names; delete that record and run again"
+        )
+    return read_table(table, data, columns=columns)
+
+
+def withdraw_commit(out: Store, shard_id: str) -> None:
+    """Move the commit record of a shard, and its rows, below runs/withdrawn/. Raises UnreadableError."""
+    record = out.read(commit_path(shard_id))
+    paths = [commit_path(shard_id), *(rows_path(shard_id, table) for table in TABLES_OF_A_COMMIT)]
+    for path in filter(out.exists, paths):
+        out.publish(f"runs/withdrawn/{sha256_hex(record)[:12]}/{path.removeprefix('commits/')}", out.read(path))
+    for path in paths:  # the record first: without it the rows are nothing
+        out.delete(path)

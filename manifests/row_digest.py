@@ -33,6 +33,11 @@ def batches_digest(batches: Iterable[pa.RecordBatch]) -> str:
     return f"{total % 2**256:064x}"
 
 
+def sum_of_digests(digests: Iterable[str]) -> str:
+    """Return the digest of the rows of several tables together, from the digest of each."""
+    return f"{sum(int(digest, 16) for digest in digests) % 2**256:064x}"
+
+
 def _sum(batch: pa.RecordBatch) -> int:
     texts = _record(batch.schema.names, batch.columns, batch.num_rows)
     return sum(

@@ -8,6 +8,7 @@ no dictionary (that of a column of nulls is empty, which breaks batches of NumPy
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,8 @@ SPLITS = pa.schema(
 )
 
 TABLES = {"videos": VIDEOS, "clips": CLIPS, "shards": SHARDS, "splits": SPLITS}
+ROW_GROUP_ROWS = {"videos": 65536, "clips": 4096, "shards": 65536, "splits": 65536}
+"""Rows of a row group: few enough to hold (a clip has 10 kB) and to skip by statistics, enough to compress."""
 
 PLANNED_VIDEOS = pa.schema(
     [
@@ -215,33 +218,93 @@ PLANNED_VIDEOS = pa.schema(
 """Table of the plan, plan/videos.parquet. Ids and digests are hex there."""
 
 
+@dataclass(frozen=True, slots=True)
+class PackedTable:
+    """A table as a Parquet file."""
+
+    data: bytes
+    n_rows: int
+    rows_sha256: str
+    """Digest of its rows, whatever their order."""
+
+
 def table_bytes(name: str, rows: Sequence[Row], metadata: dict[str, str]) -> bytes:
-    """Return the Parquet file of `rows`, already sorted, for table `name`.
+    """Return the Parquet file of `rows`, already sorted, for table `name`; raises as `packed_rows`."""
+    return packed_rows(name, rows, metadata).data
+
+
+def packed_rows(name: str, rows: Sequence[Row], metadata: dict[str, str]) -> PackedTable:
+    """Pack `rows`, already sorted, as table `name`.
 
     `metadata` joins the file's own (`lps.params_sha256`, `lps.code_version`, ...). Equal rows give equal bytes.
     Raises ValueError when a row misses a column or holds a null where none is allowed, or a number that is not finite.
     """
-    columns = [_column(rows, field) for field in TABLES[name]]
-    return parquet_bytes(name, pa.Table.from_arrays(columns, schema=TABLES[name]), metadata)
+    return packed_table(name, rows_table(name, rows), metadata)
+
+
+def rows_table(name: str, rows: Sequence[Row]) -> pa.Table:
+    """Return `rows` as table `name`. Raises ValueError for a null where none is allowed."""
+    return pa.Table.from_arrays([_column(rows, field) for field in TABLES[name]], schema=TABLES[name])
+
+
+def packed_table(name: str, table: pa.Table, metadata: dict[str, str]) -> PackedTable:
+    """Pack a table that has the columns of `name`, as `packed_rows` does rows."""
+    table = pa.Table.from_arrays(table.columns, schema=TABLES[name])
+    rows_sha256 = table_digest(table)
+    sink = io.BytesIO()
+    with TableWriter(sink, name, rows_sha256, metadata) as writer:
+        writer.add(table)
+    return PackedTable(sink.getvalue(), table.num_rows, rows_sha256)
 
 
 def parquet_bytes(name: str, table: pa.Table, metadata: dict[str, str]) -> bytes:
     """Return the Parquet file of a table that has the columns of `name`, as `table_bytes` does of rows."""
-    table = pa.Table.from_arrays(table.columns, schema=TABLES[name]).combine_chunks()
-    marks = {
-        "lps.schema_id": SCHEMA_ID,
-        "lps.schema_version": SCHEMA_VERSION,
-        "lps.table": name,
-        "lps.rows_sha256": table_digest(table),
-        "lps.box_convention": "xyxy_px8_source_topleft",
-        "lps.label_map": '{"0":"real","1":"fake"}',
-        **metadata,
-    }
-    table = table.replace_schema_metadata(dict(sorted(marks.items())))
-    sink = io.BytesIO()
-    # Row groups small enough to skip by statistics, large enough to compress.
-    pq.write_table(table, sink, compression="zstd", compression_level=3, row_group_size=65536)
-    return sink.getvalue()
+    return packed_table(name, table, metadata).data
+
+
+class TableWriter:
+    """Writes the Parquet file of table `name` piece by piece. Its bytes depend on the rows, not on the pieces."""
+
+    def __init__(self, sink: Any, name: str, rows_sha256: str, metadata: dict[str, str]) -> None:
+        """Begin a file of rows whose digest (that of `table_digest`) is known; `metadata` as in `table_bytes`."""
+        marks = {
+            "lps.schema_id": SCHEMA_ID,
+            "lps.schema_version": SCHEMA_VERSION,
+            "lps.table": name,
+            "lps.rows_sha256": rows_sha256,
+            "lps.box_convention": "xyxy_px8_source_topleft",
+            "lps.label_map": '{"0":"real","1":"fake"}',
+            **metadata,
+        }
+        self.n_rows = 0
+        self._schema = TABLES[name].with_metadata(dict(sorted(marks.items())))
+        self._group_rows = ROW_GROUP_ROWS[name]
+        self._waiting: list[pa.Table] = []
+        self._n_waiting = 0
+        self._file = pq.ParquetWriter(sink, self._schema, compression="zstd", compression_level=3)
+
+    def __enter__(self) -> "TableWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and (self._n_waiting or not self.n_rows):
+            self._write(self._n_waiting)
+        self._file.close()
+
+    def add(self, table: pa.Table) -> None:
+        """Append rows, columns in the order of the schema."""
+        self._waiting.append(pa.Table.from_arrays(table.columns, schema=self._schema))
+        self._n_waiting += table.num_rows
+        while self._n_waiting >= self._group_rows:
+            self._write(self._group_rows)
+
+    def _write(self, n_rows: int) -> None:
+        """Write the first of the waiting rows as one row group."""
+        waiting = pa.concat_tables(self._waiting) if self._waiting else self._schema.empty_table()
+        rest = waiting.slice(n_rows)
+        self._file.write_table(waiting.slice(0, n_rows).combine_chunks(), self._group_rows)
+        self.n_rows += n_rows
+        self._waiting, self._n_waiting = [rest] if rest.num_rows else [], rest.num_rows
 
 
 def single(value: float) -> float:

@@ -1,21 +1,30 @@
 """All commits present: write the manifests, then the index, last. Everything is derived from plan and commits."""
 
-import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
-from lps.manifests.canonical import parse_json, pretty_json, sha256_hex
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lps.manifests.canonical import file_sha256, parse_json, pretty_json, sha256_hex
 from lps.manifests.codes import QUARANTINE_CODES, Status
-from lps.manifests.columns import PATHS, rule_path, split_path
-from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.manifests.index import INDEX_JSON, read_index
+from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
+from lps.manifests.errors import UnreadableError
+from lps.manifests.index import INDEX_JSON, Commit, committed_shards, read_commits, read_committed, read_index
 from lps.manifests.names import label_name
+from lps.manifests.row_digest import sum_of_digests, table_digest
 from lps.manifests.rows import row_from_json
-from lps.manifests.schemas import SCHEMA_VERSION, Row, read_table, table_bytes
+from lps.manifests.schemas import SCHEMA_VERSION, VIDEOS, Row, TableWriter, read_table, rows_table
 from lps.manifests.storage import Store
 from lps.pipeline.job.plan import Plan
-from lps.pipeline.job.shards import commit_uri
+
+SUMMARY_COLUMNS = ("label", "split", "status", "error_code", "n_clips")
+KNOWN_ROWS = 1024
+"""Rows of videos that are not processed, made at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +56,6 @@ class Summary:
         return self.n_quarantined / self.n_selected if self.n_selected else 0.0
 
 
-def read_commit(out: Store, shard_id: str, plan_sha256: str) -> Row:
-    """Return one commit record. Raises IntegrityError when it belongs to another plan or is not readable."""
-    uri = commit_uri(shard_id)
-    try:
-        record = parse_json(out.read(uri))
-        found, *_ = [record[name] for name in ("plan_sha256", "shard", "videos", "clips")]
-    except (ValueError, KeyError, TypeError) as e:
-        raise IntegrityError(f"{out.join(uri)} is not a commit record: {e}; delete it and run again") from e
-    if found != plan_sha256:
-        raise IntegrityError(f"{out.join(uri)} belongs to another plan; use a new output")
-    return dict(record)
-
-
-def committed_shards(out: Store) -> set[str]:
-    """Return the ids of all shards with a commit record."""
-    names = [file.path.rsplit("/", 1)[-1] for file in out.walk("commits")]
-    return {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
-
-
 def named_manifests(out: Store) -> Row:
     """Return the entries that the index has for manifests; none where there is no index that can be read."""
     try:
@@ -74,50 +64,71 @@ def named_manifests(out: Store) -> Row:
         return {}
 
 
-def finalize(plan: Plan, out: Store, named: Row | None = None) -> Summary:
+def finalize(plan: Plan, out: Store, named: Row | None = None, scratch: str | None = None) -> Summary:
     """Write manifests and index of a finished run. Raises UnreadableError if a shard is not committed yet.
 
     Split sets that were added to the data set stay in the index, unless their files are not those that it named before:
-    `named` are its entries, where it is gone by now.
+    `named` are its entries, where it is gone by now. Files are built in the folder `scratch`.
     """
     named = named_manifests(out) if named is None else named
-    shard_ids = [job.shard_id for job in plan.shard_jobs()]
+    commits = _all_commits(plan, out)
+    with tempfile.TemporaryDirectory(prefix="lps-manifests-", dir=scratch) as folder:
+        listing = _publish_manifests(plan, out, commits, Path(folder) / "table.parquet")
+    listing |= _added_split_sets(out, plan.spec.split_set, named)
+    out.publish(INDEX_JSON, pretty_json(_index(plan, listing, [c.shard for c in commits if c.shard is not None])))
+    return finished_summary(plan, out)
+
+
+def finished_summary(plan: Plan, out: Store) -> Summary:
+    """Return the summary of a finished data set, from its manifests."""
+    return summarise(read_columns(out, "videos", SUMMARY_COLUMNS), plan.untied_fakes)
+
+
+def _all_commits(plan: Plan, out: Store) -> list[Commit]:
+    """Return the commit records of all shards, sorted by shard."""
+    shard_ids = sorted({video.shard_id for video in plan.videos if video.shard_id is not None})
     missing = sorted(set(shard_ids) - committed_shards(out))
     if missing:
         raise UnreadableError(f"{len(missing)} shards are not committed (first: {missing[0]}); run again to resume")
-    videos = [video.known_row() for video in plan.videos if video.shard_id is None]
-    clips: list[Row] = []
-    shards: list[Row] = []
-    for shard_id in shard_ids:
-        commit = read_commit(out, shard_id, plan.sha256)
-        videos += [row_from_json("videos", row) for row in commit["videos"]]
-        clips += [row_from_json("clips", row) for row in commit["clips"]]
-        if commit["shard"] is not None:
-            shards.append(row_from_json("shards", commit["shard"]))
-    videos.sort(key=lambda row: bytes(row["video_id"]))
-    clips.sort(key=lambda row: (str(row["shard_id"]), int(row["tar_offset"])))
-    shards.sort(key=lambda row: str(row["shard_id"]))
-    tables = {"videos": videos, "clips": clips, "shards": shards}
-    listing = _publish_manifests(plan, out, tables) | _added_split_sets(out, plan.spec.split_set, named)
-    out.publish(INDEX_JSON, pretty_json(_index(plan, listing, shards)))
-    return summarise(videos, plan.untied_fakes)
+    return read_commits(out, shard_ids, plan.sha256)
 
 
-def _publish_manifests(plan: Plan, out: Store, tables: dict[str, list[Row]]) -> Row:
-    """Write the manifests and return their entries in the index."""
+def _publish_manifests(plan: Plan, out: Store, commits: Sequence[Commit], path: Path) -> Row:
+    """Write the manifests, one shard's rows at a time, and return their entries in the index."""
     spec = plan.spec
     marks = {"lps.params_sha256": spec.params.sha256(), "lps.code_version": spec.versions.get("lps-prep", "")}
-    files = {PATHS[table]: (table, rows) for table, rows in tables.items()}
-    files[split_path(spec.split_set)] = ("splits", [asdict(row) for row in plan.split_rows])
+    videos = _sorted_videos(plan, out, commits)
+    shards = rows_table("shards", [row_from_json("shards", c.shard) for c in commits if c.shard is not None])
+    splits = read_table("splits", plan.splits_bytes)
+    clips_sha256 = sum_of_digests(commit.rows["clips"].rows_sha256 for commit in commits)
+    clips = (read_committed(out, commit, "clips") for commit in commits if commit.shard is not None)
+    tables: dict[str, tuple[str, str, Iterable[pa.Table]]] = {
+        PATHS["videos"]: ("videos", table_digest(videos), [videos]),
+        PATHS["clips"]: ("clips", clips_sha256, clips),
+        PATHS["shards"]: ("shards", table_digest(shards), [shards]),
+        split_path(spec.split_set): ("splits", table_digest(splits), [splits]),
+    }
     listing = {}
-    for uri, (table, rows) in files.items():
-        data = table_bytes(table, rows, marks)
-        out.publish(uri, data)
-        listing[uri] = manifest_entry(data, len(rows))
-    rule = pretty_json(json.loads(plan.json_bytes)["split"])
+    for uri, (name, rows_sha256, pieces) in tables.items():
+        with path.open("wb") as sink, TableWriter(sink, name, rows_sha256, marks) as writer:
+            for piece in pieces:
+                writer.add(piece)
+        out.publish_file(path, uri)
+        listing[uri] = {"sha256": file_sha256(path), "bytes": path.stat().st_size, "rows": writer.n_rows}
+    rule = pretty_json(parse_json(plan.json_bytes)["split"])
     out.publish(rule_path(spec.split_set), rule)
     listing[rule_path(spec.split_set)] = manifest_entry(rule, None)
     return listing
+
+
+def _sorted_videos(plan: Plan, out: Store, commits: Sequence[Commit]) -> pa.Table:
+    """Return the rows of all videos, sorted by id: those of the shards, and those of which the plan knows all."""
+    known = (video.known_row() for video in plan.videos if video.shard_id is None)
+    parts = [rows_table("videos", rows) for rows in iter(lambda: list(islice(known, KNOWN_ROWS)), [])]
+    for commit in commits:
+        parts.append(pa.Table.from_arrays(read_committed(out, commit, "videos").columns, schema=VIDEOS))
+    videos = pa.concat_tables(parts) if parts else VIDEOS.empty_table()
+    return videos.take(pc.sort_indices(videos, [("video_id", "ascending")]))
 
 
 def manifest_entry(data: bytes, n_rows: int | None) -> Row:
@@ -152,7 +163,7 @@ def _index(plan: Plan, listing: Row, shards: Sequence[Row]) -> Row:
         brief = {
             "shard_id": row["shard_id"],
             "uri": row["uri"],
-            "sha256": row["sha256"].hex(),
+            "sha256": row["sha256"],
             "bytes": row["bytes"],
             "n_samples": row["n_samples"],
         }
@@ -163,38 +174,39 @@ def _index(plan: Plan, listing: Row, shards: Sequence[Row]) -> Row:
         "params_sha256": plan.spec.params.sha256(),
         "plan_sha256": plan.sha256,
         "split_set": plan.spec.split_set,
-        "leaky": bool(json.loads(plan.json_bytes)["split"].get("leaky", False)),
+        "leaky": bool(parse_json(plan.json_bytes)["split"].get("leaky", False)),
         "untied_fakes": plan.untied_fakes,
         "manifests": listing,
         "shards": by_split,
     }
 
 
-def summarise(videos: Iterable[Row], untied_fakes: int) -> Summary:
-    """Count the rows of the manifest `videos`; the plan knows how many fakes are untied."""
+def summarise(videos: pa.Table, untied_fakes: int) -> Summary:
+    """Count the rows of the manifest `videos`, of which it needs SUMMARY_COLUMNS; the plan knows the untied fakes."""
     by_split: Counter[tuple[str, str]] = Counter()
     clips: Counter[tuple[str, str]] = Counter()
     inputs: Counter[tuple[str, str]] = Counter()
     by_code: Counter[tuple[str, str]] = Counter()
-    n_videos = n_ok = n_quarantined = n_selected = 0
+    n_ok = n_quarantined = n_selected = 0
     quarantine = {str(code) for code in QUARANTINE_CODES}
-    for row in videos:
-        label = label_name(row["label"])
-        n_videos += 1
-        n_selected += row["status"] != Status.SKIPPED
-        n_ok += row["status"] in (Status.OK, Status.PARTIAL)
-        n_quarantined += row["error_code"] in quarantine
+    counted = videos.append_column("has_clips", pc.greater(videos["n_clips"], 0))
+    kinds = counted.group_by(["label", "split", "status", "error_code", "has_clips"])
+    for row in kinds.aggregate([("n_clips", "sum"), ([], "count_all")]).to_pylist():
+        label, n = label_name(row["label"]), row["count_all"]
+        n_selected += n * (row["status"] != Status.SKIPPED)
+        n_ok += n * (row["status"] in (Status.OK, Status.PARTIAL))
+        n_quarantined += n * (row["error_code"] in quarantine)
         if row["split"] and row["status"] != Status.SKIPPED:
-            inputs[str(row["split"]), label] += 1
-        if row["n_clips"]:
-            by_split[str(row["split"]), label] += 1
-            clips[str(row["split"]), label] += int(row["n_clips"])
+            inputs[str(row["split"]), label] += n
+        if row["has_clips"]:
+            by_split[str(row["split"]), label] += n
+            clips[str(row["split"]), label] += row["n_clips_sum"]
         if row["error_code"]:
-            by_code[str(row["error_code"]), label] += 1
+            by_code[str(row["error_code"]), label] += n
     return Summary(
         {key: (by_split[key], clips[key]) for key in sorted(by_split)},
         dict(sorted(by_code.items())),
-        n_videos,
+        videos.num_rows,
         n_ok,
         n_quarantined,
         n_selected,

@@ -8,21 +8,21 @@ from datetime import UTC, datetime
 
 from lps.manifests.canonical import escape_name, pretty_json
 from lps.manifests.errors import Interrupted, RefusedError, UnreadableError
-from lps.manifests.index import INDEX_JSON
+from lps.manifests.index import INDEX_JSON, committed_shards, read_commits
 from lps.manifests.records import Note
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, lies_in, open_store
 from lps.pipeline.faces.localizers import LocalizerSpec
 from lps.pipeline.job.cluster import load_workers, ray_cluster, start_detectors
 from lps.pipeline.job.events import DetectorsReady, Finalized, OnEvent, Planned, PrepStarted, SourcesListed
-from lps.pipeline.job.finalize import Summary, committed_shards, finalize, named_manifests
+from lps.pipeline.job.finalize import Summary, finalize, finished_summary, named_manifests
 from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan, refuse_other_writer
 from lps.pipeline.job.request import MIB, EventLog, PrepRequest, RunContext, RunOptions, ignore_event
 from lps.pipeline.job.shard_work import ShardScheduler
 from lps.pipeline.job.shards import ShardJob
 from lps.pipeline.job.start_times import start_times_actor
 from lps.pipeline.job.survey import SourceTree, list_sources, probe_all, source_store, versions_of, with_odd_names
-from lps.pipeline.job.wholeness import committed_tars, fault_lines, find_faults
+from lps.pipeline.job.wholeness import Fault, fault_lines, find_faults
 
 
 def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: OnEvent = ignore_event) -> Summary:
@@ -35,17 +35,17 @@ def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: O
         plan = _make_plan(run)
         run.out.sweep()
         shards = plan.shard_jobs()
-        left = _not_whole(run, plan, shards)
+        left, faults = _not_whole(run, plan, shards)
         run.log(Planned(_n_videos(shards), _n_videos(left), len(left)))
         run.log.flush()
-        if not left and run.out.exists(INDEX_JSON):
-            return finalize(plan, run.out)
+        if not left and not faults and run.out.exists(INDEX_JSON):
+            return finished_summary(plan, run.out)
         named = named_manifests(run.out)
         # An index promises that everything is there; until then there is none.
         run.out.delete(INDEX_JSON)
         if left:
             _process(run, plan, left)
-        summary = finalize(plan, run.out, named)
+        summary = finalize(plan, run.out, named, run.options.scratch)
         run.log(Finalized(summary.n_videos, summary.n_ok))
         return summary
 
@@ -135,18 +135,18 @@ def _record_links(run: RunContext, tree: SourceTree) -> None:
         run.log(Note(f"{len(links)} links of the source were followed, {n_outside} of them out of it: {path}"))
 
 
-def _not_whole(run: RunContext, plan: Plan, shards: list[ShardJob]) -> list[ShardJob]:
-    """Return the shards that are to be made: without a commit record, or with another tar than theirs says.
+def _not_whole(run: RunContext, plan: Plan, shards: list[ShardJob]) -> tuple[list[ShardJob], list[Fault]]:
+    """Return the shards that are to be made: without a commit record, or with other files than theirs says; and why.
 
     Whatever is not as it should be is told; what the index names wrongly is mended when it is written again.
     """
     committed = committed_shards(run.out)
-    done = [shard.shard_id for shard in shards if shard.shard_id in committed]
-    faults = find_faults(run.out, committed_tars(run.out, done, plan.sha256), verify=run.options.verify)
+    commits = read_commits(run.out, [job.shard_id for job in shards if job.shard_id in committed], plan.sha256)
+    faults = find_faults(run.out, commits, verify=run.options.verify)
     for line in fault_lines(faults):
         run.log(Note(line))
-    whole = set(done) - {fault.shard_id for fault in faults}
-    return [shard for shard in shards if shard.shard_id not in whole]
+    whole = {commit.shard_id for commit in commits} - {fault.shard_id for fault in faults}
+    return [shard for shard in shards if shard.shard_id not in whole], faults
 
 
 def _n_videos(shards: list[ShardJob]) -> int:

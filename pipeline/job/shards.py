@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lps.manifests.canonical import canonical_json, pretty_json, rows_digest
+from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import IntegrityError
+from lps.manifests.index import Commit, commit_of, commit_path, publish_commit, read_commit
 from lps.manifests.records import Clip, SourceVideo, VideoResult
 from lps.manifests.rows import clip_facts, clip_id, row_to_json, video_row
-from lps.manifests.schemas import Row
+from lps.manifests.schemas import Row, packed_rows
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.align import BORDER, INTERPOLATION, TEMPLATE_NAME
 
 WRITER_VERSION = "3"
 """Rises when equal sources and parameters give other clips or rows: 2 since decoding knows lost frames."""
-COMMIT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +50,7 @@ class ShardJob:
     @property
     def commit_uri(self) -> str:
         """Path of the commit record."""
-        return commit_uri(self.shard_id)
-
-
-def commit_uri(shard_id: str) -> str:
-    """Return the path of a shard's commit record; a tar without one does not exist."""
-    return f"commits/{shard_id}.json"
+        return commit_path(self.shard_id)
 
 
 def sample_key(video_id: bytes, clip: Clip) -> str:
@@ -63,12 +58,12 @@ def sample_key(video_id: bytes, clip: Clip) -> str:
     return f"{video_id.hex()}-{clip.track_id:02d}-{clip.frame_idx[0]:06d}"
 
 
-def write_shard(job: ShardJob, results: Sequence[VideoResult], params: Params, out: Store, scratch: Path) -> Row:
-    """Build the shard in `scratch`, publish it, then write and return its commit record.
+def write_shard(job: ShardJob, results: Sequence[VideoResult], params: Params, out: Store, scratch: Path) -> Commit:
+    """Build the shard in `scratch`, publish it, then its rows, then its commit record, and return that.
 
-    A shard without samples gives a record and no tar. Of one that was committed before the tar is published again: it
-    was lost, or somebody damaged it. Raises IntegrityError if it was committed with other bytes, UnreadableError if
-    the output cannot be written.
+    A shard without samples gives a record and no tar. Of one that was committed before all is published again: some of
+    it was lost, or somebody damaged it. Raises IntegrityError if it was committed with other content, UnreadableError
+    if the output cannot be written.
     """
     samples = sorted(
         (
@@ -82,26 +77,21 @@ def write_shard(job: ShardJob, results: Sequence[VideoResult], params: Params, o
     tar_path = scratch / f"{job.shard_id}.tar"
     try:
         clip_rows = _write_tar(tar_path, job, samples, params, params_sha256)
-        record = {
-            "commit_version": COMMIT_VERSION,
-            "plan_sha256": job.plan_sha256,
-            "shard": row_to_json(_shard_row(job, tar_path, clip_rows)) if samples else None,
-            "shard_id": job.shard_id,
-            "videos": [row_to_json(row) for row in _video_rows(job, results)],
-            "clips": [row_to_json(row) for row in clip_rows],
+        packed = {
+            "videos": packed_rows("videos", _video_rows(job, results), {"lps.params_sha256": params_sha256}),
+            "clips": packed_rows("clips", clip_rows, {"lps.params_sha256": params_sha256}),
         }
-        data = canonical_json(record)
-        committed = out.exists(job.commit_uri)
-        if committed and out.read(job.commit_uri) != data:
+        row = _shard_row(job, tar_path, clip_rows, packed["clips"].rows_sha256) if samples else None
+        commit = commit_of(job.shard_id, job.plan_sha256, row_to_json(row) if row else None, packed)
+        if out.exists(job.commit_uri) and read_commit(out, job.shard_id, job.plan_sha256).content != commit.content:
             raise IntegrityError(
                 f"shard {job.shard_id} was committed before with other bytes: the same plan gave two results; "
                 "compare library versions and hardware, then use a new output"
             )
         if samples:
             out.publish_file(tar_path, job.uri)
-        if not committed:
-            out.publish(job.commit_uri, data)
-        return record
+        publish_commit(out, commit, packed)
+        return commit
     finally:
         tar_path.unlink(missing_ok=True)
 
@@ -202,7 +192,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> Row:
     }
 
 
-def _shard_row(job: ShardJob, path: Path, clips: Sequence[Row]) -> Row:
+def _shard_row(job: ShardJob, path: Path, clips: Sequence[Row], rows_sha256: str) -> Row:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").digest()
         file.seek(0)
@@ -222,7 +212,7 @@ def _shard_row(job: ShardJob, path: Path, clips: Sequence[Row]) -> Row:
         "n_fake": labels.count(1),
         "first_key": clips[0]["sample_key"],
         "last_key": clips[-1]["sample_key"],
-        "clips_rows_sha256": bytes.fromhex(rows_digest(clips)),
+        "clips_rows_sha256": bytes.fromhex(rows_sha256),
         "writer_version": WRITER_VERSION,
         "status": "sealed",
     }

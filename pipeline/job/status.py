@@ -5,15 +5,27 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+
 from lps.manifests.canonical import canonical_json, parse_json, sha256_hex
 from lps.manifests.codes import Code
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS, JsonRecord, read_plan
-from lps.manifests.schemas import Row
+from lps.manifests.index import (
+    INDEX_JSON,
+    PLAN_JSON,
+    PLAN_SPLITS,
+    PLAN_VIDEOS,
+    JsonRecord,
+    committed_shards,
+    read_commits,
+    read_committed,
+    read_plan,
+    withdraw_commit,
+)
+from lps.manifests.schemas import VIDEOS, Row
 from lps.manifests.storage import Store, open_store
-from lps.pipeline.job.finalize import Summary, committed_shards, read_commit, summarise
+from lps.pipeline.job.finalize import SUMMARY_COLUMNS, Summary, summarise
 from lps.pipeline.job.plan import plan_rows, refuse_other_writer
-from lps.pipeline.job.shards import commit_uri
 from lps.pipeline.job.wholeness import Fault, find_faults
 
 
@@ -66,18 +78,18 @@ def read_status(location: str) -> JobStatus:
     rows = plan_rows(out.read(PLAN_VIDEOS))
     planned = {str(shard["shard_id"]) for shard in plan.values["shards"]}
     done = sorted(committed_shards(out) & planned)
-    videos = [_known(row) for row in rows if row["shard_id"] is None]
-    tars: dict[str, Row | None] = {}
-    for shard_id in done:
-        commit = read_commit(out, shard_id, plan.sha256)
-        videos += commit["videos"]
-        tars[shard_id] = commit["shard"]
+    commits = read_commits(out, done, plan.sha256)
+    known = [_known(row) for row in rows if row["shard_id"] is None]
+    counted = pa.schema([VIDEOS.field(name) for name in SUMMARY_COLUMNS])
+    parts = [read_committed(out, commit, "videos", SUMMARY_COLUMNS).columns for commit in commits]
+    tables = [pa.Table.from_arrays(columns, schema=counted) for columns in parts]
+    videos = pa.concat_tables([pa.Table.from_pylist(known, schema=counted), *tables])
     indexed, in_work = out.exists(INDEX_JSON), planned - set(done)
     # while a run goes on, a tar without its commit record is one that is about to get it
-    faults = tuple(f for f in find_faults(out, tars) if indexed or PurePosixPath(f.path).stem not in in_work)
+    faults = tuple(f for f in find_faults(out, commits) if indexed or PurePosixPath(f.path).stem not in in_work)
     complete = indexed and not in_work and not faults
     summary = summarise(videos, int(plan.values["split"].get("untied_fakes", 0)))
-    return JobStatus(complete, len(planned), len(done), len(rows), len(videos), summary, faults)
+    return JobStatus(complete, len(planned), len(done), len(rows), videos.num_rows, summary, faults)
 
 
 def _known(row: Row) -> Row:
@@ -120,10 +132,10 @@ def reopen(location: str, codes: Sequence[str], *, replan: bool = False) -> Reop
     refuse_other_writer(out)
     committed = sorted(committed_shards(out))
     chosen: dict[str, int] = {}
-    for shard_id in committed:
-        n = sum(row["error_code"] in codes for row in read_commit(out, shard_id, plan.sha256)["videos"])
-        if n:
-            chosen[shard_id] = n
+    for commit in read_commits(out, committed, plan.sha256):
+        found = read_committed(out, commit, "videos", ["error_code"])["error_code"].to_pylist()
+        if n := sum(code in codes for code in found):
+            chosen[commit.shard_id] = n
     faults = {code for code in codes if code.startswith("E_")}
     n_planned = sum(row["shard_id"] is None and row["code"] in faults for row in plan_rows(out.read(PLAN_VIDEOS)))
     if not chosen and not n_planned:
@@ -136,7 +148,7 @@ def reopen(location: str, codes: Sequence[str], *, replan: bool = False) -> Reop
     out.delete(INDEX_JSON)
     withdrawn = committed if n_planned else list(chosen)
     for shard_id in withdrawn:
-        _withdraw(out, commit_uri(shard_id), f"{shard_id}-{{}}.json")
+        withdraw_commit(out, shard_id)
     if n_planned:
         _withdraw_plan(out, faults)
     return Reopened(sum(chosen.values()) + n_planned, len(withdrawn), bool(n_planned))

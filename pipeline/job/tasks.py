@@ -122,11 +122,11 @@ def run_commit(
     job, params, out = work
     try:
         with tempfile.TemporaryDirectory(prefix="lps-shard-", dir=scratch) as folder:
-            record = write_shard(job, results, params, out, Path(folder))
+            commit = write_shard(job, results, params, out, Path(folder))
     except OSError as e:
         where = scratch or tempfile.gettempdir()
         raise UnreadableError(f"cannot build {job.shard_id} in the scratch folder {where}: {e.strerror or e}") from e
-    return ShardCommitted(job.shard_id, len(record["clips"]))
+    return ShardCommitted(job.shard_id, commit.rows["clips"].n_rows)
 
 
 class LocalizerActor:

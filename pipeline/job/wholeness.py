@@ -1,14 +1,12 @@
 """What an output holds, beside what it says that it holds: tars and commit records, the index and what it names."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lps.manifests.errors import UnreadableError
-from lps.manifests.index import INDEX_JSON, read_index
-from lps.manifests.schemas import Row
+from lps.manifests.index import INDEX_JSON, Commit, read_index, rows_path
 from lps.manifests.storage import Store
-from lps.pipeline.job.finalize import read_commit
 
 READERS = 16
 SHOWN = 20
@@ -22,35 +20,30 @@ class Fault:
     path: str
     detail: str
     shard_id: str = ""
-    """The committed shard whose tar it is, if it is one."""
+    """The committed shard whose tar or rows it is, if it is one of these."""
 
 
-def committed_tars(out: Store, shard_ids: Collection[str], plan_sha256: str) -> dict[str, Row | None]:
-    """Return what the commit record of each shard says of its tar; None for one without samples.
-
-    Raises IntegrityError for a record that is damaged or belongs to another plan, UnreadableError.
-    """
-
-    def tar_of(shard_id: str) -> Row | None:
-        row: Row | None = read_commit(out, shard_id, plan_sha256)["shard"]
-        return row
-
-    with ThreadPoolExecutor(READERS) as pool:
-        return dict(zip(shard_ids, pool.map(tar_of, shard_ids), strict=True))
-
-
-def find_faults(out: Store, tars: Mapping[str, Row | None], *, verify: bool = False) -> list[Fault]:
-    """Compare tars with their commit records, and what the index names with what is there: by size, or every byte.
+def find_faults(out: Store, commits: Sequence[Commit], *, verify: bool = False) -> list[Fault]:
+    """Compare what is there with what commit records and the index say: by size, or every byte.
 
     Raises UnreadableError where the store does not say what it holds.
     """
-    rows = {shard_id: row for shard_id, row in tars.items() if row is not None}
-    entries = {row["uri"]: _Entry(row["bytes"], row["sha256"], shard_id) for shard_id, row in rows.items()}
-    faults = list(_unlike(out, entries, "shards", "its commit record", verify=verify))
+    tars = {
+        commit.shard["uri"]: _Entry(commit.shard["bytes"], commit.shard["sha256"], commit.shard_id)
+        for commit in commits
+        if commit.shard is not None
+    }
+    rows = {
+        rows_path(commit.shard_id, table): _Entry(one.n_bytes, one.sha256, commit.shard_id)
+        for commit in commits
+        for table, one in commit.rows.items()
+    }
+    faults = list(_unlike(out, tars, "shards", "its commit record", verify=verify))
+    faults += _unlike(out, rows, "commits", "its commit record", verify=verify)
     for file in out.walk("shards"):
-        if file.path.endswith(".tar") and file.path not in entries:
+        if file.path.endswith(".tar") and file.path not in tars:
             faults.append(Fault(file.path, "no commit record names it"))
-    return faults + list(_index_faults(out, set(entries), verify=verify))
+    return faults + list(_index_faults(out, set(tars), verify=verify))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +86,11 @@ def _index_faults(out: Store, committed: Collection[str], *, verify: bool) -> It
     named = index["manifests"].items()
     manifests = {path: _Entry(row["bytes"], row["sha256"]) for path, row in named if "bytes" in row}
     yield from _unlike(out, manifests, "manifests", INDEX_JSON, verify=verify)
-    for shard in (shard for shards in index.get("shards", {}).values() for shard in shards):
-        if shard["uri"] not in committed:
-            yield Fault(shard["uri"], f"{INDEX_JSON} names it, and no commit record does")
+    in_index = {shard["uri"] for shards in index.get("shards", {}).values() for shard in shards}
+    for uri in sorted(in_index - set(committed)):
+        yield Fault(uri, f"{INDEX_JSON} names it, and no commit record does")
+    for uri in sorted(set(committed) - in_index):
+        yield Fault(INDEX_JSON, f"does not name {uri}")
 
 
 def fault_lines(faults: Collection[Fault]) -> Iterator[str]:

@@ -279,6 +279,12 @@ def check_orphans(ctx: AuditContext) -> CheckResult:
     offenders += [
         Offender(kind="file", key=f"commits/{s}.json", detail="not planned") for s in sorted(commits - planned)
     ]
+    rows = [path for path in files if path.startswith("commits/") and path.endswith(".parquet")]
+    offenders += [
+        Offender(kind="file", key=path, detail="rows of no commit record")
+        for path in rows
+        if PurePosixPath(path).name.split(".")[0] not in commits | planned
+    ]
     sealed = any(path.startswith("seals/") for path in files)
     result = pass_or_fail(A5, offenders, len(below), "files", note=note)
     if offenders and not sealed:

@@ -49,10 +49,19 @@ from lps.manifests.canonical import (
 )
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.manifests.index import PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS
+from lps.manifests.index import (
+    PLAN_JSON,
+    PLAN_SPLITS,
+    PLAN_VIDEOS,
+    TABLES_OF_A_COMMIT,
+    commit_from,
+    commit_path,
+    rows_path,
+)
 from lps.manifests.names import Level
 from lps.manifests.row_digest import batches_digest
-from lps.manifests.schemas import TABLES, Row
+from lps.manifests.rows import row_to_json
+from lps.manifests.schemas import TABLES, Row, read_table
 from lps.manifests.storage import Store
 
 LIMITS: dict[str, float] = {"t4_quick_rows": 2000, "t4_quick_values": 20_000_000}
@@ -318,15 +327,25 @@ class _Committed:
             yield from self._shard(shard_id, record)
 
     def _record(self, shard_id: str) -> Row | Offender:
-        path = f"commits/{shard_id}.json"
+        """Return a commit record with its rows in JSON form."""
+        path = commit_path(shard_id)
         try:
             record = parse_json(read_present(self.ctx.store, path) or b"")
-            names = [record[name] for name in ("plan_sha256", "shard", "videos", "clips")]
+            if "rows" not in record:  # before version 2 the rows stood in the record
+                found = {name: record[name] for name in ("plan_sha256", "shard", "videos", "clips")}
+            else:
+                commit = commit_from(record)
+                found = {"plan_sha256": commit.plan_sha256, "shard": commit.shard}
         except (ValueError, KeyError, TypeError):
             return wrong_file(path, "no readable commit record")
-        if names[0] != self.ctx.index.get("plan_sha256"):
+        if found["plan_sha256"] != self.ctx.index.get("plan_sha256"):
             return wrong_file(path, "belongs to another plan")
-        return dict(record)
+        for table in () if "videos" in found else TABLES_OF_A_COMMIT:
+            data = read_present(self.ctx.store, rows_path(shard_id, table))
+            if data is None or sha256_hex(data) != commit.rows[table].sha256:
+                return wrong_file(rows_path(shard_id, table), "not the file that its commit record names")
+            found[table] = [row_to_json(row) for row in read_table(table, data).to_pylist()]
+        return found
 
     def _shard(self, shard_id: str, record: Row) -> Iterator[Offender]:
         ids = [row["video_id"] for row in record["videos"]]

@@ -24,12 +24,21 @@ from lps.manifests.audit.core.database import open_dataset
 from lps.manifests.audit.core.policy import Policy
 from lps.manifests.audit.core.types import AuditContext, State
 from lps.manifests.audit.run import Audit, Suite, base_suite, run_audit
-from lps.manifests.canonical import canonical_json, pretty_json, rows_digest, sha256_hex
+from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
 from lps.manifests.codes import Code, Stage, Status
+from lps.manifests.index import (
+    TABLES_OF_A_COMMIT,
+    commit_from,
+    commit_of,
+    commit_path,
+    committed_shards,
+    publish_commit,
+    read_committed,
+)
 from lps.manifests.names import Level
 from lps.manifests.records import Clip, Header, Outcome, SourceVideo, VideoResult
 from lps.manifests.rows import row_to_json
-from lps.manifests.schemas import Row, read_table, table_bytes
+from lps.manifests.schemas import Row, packed_rows, read_table, table_bytes
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.clips.encode import encode_image, frames_digest
@@ -444,8 +453,8 @@ def _edit_table(out: Path, name: str, edit: RowEdit, *, digests: bool, commits: 
 
 def _with_clips_digest(out: Path) -> RowEdit:
     def edit(row: Row) -> Row:
-        clips = json.loads((out / f"commits/{row['shard_id']}.json").read_bytes())["clips"]
-        return {**row, "clips_rows_sha256": bytes.fromhex(rows_digest(clips))}
+        clips = json.loads((out / commit_path(row["shard_id"])).read_bytes())["rows"]["clips"]
+        return {**row, "clips_rows_sha256": bytes.fromhex(clips["rows_sha256"])}
 
     return edit
 
@@ -465,15 +474,18 @@ def _edit_commits(out: Path, table: str, before: Sequence[Row], after: Sequence[
     for row in before:
         now = [new for new in after if new[key] == row[key]]
         if now != [row]:
-            changed[_text(row[key])] = [row_to_json(new) for new in now]
-    for path in sorted((out / "commits").glob("*.json")):
-        record = json.loads(path.read_bytes())
+            changed[_text(row[key])] = now
+    store = Store(str(out))
+    for shard_id in committed_shards(store):
+        commit = commit_from(json.loads((out / commit_path(shard_id)).read_bytes()))
+        rows = {name: read_committed(store, commit, name).to_pylist() for name in TABLES_OF_A_COMMIT}
+        shard = commit.shard
         if table == "shards":
-            record["shard"] = changed.get(record["shard_id"], [record["shard"]])[0]
+            shard = row_to_json(changed[shard_id][0]) if changed.get(shard_id) else shard
         else:
-            rows = record[table]
-            record[table] = [new for row in rows for new in changed.get(row[key], [row])]
-        path.write_bytes(canonical_json(record))
+            rows[table] = [new for row in rows[table] for new in changed.get(_text(row[key]), [row])]
+        packed = {name: packed_rows(name, rows[name], {}) for name in TABLES_OF_A_COMMIT}
+        publish_commit(store, commit_of(shard_id, commit.plan_sha256, shard, packed), packed)
 
 
 def _text(key: object) -> str:

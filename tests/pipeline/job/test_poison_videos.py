@@ -16,13 +16,13 @@ from ray import cloudpickle
 
 from lps.cli.prep.main import check_summary, main
 from lps.manifests.errors import TooManyFailedError
+from lps.manifests.index import committed_shards
 from lps.manifests.records import VideoResult
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job.events import JobCharged, JobQuarantined, VideoDone
-from lps.pipeline.job.finalize import committed_shards
 from lps.pipeline.job.shards import ShardVideo
 from lps.pipeline.job.tasks import process_source
 from tests.builders import manifest_rows

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lps.manifests.errors import IntegrityError, RefusedError
+from lps.manifests.index import TABLES_OF_A_COMMIT, rows_path
 from lps.manifests.records import VideoResult
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
@@ -177,7 +178,7 @@ def test_other_bytes_for_a_committed_shard_are_refused(
     scratch.mkdir()
     first = write_shard(job, [result], params, store, scratch)
     before = {file.path: store.read(file.path) for file in store.walk()}
-    assert set(before) == {job.uri, job.commit_uri}
+    assert set(before) == {job.uri, job.commit_uri, *(rows_path(job.shard_id, table) for table in TABLES_OF_A_COMMIT)}
     assert write_shard(job, [result], params, store, scratch) == first
     clip = result.clips[0]
     other = replace(result, clips=(replace(clip, frames=(b"other", *clip.frames[1:])),))

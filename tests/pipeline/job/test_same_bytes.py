@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 FILES = {
-    "commits/test-000000.json",
-    "commits/train-000000.json",
-    "commits/train-000001.json",
-    "commits/val-000000.json",
+    *(
+        f"commits/{shard}.{kind}"
+        for shard in ("test-000000", "train-000000", "train-000001", "val-000000")
+        for kind in ("clips.parquet", "json", "videos.parquet")
+    ),
     "index.json",
     "manifests/clips.parquet",
     "manifests/shards.parquet",

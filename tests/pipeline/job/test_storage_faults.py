@@ -71,7 +71,7 @@ def full_beyond(n_bytes: int) -> Iterator[None]:
 def assert_nothing_torn(out: Path) -> int:
     """Check every committed shard and that there is no other file of a shard; return how many tars there are."""
     n_tars = 0
-    records = [json.loads(path.read_bytes()) for path in sorted((out / "commits").glob("*"))]
+    records = [json.loads(path.read_bytes()) for path in sorted((out / "commits").glob("*.json"))]
     for record in records:
         if record["shard"] is not None:
             tar = out / record["shard"]["uri"]

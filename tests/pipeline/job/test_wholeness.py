@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from lps.cli.audit.main import main as audit
 from lps.cli.prep.main import main
 from lps.manifests.errors import UnreadableError
+from lps.manifests.index import TABLES_OF_A_COMMIT, Commit, CommittedRows, rows_path
 from lps.manifests.records import Note
 from lps.manifests.storage import Store, StoredFile
 from lps.pipeline.job.wholeness import SHOWN, Fault, fault_lines, find_faults
@@ -179,17 +181,26 @@ def test_a_split_set_that_is_not_what_the_index_named_leaves_it(
 
 @pytest.fixture
 def many(tmp_path: Path) -> Store:
-    """Return a store with 300 small tars."""
+    """Return a store with 300 small tars and the rows of their commits."""
     store = Store(str(tmp_path / "out"))
     for k in range(300):
         store.publish(f"shards/train/train-{k:06d}.tar", b"x" * k)
+        for table in TABLES_OF_A_COMMIT:
+            store.publish(rows_path(f"train-{k:06d}", table), b"x")
     return store
 
 
-def rows(n: int) -> dict[str, dict[str, object] | None]:
-    return {
-        f"train-{k:06d}": {"uri": f"shards/train/train-{k:06d}.tar", "bytes": k, "sha256": "0" * 64} for k in range(n)
-    }
+def commits(n: int) -> list[Commit]:
+    rows = dict.fromkeys(TABLES_OF_A_COMMIT, CommittedRows(n_rows=0, rows_sha256="0", n_bytes=1, sha256="0" * 64))
+    return [
+        Commit(
+            shard_id=f"train-{k:06d}",
+            plan_sha256="",
+            shard={"uri": f"shards/train/train-{k:06d}.tar", "bytes": k, "sha256": "0" * 64},
+            rows=rows,
+        )
+        for k in range(n)
+    ]
 
 
 def test_sizes_come_from_the_listing(many: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,17 +218,28 @@ def test_sizes_come_from_the_listing(many: Store, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Store, "size", counted)
     monkeypatch.setattr(Store, "walk", listing)
-    assert find_faults(many, rows(300)) == []
+    assert find_faults(many, commits(300)) == []
     assert asked == []
-    assert len(listed) <= 2
+    assert len(listed) <= 3
     many.delete("shards/train/train-000007.tar")
     expected = Fault("shards/train/train-000007.tar", "missing", "train-000007")
-    assert find_faults(many, rows(300)) == [expected]
+    assert find_faults(many, commits(300)) == [expected]
     assert asked == ["shards/train/train-000007.tar"], "what the listing lacks is asked for by name"
 
 
+def test_rows_of_a_commit_belong_to_its_shard(many: Store) -> None:
+    many.publish("commits/train-000008.clips.parquet", b"")
+    many.delete("commits/train-000009.videos.parquet")
+    assert find_faults(many, commits(300)) == [
+        Fault("commits/train-000008.clips.parquet", "0 bytes, its commit record says 1", "train-000008"),
+        Fault("commits/train-000009.videos.parquet", "missing", "train-000009"),
+    ]
+
+
 def test_shards_without_samples_need_no_tar(many: Store) -> None:
-    assert find_faults(many, {**rows(300), "val-000000": None}) == []
+    found = commits(300)
+    many.delete("shards/train/train-000299.tar")
+    assert find_faults(many, [*found[:-1], replace(found[-1], shard=None)]) == []
 
 
 def test_a_store_that_does_not_say_is_no_store_without_tars(many: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +249,7 @@ def test_a_store_that_does_not_say_is_no_store_without_tars(many: Store, monkeyp
     monkeypatch.setattr(Store, "walk", refused)
     monkeypatch.setattr(Store, "size", refused)
     with pytest.raises(UnreadableError):
-        find_faults(many, rows(3))
+        find_faults(many, commits(3))
 
 
 def test_of_many_faults_the_first_are_told() -> None:
