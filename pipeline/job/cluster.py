@@ -130,9 +130,26 @@ def _ray(otherwise: str, **where: Any) -> Iterator[None]:
             raise UnreadableError(f"{otherwise}: {first_line(e)}{about}") from e
     try:
         _handle_sigterm(on_term)
-        yield
+        with _unprinted():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _unprinted() -> Iterator[None]:
+    """Keep Ray from printing to stdout how its processes die, with pages of their logs: the pool says what matters."""
+    from ray._private import worker
+
+    usual = getattr(worker, "print_to_stdstream", None)
+    if usual is None:  # it is not public: other releases may have none
+        yield
+        return
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = usual
 
 
 def _use_own_token() -> None:

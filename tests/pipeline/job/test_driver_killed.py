@@ -49,6 +49,23 @@ PrepProgress.on_event = on_event
 main(["run", *sys.argv[1:], "--localizer", "mtcnn", "--workers", "2"], prog_name="lps-prep")
 """
 
+WITHOUT_RAYLET = """
+import os, signal, sys
+from pathlib import Path
+from lps.cli.prep.main import main
+from lps.cli.prep.progress import PrepProgress
+
+def on_event(self, event, usual=PrepProgress.on_event):
+    usual(self, event)
+    if event.kind == "sources":
+        for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            if b"raylet/raylet" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(int(pid), signal.SIGKILL)
+
+PrepProgress.on_event = on_event
+main(["plan", *sys.argv[1:], "--localizer", "mtcnn", "--workers", "2", "--json"], prog_name="lps-prep")
+"""
+
 
 def run_until(request: "PrepRequest", kind: str, number: int, folder: Path) -> None:
     """Run the job on a private cluster in a process that kills itself at the given event."""
@@ -66,6 +83,16 @@ def test_sigterm_ends_a_run_in_one_line(scenario: "Scenario", tmp_path: Path) ->
     last = "lps-prep: interrupted by SIGTERM; committed shards are kept; run the same command again to resume"
     assert ended.stderr.splitlines()[-1] == last
     assert "received" not in ended.stderr, "no dump of Ray's"
+
+
+def test_the_death_of_the_raylet_is_one_line(scenario: "Scenario", tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_RAYLET, scenario.source, str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 4, ended.stderr
+    assert ended.stdout == "", "pages of Ray's own log"
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("lps-prep: the process of Ray on this machine that hands out work (raylet) has ended; ")
+    assert "state-dump" not in ended.stderr
 
 
 def committed(out: Path) -> dict[str, tuple[int, int]]:
