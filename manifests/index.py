@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from lps.manifests.canonical import canonical_json, parse_json, sha256_hex
 from lps.manifests.columns import rule_path, split_path
-from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.manifests.schemas import PackedTable, Row, check_version, read_table
+from lps.manifests.errors import IntegrityError, UnreadableError, first_line
+from lps.manifests.schemas import TABLES, PackedTable, Row, check_version, read_table
 from lps.manifests.storage import Store, check_relative
 
 INDEX_JSON = "index.json"
@@ -169,21 +169,25 @@ def publish_commit(out: Store, commit: Commit, packed: Mapping[str, PackedTable]
     out.publish(commit_path(commit.shard_id), canonical_json({"commit_version": COMMIT_VERSION, **asdict(commit)}))
 
 
-def commit_from(record: Row) -> Commit:
-    """Return the record of a commit from its JSON values. Raises KeyError or TypeError for what is none."""
+def commit_from(record: Row, *, older: bool = False) -> Commit:
+    """Return the record of a commit from its JSON values. Raises KeyError or TypeError for what is none.
+
+    `older` allows a record that holds the rows itself: then `rows` of the commit is empty.
+    """
+    tables = () if older and record["commit_version"] == 1 else TABLES_OF_A_COMMIT
     return Commit(
         shard_id=record["shard_id"],
         plan_sha256=record["plan_sha256"],
         shard=record["shard"],
-        rows={table: CommittedRows(**record["rows"][table]) for table in TABLES_OF_A_COMMIT},
+        rows={table: CommittedRows(**record["rows"][table]) for table in tables},
     )
 
 
-def read_commit(out: Store, shard_id: str, plan_sha256: str) -> Commit:
+def read_commit(out: Store, shard_id: str, plan_sha256: str, *, older: bool = False) -> Commit:
     """Return one commit record. Raises IntegrityError when it belongs to another plan or is not readable."""
     path = commit_path(shard_id)
     try:
-        commit = commit_from(parse_json(out.read(path)))
+        commit = commit_from(parse_json(out.read(path)), older=older)
     except (ValueError, KeyError, TypeError) as e:
         raise IntegrityError(f"{out.join(path)} is not a commit record: {e}; delete it and run again") from e
     if commit.plan_sha256 != plan_sha256:
@@ -191,10 +195,10 @@ def read_commit(out: Store, shard_id: str, plan_sha256: str) -> Commit:
     return commit
 
 
-def read_commits(out: Store, shard_ids: Sequence[str], plan_sha256: str) -> list[Commit]:
+def read_commits(out: Store, shard_ids: Sequence[str], plan_sha256: str, *, older: bool = False) -> list[Commit]:
     """Return the commit records of shards, many read at a time. Raises as `read_commit`."""
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda shard_id: read_commit(out, shard_id, plan_sha256), shard_ids))
+        return list(pool.map(lambda shard_id: read_commit(out, shard_id, plan_sha256, older=older), shard_ids))
 
 
 def read_committed(out: Store, commit: Commit, table: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -203,12 +207,24 @@ def read_committed(out: Store, commit: Commit, table: str, columns: Sequence[str
     Raises IntegrityError when they are not those of the record, UnreadableError when they cannot be read.
     """
     path = rows_path(commit.shard_id, table)
+    if not commit.rows:
+        return _rows_in_record(out, commit, table, columns or TABLES[table].names)
     data = out.read(path)
     if sha256_hex(data) != commit.rows[table].sha256:
         raise IntegrityError(
             f"{out.join(path)} is not what {commit_path(commit.shard_id)} names; delete that record and run again"
         )
     return read_table(table, data, columns=columns)
+
+
+def _rows_in_record(out: Store, commit: Commit, table: str, columns: Sequence[str]) -> pa.Table:
+    """Return columns that JSON has values of (no bytes) from a record that holds the rows itself."""
+    path = commit_path(commit.shard_id)
+    schema = pa.schema([TABLES[table].field(name) for name in columns])
+    try:
+        return pa.Table.from_pylist(parse_json(out.read(path))[table], schema=schema)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise IntegrityError(f"{out.join(path)} is not a commit record: {first_line(e)}") from e
 
 
 def withdraw_commit(out: Store, shard_id: str) -> None:

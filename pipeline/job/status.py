@@ -78,7 +78,7 @@ def read_status(location: str) -> JobStatus:
     rows = plan_rows(out.read(PLAN_VIDEOS))
     planned = {str(shard["shard_id"]) for shard in plan.values["shards"]}
     done = sorted(committed_shards(out) & planned)
-    commits = read_commits(out, done, plan.sha256)
+    commits = read_commits(out, done, plan.sha256, older=True)
     known = [_known(row) for row in rows if row["shard_id"] is None]
     counted = pa.schema([VIDEOS.field(name) for name in SUMMARY_COLUMNS])
     parts = [read_committed(out, commit, "videos", SUMMARY_COLUMNS).columns for commit in commits]

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
 from lps.cli.audit.main import main as audit
 from lps.cli.prep.main import main as prep
+from lps.manifests.canonical import jsonable
 from lps.manifests.codes import Status
 from lps.manifests.records import Outcome, SourceVideo, VideoResult
 from lps.pipeline.config.params import Params
@@ -70,6 +72,21 @@ def test_it_can_be_looked_at(older: Path) -> None:
     assert call(prep, "status", str(older)).exit_code == 0
     assert call(audit, "show", str(older)).exit_code == 0
     assert call(audit, "check", str(older), "--level", "quick").exit_code != 4
+
+
+def test_the_status_of_records_that_hold_their_rows(older: Path) -> None:
+    counts = call(prep, "status", str(older)).output
+    for path in (older / "commits").glob("*.json"):
+        record = json.loads(path.read_text())
+        rows = {name: path.with_suffix(f".{name}.parquet") for name in record.pop("rows")}
+        held = {name: jsonable(pq.read_table(file).to_pylist()) for name, file in rows.items()}
+        path.write_text(json.dumps({**record, **held, "commit_version": 1}))
+        for file in rows.values():
+            file.unlink()
+    result = call(prep, "status", str(older))
+    assert result.exit_code == 0
+    assert "complete; 1 of 1 shards, 2 of 2 videos" in result.output
+    assert result.output == counts
 
 
 def test_the_demo_is_refused_before_it_makes_videos(older: Path, tmp_path: Path) -> None:
