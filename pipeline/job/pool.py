@@ -28,6 +28,8 @@ FIRST_VIDEOS = 20
 POLL_SECONDS = 1.0
 """How long the driver waits for a result before it looks at deadlines."""
 
+RAY_PROCESSES = {"raylet": "hands out work", "gcs_server": "knows the cluster"}
+
 INFRASTRUCTURE = (
     rx.NodeDiedError,
     rx.ActorDiedError,
@@ -230,6 +232,7 @@ class Pool:
                     yield end
         # by the clock: on a busy cluster something is always ready, and a hanging job must not wait for a lull
         if time.monotonic() - self._deadlines_checked >= POLL_SECONDS:
+            _require_ray()
             self._enforce_deadlines()
 
     def _enforce_deadlines(self) -> None:
@@ -247,10 +250,7 @@ class Pool:
     def _handle_failure(self, state: _JobState, error: rx.RayError) -> End | None:
         """Decide on a failed attempt: back off and retry, or quarantine. Raises what must stop the run."""
         if isinstance(error, rx.LocalRayletDiedError):  # ours: no attempt can succeed any more
-            raise LpsError(
-                "the process of Ray on this machine that hands out work (raylet) has ended; committed shards are kept, "
-                "run the same command again to resume"
-            )
+            raise _ray_ended("raylet")
         cause = _innermost(error)
         if state.timed_out:
             return self._charge(state, Code.E_TIMEOUT, f"no result after {state.job.deadline_seconds:.0f} s")
@@ -294,6 +294,23 @@ class Pool:
         self.on_event(JobCharged(*facts))
         self._back_off(state, 0.0)
         return None
+
+
+def _require_ray() -> None:
+    """Raise LpsError where a process of our own private Ray has ended: Ray would wait, or end us without a word."""
+    from ray._private.worker import global_worker
+
+    started = getattr(global_worker.node, "all_processes", {})  # none of a cluster that was joined; not public
+    for name in RAY_PROCESSES:
+        if any(info.process.poll() is not None for info in started.get(name, ())):
+            raise _ray_ended(name)
+
+
+def _ray_ended(name: str) -> LpsError:
+    return LpsError(
+        f"the process of Ray on this machine that {RAY_PROCESSES[name]} ({name}) has ended; committed shards are kept, "
+        "run the same command again to resume"
+    )
 
 
 def _cancel(ref: Any) -> None:

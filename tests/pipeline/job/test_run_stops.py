@@ -76,3 +76,16 @@ def test_without_the_raylet_of_this_machine_nothing_is_tried_again(monkeypatch: 
         list(Pool(width=2, start_times=None, on_event=events.append).run(job(name) for name in "abc"))
     assert caught.value.exit_code == 4
     assert events == []
+
+
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_it_is_seen_that_a_process_of_the_own_ray_has_ended(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def process(code: int | None) -> list[SimpleNamespace]:
+        return [SimpleNamespace(process=SimpleNamespace(poll=lambda: code))]
+
+    processes = {"raylet": process(None), "gcs_server": process(None), name: process(-9)}
+    monkeypatch.setattr("ray._private.worker.global_worker.node", SimpleNamespace(all_processes=processes))
+    waiting = SimpleNamespace(wait=lambda refs, **_: ([], refs), cancel=lambda ref, force: None)
+    monkeypatch.setattr(engine, "ray", waiting)
+    with pytest.raises(LpsError, match=rf"\({name}\) has ended; .* run the same command again to resume"):
+        list(Pool(width=2, start_times=None, on_event=lambda event: None).run(job(name) for name in "abc"))
