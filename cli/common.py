@@ -5,7 +5,8 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -43,6 +44,23 @@ LINE_SECONDS = 10.0
 """Pause between plain progress lines."""
 
 
+def echo(message: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print a message, in which control characters of names are escaped; bytes go out as they are."""
+    click.echo(message if isinstance(message, bytes) else visible(str(message)), err=err, nl=nl)
+
+
+@contextmanager
+def _usage_errors_are_shown() -> Iterator[None]:
+    """Escape control characters in what click says of a word of the command line."""
+    try:
+        yield
+    except click.UsageError as e:
+        said = e.format_message()
+        if visible(said) == said:
+            raise
+        raise click.UsageError(visible(said), e.ctx) from e
+
+
 class LpsCommand(click.Command):
     """A command that refuses an option given twice, where click would drop the first value without a word.
 
@@ -51,6 +69,10 @@ class LpsCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line. Raises UsageError."""
+        with _usage_errors_are_shown():
+            return self._parsed(ctx, args)
+
+    def _parsed(self, ctx: click.Context, args: list[str]) -> list[str]:
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for option, n in Counter(given).items():
             if n > 1 and isinstance(option, click.Option) and _holds_one_value(option):
@@ -77,21 +99,21 @@ class LpsGroup(SubGroup):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""
         try:
-            with TermAsInterrupt() as term:
+            with _usage_errors_are_shown(), TermAsInterrupt() as term:
                 try:
                     return super().invoke(ctx)
                 except KeyboardInterrupt as e:
                     raise Interrupted(getattr(e, "kept", ""), term.signum_of(e)) from e
         except LpsError as e:
-            click.echo(f"{ctx.info_name}: {visible(' '.join(str(e).split()))}", err=True)
+            echo(f"{ctx.info_name}: {' '.join(str(e).split())}", err=True)
             ctx.exit(e.exit_code)
         except UnicodeEncodeError as e:  # names of videos are escaped; a folder of the command line may come this far
             before, after = e.object[: e.start].rpartition('"')[2], e.object[e.start :].partition('"')[0]
-            name = visible(" ".join(f"{before}{after}".split()))
-            click.echo(f"{ctx.info_name}: not UTF-8: {name}; rename it, or give a link to it", err=True)
+            name = " ".join(f"{before}{after}".split())
+            echo(f"{ctx.info_name}: not UTF-8: {name}; rename it, or give a link to it", err=True)
             ctx.exit(LpsError.exit_code)
         except Interrupted as e:
-            click.echo(interrupted_line(e), err=True)
+            echo(interrupted_line(e), err=True)
             ctx.exit(EXIT_SIGNAL + e.signum)
         except BrokenPipeError:  # the reader of our output is gone: `lps-prep status OUT | head`
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  stays open until the process ends
@@ -146,7 +168,7 @@ def is_stdout(path: Path | None) -> bool:
 def write_output(path: Path, data: bytes) -> None:
     """Write a file whole or not at all, to stdout where it is '-'. Raises UnreadableError."""
     if is_stdout(path):
-        click.echo(data, nl=False)
+        echo(data, nl=False)
         return
     try:
         if path.exists() and not path.is_file():  # a pipe or a device, which nothing may replace
@@ -291,7 +313,7 @@ class ProgressView:
             self._bar.update(self._task, completed=done, note=note, description=self.what)
         elif self._lines and (done == self._total or monotonic() - self._last_line >= LINE_SECONDS):
             self._last_line = monotonic()
-            click.echo(visible(f"{self.what}: {done}/{self._total} {note}".rstrip()), err=True)
+            echo(f"{self.what}: {done}/{self._total} {note}".rstrip(), err=True)
 
     def note(self, text: str) -> None:
         """Replace what the bar says besides its numbers; plain lines do not show it."""
@@ -303,7 +325,7 @@ class ProgressView:
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, markup=False)
         elif not self._quiet:
-            click.echo(visible(line), err=True)
+            echo(line, err=True)
 
 
 def duration(seconds: float) -> str:

@@ -23,6 +23,19 @@ PLAN_VIDEOS = "plan/videos.parquet"
 PLAN_SPLITS = "plan/splits.parquet"
 
 
+_NUMBER = (int, float)
+_INDEX_TYPES: dict[str, Any] = {
+    "leaky": bool, "params_sha256": str, "plan_sha256": str, "split_set": str, "untied_fakes": int,
+    "manifests": {"*": {"bytes": int, "rows": (int, type(None)), "sha256": str}},
+    "shards": {"*": [{"shard_id": str, "uri": str, "sha256": str, "bytes": int, "n_samples": int}]},
+}  # fmt: skip
+_PLAN_TYPES: dict[str, Any] = {
+    "dataset": str, "n_videos": int, "params": {"localize": {"min_face_px": _NUMBER}}, "params_sha256": str,
+    "shard_bytes": int, "shards": [{"shard_id": str, "n_videos": int}], "split": {"untied_fakes": int, "leaky": bool},
+    "split_set": str, "splits_sha256": str, "versions": {"*": str}, "videos_sha256": str, "writer_version": str,
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class JsonRecord:
     """A JSON file of a data set: what it says, and the digest of the same bytes."""
@@ -54,7 +67,29 @@ def read_index(store: Store) -> JsonRecord:
         check_relative(path)
     if not _lists_are_whole(index["manifests"], index.get("shards", {})):
         raise UnreadableError(f"{store.join(INDEX_JSON)} is damaged: an entry of its manifests or shards is not whole")
+    _require_types(index, _INDEX_TYPES, store.join(INDEX_JSON))
     return record
+
+
+def _require_types(value: Any, types: Any, what: str, where: str = "") -> None:
+    """Raise UnreadableError for the first value of a record that is not of its type; what is not there is no fault.
+
+    `types` is a type or several, a list with that of its elements, or a record of them, in which `*` is any other name.
+    """
+    if isinstance(types, list):
+        inner = [(f"{where}[{k}]", each, types[0]) for k, each in enumerate(value)] if isinstance(value, list) else None
+    elif isinstance(types, dict):
+        found = value.items() if isinstance(value, dict) else None
+        inner = None if found is None else [
+            (f"{where}.{name}".strip("."), each, types.get(name, types.get("*", object))) for name, each in found
+        ]  # fmt: skip
+    else:
+        is_flag = isinstance(value, bool) and types not in (bool, object)  # for Python, a bool is an int
+        inner = [] if isinstance(value, types) and not is_flag else None
+    if inner is None:
+        raise UnreadableError(f"{what} is damaged: its '{where}' is of the wrong type")
+    for name, each, wanted in inner:
+        _require_types(each, wanted, what, name)
 
 
 def _lists_are_whole(manifests: Mapping[str, Any], shards: Any) -> bool:
@@ -73,6 +108,7 @@ def read_plan(store: Store) -> JsonRecord | None:
         return None
     plan = _read(store, PLAN_JSON)
     check_version(str(plan.values.get("schema_version")), what=store.join(PLAN_JSON))
+    _require_types(plan.values, _PLAN_TYPES, store.join(PLAN_JSON))
     return plan
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lps.cli.common import VERSION, LpsGroup, is_stdout, json_option, show_or_write, write_output
-from lps.manifests.canonical import visible
+from lps.cli.common import VERSION, LpsGroup, echo, is_stdout, json_option, show_or_write, write_output
 from lps.manifests.names import LEVELS
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ def _write(audit: "Audit", store: "Store", asked: dict[str, Any]) -> None:
         for name, data in files.items():
             reports.publish(f"{audit.audit_id}/{name}", data)
         if not asked["quiet"]:
-            click.echo(f"reports: {reports.join(audit.audit_id)}", err=is_stdout(asked["json_to"]))
+            echo(f"reports: {reports.join(audit.audit_id)}", err=is_stdout(asked["json_to"]))
 
 
 def _page(audit: "Audit", store: "Store") -> bytes:
@@ -190,7 +189,7 @@ def _explain(suite: "Suite", check_id: str) -> None:
     if not specs:
         raise click.BadParameter(f"no check '{check_id}'; checks are {', '.join(suite.ids)}", param_hint="--explain")
     for spec in specs:
-        click.echo(explained(spec, suite.limits))
+        echo(explained(spec, suite.limits))
 
 
 @main.command()
@@ -229,7 +228,7 @@ def diff(a: str, b: str, json_to: Path | None) -> None:
     from lps.manifests.storage import open_store
 
     found = diff_datasets(open_store(a), open_store(b))
-    show_or_write(json_to, found.record, lambda: click.echo(visible("\n".join(found.lines()))))
+    show_or_write(json_to, found.record, lambda: echo("\n".join(found.lines())))
     if found.moved_without_new_rule:
         raise click.exceptions.Exit(1)
 
@@ -253,5 +252,5 @@ def seal(out: str, key: Path | None, allow_transient: bool) -> None:  # noqa: FB
     store = open_store(out)
     made = seal_dataset(store, allow_transient=allow_transient)
     state = f"signed ({sign_seal(store, made, key)})" if key else "sealed, not signed"
-    click.echo(f"seal {made.number}: {len(made.files)} files, sha256 {made.sha256}, Merkle root {made.merkle_root}")
-    click.echo(state)
+    echo(f"seal {made.number}: {len(made.files)} files, sha256 {made.sha256}, Merkle root {made.merkle_root}")
+    echo(state)

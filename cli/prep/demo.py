@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import click
-
+from lps.cli.common import echo
 from lps.cli.prep.progress import PrepProgress, print_summary
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import open_store
@@ -22,10 +21,10 @@ def run_demo(out: Path, *, workers: int | None, seed: int) -> None:
     """Make sample videos in OUT/videos, the data set in OUT/dataset and the contact sheet OUT/preview.png."""
     videos, dataset, sheet = out / "videos", out / "dataset", out / "preview.png"
     refuse_other_writer(open_store(str(dataset)))
-    click.echo(f"1. sample videos in {videos}: portraits moved, turned and lit; fakes by self-blending", err=True)
+    echo(f"1. sample videos in {videos}: portraits moved, turned and lit; fakes by self-blending", err=True)
     # always made anew: half a set from an interrupted demo would otherwise be taken for all of it
-    make_demo_videos(videos, seed=seed, on_video=lambda name: click.echo(f"   {name}", err=True))
-    click.echo(f"2. lps-prep run {videos} {dataset} --dataset folder --localizer mtcnn", err=True)
+    make_demo_videos(videos, seed=seed, on_video=lambda name: echo(f"   {name}", err=True))
+    echo(f"2. lps-prep run {videos} {dataset} --dataset folder --localizer mtcnn", err=True)
     request = PrepRequest(
         source=str(videos),
         out=str(dataset),
@@ -38,7 +37,7 @@ def run_demo(out: Path, *, workers: int | None, seed: int) -> None:
         summary = run_job(request, RunOptions(workers=workers), progress.on_event)
     draw_preview(str(dataset), sheet, per_row=8)
     print_summary(summary, str(dataset))
-    click.echo(
+    echo(
         f"\nThree of the sample videos are made to fail; their codes are above. What to do next:\n"
         f"  look at {sheet}\n"
         f"  lps-prep status {dataset}\n"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lps.cli.common import VERSION, LpsGroup, json_option, show_or_write
+from lps.cli.common import VERSION, LpsGroup, echo, json_option, show_or_write
 from lps.manifests.errors import RefusedError, TooManyFailedError
 from lps.manifests.names import CODECS, DATASETS, LOCALIZERS, RULES
 
@@ -162,7 +162,7 @@ def retry(out: str, codes: tuple[str, ...], replan: bool) -> None:  # noqa: FBT0
 
     found = reopen(out, codes, replan=replan)
     where = f"the plan and {found.n_shards} shards withdrawn" if found.replanned else f"{found.n_shards} shards"
-    click.echo(f"{found.n_videos} videos in {where} reopened; now run the same `lps-prep run` again")
+    echo(f"{found.n_videos} videos in {where} reopened; now run the same `lps-prep run` again")
 
 
 @main.command()
@@ -182,7 +182,7 @@ def preview(out: str, target: Path | None, per_row: int) -> None:
 
     path = target or Path("preview.png")
     draw_preview(out, path, per_row=per_row)
-    click.echo(f"wrote {path}")
+    echo(f"wrote {path}")
 
 
 @main.command()
@@ -211,7 +211,7 @@ def split(out: str, name: str, base: str | None, params_file: Path | None, **ask
     more = read_settings(params_file).split
     params = SplitParams(rule=asked["rule"], seed=asked["seed"], allow_leaky=asked["i_understand_leakage"], **more)
     counts = add_split_set(out, name, params, base)
-    click.echo(f"split set {name}: " + ", ".join(f"{key} {n}" for key, n in counts.items()))
+    echo(f"split set {name}: " + ", ".join(f"{key} {n}" for key, n in counts.items()))
 
 
 @main.group()
@@ -258,7 +258,7 @@ def fetch(localizer: str, weights_dir: Path | None) -> None:
     # what only the user can vouch for ends the command, so it comes last
     for weight in sorted(LOCALIZER_WEIGHTS[localizer], key=lambda weight: -len(weight.sha256)):
         found = fetch_weight(weight, weights_dir)
-        click.echo(f"{weight.file_name}: {found.note or 'ok'}")
+        echo(f"{weight.file_name}: {found.note or 'ok'}")
 
 
 @weights.command()
@@ -274,7 +274,7 @@ def check(weights_dir: Path | None) -> None:
 
     wrong = False
     for found in check_weights(weights_dir):
-        click.echo(f"{found.weight.file_name}: {found.note or 'ok'}")
+        echo(f"{found.weight.file_name}: {found.note or 'ok'}")
         wrong = wrong or (found.path is not None and not found.ok)
     if wrong:
         raise click.exceptions.Exit(4)

@@ -3,10 +3,9 @@
 from collections import Counter
 from typing import Any
 
-import click
 from rich.table import Table
 
-from lps.cli.common import ProgressView, codes_table, console
+from lps.cli.common import ProgressView, codes_table, console, echo
 from lps.manifests.names import UNTIED_FAKES, label_name
 from lps.manifests.records import Note
 from lps.pipeline.job.events import (
@@ -98,7 +97,7 @@ def print_summary(summary: Summary, location: str) -> None:
 def _print_untied(n: int) -> None:
     """Say aloud how many fakes a split may part from their originals."""
     if n:
-        click.echo(f"{n} {UNTIED_FAKES}: nothing ties them to a real video, which may be in another split")
+        echo(f"{n} {UNTIED_FAKES}: nothing ties them to a real video, which may be in another split")
 
 
 def _print_counts(summary: Summary, *, complete: bool) -> None:
@@ -181,6 +180,4 @@ def print_weights() -> None:
         for weight in files:
             size = f"{weight.size_bytes} bytes" if weight.size_bytes else "size not published"
             place = weight.url or "inside an installed package"
-            click.echo(
-                f"{localizer}: {weight.file_name}, {size}, sha256 {weight.sha256}, {place}\n    {weight.license}"
-            )
+            echo(f"{localizer}: {weight.file_name}, {size}, sha256 {weight.sha256}, {place}\n    {weight.license}")

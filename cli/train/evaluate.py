@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lps.cli.common import LpsCommand
+from lps.cli.common import LpsCommand, echo
 
 if TYPE_CHECKING:
     from lps.model.data.sources import Sources
@@ -93,7 +93,7 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
     if asked["save_threshold"]:
         save_threshold(asked["save_threshold"], record, videos[0], asked["fpr"])
     if as_json:
-        click.echo(pretty_json(record), nl=False)
+        echo(pretty_json(record), nl=False)
         return
     print_metrics(record, out)
     print_thresholds([entry["name"] for entry in record["data"]], videos, asked["fpr"], given)

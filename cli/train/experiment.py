@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lps.cli.common import LpsCommand, console
+from lps.cli.common import LpsCommand, console, echo
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import EXPERIMENT_NAMES, PRESET_NAMES
 
@@ -56,7 +56,7 @@ def experiment(name: str, out: Path, **asked: Any) -> None:
         result = run_experiment(name, zoo)
     draw_table(result, out / name / "result.png", smoke=zoo.smoke)
     _show(result, smoke=zoo.smoke)
-    click.echo(f"{out / name / 'result.md'}")
+    echo(f"{out / name / 'result.md'}")
 
 
 def _zoo(out: Path, on_event: "OnTrainEvent", asked: dict[str, Any]) -> "ModelZoo":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lps.cli.common import LpsCommand
+from lps.cli.common import LpsCommand, echo
 
 
 @click.command(cls=LpsCommand)
@@ -29,4 +29,4 @@ def export(out: Path, checkpoint: Path) -> None:
     from lps.model.evaluation.loading import load_detector
 
     done = export_detector(load_detector(checkpoint), out)
-    click.echo(f"{done.path}: {done.n_bytes / 1e6:.1f} MB; logits within {done.difference:.1g} of the network's")
+    echo(f"{done.path}: {done.n_bytes / 1e6:.1f} MB; logits within {done.difference:.1g} of the network's")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from lps.cli.common import SubGroup
+from lps.cli.common import SubGroup, echo
 from lps.manifests.names import CHANNELS
 
 PATH = click.Path(file_okay=False, path_type=Path)
@@ -44,7 +44,7 @@ def roc(out: Path, scores: tuple[str, ...]) -> None:
     from lps.model.paper.figures.scores import draw_roc, read_evaluation
 
     draw_roc({name: read_evaluation(Path(folder)) for name, folder in _named(scores, "--scores", "DIR").items()}, out)
-    click.echo(out / "roc.png")
+    echo(out / "roc.png")
 
 
 def _named(texts: tuple[str, ...], option: str, what: str) -> dict[str, str]:
@@ -79,10 +79,8 @@ def stability(out: Path, before: Path, after: Path) -> None:
             found = facts[name][kind]
             if found["n_videos"]:
                 deviation, flips = found["mean_deviation"], found["flips_per_video"]
-                click.echo(
-                    f"{name}, {kind}: deviation within a video {deviation:.3f}, {flips:.2f} changes of the verdict"
-                )
-    click.echo(out / "stability.png")
+                echo(f"{name}, {kind}: deviation within a video {deviation:.3f}, {flips:.2f} changes of the verdict")
+    echo(out / "stability.png")
 
 
 def data_options(command: Any) -> Any:
@@ -130,7 +128,7 @@ def featmap(out: Path, channel: Any, clips: int, **asked: Any) -> None:
     keys, labels = data.samples["key"].to_pylist(), data.labels.tolist()
     picked = [key for label in (1, 0) for key in [k for k, v in zip(keys, labels, strict=True) if v == label][:clips]]
     draw_feature_maps(loaded, chosen(data, picked), out, channel=channel)
-    click.echo(out / "featmap.png")
+    echo(out / "featmap.png")
 
 
 @figure.command()
@@ -149,8 +147,8 @@ def tsne(out: Path, seed: int, **asked: Any) -> None:
     facts = draw_tsne(features_of(loaded, data), out, seed)
     for name in ("spatial", "context"):
         value = facts[f"{name}_silhouette"]
-        click.echo(f"silhouette of {name} features: {'-' if value is None else f'{value:.3f}'}")
-    click.echo(out / "tsne.png")
+        echo(f"silhouette of {name} features: {'-' if value is None else f'{value:.3f}'}")
+    echo(out / "tsne.png")
 
 
 @figure.command()
@@ -169,7 +167,7 @@ def failures(out: Path, scores: Path, top: int, **asked: Any) -> None:
 
     loaded, data = _opened(asked)
     n = draw_failures(read_evaluation(scores), data, loaded, out, top)
-    click.echo(out / "failures.png" if n else "no clip is on the wrong side of 0.5")
+    echo(out / "failures.png" if n else "no clip is on the wrong side of 0.5")
 
 
 @figure.command("second-diff")
@@ -206,12 +204,12 @@ def second_diff(out: Path, data: tuple[str, ...], recognizer: tuple[str, ...], v
     sets = {name: open_whole(place) for name, place in places.items()}
     for record in draw_second_difference(networks, sets, out, videos, seed):
         head = f"{record['recognizer']} on {record['data']}, {record['n_real']} real and {record['n_fake']} fake videos"
-        click.echo(f"{head}, fake over real:")
+        echo(f"{head}, fake over real:")
         for name, found in record["statistics"].items():
             ratio = found["fake_over_real"]
             shown = ["-" if ratio[key] is None else f"{ratio[key]:.3f}" for key in ("value", "low", "high")]
-            click.echo(f"  {name:<9} {shown[0]} ({shown[1]} to {shown[2]})")
-    click.echo(out / "second-diff.png")
+            echo(f"  {name:<9} {shown[0]} ({shown[1]} to {shown[2]})")
+    echo(out / "second-diff.png")
 
 
 @figure.command()
@@ -242,4 +240,4 @@ def align(out: Path, data: str, unaligned: str | None, source: str | None, clips
 
         examples = with_originals(examples, data, source)
     draw_alignment(examples, out)
-    click.echo(out / "align.png")
+    echo(out / "align.png")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from lps.cli.common import EXIT_SIGNAL, VERSION, LpsGroup, interrupted_line
+from lps.cli.common import EXIT_SIGNAL, VERSION, LpsGroup, echo, interrupted_line
 from lps.cli.train.evaluate import evaluate
 from lps.cli.train.experiment import experiment
 from lps.cli.train.export import export
@@ -160,7 +160,7 @@ def check(folds: int, **asked: Any) -> None:
     job = stage_job("classify", {**asked, "init": "random"})
     with TrainProgress() as progress:
         record = run_check(job, folds, progress.on_event)
-    click.echo("\n".join(lines(record)))
+    echo("\n".join(lines(record)))
 
 
 def stage_job(stage: "StageName", asked: dict[str, Any]) -> "TrainJob":
@@ -213,7 +213,7 @@ def run_stage(stage: "StageName", asked: dict[str, Any]) -> None:
         if alone:
             raise
         if first:
-            click.echo(interrupted_line(e), err=True)
+            echo(interrupted_line(e), err=True)
         _leave(EXIT_SIGNAL + e.signum)
     if first:
         finish(job, result)
@@ -233,8 +233,8 @@ def _leave(code: int) -> NoReturn:
 
 def finish(job: "TrainJob", result: dict[str, Any]) -> None:
     """Say how a stage ended."""
-    click.echo(summary(result))
-    click.echo(f"best checkpoint: {job.out / result['checkpoint']} (step {result['best_step']})")
+    echo(summary(result))
+    echo(f"best checkpoint: {job.out / result['checkpoint']} (step {result['best_step']})")
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ def with_originals(examples: Iterable[Example], data: str, source: str) -> list[
     plan = read_plan(store)
     if plan is None:
         raise UnreadableError(f"{store.url} has no {PLAN_JSON}; how its faces were cut is not known")
-    params = params_from_record(plan.values["params"])
+    params = params_from_record(plan.values.get("params", {}))
     rows = read_columns(store, "videos", ("video_id", "uri", "sha256")).to_pylist()
     known = {row["video_id"]: (row["uri"], row["sha256"]) for row in rows}
     found = []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lps.cli.common import LpsCommand
+from lps.cli.common import LpsCommand, echo
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -37,4 +37,4 @@ def report(runs: tuple[Path, ...], html: Path, data: tuple[str, ...], errors: in
         raise UnreadableError(f"cannot write {html}: no folder {html.absolute().parent}; make it, or name another file")
     page = render_report(runs, data, errors)
     open_store(str(html.absolute().parent)).publish(html.name, page.encode())
-    click.echo(html)
+    echo(html)

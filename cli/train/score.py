@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lps.cli.common import LpsCommand, ProgressView, console, is_stdout, write_output
-from lps.manifests.canonical import visible
+from lps.cli.common import LpsCommand, ProgressView, console, echo, is_stdout, write_output
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import LOCALIZERS, SCORED_FACES, VIDEO_RULES, Role
 
@@ -78,12 +77,12 @@ def score(videos: tuple[str, ...], list_file: Path | None, **asked: Any) -> None
         **({} if asked["threshold"] is None else {"threshold": parse_threshold(asked["threshold"])}),
     )
     for note in scorer.notes:
-        click.echo(f"note: {visible(note)}", err=True)
+        echo(f"note: {note}", err=True)
     records = score_all(scorer, paths, ScoreFiles(scorer.facts, asked["out"], asked["jsonl"]))
     if asked["csv_file"]:
         write_output(asked["csv_file"], csv_bytes(records))
     if asked["as_json"]:
-        click.echo(pretty_json(records), nl=False)
+        echo(pretty_json(records), nl=False)
     elif not is_stdout(asked["csv_file"]):
         print_scores(records, asked["out"])
     refuse_unscored(records)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lps.manifests.canonical import brief_json, parse_json, pretty_json, sha256_hex, unit_interval
+from lps.manifests.canonical import brief_json, pretty_json, sha256_hex, unit_interval
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_SPLITS, PLAN_VIDEOS, read_plan
@@ -327,10 +327,10 @@ def publish_plan(plan: Plan, out: Store) -> bool:
     found = out.read(PLAN_JSON)
     if found != plan.json_bytes:
         try:
-            old = parse_json(found)
-        except ValueError as e:
-            raise IntegrityError(f"{out.join(PLAN_JSON)} is damaged: {e}; restore it or start a new output") from e
-        raise RefusedError(_differences(old, json.loads(plan.json_bytes), plan, out))
+            old = read_plan(out)
+        except UnreadableError as e:
+            raise IntegrityError(f"{e}; restore it or start a new output") from e
+        raise RefusedError(_differences(old.values if old else {}, json.loads(plan.json_bytes), plan, out))
     if sha256_hex(out.read(PLAN_VIDEOS)) != sha256_hex(plan.videos_bytes):
         raise IntegrityError(
             f"{out.join(PLAN_VIDEOS)} is not the table its plan.json names; restore it or start a new output"
@@ -348,7 +348,7 @@ def _differences(old: Row, new: Row, plan: Plan, out: Store) -> str:
         # the rest of the split's record follows from these and from the sources
         if c.split(" ")[0] not in ignored and (not c.startswith("split.") or c.startswith(asked))
     ]
-    if old["videos_sha256"] != new["videos_sha256"]:
+    if old.get("videos_sha256") != new["videos_sha256"]:
         changed += _changed_sources(plan_rows(out.read(PLAN_VIDEOS)), plan_rows(plan.videos_bytes))
     shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
     return f"{out.url} was planned differently: {shown or 'the plan differs'}. Restore that, or use a new output folder"

@@ -68,6 +68,8 @@ def _plan_of(out: Store) -> JsonRecord:
     plan = read_plan(out)
     if plan is None:
         raise UnreadableError(f"{out.url} is not a data set of this program: it has no {PLAN_JSON}")
+    if not {"shards", "split"} <= set(plan.values):
+        raise UnreadableError(f"{out.join(PLAN_JSON)} is damaged: it names no shards, or no split")
     return plan
 
 

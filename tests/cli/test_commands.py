@@ -148,6 +148,29 @@ def test_an_option_that_takes_one_value_refuses_a_second(path: str, name: str) -
     assert ended.output == f"Error: {name} is given 2 times, but takes one value\n"
 
 
+def test_control_characters_of_words_are_shown() -> None:
+    name = "a\x1b[2Jb"
+
+    @click.group(cls=LpsGroup)
+    def program() -> None:
+        pass
+
+    @program.command()
+    @click.argument("number", type=int)
+    def work(number: int) -> None:
+        raise click.BadParameter(name)
+
+    for words in ([name], [f"--{name}"], ["work", name], ["work", "3", f"--{name}"], ["work", "3"]):
+        ended = CliRunner().invoke(program, words)
+        assert (ended.exit_code, "\x1b" in ended.output) == (2, False)
+        assert "\\x1b[2Jb" in ended.output
+
+
+def test_no_command_prints_a_name_as_it_is() -> None:
+    files = Path(lps.cli.common.__file__).parent.rglob("*.py")
+    assert [file.name for file in files if "click.echo(" in file.read_text()] == ["common.py"]
+
+
 def test_every_command_counts_its_options() -> None:
     assert len(HOLDING_ONE) > 100
     assert [path for path, command in COMMANDS if not isinstance(command, LpsCommand)] == []
