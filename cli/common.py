@@ -61,6 +61,17 @@ def _usage_errors_are_shown() -> Iterator[None]:
         raise click.UsageError(visible(said), e.ctx) from e
 
 
+class NumberRange(click.FloatRange):
+    """A range of numbers that `nan`, which is neither below nor above anything, is not in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number. Raises BadParameter."""
+        number = float(super().convert(value, param, ctx))
+        if number != number:
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
+
+
 class LpsCommand(click.Command):
     """A command that refuses an option given twice, where click would drop the first value without a word.
 

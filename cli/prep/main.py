@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lps.cli.common import VERSION, LpsGroup, echo, json_option, show_or_write
+from lps.cli.common import VERSION, LpsGroup, NumberRange, echo, json_option, show_or_write
 from lps.manifests.errors import RefusedError, TooManyFailedError
 from lps.manifests.names import CODECS, DATASETS, LOCALIZERS, RULES
 
@@ -68,7 +68,7 @@ def job_options(command: F) -> F:
 @main.command()
 @job_options
 @click.option(
-    "--max-failed", type=click.FloatRange(0, 100), default=5.0, show_default=True, metavar="PERCENT",
+    "--max-failed", type=NumberRange(0, 100), default=5.0, show_default=True, metavar="PERCENT",
     help="Share of quarantined videos above which the exit code is 1.",
 )  # fmt: skip
 @click.option("--verify", is_flag=True, help="Compare every byte of what was committed before, not sizes alone.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lps.cli.common import LpsCommand, echo
+from lps.cli.common import LpsCommand, NumberRange, echo
 
 if TYPE_CHECKING:
     from lps.model.data.sources import Sources
@@ -36,12 +36,12 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")
 @click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True,
               help="What computes; auto takes a GPU where there is one.")  # fmt: skip
 @click.option("--bf16", is_flag=True, help="Run the encoder in bfloat16.")
-@click.option("--fpr", type=click.FloatRange(0, 1, max_open=True),
+@click.option("--fpr", type=NumberRange(0, 1, max_open=True),
               help="Choose the threshold at this false-positive rate.  [default: at the equal error rate]")  # fmt: skip
 @click.option("--save-threshold", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Store threshold and temperature of the one data set, for `--threshold`.")  # fmt: skip
 @click.option("--threshold", metavar="FILE|x", help="Say what this threshold does here.  [default: none but 0.5]")
-@click.option("--max-bad-share", type=click.FloatRange(0, 1), default=0.01, show_default=True,
+@click.option("--max-bad-share", type=NumberRange(0, 1), default=0.01, show_default=True,
               help="Share of a data set's samples that may be unusable; they are counted and named.")  # fmt: skip
 @click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of a table.")

@@ -206,15 +206,18 @@ def run_stage(stage: "StageName", asked: dict[str, Any]) -> None:
 
     job = stage_job(stage, asked)
     first, alone = int(os.environ.get("RANK", "0")) == 0, int(os.environ.get("WORLD_SIZE", "1")) == 1
+    code, line = 0, ""
     try:
         with TrainProgress(quiet=not first) as progress:
             result = train(job, progress.on_event)
     except Interrupted as e:
         if alone:
             raise
+        code, line = EXIT_SIGNAL + e.signum, interrupted_line(e)
+    if code:  # not above: the exception holds the reader, of whose semaphores torch would say that they leaked
         if first:
-            echo(interrupted_line(e), err=True)
-        _leave(EXIT_SIGNAL + e.signum)
+            echo(line, err=True)
+        _leave(code)
     if first:
         finish(job, result)
     if not alone:

@@ -252,3 +252,16 @@ def test_json_is_asked_for_alike(name: str) -> None:
     [command] = [command for path, command in COMMANDS if path == name]
     [option] = [each for each in command.params if "--json" in each.opts]
     assert (option.name, option.make_metavar(click.Context(command))) == ("json_to", "[FILE]")
+
+
+def test_no_option_takes_nan_for_a_number() -> None:
+    said = [
+        CliRunner().invoke(program, [*path.split()[1:], option, "nan"])
+        for name, program in PROGRAMS.items()
+        for path, context in walk(name, program)
+        for parameter in context.command.params
+        if isinstance(parameter.type, click.types.FloatParamType)
+        for option in parameter.opts
+    ]
+    assert len(said) > 2
+    assert {(each.exit_code, "nan is not a number" in each.stderr) for each in said} == {(2, True)}
