@@ -9,7 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from lps.manifests.codes import Code, meaning_of
@@ -54,45 +57,65 @@ def draw_preview(location: str, target: Path, *, per_row: int = 8, max_rows: int
     """
     out = open_store(location)
     index = read_index(out).values
-    videos = read_columns(out, "videos", VIDEO_COLUMNS).to_pylist()
-    clips = read_columns(out, "clips", CLIP_COLUMNS).to_pylist()
+    videos, clips = read_columns(out, "videos", VIDEO_COLUMNS), read_columns(out, "clips", CLIP_COLUMNS)
     rows = sheet_rows(videos, clips, per_row)
     layout = Layout(heading=_heading(index, videos, clips, len(rows) - max_rows), rows=tuple(rows[:max_rows]))
-    page = draw_sheet(layout, _read_frames(out, layout.rows, [str(row["sample_key"]) for row in clips]))
+    page = draw_sheet(layout, _read_frames(out, layout.rows, clips["sample_key"]))
     buffer = io.BytesIO()
     page.save(buffer, "PNG")
     open_store(str(target.parent)).publish(target.name, buffer.getvalue())
 
 
-def sheet_rows(videos: Sequence[Row], clips: Sequence[Row], per_row: int) -> list[SheetRow]:
+def sheet_rows(videos: pa.Table, clips: pa.Table, per_row: int) -> list[SheetRow]:
     """Choose what the sheet shows: clips by split and label, then videos by code, in a fixed order.
 
-    `videos` and `clips` are rows of the manifests, in any order. Every code has its row.
+    `videos` and `clips` are the columns VIDEO_COLUMNS and CLIP_COLUMNS of the manifests, rows in any order. Every code
+    has its row. Only what is shown becomes Python objects: manifests may have millions of rows.
     """
     if per_row < 1:
         raise ValueError(f"per_row must be at least 1, got {per_row}")
     return [*_clip_rows(videos, clips, per_row), *_reject_rows(videos, per_row)]
 
 
-def _clip_rows(videos: Sequence[Row], clips: Sequence[Row], per_row: int) -> list[SheetRow]:
-    uris = {row["video_id"]: str(row["uri"]) for row in videos}
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in clips:
-        groups.setdefault((str(row["split"]), label_name(row["label"])), []).append(row)
+def _clip_rows(videos: pa.Table, clips: pa.Table, per_row: int) -> list[SheetRow]:
+    kinds = clips.group_by(["split", "label"]).aggregate([("video_id", "count_distinct"), ([], "count_all")])
     rows = []
-    for split, label in sorted(groups, key=lambda key: (_place(SPLITS, key[0]), LABELS.index(key[1]))):
-        group = sorted(groups[split, label], key=lambda row: str(row["sample_key"]))
-        shown = evenly_spaced(group, per_row)
-        n_videos = len({row["video_id"] for row in group})
+    for kind in sorted(kinds.to_pylist(), key=_clips_place):
+        mask = pc.and_(_equals(clips["split"], kind["split"]), _equals(clips["label"], kind["label"]))
+        shown = _spaced(clips, mask, ("sample_key",), per_row)
+        uris = _uris(videos, [row["video_id"] for row in shown])
+        n = kind["count_all"]
         rows.append(
             SheetRow(
-                title=split,
-                counts=((label, len(group)),),
-                note=f"clips from {_count(n_videos, 'video')}{_shown(shown, group)}",
+                title=str(kind["split"]),
+                counts=((label_name(kind["label"]), n),),
+                note=f"clips from {_count(kind['video_id_count_distinct'], 'video')}{_shown(len(shown), n)}",
                 tiles=tuple(_clip_tile(row, uris.get(row["video_id"], "")) for row in shown),
             )
         )
     return rows
+
+
+def _clips_place(kind: Row) -> tuple[tuple[int, str], int]:
+    return (_place(SPLITS, str(kind["split"])), LABELS.index(label_name(kind["label"])))
+
+
+def _equals(column: pa.ChunkedArray, value: Any) -> pa.ChunkedArray:
+    return column.is_null() if value is None else pc.fill_null(pc.equal(column, value), fill_value=False)
+
+
+def _spaced(table: pa.Table, mask: pa.ChunkedArray, keys: Sequence[str], n: int) -> list[Row]:
+    """Return at most `n` of the rows of a mask, evenly spaced in the order of their keys."""
+    places = pc.indices_nonzero(mask)
+    order = pc.sort_indices(table.select(keys).take(places), [(key, "ascending") for key in keys])
+    chosen = [places[order[place].as_py()].as_py() for place in evenly_spaced(range(len(order)), n)]
+    return list(table.take(pa.array(chosen, pa.int64())).to_pylist())
+
+
+def _uris(videos: pa.Table, video_ids: Sequence[bytes]) -> dict[bytes, str]:
+    wanted = pa.array(video_ids, videos.schema.field("video_id").type)
+    found = videos.select(["video_id", "uri"]).filter(pc.is_in(videos["video_id"], wanted))
+    return {row["video_id"]: str(row["uri"]) for row in found.to_pylist()}
 
 
 def _clip_tile(row: Row, uri: str) -> SheetClip:
@@ -108,21 +131,20 @@ def _clip_tile(row: Row, uri: str) -> SheetClip:
     )
 
 
-def _reject_rows(videos: Sequence[Row], per_row: int) -> list[SheetRow]:
-    groups: dict[str, list[Row]] = {}
-    for row in videos:
-        if row["error_code"]:
-            groups.setdefault(str(row["error_code"]), []).append(row)
+def _reject_rows(videos: pa.Table, per_row: int) -> list[SheetRow]:
+    counts: dict[str, Counter[str]] = {}
+    for kind in videos.group_by(["error_code", "label"]).aggregate([([], "count_all")]).to_pylist():
+        if kind["error_code"]:
+            counts.setdefault(str(kind["error_code"]), Counter())[label_name(kind["label"])] += kind["count_all"]
     rows = []
-    for code in sorted(groups, key=lambda code: _place(tuple(Code), code)):
-        group = sorted(groups[code], key=lambda row: (str(row["uri"]), row["video_id"]))
-        labels = Counter(label_name(row["label"]) for row in group)
-        shown = evenly_spaced(group, per_row)
+    for code in sorted(counts, key=lambda code: _place(tuple(Code), code)):
+        shown = _spaced(videos, _equals(videos["error_code"], code), ("uri", "video_id"), per_row)
+        labels = counts[code]
         rows.append(
             SheetRow(
                 title=code,
                 counts=tuple((label, labels[label]) for label in LABELS if labels[label]),
-                note=meaning_of(code) + _shown(shown, group),
+                note=meaning_of(code) + _shown(len(shown), labels.total()),
                 tiles=tuple(_reject_tile(row) for row in shown),
             )
         )
@@ -146,24 +168,24 @@ def _place(order: Sequence[str], name: str) -> tuple[int, str]:
     return (order.index(name) if name in order else len(order), name)
 
 
-def _shown(shown: Sequence[Row], group: Sequence[Row]) -> str:
-    return "" if len(shown) == len(group) else f"; {len(shown)} shown"
+def _shown(n_shown: int, n: int) -> str:
+    return "" if n_shown == n else f"; {n_shown} shown"
 
 
 def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
-def _heading(index: Row, videos: Sequence[Row], clips: Sequence[Row], n_cut: int) -> SheetHeading:
-    names = ", ".join(sorted({str(row["dataset"]) for row in videos})) or "no videos"
-    n_without = sum(not row["n_clips"] for row in videos)
+def _heading(index: Row, videos: pa.Table, clips: pa.Table, n_cut: int) -> SheetHeading:
+    names = ", ".join(sorted(map(str, videos["dataset"].unique().to_pylist()))) or "no videos"
+    n_without = pc.sum(pc.equal(videos["n_clips"], 0)).as_py() or 0
     lines = [
         f"{_count(len(clips), 'clip')} · {_count(len(videos), 'video')}, {n_without:,} without clips · "
         f"split set '{index.get('split_set')}' · parameters {str(index.get('params_sha256'))[:12]}"
     ]
-    if clips:
+    if len(clips):
         lines.append(LEGEND)
-    if not any(row["error_code"] for row in videos):
+    if videos["error_code"].null_count == len(videos):
         lines.append("No video ended with a code.")
     warnings = []
     if index.get("leaky"):
@@ -173,10 +195,10 @@ def _heading(index: Row, videos: Sequence[Row], clips: Sequence[Row], n_cut: int
     return SheetHeading(title=f"Contact sheet: {names}", lines=tuple(lines), warnings=tuple(warnings))
 
 
-def _read_frames(out: Store, rows: Iterable[SheetRow], keys: Sequence[str]) -> dict[str, ClipPictures]:
+def _read_frames(out: Store, rows: Iterable[SheetRow], keys: pa.ChunkedArray) -> dict[str, ClipPictures]:
     """Return the pictures of every clip of the rows, by sample key. `keys` are those of the manifest, in its order."""
     shown = {tile.sample_key for row in rows for tile in row.tiles if isinstance(tile, SheetClip)}
-    places = [i for i, key in enumerate(keys) if key in shown]
+    places = pc.indices_nonzero(pc.is_in(keys, pa.array(sorted(shown), pa.string()))).to_pylist()
     if not places:
         return {}
     uris = shard_uris(out)

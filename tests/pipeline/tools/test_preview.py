@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -15,7 +16,7 @@ from lps.manifests.codes import CODE_MEANING, Code, Stage, Status
 from lps.manifests.errors import UnreadableError
 from lps.manifests.pages.pictures import evenly_spaced
 from lps.manifests.records import Clip, Outcome, SourceVideo, VideoResult
-from lps.manifests.schemas import Row, read_table
+from lps.manifests.schemas import CLIPS, Row, read_table
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store, open_store
 from lps.pipeline.clips.encode import encode_image
@@ -110,8 +111,12 @@ def manifest(out: Store, name: str) -> list[Row]:
     return list(read_table(name, out.read(f"manifests/{name}.parquet")).to_pylist())
 
 
+def table(out: Store, name: str) -> pa.Table:
+    return read_table(name, out.read(f"manifests/{name}.parquet"))
+
+
 def rows_of(out: Store, per_row: int) -> list[SheetRow]:
-    return sheet_rows(manifest(out, "videos"), manifest(out, "clips"), per_row)
+    return sheet_rows(table(out, "videos"), table(out, "clips"), per_row)
 
 
 def drawn(out: Store, folder: Path, **options: int) -> Image.Image:
@@ -162,7 +167,8 @@ def test_every_code_of_the_vocabulary_and_beyond_gets_a_row() -> None:
         }
         for i, code in enumerate(codes)
     ]
-    rows = sheet_rows(videos[::-1], [], 8)
+    table = pa.Table.from_pylist(videos[::-1])
+    rows = sheet_rows(table, CLIPS.empty_table(), 8)
     assert [row.title for row in rows] == codes
     assert rows[2].counts == (("unknown", 1),)
 
@@ -179,8 +185,9 @@ def test_tiles_are_bounded_and_spaced_over_the_keys(data_set: Store, per_row: in
 
 
 def test_choice_does_not_depend_on_the_order_of_the_rows(data_set: Store) -> None:
-    videos, clips = manifest(data_set, "videos"), manifest(data_set, "clips")
-    assert sheet_rows(videos[::-1], clips[::-1], 3) == sheet_rows(videos, clips, 3)
+    videos, clips = table(data_set, "videos"), table(data_set, "clips")
+    backwards = [rows.take(list(range(len(rows)))[::-1]) for rows in (videos, clips)]
+    assert sheet_rows(backwards[0], backwards[1], 3) == sheet_rows(videos, clips, 3)
 
 
 def test_evenly_spaced() -> None:
