@@ -232,6 +232,11 @@ def _samples(store: Store, video_ids: pa.Array) -> pa.Table:
         raise UnreadableError(f"{store.url}: the videos of this split have no clips; `lps-audit show` counts")
     if pc.count_distinct(clips["key"]).as_py() < clips.num_rows:
         raise IntegrityError(f"{store.url}: a sample key occurs twice in the manifest of clips")
+    n_frames, side_px = clips["n_frames"].to_numpy(), clips["side_px"].to_numpy()
+    wrong = np.flatnonzero((n_frames < 1) | (side_px < 1))
+    if len(wrong):
+        key = clips["key"][int(wrong[0])].as_py()
+        raise IntegrityError(f"{store.url}: by the manifest of clips sample {key} has no frames or no pixels")
     videos = _columns(store, "videos", ("video_id", *VIDEO_COLUMNS))
     row = pc.index_in(clips["video_id"], value_set=videos["video_id"].combine_chunks())
     for column, name in VIDEO_COLUMNS.items():

@@ -11,6 +11,7 @@ import pytest
 
 from lps.manifests.canonical import pretty_json, sha256_hex
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
+from lps.manifests.schemas import read_table, table_bytes
 from lps.model.data.clip_data import SAMPLES, ClipData, DataIdentity, open_data, pair_up, spread_clips
 from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader
@@ -106,6 +107,16 @@ def test_a_split_without_clips_is_named(make: "Maker", spec: "type[Spec]", split
 def test_a_folder_that_is_no_data_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError, match=r"has no index.json"):
         open_data(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize("column", ["out_size", "n_frames"])
+def test_a_sample_of_negative_size_is_refused(make: "Maker", spec: "type[Spec]", column: str) -> None:
+    out = make.data_set(two_splits(spec))
+    path = out / "manifests/clips.parquet"
+    rows = read_table("clips", path.read_bytes()).to_pylist()
+    path.write_bytes(table_bytes("clips", [{**row, column: -1} for row in rows], {}))
+    with pytest.raises(IntegrityError, match=r"by the manifest of clips sample \S+ has no frames or no pixels$"):
+        open_data(str(out), "train")
 
 
 def test_a_sample_placed_outside_of_its_shard_is_refused(make: "Maker", spec: "type[Spec]") -> None:
