@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -80,7 +81,7 @@ def make_data_set(folder: Path, n: int, clip_frames: int) -> None:
     batches = [batch.select(INPUT_COLUMNS) for batch in _videos(world, None)]
     splits, rule = split_table(pa.Table.from_batches(batches), SplitParams())
     del batches
-    names = np.concatenate([np.asarray(chunk.indices, np.int64) for chunk in splits["split"].chunks])
+    names = np.asarray(pc.index_in(splits["split"], pa.array(SPLITS)), np.int64)
     _write(folder / split_path(SPLIT_SET), "splits", splits.schema, iter(splits.to_batches()), marks)
     _write(folder / PATHS["videos"], "videos", VIDEOS, _videos(world, names), marks)
     _write_plan_table(folder / PLAN_VIDEOS, _videos(world, names))

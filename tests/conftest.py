@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
 from lps.pipeline.tools.demo_videos import make_demo_videos
 
+# A shell ignores Ctrl-C for what it starts in the background, and children inherit that; programs are tested without.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 REPOSITORY = Path(__file__).resolve().parents[1]
 OBJECT_STORE_BYTES = 100 << 20
 

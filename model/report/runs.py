@@ -228,10 +228,7 @@ def _evaluation(folder: Path, name: str, number: int) -> Evaluation:
 
 def _record(path: Path) -> Record:
     """Read a JSON record of bounded depth. Raises UnreadableError."""
-    try:
-        record = read_json(path)
-    except RecursionError as e:
-        raise UnreadableError(f"{path} is nested too deeply for a record of lps-train; restore it") from e
+    record = read_json(path)
     level: list[Any] = [record]
     for _ in range(MAX_DEPTH):
         level = [item for value in level for item in _inner(value)]

@@ -77,5 +77,6 @@ READERS = [read_by_arrow, read_by_duckdb, read_by_pandas, read_by_polars, read_b
 @pytest.mark.filterwarnings("default")  # of libraries that are not ours
 @pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__.removeprefix("read_by_"))
 def test_every_table_is_read_without_options(tables: list[Path], read: Callable[[Path], int]) -> None:
-    assert [path.stem for path in tables] == ["clips", "shards", "group", "videos", "splits", "videos"]
+    names = [path.stem for path in tables if path.parent.name != "commits"]
+    assert names == ["clips", "shards", "group", "videos", "splits", "videos"]
     assert [read(path) for path in tables] == [pq.read_metadata(path).num_rows for path in tables]

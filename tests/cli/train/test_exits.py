@@ -78,6 +78,6 @@ def test_figures_that_are_refused_after_their_scores_were_read_end_with_3(tmp_pa
         ["figure", "stability", str(tmp_path / "out"), "--before", str(single), "--after", str(single)],
         ["figure", "roc", str(tmp_path / "out"), "--scores", f"LPS={real}"],
     )
-    words = [sys.executable, "-c", REFUSED, "50", *map(json.dumps, refused)]
+    words = [sys.executable, "-c", REFUSED, "20", *map(json.dumps, refused)]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (0, "[3]\n"), ended.stderr

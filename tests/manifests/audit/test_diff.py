@@ -264,7 +264,7 @@ def newer(table: pa.Table) -> pa.Table:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (newer, "schema version '2.0'"),
+        (newer, "schema version '3.0'"),
         (lambda table: table.replace_schema_metadata(None), "is not a table 'videos' of"),
         (lambda table: table.drop_columns(["uri"]), "no column 'uri'"),
         (lambda table: table.set_column(0, "video_id", pa.array(["é"] * len(table))), "column 'video_id'"),

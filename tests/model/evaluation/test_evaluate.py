@@ -352,10 +352,12 @@ def test_checkpoints_that_do_not_say_what_they_learnt_from_are_told(
 
 
 def test_what_is_no_record_of_videos_is_refused(tmp_path: Path) -> None:
-    for number, wrong in enumerate((torch.zeros(3, dtype=torch.uint8), torch.zeros(3), 7)):
+    no_record = "does not hold what was learnt from"
+    wrong_values = ((torch.zeros(3, dtype=torch.uint8), no_record), (torch.zeros(3), no_record), (7, "is damaged"))
+    for number, (wrong, message) in enumerate(wrong_values):
         path = tmp_path / f"{number}.pt"
         write_detector(path, seed=1, learnt=wrong)
-        with pytest.raises(IntegrityError, match=f"{path} does not hold what was learnt from"):
+        with pytest.raises(IntegrityError, match=f"{path} {message}"):
             load_detector(path)
 
 

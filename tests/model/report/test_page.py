@@ -446,7 +446,7 @@ def written(name: str, data: bytes, number: int = 0) -> Callable[[list[Path]], N
         (written("config.json", b"{"), "config.json: "),
         (written("config.json", b'{"stage": 3}'), "config.json is not the configuration of a run of lps-train"),
         (written("config.json", b'{"a":' * 60 + b"1" + b"}" * 60), "config.json is nested too deeply"),
-        (written("config.json", b'{"a":' * 200_000), "config.json is nested too deeply"),
+        (written("config.json", b'{"a":' * 200_000), "config.json: it is nested too deeply"),
         (written("result.json", b'{"steps": 1'), "result.json: "),
         (log_with('{"kind":"step","st\n'), "log.jsonl, line 3 is cut off or damaged; restore the log"),
         (log_with("7\n"), "log.jsonl, line 3 is cut off"),
