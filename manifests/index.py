@@ -238,7 +238,7 @@ def read_commits(out: Store, shard_ids: Sequence[str], plan_sha256: str, *, olde
 
 
 def read_committed(out: Store, commit: Commit, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the rows of a shard in one table, or some of their columns, names as plain strings.
+    """Return the rows of a shard in one table, or some of their columns.
 
     Raises IntegrityError when they are not those of the record, UnreadableError when they cannot be read.
     """
