@@ -25,8 +25,8 @@ from click.shell_completion import (
 
 from lps.manifests.canonical import pretty_json, visible
 from lps.manifests.codes import meaning_of
+from lps.manifests.environment import write_atomically
 from lps.manifests.errors import Interrupted, LpsError, UnreadableError, first_line
-from lps.manifests.storage import write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,9 +1,15 @@
-"""Which code runs, with what beside it, and where its caches and sockets go. Manifests depend on none of it."""
+"""The machine: which code runs on it, where caches and sockets go, and files that are whole or not there.
+
+Manifests depend on none of it.
+"""
 
 import os
+import re
 import subprocess
 import tempfile
-from contextlib import suppress
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import distributions, version
 from pathlib import Path
@@ -15,6 +21,7 @@ from lps.manifests.errors import UnreadableError
 SOCKET_PATH_BYTES = 107
 """Longest path of a Unix socket."""
 SHORT_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 @cache
@@ -76,3 +83,63 @@ def socket_place(below: str) -> str:
     raise UnreadableError(
         f"sockets need a folder that can be written to and whose path has {room} bytes at most: name one in TMPDIR"
     )
+
+
+# ---- files that are there whole or not at all, also when the process or the machine is lost meanwhile ----------------
+
+
+@contextmanager
+def write_atomically(target: Path) -> Iterator[Path]:
+    """Give a temporary path in the target's folder (made if need be); what is written there replaces the target.
+
+    The file is on the disk before it has its name, and its name is when this ends. After an error the target is as
+    before and the temporary file is removed; `remove_unfinished` removes those of killed writers. Raises OSError.
+    """
+    _make_folder(target.parent)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    sync(target.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each on the disk as a name in the one above."""
+    missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync(each.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there, also from the disk: a lost machine does not bring it back. Raises OSError."""
+    try:
+        path.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    sync(path.parent)
+
+
+def is_unfinished(name: str) -> bool:
+    """Tell whether a file name is that of a file which is being written, or was when its writer was killed."""
+    return _UNFINISHED.fullmatch(name) is not None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers left below a folder that no other process writes to. Raises OSError."""
+    for left in folder.rglob(".*.tmp"):
+        if is_unfinished(left.name):
+            left.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from lps.manifests.canonical import escape_name, unescape_name
 from lps.manifests.codes import Code
+from lps.manifests.environment import is_unfinished, remove_file, remove_unfinished, write_atomically
 from lps.manifests.errors import UnreadableError
 from lps.manifests.web import web_chunks, web_exists, web_ranges, web_size
 
@@ -229,8 +230,9 @@ class Store:
     def walk(self, under: str = "", *, leaving: bool = False) -> list[StoredFile]:
         """Return every file below `under`, sorted by path; an absent folder is empty. Raises UnreadableError.
 
-        Links are followed. What they lead to outside of the root is left out: a data set is what lies in it. With
-        `leaving`, as for sources, it is listed too, and what cannot be listed is there with a code instead of an error.
+        Links are followed. What they lead to outside of the root is left out, and so is what a killed writer left: a
+        data set is what lies in it whole. With `leaving`, as for sources, both are listed, and what cannot be listed is
+        there with a code instead of an error.
         """
         with self._errors("list", under):
             if self.is_local:
@@ -254,7 +256,8 @@ class Store:
         top = str(self.local_path(under) if under else self._local_root)
         found = list_local(top, "" if leaving else self.real_root)
         files = [replace(file, path="/".join(part for part in (under, file.path) if part)) for file in found]
-        return sorted(files, key=lambda f: f.path)
+        whole = files if leaving else [f for f in files if not is_unfinished(f.path.rpartition("/")[2])]
+        return sorted(whole, key=lambda f: f.path)
 
     def publish(self, path: str, data: bytes) -> None:
         """Write a file so that it is seen whole or not at all. Raises UnreadableError and leaves nothing torn."""
@@ -279,6 +282,9 @@ class Store:
     def delete(self, path: str) -> None:
         """Remove a file if it is there. Raises UnreadableError."""
         with self._errors("delete", path):
+            if self.is_local:
+                remove_file(self.local_path(path))
+                return
             fs, full = self._fs(path)
             fs.invalidate_cache()
             if fs.exists(full):
@@ -359,40 +365,6 @@ def refuse_compressed(file: BinaryIO) -> None:
         if sum(member.file_size for member in members) > file.seek(0, os.SEEK_END):
             raise zipfile.BadZipFile("its members are larger than the file")
     file.seek(0)
-
-
-@contextmanager
-def write_atomically(target: Path) -> Iterator[Path]:
-    """Give a temporary path in the target's folder (made if need be); what is written there replaces the target.
-
-    The file is on the disk before it has its name. After an error the target is as before and the temporary file is
-    removed; `remove_unfinished` removes those of killed writers. Raises OSError.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(target)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    _sync(target.parent)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed writers left below a folder that no other process writes to. Raises OSError."""
-    for left in folder.rglob(".*.????????.tmp"):
-        left.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def open_store(location: str) -> Store:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lps.manifests.canonical import canonical_json, file_sha256, parse_json, pretty_json
+from lps.manifests.environment import write_atomically
 from lps.manifests.errors import RefusedError, UnreadableError, first_line
-from lps.manifests.storage import open_store, write_atomically
+from lps.manifests.storage import open_store
 
 if TYPE_CHECKING:
     from lps.cli.train.scoring import VideoScore

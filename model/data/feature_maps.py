@@ -17,8 +17,8 @@ from torch import Tensor
 
 from lps.manifests.arrays import Ints
 from lps.manifests.canonical import canonical_json, parse_json, pretty_json, sha256_hex
+from lps.manifests.environment import write_atomically
 from lps.manifests.errors import LpsError, UnreadableError
-from lps.manifests.storage import write_atomically
 from lps.model.data.clip_decoder import Batch
 from lps.model.data.clip_reader import ClipReader, resume_place
 from lps.model.data.epoch_plan import EpochPlan, PlanOptions, Rank, balanced_order, natural_order, plan_epoch

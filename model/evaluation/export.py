@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
+from lps.manifests.environment import write_atomically
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
-from lps.manifests.storage import write_atomically
 from lps.model.data.frames import IMAGENET_MEAN, IMAGENET_STD
 from lps.model.evaluation.loading import LoadedDetector
 from lps.model.networks.detector import Detector

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from lps.manifests import canonical, environment
+from lps.manifests.environment import write_atomically
 from lps.manifests.errors import IntegrityError, LpsError, UnreadableError, first_line
 from lps.manifests.splits.learnt import Learnt, learnt_bytes, read_learnt
-from lps.manifests.storage import refuse_compressed, write_atomically
+from lps.manifests.storage import refuse_compressed
 from lps.model.networks.context_net import StateDict
 from lps.model.training.presets import Preset, preset_from_record
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lps.manifests.canonical import parse_json, pretty_json
+from lps.manifests.environment import remove_unfinished, write_atomically
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.storage import remove_unfinished, write_atomically
 from lps.model.data.epoch_plan import Rank
 from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.params import RESULT_FIELDS

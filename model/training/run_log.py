@@ -13,8 +13,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 from lps.manifests.canonical import canonical_json, parse_json
+from lps.manifests.environment import write_atomically
 from lps.manifests.errors import UnreadableError
-from lps.manifests.storage import write_atomically
 
 LOG, BOARD = "log.jsonl", "tensorboard"
 

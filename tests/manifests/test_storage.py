@@ -192,6 +192,38 @@ def test_a_killed_writer_leaves_no_file_in_a_listing_after_a_sweep(folder: Store
     assert everything(folder) == ["a/b.tar"]
 
 
+def test_what_a_killed_writer_left_is_no_file_of_a_data_set(folder: Store) -> None:
+    folder.publish("a/b.tar", b"1")
+    folder.local_path("a/.c.tar.0123abcd.tmp").write_bytes(b"torn")
+    folder.local_path("a/.c.tar.tmp").write_bytes(b"somebody's own")
+    assert [file.path for file in folder.walk()] == ["a/.c.tar.tmp", "a/b.tar"]
+    assert len(folder.walk(leaving=True)) == 3, "a source may have any names"
+    folder.sweep()
+    assert everything(folder) == ["a/.c.tar.tmp", "a/b.tar"]
+
+
+def test_names_are_on_the_disk_before_the_next_step(folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost machine keeps new folders, new names and removals that somebody was told of."""
+    synced: list[tuple[str, list[str]]] = []
+    usual = os.fsync
+
+    def fsync(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        synced.append((path.name, sorted(p.name for p in path.iterdir()) if path.is_dir() else []))
+        usual(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder.publish("a/b", b"1")
+    found = dict(synced)
+    assert found[Path(folder.url).parent.name] == ["data"]
+    assert found["data"] == ["a"]
+    assert synced[-1] == ("a", ["b"])
+    synced.clear()
+    folder.delete("a/b")
+    folder.delete("a/b")
+    assert synced == [("a", [])]
+
+
 def test_the_file_is_complete_before_it_has_its_name(folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[bytes, list[str]]] = []
     replace = Path.replace
