@@ -254,10 +254,12 @@ class Store:
 
     def _walk_local(self, under: str, *, leaving: bool) -> list[StoredFile]:
         top = str(self.local_path(under) if under else self._local_root)
-        found = list_local(top, "" if leaving else self.real_root)
-        files = [replace(file, path="/".join(part for part in (under, file.path) if part)) for file in found]
-        whole = files if leaving else [f for f in files if not is_unfinished(f.path.rpartition("/")[2])]
-        return sorted(whole, key=lambda f: f.path)
+        found: Iterable[StoredFile] = list_local(top, "" if leaving else self.real_root)
+        if under:
+            found = (replace(file, path=f"{under}/{file.path}".rstrip("/")) for file in found)
+        if not leaving:
+            found = (file for file in found if not is_unfinished(file.path.rpartition("/")[2]))
+        return sorted(found, key=lambda f: f.path)
 
     def publish(self, path: str, data: bytes) -> None:
         """Write a file so that it is seen whole or not at all. Raises UnreadableError and leaves nothing torn."""
@@ -406,7 +408,7 @@ def list_local(top: str, inside: str = "") -> Iterator[StoredFile]:
         folder = waiting.pop()
         try:
             with os.scandir(folder.real) as entries:
-                names = sorted((entry.name, entry.is_symlink()) for entry in entries)
+                names = sorted((e.name, e.is_symlink(), e.is_dir(follow_symlinks=False)) for e in entries)
         except FileNotFoundError:
             continue  # gone since the folder above was read
         except OSError as error:
@@ -414,17 +416,17 @@ def list_local(top: str, inside: str = "") -> Iterator[StoredFile]:
                 raise
             yield _unreadable(folder.path, folder.link, f"a folder that cannot be listed: {error.strerror}")
             continue
-        for name, is_link in names:
-            one = _linked(folder, name, roots) if is_link else _entry(folder, name)
+        for name, is_link, is_folder in names:
+            one = _linked(folder, name, roots) if is_link else _entry(folder, name, is_folder=is_folder)
             if isinstance(one, _LocalFolder):
                 waiting.append(one)
             elif one is not None and (one.code is None or not roots):
                 yield one
 
 
-def _entry(folder: _LocalFolder, name: str) -> _Found:
+def _entry(folder: _LocalFolder, name: str, *, is_folder: bool) -> _Found:
     path, real = _path_in(folder, name), f"{folder.real.rstrip('/')}/{name}"
-    if os.path.isdir(real):  # noqa: PTH112
+    if is_folder:
         return _LocalFolder(path, real, folder.link, folder.left)
     return _plain(path, real, folder.link)
 

@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
@@ -28,6 +27,7 @@ from lps.pipeline.sources.types import (
     listed_code,
     make_listing,
     orphans,
+    stem_of,
     unresolved_note,
 )
 
@@ -148,7 +148,7 @@ def _place_of(video: SourceVideo) -> str:
 
 def _name(video: SourceVideo) -> tuple[str, str | None, str]:
     """Return what must be unique; `raw` and `c0` copies of a video collide here."""
-    return _place_of(video), video.compression, PurePosixPath(video.uri).stem
+    return _place_of(video), video.compression, stem_of(video.uri)
 
 
 def _count_notes(videos: Sequence[SourceVideo]) -> list[str]:

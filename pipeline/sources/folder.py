@@ -12,7 +12,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from sys import intern
 
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
@@ -26,6 +26,8 @@ from lps.pipeline.sources.types import (
     foreign,
     listed_code,
     make_listing,
+    parts_of,
+    stem_of,
     unresolved_note,
 )
 
@@ -66,14 +68,15 @@ def _side(path: str) -> str | None:
 
 def _place(path: str, depth: int) -> str:
     """Return `path` without its first `depth` folders and without suffix."""
-    return str(PurePosixPath(*PurePosixPath(path).parts[depth:]).with_suffix(""))
+    *folders, name = parts_of(path)
+    return "/".join([*folders, stem_of(name)][depth:]) or "."
 
 
 def _index_reals(files: Sequence[SourceFile]) -> _Reals:
     reals = _Reals(defaultdict(list), defaultdict(list))
     for file in files:
         if _side(file.path) == "real" and file.is_video:
-            for named in (reals.by_place[_place(file.path, 1)], reals.by_stem[PurePosixPath(file.path).stem]):
+            for named in (reals.by_place[_place(file.path, 1)], reals.by_stem[stem_of(file.path)]):
                 if not file.same_as or file.used_path not in named:
                     named.append(file.used_path)
     return reals
@@ -100,16 +103,16 @@ def _real(file: SourceFile) -> SourceVideo:
 
 
 def _fake(file: SourceFile, reals: _Reals) -> SourceVideo:
-    parts = PurePosixPath(file.path).parts
+    parts = parts_of(file.path)
     has_method = len(parts) > 2
     below_method = _place(file.path, 2 if has_method else 1)
     candidates = (
         reals.by_place.get(_place(file.path, 1))
         or reals.by_place.get(below_method)
-        or reals.by_stem.get(PurePosixPath(file.path).stem)
+        or reals.by_stem.get(stem_of(file.path))
         or []
     )
-    exact = [path for path in candidates if PurePosixPath(path).name == parts[-1]]
+    exact = [path for path in candidates if path.endswith(f"/{parts[-1]}")]
     best = exact if len(exact) == 1 else candidates
     places = {_place(path, 1) for path in best} or {below_method}
     return SourceVideo(
@@ -117,7 +120,7 @@ def _fake(file: SourceFile, reals: _Reals) -> SourceVideo:
         dataset="folder",
         label=1,
         label_source="folder",
-        method=parts[1] if has_method else DEFAULT_METHOD,
+        method=intern(parts[1]) if has_method else DEFAULT_METHOD,
         original_uri=best[0] if len(best) == 1 else None,
         target_keys=tuple(sorted(f"folder/{place}" for place in places)),
         code=listed_code(file),
@@ -128,14 +131,14 @@ def _originals_by(names: NameGrammar, video: SourceVideo, reals: _Reals) -> list
     """Return the real videos that the name of a fake without an original says it was made from."""
     if video.label != 1 or video.original_uri is not None:
         return []
-    name = names.fake.fullmatch(PurePosixPath(video.uri).stem)
+    name = names.fake.fullmatch(stem_of(video.uri))
     return reals.by_stem.get(names.original_of(name.groupdict()), []) if name else []
 
 
 def _named(names: NameGrammar, video: SourceVideo, reals: _Reals) -> SourceVideo:
     """Tie a video by its name, if that follows the grammar."""
     grammar = names.fake if video.label == 1 else names.real
-    name = grammar.fullmatch(PurePosixPath(video.uri).stem)
+    name = grammar.fullmatch(stem_of(video.uri))
     if name is None or video.label is None:
         return video
     originals = _originals_by(names, video, reals)

@@ -7,7 +7,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import Any
 
 from lps.manifests.codes import CODE_MEANING, Code
@@ -125,8 +124,31 @@ def may_be_video(path: str) -> bool:
     return _suffix(path) not in VIDEO_SUFFIXES | OTHER_SUFFIXES and not is_hidden(path)
 
 
+# Not pathlib: its objects would take most of the time of a listing.
+
+
+def parts_of(path: str) -> list[str]:
+    """Return the folders of a relative path, and the name, as PurePosixPath does."""
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def stem_of(path: str) -> str:
+    """Return the name at the end of a path without its ending, as PurePosixPath does."""
+    name = _name_of(path)
+    return name.removesuffix(_ending(name))
+
+
+def _name_of(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _ending(name: str) -> str:
+    dot = name.rfind(".")
+    return name[dot:] if 0 < dot < len(name) - 1 else ""
+
+
 def _suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
+    return _ending(_name_of(path)).lower()
 
 
 def orphans(videos: Iterable[SourceVideo]) -> int:
@@ -142,7 +164,7 @@ def unresolved_note(name: str, n: int) -> list[str]:
 
 def is_hidden(path: str) -> bool:
     """Tell whether a file or one of its folders has a name with a leading dot (`.DS_Store`, `._clip.mp4`)."""
-    return any(part.startswith(".") for part in PurePosixPath(path).parts)
+    return "/." in f"/{path}" and any(part.startswith(".") for part in parts_of(path))
 
 
 def is_video(path: str) -> bool:
