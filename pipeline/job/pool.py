@@ -164,6 +164,8 @@ class Pool:
     start_times: Any
     on_event: OnEvent
     """Told of retries, charges and quarantines."""
+    check: Callable[[], None] = lambda: None
+    """Called once in POLL_SECONDS; raises what must stop the run."""
     first: FirstVideos | None = None
     """Told of ends, where nothing has succeeded in this job before."""
     pause_seconds: float = 1.0
@@ -233,6 +235,7 @@ class Pool:
         # by the clock: on a busy cluster something is always ready, and a hanging job must not wait for a lull
         if time.monotonic() - self._deadlines_checked >= POLL_SECONDS:
             _require_ray()
+            self.check()
             self._enforce_deadlines()
 
     def _enforce_deadlines(self) -> None:

@@ -12,6 +12,7 @@ from lps.pipeline.config.params import Params
 from lps.pipeline.config.settings import DEFAULT_SHARD_MB, RunSettings
 from lps.pipeline.job.cluster import Cluster
 from lps.pipeline.job.events import OnEvent, PrepEvent, event_record
+from lps.pipeline.job.lease import Lease
 from lps.pipeline.job.tasks import ProcessFunction, process_source
 
 MIB = 1 << 20
@@ -87,6 +88,7 @@ class RunContext:
     request: PrepRequest
     options: RunOptions
     out: Store
+    lease: Lease
     cluster: Cluster
     start_times: Any
     """Handle of the actor `StartTimes`."""

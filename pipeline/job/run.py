@@ -2,7 +2,6 @@
 
 import contextlib
 import platform
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -16,6 +15,7 @@ from lps.pipeline.faces.localizers import LocalizerSpec
 from lps.pipeline.job.cluster import load_workers, ray_cluster, start_detectors
 from lps.pipeline.job.events import DetectorsReady, Finalized, OnEvent, Planned, PrepStarted, SourcesListed
 from lps.pipeline.job.finalize import Summary, finalize, finished_summary, named_manifests
+from lps.pipeline.job.lease import driver_lease, new_run_id, utc_now
 from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan, refuse_other_writer
 from lps.pipeline.job.request import MIB, EventLog, PrepRequest, RunContext, RunOptions, ignore_event
 from lps.pipeline.job.shard_work import ShardScheduler
@@ -28,10 +28,10 @@ from lps.pipeline.job.wholeness import Fault, fault_lines, find_faults
 def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: OnEvent = ignore_event) -> Summary:
     """Make the data set, or finish one that was begun. Returns its summary.
 
-    Raises RefusedError (parameters or sources changed), UnreadableError (source, output, weights or cluster),
-    IntegrityError (a shard came out with other bytes than before).
+    Raises RefusedError (parameters or sources changed, another driver writes the output), UnreadableError (source,
+    output, weights or cluster), IntegrityError (a shard came out with other bytes than before).
     """
-    with _started(request, options or RunOptions(), on_event) as run:
+    with _started("run", request, options or RunOptions(), on_event) as run:
         plan = _make_plan(run)
         run.out.sweep()
         shards = plan.shard_jobs()
@@ -41,10 +41,12 @@ def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: O
         if not left and not faults and run.out.exists(INDEX_JSON):
             return finished_summary(plan, run.out)
         named = named_manifests(run.out)
+        run.lease.check()
         # An index promises that everything is there; until then there is none.
         run.out.delete(INDEX_JSON)
         if left:
             _process(run, plan, left)
+        run.lease.check()
         summary = finalize(plan, run.out, named, run.options.scratch)
         run.log(Finalized(summary.n_videos, summary.n_ok))
         return summary
@@ -52,25 +54,33 @@ def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: O
 
 def plan_job(request: PrepRequest, options: RunOptions | None = None, on_event: OnEvent = ignore_event) -> Plan:
     """Make and publish the plan, and process nothing. Raises as `run_job` does."""
-    with _started(request, options or RunOptions(), on_event) as run:
+    with _started("plan", request, options or RunOptions(), on_event) as run:
         return _make_plan(run)
 
 
 @contextlib.contextmanager
-def _started(request: PrepRequest, options: RunOptions, on_event: OnEvent) -> Iterator[RunContext]:
+def _started(command: str, request: PrepRequest, options: RunOptions, on_event: OnEvent) -> Iterator[RunContext]:
     _refuse_bytes(request.source, request.out, request.root or "")
     out = open_store(request.out)
     _refuse_nesting(source_store(request), out)
     refuse_other_writer(out)
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+    run_id = new_run_id(utc_now())
     log = EventLog(out, run_id, on_event, [])
-    # First of all: an output that cannot be written shows now, not after hours.
-    out.publish(f"runs/{run_id}/run.json", pretty_json(_run_record(request, options)))
-    with ray_cluster(options.address, options.workers) as cluster:
+    # First of all: an output that cannot be written, or that another driver writes, shows now, not after hours.
+    with contextlib.ExitStack() as opened:
+        lease = opened.enter_context(driver_lease(out, command, run_id))
+        out.publish(f"runs/{run_id}/run.json", pretty_json(_run_record(request, options)))
+        cluster = opened.enter_context(ray_cluster(options.address, options.workers))
         log(PrepStarted(run_id, cluster.n_workers, cluster.n_gpus))
         try:
             yield RunContext(
-                request=request, options=options, out=out, cluster=cluster, start_times=start_times_actor(), log=log
+                request=request,
+                options=options,
+                out=out,
+                lease=lease,
+                cluster=cluster,
+                start_times=start_times_actor(),
+                log=log,
             )
         except KeyboardInterrupt as e:
             raise Interrupted("committed shards are kept; run the same command again to resume") from e
@@ -121,6 +131,7 @@ def _make_plan(run: RunContext) -> Plan:
         run.log(Note(text))
     run.log(SourcesListed(len(tree.listing.videos), len(tree.files)))
     plan = build_plan(spec, tree.listing.videos, probe_all(run, tree))
+    run.lease.check()
     publish_plan(plan, run.out)
     return plan
 

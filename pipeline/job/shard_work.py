@@ -49,7 +49,11 @@ class ShardScheduler:
         """Work until every shard is committed. Raises as `Pool.run` does."""
         context = self.context
         pool = Pool(
-            width=context.cluster.n_workers, start_times=context.start_times, on_event=self.log, first=self.first
+            width=context.cluster.n_workers,
+            start_times=context.start_times,
+            on_event=self.log,
+            check=context.lease.check,
+            first=self.first,
         )
         for end in pool.run(self):
             match end.job.key:

@@ -15,6 +15,7 @@ from lps.manifests.splits.records import SplitParams, SplitRow, recorded_aliases
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store, open_store
 from lps.pipeline.job.finalize import manifest_entry
+from lps.pipeline.job.lease import driver_lease
 
 
 def add_split_set(location: str, name: str, params: SplitParams, base: str | None) -> dict[str, int]:
@@ -22,11 +23,17 @@ def add_split_set(location: str, name: str, params: SplitParams, base: str | Non
 
     Aliases that the base was made with hold here too: people whom it keeps together must not be parted by new videos.
     The index is rewritten with the new file, last. Raises RefusedError for a name in use, UnreadableError for an
-    incomplete data set or an unknown base.
+    incomplete data set or an unknown base. Raises RefusedError also while another driver writes the data set.
     """
     if not name.replace("-", "").replace("_", "").isalnum():
         raise RefusedError(f"a split set's name is made of letters, digits, '-' and '_', got '{name}'")
     out = open_store(location)
+    read_index(out)
+    with driver_lease(out, "split"):
+        return _added(out, name, params, base)
+
+
+def _added(out: Store, name: str, params: SplitParams, base: str | None) -> dict[str, int]:
     index = read_index(out).values
     uri = split_path(name)
     if uri in index["manifests"]:

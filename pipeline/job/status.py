@@ -25,6 +25,7 @@ from lps.manifests.index import (
 from lps.manifests.schemas import VIDEOS, Row
 from lps.manifests.storage import Store, open_store
 from lps.pipeline.job.finalize import SUMMARY_COLUMNS, Summary, summarise
+from lps.pipeline.job.lease import driver_lease
 from lps.pipeline.job.plan import plan_rows, refuse_other_writer
 from lps.pipeline.job.wholeness import Fault, find_faults
 
@@ -122,7 +123,7 @@ def reopen(location: str, codes: Sequence[str], *, replan: bool = False) -> Reop
     A fault that was found before the plan was made, such as in a header, is part of the plan: then that is withdrawn
     with all that follows from it, which `replan` must allow where there are commits. Withdrawn records are kept below
     runs/withdrawn/. The index goes first: until the next run is through, the data set is not complete. Raises
-    RefusedError for unknown codes, where nothing has them, and where `replan` is needed.
+    RefusedError for unknown codes, where nothing has them, where `replan` is needed, and while another driver writes.
     """
     unknown = sorted(set(codes) - {str(code) for code in Code})
     if unknown:
@@ -130,8 +131,14 @@ def reopen(location: str, codes: Sequence[str], *, replan: bool = False) -> Reop
             f"unknown code '{unknown[0]}'; known ones: {', '.join(code for code in Code if code[0] == 'E')}"
         )
     out = open_store(location)
-    plan = _plan_of(out)
+    _plan_of(out)
     refuse_other_writer(out)
+    with driver_lease(out, "retry"):
+        return _reopened(out, codes, replan=replan)
+
+
+def _reopened(out: Store, codes: Sequence[str], *, replan: bool) -> Reopened:
+    plan = _plan_of(out)
     committed = sorted(committed_shards(out))
     chosen: dict[str, int] = {}
     for commit in read_commits(out, committed, plan.sha256):
@@ -141,7 +148,7 @@ def reopen(location: str, codes: Sequence[str], *, replan: bool = False) -> Reop
     faults = {code for code in codes if code.startswith("E_")}
     n_planned = sum(row["shard_id"] is None and row["code"] in faults for row in plan_rows(out.read(PLAN_VIDEOS)))
     if not chosen and not n_planned:
-        raise RefusedError(f"no video of {location} has ended with code {' or '.join(codes)}")
+        raise RefusedError(f"no video of {out.url} has ended with code {' or '.join(codes)}")
     if n_planned and committed and not replan:
         raise RefusedError(
             f"the fault of {n_planned} of these videos was found before the plan was made, and is part of it; with "

@@ -72,7 +72,7 @@ def with_odd_names(run: RunContext, tree: SourceTree) -> SourceTree:
 
         return Job(ProbeJob(uri), submit, options.deadline_seconds)
 
-    pool = Pool(width=run.cluster.n_workers, start_times=run.start_times, on_event=run.log)
+    pool = Pool(width=run.cluster.n_workers, start_times=run.start_times, on_event=run.log, check=run.lease.check)
     ends = pool.run(job(uri) for uri in odd)
     found = frozenset(str(end.job.key) for end in ends if isinstance(end, Done) and end.value)
     listing = _read_listing(run.request, tree.store, tree.files, found) if found else tree.listing
@@ -154,7 +154,13 @@ def probe_all(run: RunContext, tree: SourceTree) -> dict[str, Probe]:
 
     fresh = [uri for uri in wanted if uri not in probes]
     first = None if probes else FirstVideos(len(fresh))
-    pool = Pool(width=run.cluster.n_workers, start_times=run.start_times, on_event=run.log, first=first)
+    pool = Pool(
+        width=run.cluster.n_workers,
+        start_times=run.start_times,
+        on_event=run.log,
+        check=run.lease.check,
+        first=first,
+    )
     for end in pool.run(job(uri) for uri in fresh):
         match end:
             case Done(Job(ProbeJob(uri)), probe):

@@ -1,7 +1,9 @@
 """Source and output in a bucket: the bytes of the local run, and a quick, clear end where there is no bucket."""
 
 import hashlib
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+HOLDER = """
+import sys
+from lps.manifests.storage import Store
+from lps.pipeline.job.lease import driver_lease
+
+with driver_lease(Store("s3://media/out"), "run", "first"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +76,19 @@ def bucket_digests(client: Any, prefix: str) -> dict[str, str]:
 
 
 def test_a_job_from_bucket_to_bucket_gives_the_bytes_of_the_local_one(
-    command: "Callable[..., Ended]", bucket: Bucket, undisturbed: "Digests"
+    command: "Callable[..., Ended]",
+    assert_one_line: "Callable[[Ended, int, str], None]",
+    bucket: Bucket,
+    undisturbed: "Digests",
 ) -> None:
+    line = [sys.executable, "-c", HOLDER]
+    ours = {**os.environ, **bucket.env}
+    with subprocess.Popen(line, env=ours, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        ended = command("s3://media/out", source="s3://media/videos", private=True, env=bucket.env)
+        assert_one_line(ended, 3, "lps-prep: s3://media/out is being written by `lps-prep run` (run first) on host ")
+        holder.kill()  # its lease is left
     # The environment of the private cluster that the run starts is that of the run.
     ended = command("s3://media/out", source="s3://media/videos", private=True, env=bucket.env)
     assert ended.returncode == 0, ended.stderr
