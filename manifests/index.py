@@ -6,6 +6,7 @@ Parquet, a part of the table `videos` and one of `clips`. It is written last: a 
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ INDEX_JSON = "index.json"
 PLAN_JSON = "plan/plan.json"
 PLAN_VIDEOS = "plan/videos.parquet"
 PLAN_SPLITS = "plan/splits.parquet"
+WITHDRAWN_INDEX = "runs/withdrawn/index.json"
+"""The last index, while a run or a retry has taken it away and none is written yet: it knows the added split sets."""
 
 
 _NUMBER = (int, float)
@@ -56,18 +59,22 @@ def read_index(store: Store) -> JsonRecord:
         raise UnreadableError(
             f"{store.url} has no {INDEX_JSON}: it is no data set, or not a complete one (`lps-prep run` finishes it)"
         )
-    record = _read(store, INDEX_JSON)
+    return _read_index(store, INDEX_JSON)
+
+
+def _read_index(store: Store, place: str) -> JsonRecord:
+    record, where = _read(store, place), store.join(place)
     index = record.values
     if index.get("schema") != "lps.dataset":
-        raise UnreadableError(f"{store.join(INDEX_JSON)} is not the index of a data set of this program")
-    check_version(str(index.get("schema_version")), what=store.join(INDEX_JSON))
+        raise UnreadableError(f"{where} is not the index of a data set of this program")
+    check_version(str(index.get("schema_version")), what=where)
     if not isinstance(index.get("manifests"), dict) or not isinstance(index.get("split_set"), str):
-        raise UnreadableError(f"{store.join(INDEX_JSON)} is damaged: it lists no manifests")
+        raise UnreadableError(f"{where} is damaged: it lists no manifests")
     for path in index["manifests"]:
         check_relative(path)
     if not _lists_are_whole(index["manifests"], index.get("shards", {})):
-        raise UnreadableError(f"{store.join(INDEX_JSON)} is damaged: an entry of its manifests or shards is not whole")
-    _require_types(index, _INDEX_TYPES, store.join(INDEX_JSON))
+        raise UnreadableError(f"{where} is damaged: an entry of its manifests or shards is not whole")
+    _require_types(index, _INDEX_TYPES, where)
     return record
 
 
@@ -100,6 +107,27 @@ def _lists_are_whole(manifests: Mapping[str, Any], shards: Any) -> bool:
     return all(isinstance(entry, dict) and "sha256" in entry for entry in manifests.values()) and all(
         isinstance(entry, dict) and wanted <= set(entry) for entry in entries
     )
+
+
+def withdraw_index(out: Store) -> None:
+    """Take the index away and keep a copy below runs/. Raises UnreadableError if the output cannot be written."""
+    if out.exists(INDEX_JSON):
+        out.publish(WITHDRAWN_INDEX, out.read(INDEX_JSON))
+        out.delete(INDEX_JSON)
+
+
+def publish_index(out: Store, index: bytes) -> None:
+    """Write the index: from here on the data set is complete. Raises UnreadableError if it cannot be written."""
+    out.publish(INDEX_JSON, index)
+    out.delete(WITHDRAWN_INDEX)
+
+
+def named_manifests(out: Store) -> Row:
+    """Return the entries of the index for manifests, or of the one that was taken away; none where neither is whole."""
+    for path in (INDEX_JSON, WITHDRAWN_INDEX):
+        with suppress(UnreadableError):
+            return dict(_read_index(out, path).values["manifests"])
+    return {}
 
 
 def read_plan(store: Store) -> JsonRecord | None:

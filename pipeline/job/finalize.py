@@ -14,7 +14,14 @@ from lps.manifests.canonical import file_sha256, parse_json, pretty_json, sha256
 from lps.manifests.codes import QUARANTINE_CODES, Status
 from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
 from lps.manifests.errors import UnreadableError
-from lps.manifests.index import INDEX_JSON, Commit, committed_shards, read_commits, read_committed, read_index
+from lps.manifests.index import (
+    Commit,
+    committed_shards,
+    named_manifests,
+    publish_index,
+    read_commits,
+    read_committed,
+)
 from lps.manifests.names import label_name
 from lps.manifests.row_digest import sum_of_digests, table_digest
 from lps.manifests.rows import row_from_json
@@ -56,26 +63,17 @@ class Summary:
         return self.n_quarantined / self.n_selected if self.n_selected else 0.0
 
 
-def named_manifests(out: Store) -> Row:
-    """Return the entries that the index has for manifests; none where there is no index that can be read."""
-    try:
-        return dict(read_index(out).values["manifests"])
-    except UnreadableError:
-        return {}
-
-
-def finalize(plan: Plan, out: Store, named: Row | None = None, scratch: str | None = None) -> Summary:
+def finalize(plan: Plan, out: Store, scratch: str | None = None) -> Summary:
     """Write manifests and index of a finished run. Raises UnreadableError if a shard is not committed yet.
 
-    Split sets that were added to the data set stay in the index, unless their files are not those that it named before:
-    `named` are its entries, where it is gone by now. Files are built in the folder `scratch`.
+    Split sets that were added to the data set stay in the index, unless their files are not those that it named before.
+    Files are built in the folder `scratch`.
     """
-    named = named_manifests(out) if named is None else named
     commits = _all_commits(plan, out)
     with tempfile.TemporaryDirectory(prefix="lps-manifests-", dir=scratch) as folder:
         listing = _publish_manifests(plan, out, commits, Path(folder) / "table.parquet")
-    listing |= _added_split_sets(out, plan.spec.split_set, named)
-    out.publish(INDEX_JSON, pretty_json(_index(plan, listing, [c.shard for c in commits if c.shard is not None])))
+    listing |= _added_split_sets(out, plan.spec.split_set, named_manifests(out))
+    publish_index(out, pretty_json(_index(plan, listing, [c.shard for c in commits if c.shard is not None])))
     return finished_summary(plan, out)
 
 

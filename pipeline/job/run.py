@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 from lps.manifests.canonical import escape_name, pretty_json
 from lps.manifests.errors import Interrupted, RefusedError, UnreadableError
-from lps.manifests.index import INDEX_JSON, committed_shards, read_commits
+from lps.manifests.index import INDEX_JSON, committed_shards, read_commits, withdraw_index
 from lps.manifests.records import Note
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, lies_in, open_store
 from lps.pipeline.faces.localizers import LocalizerSpec
 from lps.pipeline.job.cluster import load_workers, ray_cluster, start_detectors
 from lps.pipeline.job.events import DetectorsReady, Finalized, OnEvent, Planned, PrepStarted, SourcesListed
-from lps.pipeline.job.finalize import Summary, finalize, finished_summary, named_manifests
+from lps.pipeline.job.finalize import Summary, finalize, finished_summary
 from lps.pipeline.job.lease import driver_lease, new_run_id, utc_now
 from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan, refuse_other_writer
 from lps.pipeline.job.request import MIB, EventLog, PrepRequest, RunContext, RunOptions, ignore_event
@@ -40,14 +40,13 @@ def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: O
         run.log.flush()
         if not left and not faults and run.out.exists(INDEX_JSON):
             return finished_summary(plan, run.out)
-        named = named_manifests(run.out)
         run.lease.check()
         # An index promises that everything is there; until then there is none.
-        run.out.delete(INDEX_JSON)
+        withdraw_index(run.out)
         if left:
             _process(run, plan, left)
         run.lease.check()
-        summary = finalize(plan, run.out, named, run.options.scratch)
+        summary = finalize(plan, run.out, run.options.scratch)
         run.log(Finalized(summary.n_videos, summary.n_ok))
         return summary
 

@@ -90,6 +90,8 @@ def write_shard(job: ShardJob, results: Sequence[VideoResult], params: Params, o
             )
         if samples:
             out.publish_file(tar_path, job.uri)
+        else:
+            out.delete(job.uri)  # of a run that was killed before its commit, in which a video gave clips
         publish_commit(out, commit, packed)
         return commit
     finally:

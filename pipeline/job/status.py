@@ -21,6 +21,7 @@ from lps.manifests.index import (
     read_committed,
     read_plan,
     withdraw_commit,
+    withdraw_index,
 )
 from lps.manifests.schemas import VIDEOS, Row
 from lps.manifests.storage import Store, open_store
@@ -154,7 +155,7 @@ def _reopened(out: Store, codes: Sequence[str], *, replan: bool) -> Reopened:
             f"the fault of {n_planned} of these videos was found before the plan was made, and is part of it; with "
             f"--replan the plan is made anew, and so are all {len(committed)} shards that are done"
         )
-    out.delete(INDEX_JSON)
+    withdraw_index(out)
     withdrawn = committed if n_planned else list(chosen)
     for shard_id in withdrawn:
         withdraw_commit(out, shard_id)
@@ -177,7 +178,7 @@ def _withdraw_plan(out: Store, faults: set[str]) -> None:
     """
     from lps.pipeline.job.survey import PROBE_CACHE  # takes Ray along
 
-    for folder in ("shards", "manifests"):
+    for folder in ("shards", "manifests", "commits"):  # rows whose record is withdrawn
         for file in list(out.walk(folder)):
             out.delete(file.path)
     if out.exists(PROBE_CACHE):

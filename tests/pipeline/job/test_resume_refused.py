@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lps.manifests.codes import Code, Status
 from lps.manifests.errors import IntegrityError, RefusedError
 from lps.manifests.index import TABLES_OF_A_COMMIT, rows_path
 from lps.manifests.records import VideoResult
@@ -186,6 +187,17 @@ def test_other_bytes_for_a_committed_shard_are_refused(
         write_shard(job, [other], params, store, scratch)
     assert {file.path: store.read(file.path) for file in store.walk()} == before
     assert list(scratch.iterdir()) == []
+
+
+def test_a_shard_that_gives_nothing_now_leaves_no_tar_of_before(
+    shard: tuple[ShardJob, Params, list[VideoResult]], tmp_path: Path
+) -> None:
+    job, params, (result,) = shard
+    store = Store(str(tmp_path / "out"))
+    store.publish(job.uri, b"of a run that was killed before its commit")
+    lost = replace(result, outcome=replace(result.outcome, status=Status.FAILED, code=Code.E_TIMEOUT), clips=())
+    assert write_shard(job, [lost], params, store, tmp_path).shard is None
+    assert not store.exists(job.uri)
 
 
 @pytest.mark.slow

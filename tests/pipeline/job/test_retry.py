@@ -58,7 +58,7 @@ def test_a_fault_of_a_header_is_reopened_with_its_plan(tmp_path: Path) -> None:
     assert result.output.startswith("1 videos in the plan and 1 shards withdrawn reopened; now run the same")
     left = files(out)
     assert {path.split("/")[0] for path in left} == {"runs"}  # nothing of the old plan is mixed with the new one
-    assert sum(path.startswith("runs/withdrawn/") for path in left) == 4  # plan, commit record, its rows
+    assert sum(path.startswith("runs/withdrawn/") for path in left) == 5  # index, plan, commit record, its rows
     assert list(json.loads((out / PROBE_CACHE).read_bytes())) == ["real/a.mp4"]  # the other header is read again
     build_data_set(out, folder_spec(Params()), VIDEOS, {video.uri: GOOD for video in VIDEOS}, processed)
     assert {row["status"] for row in manifest_rows(out, "videos")} == {"ok"}
