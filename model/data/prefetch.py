@@ -9,8 +9,9 @@ import numpy as np
 
 from lps.manifests.arrays import Ints
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.file_cache import HeldFile
 from lps.model.data.sample import LocalShard
-from lps.model.data.shard_cache import HeldShard, ShardCache
+from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shards import Shard
 
 N_THREADS = 4
@@ -25,7 +26,7 @@ class ShardPrefetcher:
         self._shards = shards
         self._cache = cache
         self._threads = ThreadPoolExecutor(N_THREADS, thread_name_prefix="lps-fetch")
-        self._held: dict[int, Future[HeldShard]] = {}
+        self._held: dict[int, Future[HeldFile]] = {}
         self._asked: set[int] = set()
         self._closed = Event()
         self._queue: deque[int] = deque()
@@ -57,7 +58,7 @@ class ShardPrefetcher:
             raise
         return LocalShard(held.path, shard.shown, shard.n_bytes)
 
-    def _wait_for(self, number: int) -> HeldShard:
+    def _wait_for(self, number: int) -> HeldFile:
         try:
             return self._held[number].result()
         except RefusedError:  # there was no room when it was fetched ahead; there may be now
@@ -92,6 +93,6 @@ class ShardPrefetcher:
             future.add_done_callback(_let_go)
 
 
-def _let_go(future: Future[HeldShard]) -> None:
+def _let_go(future: Future[HeldFile]) -> None:
     if not future.cancelled() and future.exception() is None:
         future.result().release()

@@ -14,6 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
+from lps.manifests.file_cache import FileCache
 from lps.model.data.clip_data import ClipData, open_data
 from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions
@@ -192,7 +193,7 @@ def test_the_cache_stays_within_its_bounds_and_shards_in_use_stay(
         found = []
         for batch in reader.epoch(0):
             found.append(batch.keys)
-            with small.counting():  # nothing comes or goes meanwhile
+            with FileCache(small.folder, small.max_bytes).counting():  # nothing comes or goes meanwhile
                 assert sum(path.stat().st_size for path in small.folder.glob("*.tar")) <= small.max_bytes
     assert found == expected
     assert fetched(web) == 2 * 24

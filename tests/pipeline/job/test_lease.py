@@ -37,8 +37,9 @@ def at(seconds: float) -> Callable[[], datetime]:
 
 
 def lease(out: Store, run_id: str, driver: Driver, *, clock: Callable[[], datetime] = lambda: NOON) -> Lease:
-    facts = {"since": clock(), "expires": clock(), "held": False}
-    return Lease(out, LeaseRecord(run_id=run_id, command="run", driver=driver, **facts), clock)
+    now = clock()
+    own = LeaseRecord(run_id=run_id, command="run", driver=driver, since=now, expires=now, held=False)
+    return Lease(out, own, clock)
 
 
 @pytest.fixture
