@@ -169,7 +169,8 @@ class Worker:
     """A process that runs one case."""
 
     def __init__(self, case: Case) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")  # which imports torch once for all of them
+        context.set_forkserver_preload(["lps.model.networks.detector", "lps.model.networks.predictive_net"])
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=work, args=(case, theirs), daemon=True)
         self._process.start()
