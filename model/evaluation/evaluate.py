@@ -136,17 +136,22 @@ def evaluate(
     done = _finished(store, request)
     if done is not None:
         on_event(Note(f"{out} holds this evaluation already; delete it to evaluate again"))
+        _remove_parts(store, [_part_path(loaded, entry, options) for entry in entries])
         return done
     parts = [_scored(loaded, entry, store, options, on_event) for entry in entries]
     record = _record(loaded, request, entries, parts)
     store.publish(SCORES_PARQUET, scores_bytes(concat([part.scores for part in parts]).sorted_by_id(), _marks(loaded)))
     store.publish(METRICS_JSON, pretty_json(record))
-    for entry in entries:
-        store.delete(_part_path(loaded, entry, options))
+    _remove_parts(store, [_part_path(loaded, entry, options) for entry in entries])
+    return record
+
+
+def _remove_parts(store: Store, paths: Sequence[str]) -> None:
+    for path in paths:
+        store.delete(path)
     if store.is_local:
         with suppress(OSError):  # parts of other evaluations may lie there
             store.local_path(PARTS).rmdir()
-    return record
 
 
 def _entry(number: int, sources: Sources, given: str, loaded: LoadedDetector, options: EvaluateOptions) -> _DataEntry:

@@ -22,7 +22,10 @@ EPOCHS = "train.epochs"
 
 @contextmanager
 def lock_run_folder(folder: Path, rank: Rank) -> Iterator[None]:
-    """Hold a folder, so that no second run writes into it. Raises RefusedError, and UnreadableError if it cannot be."""
+    """Hold a folder, so that no second run writes into it, and remove what a killed writer left in it.
+
+    Raises RefusedError, and UnreadableError if it cannot be.
+    """
     if rank.index:
         yield
         return
@@ -34,6 +37,7 @@ def lock_run_folder(folder: Path, rank: Rank) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process ends
+            remove_unfinished(folder)
         except BlockingIOError as e:
             raise RefusedError(f"another process is training in {folder}; wait for it, or use another folder") from e
         except OSError:

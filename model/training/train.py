@@ -9,7 +9,7 @@ RUN/result.json              last: the run is finished
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +21,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lps.manifests.errors import IntegrityError, Interrupted, RefusedError, first_line
+from lps.manifests.errors import IntegrityError, Interrupted, RefusedError, UnreadableError, first_line
 from lps.manifests.records import Note
 from lps.manifests.splits.learnt import LEARNT_PARQUET, Learnt
 from lps.model.data.epoch_plan import Rank
@@ -211,12 +211,24 @@ def _resume(run: TrainRun) -> None:
         run.on_event(Note(f"train.epochs was {epochs} and is {now}: a cosine over {now} epochs has another rate here"))
     run.progress = RunProgress(**checkpoint.progress)
     run.metrics = dict(checkpoint.metrics)
+    _complete_best(run, checkpoint)
     run.bad_before = [BadSample(*each) for each in training["bad"]]
     run.feed.check_resume(training["feed"], run.progress)
 
 
+def _complete_best(run: TrainRun, checkpoint: Checkpoint) -> None:
+    """Write the best checkpoint if it is this one's step, and the run was killed after this one was written."""
+    path = run.folder / BEST
+    if run.learner.rank.index or run.progress.best_step != run.progress.step:
+        return
+    with suppress(UnreadableError, IntegrityError):
+        if read_checkpoint(path).progress.get("step") == run.progress.step:
+            return
+    write_checkpoint(path, replace(checkpoint, training={}))
+
+
 def _save(run: TrainRun, *, best: bool = False) -> None:
-    """Write a checkpoint to resume from, and a copy without that as the best. All processes call this."""
+    """Write a checkpoint to resume from, then a copy without that as the best. All processes call this."""
     bad = _all_bad(run)
     if run.learner.rank.index:
         return
@@ -242,9 +254,9 @@ def _save(run: TrainRun, *, best: bool = False) -> None:
         "feed": run.feed.state(run.progress),
         "bad": [(each.key, each.shard, each.reason) for each in bad],
     }
-    if best:
-        write_checkpoint(run.folder / BEST, checkpoint)
     write_checkpoint(step_path(run.folder, run.progress.step), replace(checkpoint, training=training))
+    if best:  # afterwards: the best that a resumed run does not know of would be one that it may not find again
+        write_checkpoint(run.folder / BEST, checkpoint)
     prune(run.folder, run.job.preset.run.keep_checkpoints, run.progress.step - run.progress.position)
     run.on_event(CheckpointWritten(step=run.progress.step, best=best))
 

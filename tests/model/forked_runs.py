@@ -14,6 +14,7 @@ import socket
 import sys
 import warnings
 from contextlib import suppress
+from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NotRequired, TypedDict
@@ -81,9 +82,14 @@ def run_rank(request: RunRequest, rank: int, told: int) -> int:
 def arrange_death(kill: tuple[str, str, int] | None, signum: int, told: int) -> None:
     """Let this process get a signal at the n-th event of a class, or in its n-th call of `torch.save`.
 
-    `self` is every rank by itself, `first` the first one, and `outside` all of them by another process.
+    `self` is every rank by itself, `first` the first one, and `outside` all of them by another process. `name` and
+    `remove` are SIGKILL just before a file that has been written gets the name `kind`, or before it is removed, for the
+    n-th time.
     """
     if kill is None:
+        return
+    if kill[0] in ("name", "remove"):
+        die_at_write(*kill)
         return
     import torch
 
@@ -116,6 +122,20 @@ def arrange_death(kill: tuple[str, str, int] | None, signum: int, told: int) -> 
         torch.save = save  # type: ignore[assignment]
     else:
         train_progress.TrainProgress.on_event = on_event  # type: ignore[method-assign]
+
+
+def die_at_write(what: str, name: str, n_left: int) -> None:
+    """Let this process be killed at the n-th write of a file, whose name may be a pattern. Python tells before it."""
+    place = {"name": ("os.rename", 1), "remove": ("os.remove", 0)}[what]
+
+    def hook(event: str, args: tuple[object, ...]) -> None:
+        nonlocal n_left
+        if event == place[0] and fnmatch(Path(os.fspath(args[place[1]])).name, name):  # type: ignore[call-overload]
+            n_left -= 1
+            if n_left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
 
 
 def run(request: RunRequest) -> dict[str, object]:

@@ -190,6 +190,34 @@ def test_weights_fetch_downloads_what_is_missing(fetch: Callable[[str], Result],
     assert (tmp_path / "weights" / "sample.pth").read_bytes() == WEIGHTS
 
 
+KILLED_FETCH = """
+import os, signal, sys
+from pathlib import Path
+from lps.pipeline.faces.weights import WeightFile, fetch_weight
+
+def die(event, args):
+    if event == "os.rename" and str(args[1]).endswith("sample.pth"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die)
+url, digest, folder = sys.argv[1:]
+fetch_weight(WeightFile("sample", "sample.pth", url, digest, None, "MIT"), Path(folder))
+"""
+
+
+def test_weights_fetch_killed_before_the_file_has_its_name_fetches_it_again(
+    fetch: Callable[[str], Result], tmp_path: Path
+) -> None:
+    fetch("0" * 64)
+    (sample,) = LOCALIZER_WEIGHTS["retinaface-fan"]
+    digest, folder = hashlib.sha256(WEIGHTS).hexdigest(), tmp_path / "weights"
+    command = [sys.executable, "-c", KILLED_FETCH, sample.url, digest, str(folder)]
+    assert subprocess.run(command, check=False, timeout=120).returncode == -9
+    assert not (folder / "sample.pth").exists()
+    assert fetch(digest).exit_code == 0
+    assert (folder / "sample.pth").read_bytes() == WEIGHTS
+
+
 @pytest.mark.parametrize(
     ("sha256", "code", "says"),
     [

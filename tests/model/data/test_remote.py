@@ -251,6 +251,38 @@ def test_what_a_killed_process_left_is_replaced(
     assert [path.name for path in cache.folder.glob("*.part")] == []
 
 
+FILL = """
+import os, signal, sys
+from pathlib import Path
+from lps.model.data.shard_cache import ShardCache
+from lps.model.data.shards import Shard
+
+def die(event, args):
+    if event == "os.rename" and str(args[1]).endswith(".tar"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die)
+folder, uri, n_bytes, digest = sys.argv[1:]
+ShardCache(Path(folder)).hold(Shard(uri=uri, n_bytes=int(n_bytes), sha256=digest))
+"""
+
+
+def test_a_process_that_is_killed_when_it_has_fetched_a_shard_leaves_none(
+    make: "Maker", many: "Many", web: "WebServer", cache: ShardCache, tmp_path: Path
+) -> None:
+    data = served(make, many, web, 4)
+    expected = read_keys(data, ShardCache(tmp_path / "other"))
+    (shard,) = data.shards
+    command = [sys.executable, "-c", FILL, str(cache.folder), shard.uri, str(shard.n_bytes), shard.sha256]
+    assert subprocess.run(command, check=False, timeout=120).returncode == -9
+    copy = cache.copy_of(shard)
+    assert copy.with_suffix(".part").stat().st_size == shard.n_bytes
+    assert not copy.exists()
+    assert read_keys(data, cache) == expected
+    assert [path.suffix for path in sorted(cache.folder.glob(f"{copy.stem}*"))] == [".lock", ".tar"]
+    assert fetched(web) == 3
+
+
 def test_a_cache_folder_that_cannot_be_made_is_named(
     make: "Maker", many: "Many", web: "WebServer", tmp_path: Path
 ) -> None:

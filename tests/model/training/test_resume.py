@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from lps.manifests.environment import is_unfinished
 from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.run_folder import step_checkpoints
 from lps.model.training.run_log import read_log
@@ -89,6 +90,65 @@ def test_killed_runs_end_as_undisturbed_ones(lps_train: "Runner", stage: Train, 
     assert_same(left(killed), left(undisturbed))
     steps = [record["step"] for record in read_log(killed / "log.jsonl") if record["kind"] == "step"]
     assert steps == list(range(1, len(steps) + 1))
+
+
+DEATHS = (
+    ("name", "config.json", 1), ("name", "learnt.parquet", 1), ("name", "log.jsonl", 1),
+    ("name", "step-00000002.pt", 1), ("name", "best.pt", 1), ("name", "best.pt", 1), ("remove", "step-00000002.pt", 1),
+    ("name", "result.json", 1),
+)  # fmt: skip
+"""The files of a run in their order. Killed before its best checkpoint, a run writes it as soon as it is resumed."""
+
+
+def test_killed_before_each_of_its_files_a_run_ends_as_an_undisturbed_one(
+    lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
+) -> None:
+    def command(out: Path) -> list[object]:
+        config = settings("epochs = 2\nbatch_size = 8", run="checkpoint_steps = 100\nkeep_checkpoints = 1")
+        return ["classify", out, "--data", tiny_data, "--init", "random", "--config", config]
+
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert lps_train(*command(undisturbed)).code == 0
+    for kill in DEATHS:
+        assert lps_train(*command(killed), kill=kill).code == -9, kill
+        assert not (killed / "result.json").exists()
+    assert lps_train(*command(killed)).code == 0
+    assert_same(left(killed), left(undisturbed))
+    assert [path for path in killed.rglob("*") if is_unfinished(path.name)] == []
+
+
+def test_a_best_checkpoint_that_was_not_written_is_made_of_that_of_its_step(
+    lps_train: "Runner", settings: "Settings", tiny_data: Path, tmp_path: Path
+) -> None:
+    config = settings("epochs = 1\nbatch_size = 8", run="checkpoint_steps = 100")
+    command = ["classify", tmp_path / "run", "--data", tiny_data, "--init", "random", "--config", config]
+    assert lps_train(*command, kill=("name", "best.pt", 1)).code == -9
+    step = read_checkpoint(step_checkpoints(tmp_path / "run/checkpoints")[-1])
+    assert lps_train(*command, kill=("name", "result.json", 1)).code == -9
+    best = read_checkpoint(tmp_path / "run/checkpoints/best.pt")
+    assert_same([best.network, best.progress, best.metrics], [step.network, step.progress, step.metrics])
+    assert best.training == {}
+
+
+def test_killed_before_each_of_its_files_an_evaluation_ends_as_an_undisturbed_one(
+    lps_train: "Runner", trained: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    def command(out: Path) -> list[object]:
+        return ["evaluate", "--checkpoint", trained, "--data", tiny_data, "--split", "val", "--out", out]
+
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert lps_train(*command(undisturbed)).code == 0
+    part = f"{'?' * 32}.parquet"
+    for kill in (("name", part, 1), ("name", "scores.parquet", 1), ("name", "metrics.json", 1), ("remove", part, 1)):
+        assert lps_train(*command(killed), kill=kill).code == -9, kill
+    ended = lps_train(*command(killed))
+    assert ended.code == 0, ended.stderr
+
+    def whole(out: Path) -> dict[str, bytes]:
+        files = [path for path in out.rglob("*") if path.is_file() and not is_unfinished(path.name)]
+        return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+
+    assert whole(killed) == whole(undisturbed)
 
 
 @pytest.mark.slow
