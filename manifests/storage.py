@@ -19,7 +19,7 @@ from lps.manifests.canonical import escape_name, unescape_name
 from lps.manifests.codes import Code
 from lps.manifests.environment import is_unfinished, remove_file, remove_unfinished, write_atomically
 from lps.manifests.errors import UnreadableError
-from lps.manifests.web import web_chunks, web_exists, web_ranges, web_size
+from lps.manifests.remote.web import web_chunks, web_exists, web_ranges, web_size
 
 CHUNK_BYTES = 8 << 20
 """Bytes of one request, where a file is read piece by piece."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from lps.manifests.arrays import Ints
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.file_cache import HeldFile
+from lps.manifests.remote.file_cache import HeldFile
 from lps.model.data.sample import LocalShard
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shards import Shard

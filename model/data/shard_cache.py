@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from lps.manifests.environment import cache_folder
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.file_cache import FileCache, HeldFile, NoRoomError
+from lps.manifests.remote.file_cache import FileCache, HeldFile, NoRoomError
 from lps.model.data.download import RETRY_DELAYS_S, fetch_shard
 from lps.model.data.shards import Shard
 

@@ -14,7 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
-from lps.manifests.file_cache import FileCache
+from lps.manifests.remote.file_cache import FileCache
 from lps.model.data.clip_data import ClipData, open_data
 from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions

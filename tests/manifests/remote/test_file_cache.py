@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lps.manifests.file_cache import FileCache, HeldFile, NoRoomError
+from lps.manifests.remote.file_cache import FileCache, HeldFile, NoRoomError
 
 KIB = 1024
 
@@ -117,7 +117,7 @@ def test_a_share_of_the_disk_stays_free(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lps.manifests.file_cache import FileCache
+from lps.manifests.remote.file_cache import FileCache
 
 def fill(path):
     path.write_bytes(b"half")
@@ -139,7 +139,7 @@ def test_a_killed_fill_is_no_copy_and_takes_no_room_for_long(cache: FileCache) -
 READERS = """
 import hashlib, random, sys
 from pathlib import Path
-from lps.manifests.file_cache import FileCache
+from lps.manifests.remote.file_cache import FileCache
 
 cache, seed = FileCache(Path(sys.argv[1]), 8 * 4096), int(sys.argv[2])
 numbers = list(range(24)) * 4

@@ -106,8 +106,8 @@ class FileCache:
             is_whole = True
         finally:
             if not is_whole:
-                partial.unlink(missing_ok=True)
                 with self.counting() as counter:
+                    partial.unlink(missing_ok=True)
                     _add(counter, -reserved)
             os.close(handle)
 
