@@ -1,7 +1,6 @@
 """Copy a remote shard to a local file: in one stream, resumed where a server breaks off, digested on the way."""
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,8 +60,6 @@ def fetch_shard(
             else:
                 _in_ranges(download)
             sink.truncate(download.n_bytes)
-            sink.flush()
-            os.fsync(sink.fileno())  # it gets a name that is trusted, also after the machine was lost
     except OSError as e:
         raise UnreadableError(f"cannot keep a copy of shard {shard.shown}: {e.strerror or e}") from e
     fetched = Fetched(download.n_bytes, download.digest.hexdigest(), download.mark)

@@ -279,7 +279,7 @@ def test_a_process_that_is_killed_when_it_has_fetched_a_shard_leaves_none(
     assert copy.with_suffix(".part").stat().st_size == shard.n_bytes
     assert not copy.exists()
     assert read_keys(data, cache) == expected
-    assert [path.suffix for path in sorted(cache.folder.glob(f"{copy.stem}*"))] == [".lock", ".tar"]
+    assert [path.suffix for path in sorted(cache.folder.glob(f"{copy.stem}*"))] == [".tar"]
     assert fetched(web) == 3
 
 
