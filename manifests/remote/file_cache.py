@@ -100,7 +100,7 @@ class FileCache:
             reserved = self._reserve(partial, 0, n_bytes or 0)
             fill(partial)
             reserved = self._reserve(partial, reserved, partial.stat().st_size)
-            os.fsync(handle)
+            os.fsync(handle)  # it gets a name that is trusted, also after the machine was lost
             with self.counting():
                 partial.replace(path)
             is_whole = True
