@@ -25,6 +25,7 @@ from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
 from lps.pipeline.job.shards import write_shard
 from lps.pipeline.sources.types import SourceListing
 from lps.pipeline.video.decode import DecodeStats, Frame, decode
+from lps.pipeline.video.kept_probes import Probes
 from lps.pipeline.video.probe import Probe, probe_file
 
 LIMITS = Limits()
@@ -125,7 +126,7 @@ def build_data_set(
     result_of: Callable[[SourceVideo], VideoResult],
 ) -> Summary:
     """Plan, write and finalize a data set as a run does; `result_of` stands for the processing of a video."""
-    plan, store = build_plan(spec, videos, probes), Store(str(out))
+    plan, store = build_plan(spec, videos, Probes.of(probes)), Store(str(out))
     publish_plan(plan, store)
     for job in plan.shard_jobs():
         write_shard(job, [result_of(video.source) for video in job.videos], spec.params, store, out.parent)

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+import pyarrow.compute as pc
 from rich.table import Table
 
 from lps.cli.common import ProgressView, codes_table, console, echo
@@ -135,22 +136,24 @@ def print_status(status: JobStatus, location: str) -> None:
 
 def plan_record(plan: Plan) -> dict[str, Any]:
     """Return what a run of this plan would make and cost, as plain JSON values."""
-    params, by_split = plan.spec.params, []
-    for split in sorted({v.split for v in plan.videos if v.shard_id and v.split}):
-        chosen = [v for v in plan.videos if v.shard_id and v.split == split]
+    chosen = plan.rows.filter(plan.rows["shard_id"].is_valid())
+    by_split = []
+    for split in sorted(chosen["split"].unique().to_pylist()):
+        rows = chosen.filter(pc.equal(chosen["split"], split))
         by_split.append(
             {
                 "split": split,
-                "videos": len(chosen),
-                "shards": len({v.shard_id for v in chosen}),
-                "max_clips": sum(clips_bound(v, params) for v in chosen),
-                "frames": sum(v.n_frames_promised for v in chosen),
+                "videos": rows.num_rows,
+                "shards": pc.count_distinct(rows["shard_id"]).as_py(),
+                "max_clips": int(clips_bound(rows["n_frames_promised"], plan.spec.params).sum()),
+                "frames": pc.sum(rows["n_frames_promised"]).as_py(),
             }
         )
-    codes = Counter((str(v.code), label_name(v.source.label)) for v in plan.videos if v.code is not None)
+    coded = plan.rows.filter(plan.rows["code"].is_valid()).select(["code", "label"]).to_pylist()
+    codes = Counter((row["code"], label_name(row["label"])) for row in coded)
     return {
         "plan_sha256": plan.sha256,
-        "n_videos": len(plan.videos),
+        "n_videos": plan.rows.num_rows,
         "splits": by_split,
         "codes": [{"code": code, "label": label, "videos": n} for (code, label), n in sorted(codes.items())],
         "untied_fakes": plan.untied_fakes,

@@ -30,6 +30,15 @@ INPUT_COLUMNS = (
 )
 """Columns of the manifest `videos` that a split depends on."""
 KEY_COLUMNS = INPUT_COLUMNS[-4:]
+_KINDS: dict[str, pa.DataType] = {
+    **dict.fromkeys(INPUT_COLUMNS, pa.string()),
+    "label": pa.int8(),
+    "sha256": pa.binary(32),
+    "video_id": pa.binary(16),
+    "original_video_id": pa.binary(16),
+    **dict.fromkeys((*KEY_COLUMNS, "keys"), pa.list_(pa.string())),
+}
+"""Types of these columns, and of `keys`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,26 +79,27 @@ def video_key(video_id: bytes) -> str:
     return VIDEO_PREFIX + video_id.hex()
 
 
-def split_input(
-    video: SourceVideo, *, sha256: bytes | None = None, original_video_id: bytes | None = None
-) -> SplitInput:
-    """Take from a source video what a split may depend on."""
-    keys = {*video.target_keys, *video.donor_keys, *video.source_keys, *video.identity_keys}
-    return SplitInput(
-        video_id=video.video_id,
-        label=video.label,
-        dataset=video.dataset,
-        method=video.method,
-        compression=video.compression,
-        keys=tuple(sorted(keys)),
-        identity_keys=video.identity_keys,
-        target_keys=video.target_keys,
-        donor_keys=video.donor_keys,
-        source_keys=video.source_keys,
-        official_split=video.official_split,
-        sha256=sha256,
-        original_video_id=original_video_id,
-    )
+def source_inputs(
+    videos: Sequence[SourceVideo], ids: Sequence[bytes], sha256: pa.Array, originals: Sequence[bytes | None]
+) -> pa.Table:
+    """Take from source videos, of these ids, what a split may depend on, as a table like that of `inputs_table`.
+
+    Args:
+        videos: as their data set describes them.
+        ids: the id of each.
+        sha256: digest of the file of each, null where it is not known.
+        originals: id of the original of each, None where it has none.
+    """
+    known = {"video_id": ids, "original_video_id": originals, "keys": [sorted(_keys_of(video)) for video in videos]}
+    columns = {"sha256": sha256.cast(_KINDS["sha256"])}
+    for name, kind in _KINDS.items():
+        if name not in columns:
+            columns[name] = pa.array(known.get(name) or [getattr(video, name) for video in videos], kind)
+    return pa.table({name: columns[name] for name in _KINDS})
+
+
+def _keys_of(video: SourceVideo) -> set[str]:
+    return {*video.target_keys, *video.donor_keys, *video.source_keys, *video.identity_keys}
 
 
 def inputs_from_table(videos: pa.Table) -> list[SplitInput]:
@@ -115,10 +125,7 @@ def _input_from_row(row: dict[str, Any]) -> SplitInput:
 
 def inputs_table(inputs: Sequence[SplitInput]) -> pa.Table:
     """Return inputs as a table of `INPUT_COLUMNS` and `keys`, which holds all keys that count."""
-    kinds = dict.fromkeys(INPUT_COLUMNS, pa.string()) | {"label": pa.int8(), "sha256": pa.binary(32)}
-    kinds |= dict.fromkeys(("video_id", "original_video_id"), pa.binary(16))
-    kinds |= dict.fromkeys((*KEY_COLUMNS, "keys"), pa.list_(pa.string()))
-    return pa.table({name: pa.array([getattr(v, name) for v in inputs], kind) for name, kind in kinds.items()})
+    return pa.table({name: pa.array([getattr(v, name) for v in inputs], kind) for name, kind in _KINDS.items()})
 
 
 def key_columns(videos: pa.Table) -> tuple[str, ...]:

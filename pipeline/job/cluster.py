@@ -20,6 +20,8 @@ from lps.manifests.errors import Interrupted, LpsError, UnreadableError, first_l
 from lps.pipeline.faces.localizers import LocalizerSpec, batch_size_on
 from lps.pipeline.job.cpus import usable_cpus
 
+DEVICE_VERSIONS = ("device", "batch_size")
+"""Names in the versions of a plan of what depends on the cluster."""
 READY_SECONDS = 600.0
 CONNECT_SECONDS = 20.0
 RAY_SOCKET = "lps-12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
@@ -43,6 +45,11 @@ class Cluster:
     def batch_size(self) -> int:
         """Images per pass of a localizer."""
         return batch_size_on(self.device)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What of it could change bytes, as the plan records it."""
+        return dict(zip(DEVICE_VERSIONS, (self.device, str(self.batch_size)), strict=True))
 
 
 @contextmanager

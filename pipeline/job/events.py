@@ -9,10 +9,17 @@ from lps.manifests.records import Note
 
 @dataclass(frozen=True, slots=True)
 class PrepStarted:
-    """The output can be written and the cluster is there."""
+    """The output can be written, and is this run's."""
 
     kind: ClassVar[str] = "start"
     run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterReady:
+    """Ray is there: at once where the output has no plan yet, else when there is something to do."""
+
+    kind: ClassVar[str] = "cluster"
     workers: int
     gpus: int
 
@@ -124,6 +131,7 @@ class Finalized:
 PrepEvent = (
     Note
     | PrepStarted
+    | ClusterReady
     | SourcesListed
     | SourceProbed
     | Planned

@@ -2,10 +2,11 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -63,18 +64,21 @@ class Summary:
         return self.n_quarantined / self.n_selected if self.n_selected else 0.0
 
 
-def finalize(plan: Plan, out: Store, scratch: str | None = None) -> Summary:
+def finalize(
+    plan: Plan, out: Store, scratch: str | None = None, commits: Mapping[str, Commit] = MappingProxyType({})
+) -> Summary:
     """Write manifests and index of a finished run. Raises UnreadableError if a shard is not committed yet.
 
     Split sets that were added to the data set stay in the index, unless their files are not those that it named before.
-    Files are built in the folder `scratch`.
+    Files are built in the folder `scratch`. `commits` are those that have been read already, by shard.
     """
-    commits = _all_commits(plan, out)
+    found = _all_commits(plan, out, commits)
+    videos = _sorted_videos(plan, out, found)
     with tempfile.TemporaryDirectory(prefix="lps-manifests-", dir=scratch) as folder:
-        listing = _publish_manifests(plan, out, commits, Path(folder) / "table.parquet")
+        listing = _publish_manifests(plan, out, found, videos, Path(folder) / "table.parquet")
     listing |= _added_split_sets(out, plan.spec.split_set, named_manifests(out))
-    publish_index(out, pretty_json(_index(plan, listing, [c.shard for c in commits if c.shard is not None])))
-    return finished_summary(plan, out)
+    publish_index(out, pretty_json(_index(plan, listing, [c.shard for c in found if c.shard is not None])))
+    return summarise(videos, plan.untied_fakes)
 
 
 def finished_summary(plan: Plan, out: Store) -> Summary:
@@ -82,20 +86,21 @@ def finished_summary(plan: Plan, out: Store) -> Summary:
     return summarise(read_columns(out, "videos", SUMMARY_COLUMNS), plan.untied_fakes)
 
 
-def _all_commits(plan: Plan, out: Store) -> list[Commit]:
+def _all_commits(plan: Plan, out: Store, known: Mapping[str, Commit]) -> list[Commit]:
     """Return the commit records of all shards, sorted by shard."""
-    shard_ids = sorted({video.shard_id for video in plan.videos if video.shard_id is not None})
-    missing = sorted(set(shard_ids) - committed_shards(out))
+    shard_ids = plan.shard_sizes()
+    unread = [shard_id for shard_id in shard_ids if shard_id not in known]
+    missing = sorted(set(unread) - committed_shards(out)) if unread else []
     if missing:
         raise UnreadableError(f"{len(missing)} shards are not committed (first: {missing[0]}); run again to resume")
-    return read_commits(out, shard_ids, plan.sha256)
+    read = {commit.shard_id: commit for commit in read_commits(out, unread, plan.sha256)}
+    return [known[shard_id] if shard_id in known else read[shard_id] for shard_id in shard_ids]
 
 
-def _publish_manifests(plan: Plan, out: Store, commits: Sequence[Commit], path: Path) -> Row:
+def _publish_manifests(plan: Plan, out: Store, commits: Sequence[Commit], videos: pa.Table, path: Path) -> Row:
     """Write the manifests, one shard's rows at a time, and return their entries in the index."""
     spec = plan.spec
     marks = {"lps.params_sha256": spec.params.sha256(), "lps.code_version": spec.versions.get("lps-prep", "")}
-    videos = _sorted_videos(plan, out, commits)
     shards = rows_table("shards", [row_from_json("shards", c.shard) for c in commits if c.shard is not None])
     splits = read_table("splits", plan.splits_bytes)
     clips_sha256 = sum_of_digests(commit.rows["clips"].rows_sha256 for commit in commits)
@@ -121,7 +126,7 @@ def _publish_manifests(plan: Plan, out: Store, commits: Sequence[Commit], path: 
 
 def _sorted_videos(plan: Plan, out: Store, commits: Sequence[Commit]) -> pa.Table:
     """Return the rows of all videos, sorted by id: those of the shards, and those of which the plan knows all."""
-    known = (video.known_row() for video in plan.videos if video.shard_id is None)
+    known = plan.known_rows()
     parts = [rows_table("videos", rows) for rows in iter(lambda: list(islice(known, KNOWN_ROWS)), [])]
     for commit in commits:
         parts.append(pa.Table.from_arrays(read_committed(out, commit, "videos").columns, schema=VIDEOS))

@@ -2,13 +2,17 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lps.manifests.arrays import Ints
 from lps.manifests.canonical import brief_json, pretty_json, sha256_hex, unit_interval
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
@@ -17,18 +21,23 @@ from lps.manifests.names import SPLITS
 from lps.manifests.records import Header, Outcome, SourceVideo
 from lps.manifests.rows import video_row
 from lps.manifests.schemas import PLANNED_VIDEOS, SCHEMA_VERSION, Row, arrow_file, parquet_bytes
-from lps.manifests.splits.inputs import inputs_table, split_input
-from lps.manifests.splits.records import SplitParams, SplitRow, rows_from_table
+from lps.manifests.splits.inputs import source_inputs
+from lps.manifests.splits.records import SplitParams
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store
 from lps.pipeline.clips.encode import bytes_bound
 from lps.pipeline.config.params import ALL_CLIPS, Params
 from lps.pipeline.job.shards import WRITER_VERSION, ShardJob, ShardVideo
+from lps.pipeline.video.kept_probes import Probes, probes_in
 from lps.pipeline.video.probe import Probe
 
 # CPU seconds measured by benchmarks/prep.py on 720p and 1080p clips; only the printed estimate uses them.
 SECONDS_PER_FRAME = 0.004
 SECONDS_PER_CLIP_FRAME = {"mtcnn": 0.018, "retinaface-mobilenet": 0.011, "retinaface-fan": 0.6}
+
+PLANNED_OF_PROBES = ("n_bytes", "sha256", "n_frames_promised", "code", "detail")
+BATCH_ROWS = 1024
+"""Rows of videos that are not processed, made at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,48 +54,21 @@ class PlanSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedVideo:
-    """One input video of the plan."""
-
-    source: SourceVideo
-    n_bytes: int | None
-    sha256: str | None
-    n_frames_promised: int
-    header: Header
-    original_video_id: bytes | None
-    split: str | None
-    shard_id: str | None
-    """None: not processed, because `code` is known already or the split excludes it."""
-    code: Code | None
-    stage: Stage | None
-    detail: str
-
-    def known_row(self) -> Row:
-        """Return the manifest row of a video that is not processed."""
-        code = self.code or Code.S_NOT_SELECTED
-        status = Status.SKIPPED if code.startswith("S_") else Status.FAILED
-        outcome = Outcome(
-            status=status, code=code, stage=self.stage or Stage.DISCOVER, detail=self.detail, header=self.header
-        )
-        return video_row(
-            self.source,
-            outcome,
-            n_bytes=self.n_bytes,
-            sha256=bytes.fromhex(self.sha256) if self.sha256 else None,
-            split=self.split,
-            n_clips=0,
-            original_video_id=self.original_video_id,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that a run needs. Equal plans give equal data sets."""
+    """All that a run needs. Equal plans give equal data sets.
+
+    What it knows of each video is a row of a table: there may be a hundred thousand.
+    """
 
     spec: PlanSpec
-    videos: tuple[PlannedVideo, ...]
+    sources: tuple[SourceVideo, ...]
     """Sorted by video id."""
-    split_rows: tuple[SplitRow, ...]
+    rows: pa.Table
+    """What plan/videos.parquet holds, a row for each source; a video without a shard is not processed."""
+    original_ids: pa.Array
+    """Id of the original of each source; null where it has none."""
+    known: pa.Table
+    """Probes, as columns of `kept_probes.SCHEMA`, of the sources that are not processed; null where there is none."""
     json_bytes: bytes
     videos_bytes: bytes
     splits_bytes: bytes
@@ -101,47 +83,98 @@ class Plan:
         """Number of fakes that nothing ties to a real video."""
         return int(json.loads(self.json_bytes)["split"]["untied_fakes"])
 
-    def shard_jobs(self) -> list[ShardJob]:
-        """Return the shards in the order in which they are worked on."""
-        by_shard: dict[str, list[PlannedVideo]] = {}
-        for video in sorted(self.videos, key=lambda v: _order(v, self.spec.params.seed)):
-            if video.shard_id is not None:
-                by_shard.setdefault(video.shard_id, []).append(video)
-        return [self._job(shard_id, videos) for shard_id, videos in sorted(by_shard.items(), key=_train_first)]
+    def with_versions(self, versions: Mapping[str, str]) -> "Plan":
+        """Return the same plan as other versions would have made it."""
+        record = json.loads(self.json_bytes) | {"versions": dict(sorted(versions.items()))}
+        return replace(self, spec=replace(self.spec, versions=versions), json_bytes=pretty_json(record))
+
+    def shard_sizes(self) -> dict[str, int]:
+        """Return the number of videos of each shard, sorted by shard."""
+        return dict(sorted(Counter(self.rows["shard_id"].drop_null().to_pylist()).items()))
+
+    def frames_promised(self) -> dict[bytes, int]:
+        """Return the number of frames that the container of each video that is processed promises, by video id."""
+        places = _places(self.rows["shard_id"].is_valid())
+        frames = self.rows["n_frames_promised"].take(pa.array(places)).to_pylist()
+        return {self.sources[k].video_id: n for k, n in zip(places.tolist(), frames, strict=True)}
+
+    def shard_jobs(self, shard_ids: Collection[str] | None = None) -> list[ShardJob]:
+        """Return the shards, or some of them, in the order in which they are worked on."""
+        by_shard: dict[str, list[int]] = {}
+        for place, shard_id in enumerate(self.rows["shard_id"].to_pylist()):
+            if shard_id is not None and (shard_ids is None or shard_id in shard_ids):
+                by_shard.setdefault(shard_id, []).append(place)
+        return [self._job(shard_id, places) for shard_id, places in sorted(by_shard.items(), key=_train_first)]
+
+    def _job(self, shard_id: str, places: list[int]) -> ShardJob:
+        columns = {name: self.rows[name].take(pa.array(places)).to_pylist() for name in ("split", "bytes", "sha256")}
+        originals = self.original_ids.take(pa.array(places)).to_pylist()
+        videos = [
+            ShardVideo(
+                source=self.sources[place],
+                n_bytes=n_bytes or 0,
+                sha256=bytes.fromhex(sha256 or ""),
+                original_video_id=original,
+            )
+            for place, n_bytes, sha256, original in zip(
+                places, columns["bytes"], columns["sha256"], originals, strict=True
+            )
+        ]
+        seed = self.spec.params.seed
+        videos.sort(key=lambda video: _order(video.source.video_id, seed))
+        return ShardJob(shard_id=shard_id, split=columns["split"][0], plan_sha256=self.sha256, videos=tuple(videos))
+
+    def known_rows(self) -> Iterator[Row]:
+        """Yield the manifest rows of the videos that are not processed."""
+        left = _places(self.rows["shard_id"].is_null())
+        for start in range(0, len(left), BATCH_ROWS):
+            places = left[start : start + BATCH_ROWS]
+            rows = self.rows.take(pa.array(places)).to_pylist()
+            originals = self.original_ids.take(pa.array(places)).to_pylist()
+            probes = probes_in(self.known.slice(start, len(places)))
+            for place, row, probe, original in zip(places.tolist(), rows, probes, originals, strict=True):
+                yield _known_row(self.sources[place], row, probe, original)
 
     def estimate(self) -> list[str]:
         """Return what processing will take, as lines for people."""
-        chosen = [v for v in self.videos if v.shard_id is not None]
+        chosen = self.rows.filter(self.rows["shard_id"].is_valid())
         params = self.spec.params
-        frames = sum(v.n_frames_promised for v in chosen)
-        clips = sum(clips_bound(v, params) for v in chosen)
+        frames = int(pc.sum(chosen["n_frames_promised"]).as_py() or 0)
+        clips = int(clips_bound(chosen["n_frames_promised"], params).sum())
         hours = frames * SECONDS_PER_FRAME + clips * params.clip_frames * SECONDS_PER_CLIP_FRAME[params.localizer]
-        read = sum(v.n_bytes or 0 for v in chosen)
+        read = pc.sum(chosen["bytes"]).as_py() or 0
         return [
-            f"reads {read / 1e9:.2f} GB of {len(chosen)} videos, {frames} frames to decode",
+            f"reads {read / 1e9:.2f} GB of {chosen.num_rows} videos, {frames} frames to decode",
             f"writes at most {clips * bytes_bound(params) / 1e9:.2f} GB: {clips} clips in "
-            f"{len({v.shard_id for v in chosen})} shards",
+            f"{pc.count_distinct(chosen['shard_id']).as_py()} shards",
             f"takes about {hours / 3600:.2f} core hours with {params.localizer} on CPUs "
             "(rates of docs/benchmarks.md; a GPU takes over most of it)",
         ]
 
-    def _job(self, shard_id: str, videos: Sequence[PlannedVideo]) -> ShardJob:
-        split = videos[0].split
-        assert split is not None  # a video without a split gets no shard
-        return ShardJob(
-            shard_id=shard_id,
-            split=split,
-            plan_sha256=self.sha256,
-            videos=tuple(
-                ShardVideo(
-                    source=v.source,
-                    n_bytes=v.n_bytes or 0,
-                    sha256=bytes.fromhex(v.sha256 or ""),
-                    original_video_id=v.original_video_id,
-                )
-                for v in videos
-            ),
-        )
+
+def _places(marked: pa.ChunkedArray) -> Ints:
+    return np.flatnonzero(marked.to_numpy())
+
+
+def _known_row(source: SourceVideo, row: Row, probe: Probe | None, original: bytes | None) -> Row:
+    code = Code(row["code"] or Code.S_NOT_SELECTED)
+    of_probe = source.code is None and probe is not None and probe.code is not None
+    outcome = Outcome(
+        status=Status.SKIPPED if code.startswith("S_") else Status.FAILED,
+        code=code,
+        stage=(probe.stage if probe and of_probe else None) or Stage.DISCOVER,
+        detail=row["detail"] or "",
+        header=probe.header if probe else Header(),
+    )
+    return video_row(
+        source,
+        outcome,
+        n_bytes=row["bytes"],
+        sha256=bytes.fromhex(row["sha256"]) if row["sha256"] else None,
+        split=row["split"],
+        n_clips=0,
+        original_video_id=original,
+    )
 
 
 def _train_first(item: tuple[str, Any]) -> tuple[int, str]:
@@ -149,109 +182,121 @@ def _train_first(item: tuple[str, Any]) -> tuple[int, str]:
     return (SPLITS.index(split) if split in SPLITS else len(SPLITS), item[0])
 
 
-def _order(video: PlannedVideo, seed: int) -> float:
-    return unit_interval("order", str(seed), video.source.video_id.hex())
+def _order(video_id: bytes, seed: int) -> float:
+    return unit_interval("order", str(seed), video_id.hex())
 
 
-def build_plan(spec: PlanSpec, sources: Sequence[SourceVideo], probes: Mapping[str, Probe]) -> Plan:
+def build_plan(spec: PlanSpec, sources: Sequence[SourceVideo], probes: Probes) -> Plan:
     """Assign every source its split and shard. `probes` holds one probe per uri that was worth opening.
 
     Raises RefusedError where the split rule cannot be followed.
     """
-    by_uri = {(s.dataset, s.uri): s for s in sources}
-    originals = {s.video_id: _original_id(s, by_uri) for s in sources}
-    inputs = [
-        split_input(
-            s,
-            sha256=bytes.fromhex(probes[s.uri].sha256) if s.uri in probes and probes[s.uri].sha256 else None,
-            original_video_id=originals[s.video_id],
-        )
-        for s in sources
-        if s.code is None or not s.code.startswith("S_")
-    ]
-    splits, rule = split_table(inputs_table(inputs), spec.split)
-    split_rows = rows_from_table(splits)
-    by_id = {row.video_id: row for row in split_rows}
-    videos = [_planned(s, probes.get(s.uri), by_id.get(s.video_id), originals[s.video_id]) for s in sources]
-    videos = _packed(sorted(videos, key=lambda v: v.source.video_id), spec)
+    pairs = sorted(((source.video_id, source) for source in sources), key=lambda pair: pair[0])
+    ids, sources = [video_id for video_id, _ in pairs], tuple(source for _, source in pairs)
+    del pairs
+    originals = pa.array(_original_ids(ids, sources), pa.binary(16))
+    uris = pa.array([source.uri for source in sources], pa.string())
+    found = probes.aligned(uris, PLANNED_OF_PROBES)
+    splits, rule = _splits(spec, ids, sources, found["sha256"], originals)
     marks = {"lps.params_sha256": spec.params.sha256()}
-    videos_bytes = _plan_table(videos)
     splits_bytes = parquet_bytes("splits", splits, marks)
-    record = plan_record(spec, videos, rule, videos_bytes, splits_bytes)
+    rows = _packed(_rows(ids, sources, found, splits), ids, spec)
+    del splits, found
+    left = rows["shard_id"].is_null()
+    known = probes.aligned(uris.filter(left.combine_chunks()))
+    videos_bytes = _plan_table(rows)
+    record = plan_record(spec, rows, rule, videos_bytes, splits_bytes)
     return Plan(
         spec=spec,
-        videos=tuple(videos),
-        split_rows=tuple(split_rows),
+        sources=sources,
+        rows=rows,
+        original_ids=originals,
+        known=known,
         json_bytes=pretty_json(record),
         videos_bytes=videos_bytes,
         splits_bytes=splits_bytes,
     )
 
 
-def _original_id(source: SourceVideo, by_uri: Mapping[tuple[str, str], SourceVideo]) -> bytes | None:
-    if source.original_uri is None:
-        return None
-    original = by_uri.get((source.dataset, source.original_uri))
-    return original.video_id if original else None
+def _original_ids(ids: Sequence[bytes], sources: Sequence[SourceVideo]) -> Iterator[bytes | None]:
+    named = {(s.dataset, s.original_uri) for s in sources if s.original_uri is not None}
+    by_uri = {(s.dataset, s.uri): i for i, s in zip(ids, sources, strict=True) if (s.dataset, s.uri) in named}
+    return (by_uri.get((s.dataset, s.original_uri or "")) for s in sources)
 
 
-def _planned(source: SourceVideo, probe: Probe | None, row: SplitRow | None, original: bytes | None) -> PlannedVideo:
-    split = row.split if row and not row.excluded else None
-    code, stage, detail = source.code, Stage.DISCOVER if source.code else None, source.detail
-    if code is None and probe is not None and probe.code is not None:
-        code, stage, detail = probe.code, probe.stage, probe.detail
-    if code is None and split is None:
-        code, stage, detail = (
-            Code.S_NOT_SELECTED,
-            Stage.DISCOVER,
-            f"excluded from the split: {row.exclude_reason if row else ''}",
-        )
-    return PlannedVideo(
-        source=source,
-        n_bytes=probe.n_bytes if probe else None,
-        sha256=probe.sha256 or None if probe else None,
-        n_frames_promised=probe.n_frames_promised if probe else 0,
-        header=probe.header if probe else Header(),
-        original_video_id=original,
-        split=split,
-        shard_id=None,
-        code=code,
-        stage=stage,
-        detail=detail,
+def _splits(
+    spec: PlanSpec, ids: Sequence[bytes], sources: Sequence[SourceVideo], sha256: pa.ChunkedArray, originals: pa.Array
+) -> tuple[pa.Table, Row]:
+    """Split all that is not skipped."""
+    places = [k for k, source in enumerate(sources) if source.code is None or not source.code.startswith("S_")]
+    taken = pa.array(places, pa.int64())
+    inputs = source_inputs(
+        [sources[k] for k in places], [ids[k] for k in places], sha256.take(taken), originals.take(taken)
     )
+    return split_table(inputs, spec.split)
 
 
-def clips_bound(video: PlannedVideo, params: Params) -> int:
-    """Return the most clips that a video can give, by its container's promise."""
-    fits = max(1, video.n_frames_promised // params.clip_frames)
-    clips = fits if params.clips == ALL_CLIPS else min(params.clips, fits)
-    return clips * (4 if params.localize.faces == "all" else 1)  # more faces than four per run are rare
+def _rows(ids: Sequence[bytes], sources: Sequence[SourceVideo], found: pa.Table, splits: pa.Table) -> pa.Table:
+    """Return the rows of the plan, without shards."""
+    ids_of_splits = splits["video_id"].combine_chunks()
+    placed = splits.select(["split", "excluded", "exclude_reason"]).take(
+        pc.index_in(pa.array(ids, pa.binary(16)), value_set=ids_of_splits)
+    )
+    split = pc.if_else(pc.invert(placed["excluded"]), placed["split"], None)
+    codes = pa.array([source.code for source in sources], pa.string())
+    reason = pc.binary_join_element_wise("excluded from the split: ", pc.fill_null(placed["exclude_reason"], ""), "")
+    is_out = pc.is_null(split)
+    code = pc.coalesce(codes, found["code"], pc.if_else(is_out, str(Code.S_NOT_SELECTED), None))
+    said = pa.array([source.detail for source in sources], pa.string())
+    detail = pc.case_when(
+        pc.make_struct(pc.is_valid(codes), pc.is_valid(found["code"]), is_out), said, found["detail"], reason, said
+    )
+    columns = {
+        "video_id": [video_id.hex() for video_id in ids],
+        "uri": [source.uri for source in sources],
+        "dataset": [source.dataset for source in sources],
+        "label": [source.label for source in sources],
+        "method": [source.method for source in sources],
+        "bytes": found["n_bytes"],
+        "sha256": pa.array((digest.hex() if digest else None for digest in found["sha256"].to_pylist()), pa.string()),
+        "n_frames_promised": pc.fill_null(found["n_frames_promised"], 0),
+        "split": split,
+        "shard_id": pa.nulls(len(ids), pa.string()),
+        "code": code,
+        "detail": pc.if_else(pc.equal(detail, ""), None, detail),
+    }
+    return pa.table(columns, schema=PLANNED_VIDEOS).combine_chunks()
 
 
-def _packed(videos: Sequence[PlannedVideo], spec: PlanSpec) -> list[PlannedVideo]:
+def clips_bound(n_frames: pa.ChunkedArray, params: Params) -> Ints:
+    """Return the most clips that each video can give, by the frames that its container promises."""
+    fits = np.maximum(1, np.asarray(n_frames, np.int64) // params.clip_frames)
+    clips = fits if params.clips == ALL_CLIPS else np.minimum(params.clips, fits)
+    return np.asarray(clips * (4 if params.localize.faces == "all" else 1))  # more faces than four per run are rare
+
+
+def _packed(rows: pa.Table, ids: Sequence[bytes], spec: PlanSpec) -> pa.Table:
     """Give every processable video its shard: in seeded order, filled up to the byte target by an upper bound."""
-    shard_of: dict[bytes, str] = {}
-    clip_bytes = bytes_bound(spec.params)
-    for split in sorted({v.split for v in videos if v.split and v.code is None}):
-        members = [v for v in videos if v.split == split and v.code is None]
-        number, filled = 0, 0
-        for video in sorted(members, key=lambda v: _order(v, spec.params.seed)):
-            bound = clips_bound(video, spec.params) * clip_bytes
-            if filled and filled + bound > spec.shard_bytes:
+    shards: list[str | None] = [None] * len(ids)
+    bounds = (clips_bound(rows["n_frames_promised"], spec.params) * bytes_bound(spec.params)).tolist()
+    members: dict[str, list[int]] = {}
+    for place, (split, code) in enumerate(zip(rows["split"].to_pylist(), rows["code"].to_pylist(), strict=True)):
+        if split is not None and code is None:
+            members.setdefault(split, []).append(place)
+    for split, places in members.items():
+        number, filled, shard_id = 0, 0, f"{split}-000000"
+        for place in sorted(places, key=lambda k: _order(ids[k], spec.params.seed)):
+            if filled and filled + bounds[place] > spec.shard_bytes:
                 number, filled = number + 1, 0
-            filled += bound
-            shard_of[video.source.video_id] = f"{split}-{number:06d}"
-    return [replace(v, shard_id=shard_of.get(v.source.video_id)) for v in videos]
+                shard_id = f"{split}-{number:06d}"
+            filled += bounds[place]
+            shards[place] = shard_id
+    return rows.set_column(rows.schema.get_field_index("shard_id"), "shard_id", pa.array(shards, pa.string()))
 
 
-def plan_record(
-    spec: PlanSpec, videos: Sequence[PlannedVideo], rule: Row, videos_bytes: bytes, splits_bytes: bytes
-) -> Row:
+def plan_record(spec: PlanSpec, rows: pa.Table, rule: Row, videos_bytes: bytes, splits_bytes: bytes) -> Row:
     """Return the content of plan.json."""
-    shards: dict[str, int] = {}
-    for video in videos:
-        if video.shard_id:
-            shards[video.shard_id] = shards.get(video.shard_id, 0) + 1
+    shards = Counter(rows["shard_id"].drop_null().to_pylist())
     return {
         "schema": "lps.plan",
         "schema_version": SCHEMA_VERSION,
@@ -263,39 +308,27 @@ def plan_record(
         "split_set": spec.split_set,
         "shard_bytes": spec.shard_bytes,
         "versions": dict(sorted(spec.versions.items())),
-        "n_videos": len(videos),
+        "n_videos": rows.num_rows,
         "shards": [{"shard_id": name, "n_videos": n} for name, n in sorted(shards.items())],
         "videos_sha256": sha256_hex(videos_bytes),
         "splits_sha256": sha256_hex(splits_bytes),
     }
 
 
-def _plan_table(videos: Sequence[PlannedVideo]) -> bytes:
-    rows = [
-        {
-            "video_id": v.source.video_id.hex(),
-            "uri": v.source.uri,
-            "dataset": v.source.dataset,
-            "label": v.source.label,
-            "method": v.source.method,
-            "bytes": v.n_bytes,
-            "sha256": v.sha256,
-            "n_frames_promised": v.n_frames_promised,
-            "split": v.split,
-            "shard_id": v.shard_id,
-            "code": str(v.code) if v.code else None,
-            "detail": v.detail or None,
-        }
-        for v in videos
-    ]
+def _plan_table(rows: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=PLANNED_VIDEOS), sink, compression="zstd")
+    pq.write_table(rows, sink, compression="zstd")
     return sink.getvalue()
+
+
+def plan_table(data: bytes) -> pa.Table:
+    """Read plan/videos.parquet back."""
+    return pq.read_table(arrow_file(data))
 
 
 def plan_rows(data: bytes) -> list[Row]:
     """Read plan/videos.parquet back as plain rows."""
-    return list(pq.read_table(arrow_file(data)).to_pylist())
+    return list(plan_table(data).to_pylist())
 
 
 def refuse_other_writer(out: Store) -> None:

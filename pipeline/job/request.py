@@ -1,5 +1,6 @@
 """What data set to make, how to make it, and what every step of a run shares."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +11,10 @@ from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.config.settings import DEFAULT_SHARD_MB, RunSettings
-from lps.pipeline.job.cluster import Cluster
-from lps.pipeline.job.events import OnEvent, PrepEvent, event_record
+from lps.pipeline.job.cluster import Cluster, ray_cluster
+from lps.pipeline.job.events import ClusterReady, OnEvent, PrepEvent, event_record
 from lps.pipeline.job.lease import Lease
+from lps.pipeline.job.start_times import start_times_actor
 from lps.pipeline.job.tasks import ProcessFunction, process_source
 
 MIB = 1 << 20
@@ -81,15 +83,38 @@ class EventLog:
             self.pending.clear()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RunContext:
-    """What every step of a run shares."""
+    """What every step of a run shares. Ray starts when a step first needs it: a run may have nothing to do."""
 
     request: PrepRequest
     options: RunOptions
     out: Store
     lease: Lease
-    cluster: Cluster
-    start_times: Any
-    """Handle of the actor `StartTimes`."""
     log: EventLog
+    opened: ExitStack
+    """What ends with the run."""
+    _ray: tuple[Cluster, Any] | None = None
+
+    @property
+    def has_ray(self) -> bool:
+        """Whether Ray has started."""
+        return self._ray is not None
+
+    @property
+    def cluster(self) -> Cluster:
+        """What there is to work with. Raises as `ray_cluster` does."""
+        return self.start_ray()[0]
+
+    @property
+    def start_times(self) -> Any:
+        """Handle of the actor `StartTimes`. Raises as `ray_cluster` does."""
+        return self.start_ray()[1]
+
+    def start_ray(self) -> tuple[Cluster, Any]:
+        """Return `cluster` and `start_times`."""
+        if self._ray is None:
+            cluster = self.opened.enter_context(ray_cluster(self.options.address, self.options.workers))
+            self._ray = cluster, start_times_actor()
+            self.log(ClusterReady(cluster.n_workers, cluster.n_gpus))
+        return self._ray

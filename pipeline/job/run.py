@@ -2,17 +2,25 @@
 
 import contextlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 
 from lps.manifests.canonical import escape_name, pretty_json
 from lps.manifests.errors import Interrupted, RefusedError, UnreadableError
-from lps.manifests.index import INDEX_JSON, committed_shards, read_commits, withdraw_index
+from lps.manifests.index import (
+    INDEX_JSON,
+    PLAN_JSON,
+    Commit,
+    committed_shards,
+    read_commits,
+    read_plan,
+    withdraw_index,
+)
 from lps.manifests.records import Note
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, lies_in, open_store
 from lps.pipeline.faces.localizers import LocalizerSpec
-from lps.pipeline.job.cluster import load_workers, ray_cluster, start_detectors
+from lps.pipeline.job.cluster import DEVICE_VERSIONS, load_workers, start_detectors
 from lps.pipeline.job.events import DetectorsReady, Finalized, OnEvent, Planned, PrepStarted, SourcesListed
 from lps.pipeline.job.finalize import Summary, finalize, finished_summary
 from lps.pipeline.job.lease import driver_lease, new_run_id, utc_now
@@ -20,8 +28,15 @@ from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan, refu
 from lps.pipeline.job.request import MIB, EventLog, PrepRequest, RunContext, RunOptions, ignore_event
 from lps.pipeline.job.shard_work import ShardScheduler
 from lps.pipeline.job.shards import ShardJob
-from lps.pipeline.job.start_times import start_times_actor
-from lps.pipeline.job.survey import SourceTree, list_sources, probe_all, source_store, versions_of, with_odd_names
+from lps.pipeline.job.survey import (
+    SourceTree,
+    kept_probes,
+    list_sources,
+    probe_all,
+    source_store,
+    versions_of,
+    with_odd_names,
+)
 from lps.pipeline.job.wholeness import Fault, fault_lines, find_faults
 
 
@@ -34,9 +49,10 @@ def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: O
     with _started("run", request, options or RunOptions(), on_event) as run:
         plan = _make_plan(run)
         run.out.sweep()
-        shards = plan.shard_jobs()
-        left, faults = _not_whole(run, plan, shards)
-        run.log(Planned(_n_videos(shards), _n_videos(left), len(left)))
+        sizes = plan.shard_sizes()
+        whole, faults = _whole_shards(run, plan, sizes)
+        left = plan.shard_jobs(set(sizes) - set(whole))
+        run.log(Planned(sum(sizes.values()), _n_videos(left), len(left)))
         run.log.flush()
         if not left and not faults and run.out.exists(INDEX_JSON):
             return finished_summary(plan, run.out)
@@ -46,7 +62,7 @@ def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: O
         if left:
             _process(run, plan, left)
         run.lease.check()
-        summary = finalize(plan, run.out, run.options.scratch)
+        summary = finalize(plan, run.out, run.options.scratch, whole)
         run.log(Finalized(summary.n_videos, summary.n_ok))
         return summary
 
@@ -69,18 +85,12 @@ def _started(command: str, request: PrepRequest, options: RunOptions, on_event: 
     with contextlib.ExitStack() as opened:
         lease = opened.enter_context(driver_lease(out, command, run_id))
         out.publish(f"runs/{run_id}/run.json", pretty_json(_run_record(request, options)))
-        cluster = opened.enter_context(ray_cluster(options.address, options.workers))
-        log(PrepStarted(run_id, cluster.n_workers, cluster.n_gpus))
+        run = RunContext(request=request, options=options, out=out, lease=lease, log=log, opened=opened)
         try:
-            yield RunContext(
-                request=request,
-                options=options,
-                out=out,
-                lease=lease,
-                cluster=cluster,
-                start_times=start_times_actor(),
-                log=log,
-            )
+            if not out.exists(PLAN_JSON):
+                run.start_ray()  # there is work; that there is no cluster to do it shows now, too
+            log(PrepStarted(run_id))
+            yield run
         except KeyboardInterrupt as e:
             raise Interrupted("committed shards are kept; run the same command again to resume") from e
         finally:
@@ -115,24 +125,45 @@ def _run_record(request: PrepRequest, options: RunOptions) -> Row:
 
 
 def _make_plan(run: RunContext) -> Plan:
+    tree = list_sources(run.request)
+    keeper = kept_probes(run, tree)
+    tree = with_odd_names(run, tree, keeper)
+    _record_links(run, tree)
+    for text in tree.listing.notes:
+        run.log(Note(text))
+    run.log(SourcesListed(len(tree.listing.videos), len(tree.files)))
+    probe_all(run, tree, keeper)
+    videos = tree.listing.videos
+    del tree  # the files: a plan takes as much memory again
+    plan = build_plan(_spec(run), videos, keeper.probes)
+    run.lease.check()
+    publish_plan(plan, run.out)
+    keeper.save(planned=True)
+    return plan
+
+
+def _spec(run: RunContext) -> PlanSpec:
+    """Return what is asked for. Where Ray has not started, its device is taken to be that of the published plan."""
     request = run.request
-    spec = PlanSpec(
+    device = run.cluster.versions if run.has_ray else _planned_device(run.out)
+    return PlanSpec(
         dataset=request.dataset,
         params=request.params,
         split=request.split,
         split_set=request.split.rule,
         shard_bytes=request.shard_mb * MIB,
-        versions=versions_of(run),
+        versions=versions_of(request, run.options) | (device or run.cluster.versions),
     )
-    tree = with_odd_names(run, list_sources(request))
-    _record_links(run, tree)
-    for text in tree.listing.notes:
-        run.log(Note(text))
-    run.log(SourcesListed(len(tree.listing.videos), len(tree.files)))
-    plan = build_plan(spec, tree.listing.videos, probe_all(run, tree))
-    run.lease.check()
-    publish_plan(plan, run.out)
-    return plan
+
+
+def _planned_device(out: Store) -> dict[str, str]:
+    """Return what the published plan says of the device; nothing where there is none that can be read."""
+    try:
+        plan = read_plan(out)
+    except UnreadableError:
+        return {}  # `publish_plan` names the damage
+    versions = plan.values.get("versions", {}) if plan else {}
+    return {name: versions[name] for name in DEVICE_VERSIONS if name in versions}
 
 
 def _record_links(run: RunContext, tree: SourceTree) -> None:
@@ -145,18 +176,19 @@ def _record_links(run: RunContext, tree: SourceTree) -> None:
         run.log(Note(f"{len(links)} links of the source were followed, {n_outside} of them out of it: {path}"))
 
 
-def _not_whole(run: RunContext, plan: Plan, shards: list[ShardJob]) -> tuple[list[ShardJob], list[Fault]]:
-    """Return the shards that are to be made: without a commit record, or with other files than theirs says; and why.
+def _whole_shards(run: RunContext, plan: Plan, shard_ids: Collection[str]) -> tuple[dict[str, Commit], list[Fault]]:
+    """Return the commits of the shards that are done, by shard, and all faults.
 
-    Whatever is not as it should be is told; what the index names wrongly is mended when it is written again.
+    The others are to be made: they have no commit record, or other files than theirs says. Whatever is not as it should
+    be is told; what the index names wrongly is mended when it is written again.
     """
     committed = committed_shards(run.out)
-    commits = read_commits(run.out, [job.shard_id for job in shards if job.shard_id in committed], plan.sha256)
+    commits = read_commits(run.out, [shard_id for shard_id in shard_ids if shard_id in committed], plan.sha256)
     faults = find_faults(run.out, commits, verify=run.options.verify)
     for line in fault_lines(faults):
         run.log(Note(line))
-    whole = {commit.shard_id for commit in commits} - {fault.shard_id for fault in faults}
-    return [shard for shard in shards if shard.shard_id not in whole], faults
+    damaged = {fault.shard_id for fault in faults}
+    return {commit.shard_id: commit for commit in commits if commit.shard_id not in damaged}, faults
 
 
 def _n_videos(shards: list[ShardJob]) -> int:
@@ -165,6 +197,8 @@ def _n_videos(shards: list[ShardJob]) -> int:
 
 def _process(run: RunContext, plan: Plan, shards: list[ShardJob]) -> None:
     localizer, options = run.request.params.localizer, run.options
+    # where the plan was made without Ray, its device was that of the published one: another is refused here
+    publish_plan(plan.with_versions({**plan.spec.versions, **run.cluster.versions}), run.out)
     detectors = start_detectors(run.cluster, localizer, options.weights_dir, options.detectors)
     if isinstance(detectors[0], LocalizerSpec):
         load_workers(detectors[0], min(run.cluster.n_workers, _n_videos(shards)))

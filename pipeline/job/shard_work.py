@@ -28,9 +28,9 @@ class ShardScheduler:
         self.context, self.options, self.log = run, run.options, run.log
         self.source = source_store(run.request)
         self.params = run.request.params
-        self.frames = {v.source.video_id: v.n_frames_promised for v in plan.videos}
+        self.frames = plan.frames_promised()
         n_videos = sum(len(shard.videos) for shard in shards)
-        is_fresh = n_videos == sum(video.shard_id is not None for video in plan.videos)
+        is_fresh = n_videos == len(self.frames)
         self.first = FirstVideos(n_videos) if is_fresh else None
         self.closed: deque[ShardJob] = deque(shards)
         self.queue: deque[Job] = deque()

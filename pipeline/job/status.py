@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lps.manifests.canonical import canonical_json, parse_json, sha256_hex
+from lps.manifests.canonical import sha256_hex
 from lps.manifests.codes import Code
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.index import (
@@ -27,8 +27,9 @@ from lps.manifests.schemas import VIDEOS, Row
 from lps.manifests.storage import Store, open_store
 from lps.pipeline.job.finalize import SUMMARY_COLUMNS, Summary, summarise
 from lps.pipeline.job.lease import driver_lease
-from lps.pipeline.job.plan import plan_rows, refuse_other_writer
+from lps.pipeline.job.plan import plan_table, refuse_other_writer
 from lps.pipeline.job.wholeness import Fault, find_faults
+from lps.pipeline.video.kept_probes import forget_probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,11 @@ def read_status(location: str) -> JobStatus:
     """Count what is committed below `location`. Raises UnreadableError or IntegrityError."""
     out = open_store(location)
     plan = _plan_of(out)
-    rows = plan_rows(out.read(PLAN_VIDEOS))
+    rows = plan_table(out.read(PLAN_VIDEOS))
     planned = {str(shard["shard_id"]) for shard in plan.values["shards"]}
     done = sorted(committed_shards(out) & planned)
     commits = read_commits(out, done, plan.sha256, older=True)
-    known = [_known(row) for row in rows if row["shard_id"] is None]
+    known = [_known(row) for row in rows.filter(rows["shard_id"].is_null()).to_pylist()]
     counted = pa.schema([VIDEOS.field(name) for name in SUMMARY_COLUMNS])
     parts = [read_committed(out, commit, "videos", SUMMARY_COLUMNS).columns for commit in commits]
     tables = [pa.Table.from_arrays(columns, schema=counted) for columns in parts]
@@ -93,7 +94,7 @@ def read_status(location: str) -> JobStatus:
     faults = tuple(f for f in find_faults(out, commits) if indexed or PurePosixPath(f.path).stem not in in_work)
     complete = indexed and not in_work and not faults
     summary = summarise(videos, int(plan.values["split"].get("untied_fakes", 0)))
-    return JobStatus(complete, len(planned), len(done), len(rows), videos.num_rows, summary, faults)
+    return JobStatus(complete, len(planned), len(done), rows.num_rows, videos.num_rows, summary, faults)
 
 
 def _known(row: Row) -> Row:
@@ -147,7 +148,8 @@ def _reopened(out: Store, codes: Sequence[str], *, replan: bool) -> Reopened:
         if n := sum(code in codes for code in found):
             chosen[commit.shard_id] = n
     faults = {code for code in codes if code.startswith("E_")}
-    n_planned = sum(row["shard_id"] is None and row["code"] in faults for row in plan_rows(out.read(PLAN_VIDEOS)))
+    rows = plan_table(out.read(PLAN_VIDEOS))
+    n_planned = sum(code in faults for code in rows.filter(rows["shard_id"].is_null())["code"].to_pylist())
     if not chosen and not n_planned:
         raise RefusedError(f"no video of {out.url} has ended with code {' or '.join(codes)}")
     if n_planned and committed and not replan:
@@ -176,18 +178,10 @@ def _withdraw_plan(out: Store, faults: set[str]) -> None:
 
     What followed from the plan goes: another one may fill other shards, and has other videos to split.
     """
-    from lps.pipeline.job.survey import PROBE_CACHE  # takes Ray along
-
     for folder in ("shards", "manifests", "commits"):  # rows whose record is withdrawn
         for file in list(out.walk(folder)):
             out.delete(file.path)
-    if out.exists(PROBE_CACHE):
-        try:
-            probes = parse_json(out.read(PROBE_CACHE))
-            kept = {uri: entry for uri, entry in probes.items() if entry["probe"]["code"] not in faults}
-        except (ValueError, LookupError, TypeError, AttributeError):
-            kept = {}  # damaged: all headers are read again
-        out.publish(PROBE_CACHE, canonical_json(kept))
+    forget_probes(out, faults)
     _withdraw(out, PLAN_JSON, "plan-{}.json")
     for uri in (PLAN_VIDEOS, PLAN_SPLITS):
         out.delete(uri)

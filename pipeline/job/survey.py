@@ -1,26 +1,27 @@
 """Look at the sources before the plan: list them, read their headers, record the versions."""
 
+import contextlib
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from lps.manifests.canonical import canonical_json, escape_name, parse_json, sha256_hex
-from lps.manifests.codes import Stage
+import pyarrow as pa
+
+from lps.manifests.canonical import escape_name
+from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, StoredFile, lies_in, open_store
 from lps.pipeline.faces.localizers import weight_digests
 from lps.pipeline.job.events import SourceProbed
-from lps.pipeline.job.pool import Done, FirstVideos, Job, Pool, ProbeJob, Quarantined
-from lps.pipeline.job.request import PrepRequest, RunContext
+from lps.pipeline.job.pool import Done, End, FirstVideos, Job, Pool, ProbeJob, Quarantined
+from lps.pipeline.job.request import PrepRequest, RunContext, RunOptions
 from lps.pipeline.job.tasks import run_look, run_probe
 from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
 from lps.pipeline.sources.types import NOT_A_VIDEO, may_be_video
-from lps.pipeline.video.probe import Probe, probe_from_record
-
-PROBE_CACHE = "runs/cache/probes.json"
+from lps.pipeline.video.kept_probes import ProbeKeeper, read_probes
+from lps.pipeline.video.probe import Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +50,43 @@ def list_sources(request: PrepRequest) -> SourceTree:
     return SourceTree(store, files, _read_listing(request, store, files, frozenset()))
 
 
-def with_odd_names(run: RunContext, tree: SourceTree) -> SourceTree:
+def kept_probes(run: RunContext, tree: SourceTree) -> ProbeKeeper:
+    """Return what an earlier run kept of files that are unchanged since."""
+    limits, files = run.request.params.limits, tree.files
+    marks = pa.array([file.mark for file in files.values()], pa.string())
+    kept = read_probes(run.out, limits).of_files(pa.array(list(files), pa.string()), marks)
+    return ProbeKeeper(run.out, limits, kept)
+
+
+def with_odd_names(run: RunContext, tree: SourceTree, keeper: ProbeKeeper) -> SourceTree:
     """List again with the videos whose names do not say that they are: doubtful files are looked into on the cluster.
 
-    Only for folders: published sets and tables name their videos.
+    Only for folders: published sets and tables name their videos. Of a file that holds none, `keeper` keeps that.
     """
-    import ray
-
     rows = tree.listing.videos if run.request.dataset == "folder" else ()
     odd = [
         row.uri
         for row in rows
         if row.detail == NOT_A_VIDEO and may_be_video(row.uri) and tree.files[row.uri].n_bytes != 0
     ]
+    known = keeper.probes.aligned(pa.array(odd, pa.string()), ["n_bytes", "code"]).to_pylist()
+    opened = {uri for uri, probe in zip(odd, known, strict=True) if probe["code"] != Code.S_FOREIGN}
+    doubtful = [uri for uri, probe in zip(odd, known, strict=True) if probe["n_bytes"] is None]
+    for end in _look(run, tree, doubtful) if doubtful else ():
+        uri, is_certain = str(end.job.key), isinstance(end, Done)
+        if not (isinstance(end, Done) and end.value):
+            opened.discard(uri)
+            file = tree.files[uri]
+            nothing = Probe(n_bytes=file.n_bytes or 0, sha256="", code=Code.S_FOREIGN, stage=Stage.DISCOVER)
+            keeper.add(uri, file.mark, nothing, is_certain=is_certain)
+    listing = _read_listing(run.request, tree.store, tree.files, frozenset(opened)) if opened else tree.listing
+    return replace(tree, listing=listing)
+
+
+def _look(run: RunContext, tree: SourceTree, uris: Sequence[str]) -> Iterator[End]:
+    """Look into files for videos."""
+    import ray
+
     task = ray.remote(num_cpus=1, max_retries=0, max_calls=200)(run_look)
     limits, options = run.request.params.limits, run.options
 
@@ -73,10 +98,7 @@ def with_odd_names(run: RunContext, tree: SourceTree) -> SourceTree:
         return Job(ProbeJob(uri), submit, options.deadline_seconds)
 
     pool = Pool(width=run.cluster.n_workers, start_times=run.start_times, on_event=run.log, check=run.lease.check)
-    ends = pool.run(job(uri) for uri in odd)
-    found = frozenset(str(end.job.key) for end in ends if isinstance(end, Done) and end.value)
-    listing = _read_listing(run.request, tree.store, tree.files, found) if found else tree.listing
-    return replace(tree, listing=listing)
+    yield from pool.run(job(uri) for uri in uris)
 
 
 def _read_listing(
@@ -131,68 +153,59 @@ def table_place(request: PrepRequest) -> tuple[Store, str]:
     return open_store(folder or slash or "."), name
 
 
-def probe_all(run: RunContext, tree: SourceTree) -> dict[str, Probe]:
-    """Probe every source worth opening; files that are unchanged since an earlier run are taken from its cache.
+def probe_all(run: RunContext, tree: SourceTree, keeper: ProbeKeeper) -> None:
+    """Probe every source worth opening of which `keeper` knows nothing yet. Ray starts if there is one.
 
     Raises LpsError where none of the first ones can be probed, for a fault of the program.
     """
+    wanted = sorted({s.uri for s in tree.listing.videos if s.code is None and s.uri in tree.files})
+    n_bytes = keeper.probes.aligned(pa.array(wanted, pa.string()), ["n_bytes"])["n_bytes"]
+    fresh = [uri for uri, known in zip(wanted, n_bytes.is_valid().to_pylist(), strict=True) if not known]
+    if fresh:
+        try:
+            _probe(run, tree, keeper, fresh, len(wanted))
+        except BaseException:
+            with contextlib.suppress(UnreadableError):  # what is on its way out matters more
+                keeper.save()
+            raise
+        keeper.save()
+
+
+def _probe(run: RunContext, tree: SourceTree, keeper: ProbeKeeper, uris: Sequence[str], n_wanted: int) -> None:
     import ray
 
-    out, files, limits = run.out, tree.files, run.request.params.limits
-    wanted = sorted({s.uri for s in tree.listing.videos if s.code is None and s.uri in files})
-    # The limits decide a probe too, so they are part of what must be unchanged.
-    marks = {uri: f"{files[uri].mark} {canonical_json(asdict(limits)).decode()}" for uri in wanted}
-    probes = kept_probes(out, marks)
     task = ray.remote(num_cpus=1, max_retries=0, max_calls=200)(run_probe)
+    limits, options = run.request.params.limits, run.options
 
     def job(uri: str) -> Job:
         def submit(label: str) -> Any:
             named = task.options(name=f"probe {uri}")
-            return named.remote(run.start_times, label, tree.store, uri, limits, run.options.memory_bytes)
+            return named.remote(run.start_times, label, tree.store, uri, limits, options.memory_bytes)
 
-        return Job(ProbeJob(uri), submit, run.options.deadline_seconds)
+        return Job(ProbeJob(uri), submit, options.deadline_seconds)
 
-    fresh = [uri for uri in wanted if uri not in probes]
-    first = None if probes else FirstVideos(len(fresh))
+    n_done = n_wanted - len(uris)
     pool = Pool(
         width=run.cluster.n_workers,
         start_times=run.start_times,
         on_event=run.log,
         check=run.lease.check,
-        first=first,
+        first=None if n_done else FirstVideos(len(uris)),
     )
-    for end in pool.run(job(uri) for uri in fresh):
+    for end in pool.run(job(uri) for uri in uris):
         match end:
             case Done(Job(ProbeJob(uri)), probe):
-                probes[uri] = probe
+                keeper.add(uri, tree.files[uri].mark, probe, is_certain=bool(probe.sha256))
             case Quarantined(Job(ProbeJob(uri)), code, detail):
-                size = files[uri].n_bytes or 0
-                probes[uri] = Probe(n_bytes=size, sha256="", code=code, stage=Stage.PROBE, detail=detail)
-        run.log.on_event(SourceProbed(len(probes), len(wanted)))
-    if fresh:
-        kept = {uri: _kept(marks[uri], probe) for uri, probe in probes.items() if probe.sha256}
-        out.publish(PROBE_CACHE, canonical_json(kept))
-    return probes
+                file = tree.files[uri]
+                lost = Probe(n_bytes=file.n_bytes or 0, sha256="", code=code, stage=Stage.PROBE, detail=detail)
+                keeper.add(uri, file.mark, lost, is_certain=False)
+        n_done += 1
+        run.log.on_event(SourceProbed(n_done, n_wanted))
 
 
-def _kept(mark: str, probe: Probe) -> Row:
-    record = probe.record()
-    return {"mark": mark, "probe": record, "sha256": sha256_hex(canonical_json(record))}
-
-
-def kept_probes(out: Store, marks: Mapping[str, str]) -> dict[str, Probe]:
-    """Return what an earlier run kept of files that are unchanged since; what is damaged there counts as not kept."""
-    try:
-        kept = parse_json(out.read(PROBE_CACHE)) if out.exists(PROBE_CACHE) else {}
-        same = [uri for uri, mark in marks.items() if uri in kept and kept[uri]["mark"] == mark]
-        whole = [uri for uri in same if kept[uri]["sha256"] == sha256_hex(canonical_json(kept[uri]["probe"]))]
-        return {uri: probe_from_record(kept[uri]["probe"]) for uri in whole}
-    except (UnreadableError, ValueError, LookupError, TypeError, AttributeError):
-        return {}  # of another version, or no record at all
-
-
-def versions_of(run: RunContext) -> dict[str, str]:
-    """Return the versions of everything whose change could change bytes. Raises for missing weights."""
+def versions_of(request: PrepRequest, options: RunOptions) -> dict[str, str]:
+    """Return the versions of what is installed here and could change bytes. Raises for missing weights."""
     import av
     from PIL import features
 
@@ -202,9 +215,7 @@ def versions_of(run: RunContext) -> dict[str, str]:
     found |= {f"ffmpeg/{name}": ".".join(map(str, v)) for name, v in av.library_versions.items()}
     found["libjpeg"] = str(features.version("jpg"))
     found["python"] = platform.python_version()
-    found["device"] = run.cluster.device
-    found["batch_size"] = str(run.cluster.batch_size)
-    digests = weight_digests(run.request.params.localizer, run.options.weights_dir)
+    digests = weight_digests(request.params.localizer, options.weights_dir)
     return found | {f"weights/{name}": digest for name, digest in digests.items()}
 
 

@@ -24,6 +24,7 @@ from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.job.finalize import finalize
 from lps.pipeline.job.plan import build_plan, publish_plan
+from lps.pipeline.video.kept_probes import Probes
 from lps.pipeline.video.probe import Probe
 from tests.builders import folder_spec, folder_video
 
@@ -38,7 +39,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     probes = {
         v.uri: Probe(n_bytes=9, sha256="0" * 63 + str(v.label), code=Code.E_PROBE, stage=Stage.PROBE) for v in videos
     }
-    plan = build_plan(folder_spec(Params(), shard_bytes=1), videos, probes)
+    plan = build_plan(folder_spec(Params(), shard_bytes=1), videos, Probes.of(probes))
     publish_plan(plan, Store(str(out)))
     finalize(plan, Store(str(out)))
     return out

@@ -49,6 +49,7 @@ from lps.pipeline.job.finalize import finalize
 from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
 from lps.pipeline.job.shards import write_shard
 from lps.pipeline.job.split_sets import add_split_set
+from lps.pipeline.video.kept_probes import Probes
 from lps.pipeline.video.probe import Probe
 
 RowEdit = Callable[[Row], Row | list[Row] | None]
@@ -104,7 +105,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         shard_bytes=700_000,
         versions=VERSIONS,
     )
-    plan = build_plan(spec, videos, probes)
+    plan = build_plan(spec, videos, Probes.of(probes))
     store = Store(str(out))
     publish_plan(plan, store)
     for job in plan.shard_jobs():

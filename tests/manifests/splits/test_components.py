@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lps.manifests.canonical import digest16
 from lps.manifests.records import SourceVideo
 from lps.manifests.splits.groups import alias_roots, group_id, group_videos
-from lps.manifests.splits.inputs import SplitInput, inputs_from_table, split_input
+from lps.manifests.splits.inputs import SplitInput, inputs_from_table, source_inputs
 from lps.manifests.splits.key_edges import component_labels
 from tests.manifests.splits.rows import video
 
@@ -114,7 +114,7 @@ def test_shared_namespace_ties_data_sets() -> None:
     assert len(parts([video("1", "ffpp/seq/000"), video("2", "ffpp/seq/000", dataset="deeperforensics")])) == 1
 
 
-def test_split_input_takes_every_kind_of_key() -> None:
+def test_what_a_split_takes_of_a_source_has_every_kind_of_key() -> None:
     source = SourceVideo(
         uri="fake/a.mp4",
         dataset="ffpp",
@@ -125,9 +125,15 @@ def test_split_input_takes_every_kind_of_key() -> None:
         source_keys=("s",),
         identity_keys=("p", "t"),
     )
-    built = split_input(source, sha256=b"\1" * 32)
-    assert built.keys == ("d", "p", "s", "t")
-    assert (built.video_id, built.sha256) == (source.video_id, b"\1" * 32)
+    digests = pa.array([b"\1" * 32, None], pa.binary())
+    first, second = inputs_from_table(
+        source_inputs([source] * 2, [b"\2" * 16, b"\3" * 16], digests, [None, b"\2" * 16])
+    )
+    assert first.keys == ("d", "p", "s", "t")
+    assert (first.target_keys, first.donor_keys, first.source_keys) == (("t",), ("d",), ("s",))
+    assert (first.identity_keys, first.label, first.dataset) == (("p", "t"), 1, "ffpp")
+    assert (first.video_id, first.sha256, first.original_video_id) == (b"\2" * 16, b"\1" * 32, None)
+    assert (second.video_id, second.sha256, second.original_video_id) == (b"\3" * 16, None, b"\2" * 16)
 
 
 def test_inputs_from_table_equal_inputs_from_sources() -> None:

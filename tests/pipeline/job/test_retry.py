@@ -6,13 +6,13 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from lps.cli.prep.main import main
-from lps.manifests.canonical import canonical_json
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.records import Outcome, SourceVideo, VideoResult
+from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
-from lps.pipeline.job.survey import PROBE_CACHE
+from lps.pipeline.video.kept_probes import ProbeKeeper, Probes, read_probes
 from lps.pipeline.video.probe import Probe
-from tests.builders import build_data_set, folder_spec, folder_video, manifest_rows, still_clip
+from tests.builders import LIMITS, build_data_set, folder_spec, folder_video, manifest_rows, still_clip
 
 VIDEOS = [folder_video(f"{name}.mp4", label) for label, name in enumerate(("real/a", "fake/x/b"))]
 GOOD = Probe(n_bytes=1, sha256="00" * 32, n_frames_promised=60)
@@ -27,8 +27,10 @@ def processed(video: SourceVideo) -> VideoResult:
 def make(out: Path, *probes: Probe) -> None:
     by_uri = {video.uri: probe for video, probe in zip(VIDEOS, probes, strict=True)}
     build_data_set(out, folder_spec(Params()), VIDEOS, by_uri, processed)
-    (out / PROBE_CACHE).parent.mkdir(parents=True)
-    (out / PROBE_CACHE).write_bytes(canonical_json({u: {"mark": "", "probe": p.record()} for u, p in by_uri.items()}))
+    keeper = ProbeKeeper(Store(str(out)), LIMITS, Probes.of({}))
+    for uri, probe in by_uri.items():
+        keeper.add(uri, "", probe, is_certain=False)
+    keeper.save(planned=True)
 
 
 def call(*args: str) -> Result:
@@ -59,7 +61,8 @@ def test_a_fault_of_a_header_is_reopened_with_its_plan(tmp_path: Path) -> None:
     left = files(out)
     assert {path.split("/")[0] for path in left} == {"runs"}  # nothing of the old plan is mixed with the new one
     assert sum(path.startswith("runs/withdrawn/") for path in left) == 5  # index, plan, commit record, its rows
-    assert list(json.loads((out / PROBE_CACHE).read_bytes())) == ["real/a.mp4"]  # the other header is read again
+    kept = read_probes(Store(str(out)), LIMITS).table["uri"].to_pylist()
+    assert kept == ["real/a.mp4"]  # the other header is read again
     build_data_set(out, folder_spec(Params()), VIDEOS, {video.uri: GOOD for video in VIDEOS}, processed)
     assert {row["status"] for row in manifest_rows(out, "videos")} == {"ok"}
     assert json.loads(call("status", str(out), "--json").output)["complete"]
