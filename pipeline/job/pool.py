@@ -7,7 +7,7 @@ the content never comes here: it is part of the result.
 
 import heapq
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ MAX_STORE_ERRORS = 3
 """Store errors of one job after which the store is not usable."""
 FIRST_VIDEOS = 20
 """If so many, the first of a job or all of a small one, end with E_INTERNAL alike, it is not for a reason of theirs."""
+BATCH_FILES, BATCH_BYTES = 32, 32 << 20
+"""The most files that are read in one task, and the most bytes of several."""
 POLL_SECONDS = 1.0
 """How long the driver waits for a result before it looks at deadlines."""
 
@@ -45,12 +47,14 @@ INFRASTRUCTURE = (
 
 @dataclass(frozen=True, slots=True)
 class ProbeJob:
-    """Read the header of a source file."""
+    """Read the header of a source file, or of several small ones."""
 
     uri: str
+    """The first one's."""
+    n_files: int = 1
 
     def __str__(self) -> str:
-        return self.uri
+        return self.uri if self.n_files == 1 else f"{self.uri} and {self.n_files - 1} more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ class Job:
     deadline_seconds: float
     has_inputs: bool = False
     """True for jobs whose arguments are results of other jobs."""
+    parts: tuple["Job", ...] = ()
+    """Jobs that together do the same. They take its place where it fails, so that only the one at fault is charged."""
 
     @property
     def name(self) -> str:
@@ -117,6 +123,44 @@ class LostInputs:
 
 
 End = Done | Quarantined | LostInputs
+
+
+def file_jobs(
+    sizes: Mapping[str, int | None], submit: Callable[[str, Sequence[str]], Any], width: int, deadline_seconds: float
+) -> Iterator[Job]:
+    """Yield the jobs that read files, given with their bytes: small ones together, as long as `width` workers are busy.
+
+    `submit` is called with the attempt's name and uris, and its reference is to hold one value per uri.
+    """
+
+    def job(uris: Sequence[str]) -> Job:
+        parts = tuple(job([uri]) for uri in uris) if len(uris) > 1 else ()
+        key = ProbeJob(uris[0], len(uris))
+        return Job(key, lambda label: submit(label, uris), deadline_seconds, parts=parts)
+
+    most = min(BATCH_FILES, max(1, len(sizes) // (4 * width)))
+    batch: list[str] = []
+    n_bytes = 0
+    for uri, size in sizes.items():
+        size = BATCH_BYTES if size is None else size
+        if batch and (len(batch) == most or n_bytes + size > BATCH_BYTES):
+            yield job(batch)
+            batch, n_bytes = [], 0
+        batch.append(uri)
+        n_bytes += size
+    if batch:
+        yield job(batch)
+
+
+def file_ends(ends: Iterable[End]) -> Iterator[tuple[str, "Done | Quarantined"]]:
+    """Yield uri and end of each file of `file_jobs`, the value of a `Done` being that of the file."""
+    for end in ends:
+        if isinstance(end, Done):
+            jobs = end.job.parts or (end.job,)
+            for job, value in zip(jobs, end.value, strict=True):
+                yield job.key.uri, Done(job, value)
+        elif isinstance(end, Quarantined):
+            yield end.job.key.uri, end
 
 
 @dataclass(slots=True)
@@ -228,9 +272,13 @@ class Pool:
             state = self._in_flight.pop(ref)
             try:
                 yield Done(state.job, ray.get(ref))
+            except rx.LocalRayletDiedError as error:  # ours: no attempt can succeed any more
+                raise _ray_ended("raylet") from error
             except rx.RayError as error:
-                end = self._handle_failure(state, error)
-                if end is not None:
+                cause = _innermost(error)
+                if state.job.parts and not isinstance(cause, INFRASTRUCTURE):
+                    self._take_apart(state.job)
+                elif (end := self._handle_failure(state, cause)) is not None:
                     yield end
         # by the clock: on a busy cluster something is always ready, and a hanging job must not wait for a lull
         if time.monotonic() - self._deadlines_checked >= POLL_SECONDS:
@@ -250,11 +298,12 @@ class Pool:
                 state.timed_out = True
                 _cancel(ref)
 
-    def _handle_failure(self, state: _JobState, error: rx.RayError) -> End | None:
+    def _take_apart(self, job: Job) -> None:
+        for part in job.parts:
+            self._back_off(_JobState(part), 0.0)
+
+    def _handle_failure(self, state: _JobState, cause: BaseException) -> End | None:
         """Decide on a failed attempt: back off and retry, or quarantine. Raises what must stop the run."""
-        if isinstance(error, rx.LocalRayletDiedError):  # ours: no attempt can succeed any more
-            raise _ray_ended("raylet")
-        cause = _innermost(error)
         if state.timed_out:
             return self._charge(state, Code.E_TIMEOUT, f"no result after {state.job.deadline_seconds:.0f} s")
         if isinstance(cause, UnreadableError):

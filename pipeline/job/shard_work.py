@@ -13,7 +13,7 @@ from lps.pipeline.job.pool import CommitJob, Done, End, FirstVideos, Job, LostIn
 from lps.pipeline.job.request import RunContext
 from lps.pipeline.job.shards import ShardJob, ShardVideo
 from lps.pipeline.job.survey import source_store
-from lps.pipeline.job.tasks import run_commit, run_process
+from lps.pipeline.job.tasks import VideoTasks, process_task, run_commit
 
 COMMIT_SECONDS = 3600.0
 """Deadline of writing one shard."""
@@ -26,7 +26,6 @@ class ShardScheduler:
         import ray
 
         self.context, self.options, self.log = run, run.options, run.log
-        self.source = source_store(run.request)
         self.params = run.request.params
         self.frames = plan.frames_promised()
         n_videos = sum(len(shard.videos) for shard in shards)
@@ -39,10 +38,19 @@ class ShardScheduler:
         """Shard -> its videos without a result."""
         self.results: dict[VideoJob, Any] = {}
         """Result of a video, or the reference to it in the object store."""
-        self.detectors = detectors
+        self.n_detectors = len(detectors)
         self.detector_of: dict[VideoJob, int] = {}
         """Detector of each running video. Videos that run at the same time are spread evenly over them."""
-        self.process_task = ray.remote(num_cpus=1, max_retries=0, max_calls=100, num_returns=2)(run_process)
+        self.process_task = process_task(
+            VideoTasks(
+                process=run.options.process,
+                source=source_store(run.request),
+                params=self.params,
+                memory_bytes=run.options.memory_bytes,
+                detectors=tuple(detectors),
+                start_times=run.start_times,
+            )
+        )
         self.commit_task = ray.remote(num_cpus=0.5, max_retries=0)(run_commit)
 
     def run(self) -> None:
@@ -82,15 +90,10 @@ class ShardScheduler:
         self.queue.extend(self._process_job(VideoJob(shard.shard_id, video.source.video_id), video) for video in videos)
 
     def _process_job(self, key: VideoJob, video: ShardVideo) -> Job:
-        work = (self.options.process, self.source, video, self.params)
-
         task = self.process_task.options(name=f"process {video.source.uri}")
 
         def submit(label: str) -> Any:
-            detector = self.detectors[self._assign_detector(key)]
-            done, self.results[key] = task.remote(
-                self.context.start_times, label, str(key), detector, work, self.options.memory_bytes
-            )
+            done, self.results[key] = task.remote(label, str(key), self._assign_detector(key), video)
             return done
 
         frames = self.frames[key.video_id]
@@ -99,7 +102,7 @@ class ShardScheduler:
     def _assign_detector(self, key: VideoJob) -> int:
         self.detector_of.pop(key, None)
         taken = Counter(self.detector_of.values())
-        self.detector_of[key] = min(range(len(self.detectors)), key=lambda k: (taken[k], k))
+        self.detector_of[key] = min(range(self.n_detectors), key=lambda k: (taken[k], k))
         return self.detector_of[key]
 
     def _take_video(self, key: VideoJob, end: End) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -13,15 +13,16 @@ from lps.manifests.canonical import escape_name
 from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.storage import Store, StoredFile, lies_in, open_store
+from lps.pipeline.config.params import Limits
 from lps.pipeline.faces.localizers import weight_digests
 from lps.pipeline.job.events import SourceProbed
-from lps.pipeline.job.pool import Done, End, FirstVideos, Job, Pool, ProbeJob, Quarantined
+from lps.pipeline.job.pool import Done, FirstVideos, Pool, Quarantined, file_ends, file_jobs
 from lps.pipeline.job.request import PrepRequest, RunContext, RunOptions
-from lps.pipeline.job.tasks import run_look, run_probe
+from lps.pipeline.job.tasks import FileWork, file_task
 from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
 from lps.pipeline.sources.types import NOT_A_VIDEO, may_be_video
 from lps.pipeline.video.kept_probes import ProbeKeeper, read_probes
-from lps.pipeline.video.probe import Probe
+from lps.pipeline.video.probe import Probe, holds_video, probe_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,33 +73,46 @@ def with_odd_names(run: RunContext, tree: SourceTree, keeper: ProbeKeeper) -> So
     known = keeper.probes.aligned(pa.array(odd, pa.string()), ["n_bytes", "code"]).to_pylist()
     opened = {uri for uri, probe in zip(odd, known, strict=True) if probe["code"] != Code.S_FOREIGN}
     doubtful = [uri for uri, probe in zip(odd, known, strict=True) if probe["n_bytes"] is None]
-    for end in _look(run, tree, doubtful) if doubtful else ():
-        uri, is_certain = str(end.job.key), isinstance(end, Done)
+    for uri, end in _read_files(run, tree, doubtful, holds_video, "look into"):
         if not (isinstance(end, Done) and end.value):
             opened.discard(uri)
             file = tree.files[uri]
             nothing = Probe(n_bytes=file.n_bytes or 0, sha256="", code=Code.S_FOREIGN, stage=Stage.DISCOVER)
-            keeper.add(uri, file.mark, nothing, is_certain=is_certain)
+            keeper.add(uri, file.mark, nothing, is_certain=isinstance(end, Done))
     listing = _read_listing(run.request, tree.store, tree.files, frozenset(opened)) if opened else tree.listing
     return replace(tree, listing=listing)
 
 
-def _look(run: RunContext, tree: SourceTree, uris: Sequence[str]) -> Iterator[End]:
-    """Look into files for videos."""
-    import ray
+def _read_files(
+    run: RunContext,
+    tree: SourceTree,
+    uris: Sequence[str],
+    read: Callable[[Store, str, Limits], Any],
+    name: str,
+    first: FirstVideos | None = None,
+) -> Iterator[tuple[str, Done | Quarantined]]:
+    """Call `read` for each file on the cluster, in tasks called `name` and the file. Yield the file's uri and end.
 
-    task = ray.remote(num_cpus=1, max_retries=0, max_calls=200)(run_look)
-    limits, options = run.request.params.limits, run.options
+    Ray starts if there is a file.
+    """
+    if not uris:
+        return
+    options, width = run.options, run.cluster.n_workers
+    work = FileWork(
+        read=read,
+        source=tree.store,
+        limits=run.request.params.limits,
+        memory_bytes=options.memory_bytes,
+        start_times=run.start_times,
+    )
+    task = file_task(work)
+    sizes = {uri: tree.files[uri].n_bytes for uri in uris}
 
-    def job(uri: str) -> Job:
-        def submit(label: str) -> Any:
-            named = task.options(name=f"look into {uri}")
-            return named.remote(run.start_times, label, tree.store, uri, limits, options.memory_bytes)
+    def submit(label: str, batch: Sequence[str]) -> Any:
+        return task.options(name=f"{name} {label.rpartition('#')[0]}").remote(label, batch)
 
-        return Job(ProbeJob(uri), submit, options.deadline_seconds)
-
-    pool = Pool(width=run.cluster.n_workers, start_times=run.start_times, on_event=run.log, check=run.lease.check)
-    yield from pool.run(job(uri) for uri in uris)
+    pool = Pool(width=width, start_times=run.start_times, on_event=run.log, check=run.lease.check, first=first)
+    yield from file_ends(pool.run(file_jobs(sizes, submit, width, options.deadline_seconds)))
 
 
 def _read_listing(
@@ -172,34 +186,15 @@ def probe_all(run: RunContext, tree: SourceTree, keeper: ProbeKeeper) -> None:
 
 
 def _probe(run: RunContext, tree: SourceTree, keeper: ProbeKeeper, uris: Sequence[str], n_wanted: int) -> None:
-    import ray
-
-    task = ray.remote(num_cpus=1, max_retries=0, max_calls=200)(run_probe)
-    limits, options = run.request.params.limits, run.options
-
-    def job(uri: str) -> Job:
-        def submit(label: str) -> Any:
-            named = task.options(name=f"probe {uri}")
-            return named.remote(run.start_times, label, tree.store, uri, limits, options.memory_bytes)
-
-        return Job(ProbeJob(uri), submit, options.deadline_seconds)
-
     n_done = n_wanted - len(uris)
-    pool = Pool(
-        width=run.cluster.n_workers,
-        start_times=run.start_times,
-        on_event=run.log,
-        check=run.lease.check,
-        first=None if n_done else FirstVideos(len(uris)),
-    )
-    for end in pool.run(job(uri) for uri in uris):
-        match end:
-            case Done(Job(ProbeJob(uri)), probe):
-                keeper.add(uri, tree.files[uri].mark, probe, is_certain=bool(probe.sha256))
-            case Quarantined(Job(ProbeJob(uri)), code, detail):
-                file = tree.files[uri]
-                lost = Probe(n_bytes=file.n_bytes or 0, sha256="", code=code, stage=Stage.PROBE, detail=detail)
-                keeper.add(uri, file.mark, lost, is_certain=False)
+    first = None if n_done else FirstVideos(len(uris))
+    for uri, end in _read_files(run, tree, uris, probe_file, "probe", first):
+        file = tree.files[uri]
+        if isinstance(end, Done):
+            keeper.add(uri, file.mark, end.value, is_certain=bool(end.value.sha256))
+        else:
+            lost = Probe(n_bytes=file.n_bytes or 0, sha256="", code=end.code, stage=Stage.PROBE, detail=end.detail)
+            keeper.add(uri, file.mark, lost, is_certain=False)
         n_done += 1
         run.log.on_event(SourceProbed(n_done, n_wanted))
 

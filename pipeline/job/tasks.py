@@ -1,14 +1,17 @@
-"""What runs on the cluster: probe one file, process one video, write one shard, and the actor that serves them.
+"""What runs on the cluster: read a few files, process one video, write one shard, and the actor that serves them.
 
 Task functions take the function that does the work as an argument, so that the pool's policy can be tested with any
-behaviour of a video. They never retry by themselves: retries are the driver's decision.
+behaviour of a video. They never retry by themselves: retries are the driver's decision. What is the same for all tasks
+of a kind is part of the function that Ray exports once, and not an argument of each.
 """
 
 import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +30,42 @@ from lps.pipeline.faces.localizers import LocalizerSpec, own_localizer
 from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job.events import ShardCommitted, VideoDone
 from lps.pipeline.job.shards import ShardJob, ShardVideo, write_shard
-from lps.pipeline.video.memory import limit_memory
-from lps.pipeline.video.probe import Probe, holds_video, local_copy, probe_file
+from lps.pipeline.video.memory import limit_memory, resident_bytes
+from lps.pipeline.video.probe import local_copy
 from lps.pipeline.video.reading import fault_of_reading
 
 ProcessFunction = Callable[[Store, ShardVideo, DetectFaces, Params], VideoResult]
-VideoTask = tuple[ProcessFunction, Store, ShardVideo, Params]
+MAX_CALLS = 10_000
+"""Tasks of a kind after which a worker is replaced whatever its memory is: to load another one takes seconds of CPU."""
+MAX_GROWTH_BYTES = 1 << 30
+"""How much larger than after its first task a worker's resident memory may be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileWork:
+    """What is done with files of the source, beside their names."""
+
+    read: Callable[[Store, str, Limits], Any]
+    """Called with each file's uri; what it returns is the file's result."""
+    source: Store
+    limits: Limits
+    memory_bytes: int
+    """What a file may add to the memory of its worker."""
+    start_times: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoTasks:
+    """What is done with the videos of a run, beside the videos."""
+
+    process: ProcessFunction
+    source: Store
+    params: Params
+    memory_bytes: int
+    """What a video may add to the memory of its worker."""
+    detectors: Sequence[Any]
+    """Actors, or the spec of a localizer that each worker loads for itself."""
+    start_times: Any
 
 
 def process_source(source: Store, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
@@ -58,18 +91,41 @@ def process_source(source: Store, video: ShardVideo, detect: DetectFaces, params
         return process_video(path, video.source.video_id, detect, params)
 
 
-def run_probe(start_times: Any, label: str, source: Store, uri: str, limits: Limits, memory_bytes: int) -> Probe:
-    """Probe one file."""
-    start_times.started.remote(label)
-    limit_memory(memory_bytes)
-    return probe_file(source, uri, limits)
+def file_task(work: FileWork) -> Any:
+    """Return the Ray function (label, uris) -> list of what `work.read` gives for each of them."""
+
+    def read_files(label: str, uris: Sequence[str]) -> list[Any]:
+        work.start_times.started.remote(label)
+        values = []
+        for uri in uris:
+            limit_memory(work.memory_bytes)
+            values.append(work.read(work.source, uri, work.limits))
+        leave_when_grown()
+        return values
+
+    return ray.remote(num_cpus=1, max_retries=0, max_calls=MAX_CALLS)(read_files)
 
 
-def run_look(start_times: Any, label: str, source: Store, uri: str, limits: Limits, memory_bytes: int) -> bool:
-    """Tell whether a file whose name does not say it is a video."""
-    start_times.started.remote(label)
-    limit_memory(memory_bytes)
-    return holds_video(source, uri, limits)
+def leave_when_grown(max_growth_bytes: int = MAX_GROWTH_BYTES) -> None:
+    """Let this worker end after the task that it runs, if its memory has grown: no library's leak lasts long.
+
+    Ray ends a worker in order, its result delivered, only after `max_calls` calls: they are counted to their end. Where
+    another release of Ray keeps no such count, the worker stays until its calls are over.
+    """
+    if resident_bytes() - _first_resident_bytes() < max_growth_bytes:
+        return
+    from ray._private.worker import global_worker
+
+    manager = getattr(global_worker, "function_actor_manager", None)
+    calls = getattr(manager, "_num_task_executions", {})  # by function
+    for function, info in getattr(manager, "_function_execution_info", {}).items():
+        if info.max_calls:
+            calls[function] = info.max_calls - 1  # and this one
+
+
+@cache
+def _first_resident_bytes() -> int:
+    return resident_bytes()
 
 
 def run_load(spec: LocalizerSpec) -> None:
@@ -81,17 +137,22 @@ def run_load(spec: LocalizerSpec) -> None:
     own_localizer(spec)
 
 
-def run_process(
-    start_times: Any, label: str, name: str, detector: Any, work: VideoTask, memory_bytes: int
-) -> tuple[VideoDone, VideoResult]:
-    """Process one video and return the event for the driver and the result for the shard.
+def process_task(work: VideoTasks) -> Any:
+    """Return the Ray function (label, name of the job, number of the detector, video) -> as `run_process`, a pair."""
 
-    `name` is that of the job, `detector` an actor, or the spec of a localizer that this process is to load for itself.
-    """
-    start_times.started.remote(label)
-    process, source, video, params = work
+    def process(label: str, name: str, detector: int, video: ShardVideo) -> tuple[VideoDone, VideoResult]:
+        work.start_times.started.remote(label)
+        pair = run_process(work, name, work.detectors[detector], video)
+        leave_when_grown()
+        return pair
+
+    return ray.remote(num_cpus=1, max_retries=0, max_calls=MAX_CALLS, num_returns=2)(process)
+
+
+def run_process(work: VideoTasks, name: str, detector: Any, video: ShardVideo) -> tuple[VideoDone, VideoResult]:
+    """Process one video and return the event for the driver and the result for the shard."""
     own = own_localizer(detector) if isinstance(detector, LocalizerSpec) else None
-    limit_memory(memory_bytes)
+    limit_memory(work.memory_bytes)
 
     def detect(images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
         if own is not None:
@@ -100,7 +161,7 @@ def run_process(
         return [faces for part in ray.get(parts) for faces in part]
 
     started = time.perf_counter()
-    result = process(source, video, detect, params)
+    result = work.process(work.source, video, detect, work.params)
     done = VideoDone(
         video=name,
         status=str(result.outcome.status),

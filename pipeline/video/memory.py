@@ -1,4 +1,4 @@
-"""How much this process may allocate, and whether it is at that limit."""
+"""How much memory this process has and may have, and whether it is at that limit."""
 
 import resource
 from pathlib import Path
@@ -21,6 +21,12 @@ def at_memory_limit() -> bool:
     """Tell whether an allocation that failed may have failed for this process's limit, not for a nonsense size."""
     soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
     return soft >= 0 and soft - _allocated() < MARGIN_BYTES
+
+
+def resident_bytes() -> int:
+    """Return how much of the machine's memory this process holds, shared pages aside."""
+    _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+    return (int(resident) - int(shared)) * resource.getpagesize()
 
 
 def _allocated() -> int:

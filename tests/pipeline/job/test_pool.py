@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,19 @@ from lps.manifests.errors import LpsError, RefusedError, UnreadableError
 from lps.pipeline.job import pool as engine
 from lps.pipeline.job.cluster import ray_cluster
 from lps.pipeline.job.events import JobCharged, JobQuarantined, JobRetried, PrepEvent
-from lps.pipeline.job.pool import Done, End, Job, LostInputs, Pool, ProbeJob, Quarantined
+from lps.pipeline.job.pool import (
+    Done,
+    End,
+    Job,
+    LostInputs,
+    Pool,
+    ProbeJob,
+    Quarantined,
+    file_ends,
+    file_jobs,
+)
 from lps.pipeline.job.start_times import start_times_actor
+from lps.pipeline.job.tasks import leave_when_grown
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 
@@ -257,6 +268,52 @@ class _Telling:
         """Ask for the ages."""
         self.looked()
         return self.start_times.ages.remote(labels)
+
+
+# ---- several files in a task ---------------------------------------------------------------------------------------
+
+
+def test_files_of_one_task_that_fails_are_read_one_by_one(
+    pool: Pool, start_times: ActorHandle, events: list[PrepEvent], tmp_path: Path
+) -> None:
+    task = ray.remote(num_cpus=1, max_retries=0)(attempt)
+    acts = {"crashing": lambda: crash(), "hanging": hang, "refusing": throw(KeyError("x"))}
+    tasks: list[Sequence[str]] = []
+
+    def submit(label: str, uris: Sequence[str]) -> ObjectRef:
+        def read(_: int) -> list[str]:
+            for uri in uris:
+                acts.get(uri.partition(".")[0], lambda: None)()
+            return [f"value of {uri}" for uri in uris]
+
+        tasks.append(uris)
+        return task.remote(start_times, label, 0, read)
+
+    files = [f"{name}.{k}" for name in ("good", *acts) for k in range(2)]
+    ends = list(file_ends(pool.run(file_jobs(dict.fromkeys(files, 1), submit, 1, deadline_seconds=1.5))))
+    codes = {"crashing": Code.E_WORKER_LOST, "hanging": Code.E_TIMEOUT, "refusing": Code.E_INTERNAL}
+    assert {uri: end.value if isinstance(end, Done) else end.code for uri, end in ends} == {
+        uri: codes.get(uri.partition(".")[0], f"value of {uri}") for uri in files
+    }
+    assert len(ends) == len(files)
+    assert [len(uris) for uris in tasks].count(2) == 4
+    # what failed in company is charged for what it does alone
+    assert {(event.job, event.charges) for event in events if isinstance(event, JobCharged)} == {
+        (uri, 1) for uri in files if not uri.startswith("good")
+    }
+
+
+def test_a_worker_that_has_grown_ends_after_its_result(start_times: ActorHandle) -> None:
+    def read(max_growth_bytes: int) -> tuple[int, bytes]:
+        leave_when_grown(max_growth_bytes)
+        return os.getpid(), bytes(1 << 20)
+
+    task = ray.remote(num_cpus=1, max_retries=0, max_calls=1000)(read)
+    pid, _ = ray.get(task.remote(1 << 40))
+    assert Path(f"/proc/{pid}/cmdline").read_bytes()
+    pid, data = ray.get(task.remote(-(1 << 40)))
+    assert len(data) == 1 << 20
+    _wait_for_end(pid)
 
 
 # ---- losses --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a worker does with one video whose file changed, or cannot be read any more, since the plan was made."""
+"""What a worker does with a video whose file changed since the plan was made; which files share a task."""
 
 import errno
 from pathlib import Path
@@ -12,6 +12,7 @@ from lps.manifests.errors import RefusedError
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.detector import Faces, no_faces
+from lps.pipeline.job.pool import file_jobs
 from lps.pipeline.job.shards import ShardVideo
 from lps.pipeline.job.tasks import process_source
 from tests.builders import folder_video
@@ -38,3 +39,30 @@ def test_a_file_that_changed_stops_the_run(tmp_path: Path, data: bytes | None) -
         (tmp_path / "a.mp4").write_bytes(data)
     with pytest.raises(RefusedError, match=r"source changed since the plan was made: a\.mp4"):
         process_source(Store(str(tmp_path)), VIDEO, see_nothing, Params())
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "width", "expected"),
+    [
+        ([1] * 100, 1, [25] * 4),  # four tasks for each worker
+        ([1] * 100, 8, [3] * 33 + [1]),
+        ([1] * 7, 2, [1] * 7),
+        ([1] * 400, 2, [32] * 12 + [16]),
+        ([40 * MIB, 1, 1, 20 * MIB, 20 * MIB, None, 1, 1] * 10, 1, [1, 3, 1, 1, 2] * 10),
+    ],
+    ids=["few", "few for many workers", "too few", "many", "large"],
+)
+def test_small_files_share_a_task(sizes: list[int | None], width: int, expected: list[int]) -> None:
+    asked: list[str] = []
+    files = {f"{k:04d}.mp4": size for k, size in enumerate(sizes)}
+    jobs = list(file_jobs(files, lambda label, uris: asked.extend(uris), width, 7.0))
+    for one in jobs:
+        one.submit("attempt")
+    assert asked == list(files)
+    assert [max(1, len(one.parts)) for one in jobs] == expected
+    assert {one.deadline_seconds for one in jobs} == {7.0}
+    assert len({one.name for one in jobs}) == len(jobs)
+    assert [part.name for one in jobs for part in one.parts or (one,)] == list(files)
