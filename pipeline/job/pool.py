@@ -158,9 +158,9 @@ def file_ends(ends: Iterable[End]) -> Iterator[tuple[str, "Done | Quarantined"]]
         if isinstance(end, Done):
             jobs = end.job.parts or (end.job,)
             for job, value in zip(jobs, end.value, strict=True):
-                yield job.key.uri, Done(job, value)
+                yield job.name, Done(job, value)
         elif isinstance(end, Quarantined):
-            yield end.job.key.uri, end
+            yield end.job.name, end
 
 
 @dataclass(slots=True)
