@@ -23,8 +23,7 @@ def assign_splits(
     With `base`, its rows are copied unchanged but for `pinned`, and only new videos are decided: they join the group
     they touch, are left out where they touch two splits, and are placed by the rule where they touch none.
     """
-    if params.rule == "random" and not params.allow_leaky:
-        raise RefusedError("rule random puts one person on both sides of a split; allow that leak explicitly to use it")
+    refuse_leak(params)
     videos = distinct(inputs)
     base = base or ()
     known = {row.video_id for row in base}
@@ -37,6 +36,12 @@ def assign_splits(
     )
     rows = with_base_sizes(_decide(new, params, scene), base)
     return sorted([*pinned_rows(videos, base), *rows], key=lambda row: row.video_id)
+
+
+def refuse_leak(params: SplitParams) -> None:
+    """Raise RefusedError for the rule that leaks, unless that is allowed."""
+    if params.rule == "random" and not params.allow_leaky:
+        raise RefusedError("rule random puts one person on both sides of a split; allow that leak explicitly to use it")
 
 
 def distinct(inputs: Sequence[SplitInput]) -> list[SplitInput]:

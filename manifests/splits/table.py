@@ -1,10 +1,11 @@
 """Splits of whole tables: the one entrance to the rules.
 
-Where whole groups are placed, only groups and no videos pass through Python. What decides video by video (a base, a
-giant group, the rules `official`, `identity-hash` and `random`) goes by rows: about 1 GB for a million videos.
+Where whole groups are placed, or every video by itself, only their names pass through Python. What decides video by
+video (a base, a giant group, the rules `official` and `identity-hash`) goes by rows: about 1 GB for a million videos.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,19 @@ import pyarrow as pa
 
 from lps.manifests.arrays import Ints
 from lps.manifests.names import SPLITS
+from lps.manifests.row_digest import hex_texts
 from lps.manifests.schemas import SPLITS as SCHEMA
-from lps.manifests.splits.assign import assign_splits, distinct
+from lps.manifests.splits.assign import assign_splits, distinct, refuse_leak
 from lps.manifests.splits.by_group import giant_groups
 from lps.manifests.splits.groups import Groups, group_id
-from lps.manifests.splits.inputs import inputs_from_table, inputs_table
+from lps.manifests.splits.inputs import VIDEO_PREFIX, inputs_from_table, inputs_table
 from lps.manifests.splits.key_edges import Bytes, KeyEdges, binary, byte_order, fixed
 from lps.manifests.splits.placement import Placement, VideoKind, place_groups
 from lps.manifests.splits.records import SplitParams, SplitRow, rows_table
 from lps.manifests.splits.rule_record import rule_record
 
 BATCH_ROWS = 1 << 20
+_BY_COLUMNS = ("group", "ranked", "stratified", "random")
 
 
 def split_table(
@@ -41,7 +44,7 @@ def split_table(
     Raises:
         RefusedError: the rule cannot be followed, or two different rows describe one video.
     """
-    made = _by_groups(videos, params) if base is None and params.rule in ("group", "ranked", "stratified") else None
+    made = _by_columns(videos, params) if base is None and params.rule in _BY_COLUMNS else None
     if made is not None:
         return made
     inputs = distinct(inputs_from_table(videos))
@@ -51,8 +54,12 @@ def split_table(
     return splits, rule_record(table, splits, params, edges, Groups.of(edges), base)
 
 
-def _by_groups(videos: pa.Table, params: SplitParams) -> tuple[pa.Table, dict[str, Any]] | None:
-    """Place whole groups; None where a group is giant, a video is there twice, or there is none."""
+def _by_columns(videos: pa.Table, params: SplitParams) -> tuple[pa.Table, dict[str, Any]] | None:
+    """Place whole groups, or under `random` each video; None where a group is giant, a video is there twice, or none.
+
+    Raises RefusedError for a leak that was not allowed.
+    """
+    refuse_leak(params)
     ids = fixed(videos["video_id"], 16)
     order = byte_order(ids)
     if not bool((order[1:] > order[:-1]).all()):  # manifests are sorted: no copy then
@@ -62,11 +69,23 @@ def _by_groups(videos: pa.Table, params: SplitParams) -> tuple[pa.Table, dict[st
         return None
     edges = KeyEdges.of(videos, params.aliases)
     groups = Groups.of(edges)
-    if giant_groups(groups, params.ratios, len(ids)).any():
+    if params.rule == "random":
+        placed = _placed_alone(ids, videos, params)
+    elif giant_groups(groups, params.ratios, len(ids)).any():
         return None
-    placed = place_groups(lambda: _kinds(videos), groups, params, "hash" if params.rule == "group" else params.rule)
+    else:
+        rule = "hash" if params.rule == "group" else params.rule
+        placed = place_groups(lambda: _kinds(videos), groups, params, rule)
+        placed = replace(placed, split=placed.split[groups.of_video], u=placed.u[groups.of_video])
     splits = pa.Table.from_batches(_batches(ids, edges, groups, placed, params.seed), schema=SCHEMA)
     return splits, rule_record(videos, splits, params, edges, groups)
+
+
+def _placed_alone(ids: Bytes, videos: pa.Table, params: SplitParams) -> Placement:
+    """Place every video by itself, whatever its group."""
+    keys = tuple(hex_texts(ids, VIDEO_PREFIX).to_pylist())
+    alone = Groups(of_video=np.arange(len(ids)), anchors=keys, sizes=np.ones(len(ids), dtype=np.int64))
+    return replace(place_groups(lambda: _kinds(videos), alone, params, "hash"), rule="random")
 
 
 def _kinds(videos: pa.Table) -> Iterator[VideoKind]:
@@ -77,6 +96,7 @@ def _kinds(videos: pa.Table) -> Iterator[VideoKind]:
 
 
 def _batches(ids: Bytes, edges: KeyEdges, groups: Groups, placed: Placement, seed: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of all videos; `placed` has the place of each video, not of each group."""
     names = pa.array(groups.anchors, pa.string())
     digest = np.frombuffer(b"".join(map(group_id, groups.anchors)), np.uint8).reshape(-1, 16)
     bounds = np.searchsorted(edges.video, np.arange(edges.n_videos + 1))
@@ -88,14 +108,14 @@ def _batches(ids: Bytes, edges: KeyEdges, groups: Groups, placed: Placement, see
         offsets = pa.array(bounds[start : stop + 1] - bounds[start], pa.int32())
         columns = {
             "video_id": binary(ids[start:stop]),
-            "split": _names(placed.split[group], SPLITS),
+            "split": _names(placed.split[start:stop], SPLITS),
             "excluded": pa.array(np.zeros(n, dtype=np.bool_)),
             "exclude_reason": pa.DictionaryArray.from_arrays(pa.nulls(n, pa.int32()), pa.array([], pa.string())),
             "group_id": binary(digest[group]),
             "group_anchor": names.take(pa.array(group)),
             "group_size": pa.array(groups.sizes[group], pa.int32()),
             "group_keys": pa.ListArray.from_arrays(offsets, keys),
-            "u": pa.array(placed.u[group]),
+            "u": pa.array(placed.u[start:stop]),
             "rule": _names(np.zeros(n, dtype=np.int64), (placed.rule,)),
             "seed": pa.array(np.full(n, seed, dtype=np.uint64)),
             "pinned": pa.array(np.zeros(n, dtype=np.bool_)),

@@ -71,9 +71,10 @@ def videos(draw: st.DrawFn) -> list[Row]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(rows=videos(), seed=st.integers(0, 2**64 - 1), aliased=st.booleans())
-def test_equal_to_the_split_by_rows(rows: list[Row], seed: int, aliased: bool) -> None:
-    params = SplitParams(seed=seed, aliases=ALIASES if aliased else (), giant="component")
+@given(rows=videos(), seed=st.integers(0, 2**64 - 1), aliased=st.booleans(), rule=st.sampled_from(["group", "random"]))
+def test_equal_to_the_split_by_rows(rows: list[Row], seed: int, aliased: bool, rule: str) -> None:
+    aliases = ALIASES if aliased else ()
+    params = SplitParams(rule=rule, seed=seed, aliases=aliases, giant="component", allow_leaky=True)
     assert_equal(table(rows), params)
 
 
