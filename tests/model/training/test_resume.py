@@ -130,6 +130,21 @@ def test_a_best_checkpoint_that_was_not_written_is_made_of_that_of_its_step(
     assert best.training == {}
 
 
+def test_killed_while_it_writes_feature_maps_a_run_makes_them_anew(
+    lps_train: "Runner", settings: "Settings", trained: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    def command(out: Path) -> list[object]:
+        config = settings("epochs = 1", run="checkpoint_steps = 100")
+        return ["distill", out, "--data", tiny_data, "--init", trained, "--config", config]
+
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert lps_train(*command(undisturbed)).code == 0
+    for kill in (("name", "maps.f16", 1), ("name", "maps.json", 1)):
+        assert lps_train(*command(killed), kill=kill).code == -9, kill
+    assert lps_train(*command(killed)).code == 0
+    assert_same(left(killed), left(undisturbed))
+
+
 def test_killed_before_each_of_its_files_an_evaluation_ends_as_an_undisturbed_one(
     lps_train: "Runner", trained: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

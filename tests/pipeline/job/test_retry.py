@@ -55,6 +55,9 @@ def test_a_fault_of_a_header_needs_leave_to_plan_anew(tmp_path: Path) -> None:
 def test_a_fault_of_a_header_is_reopened_with_its_plan(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out, GOOD, FAULTY)
+    (out / "commits/train-000077.clips.parquet").write_bytes(
+        b"left by a retry that was killed when its record was gone"
+    )
     result = call("retry", str(out), "--code", "E_TIMEOUT", "--replan")
     assert result.exit_code == 0, result.output
     assert result.output.startswith("1 videos in the plan and 1 shards withdrawn reopened; now run the same")
