@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.guarantees import PAGE, TEST, Window, windows
 
-KILLERS = ("killed", "kill", "was_not_written", "gives_nothing_now", "only_what_is_whole")
+KILLERS = ("killed", "kill", "was_not_written", "gives_nothing_now", "damaged")
 """Words of the names of tests that end a process, or begin with what its end leaves."""
 
 
