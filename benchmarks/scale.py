@@ -30,7 +30,6 @@ from rich.table import Table
 from lps.manifests.codes import Status
 from lps.manifests.records import Clip, Outcome, VideoResult
 from lps.manifests.splits.records import SplitParams
-from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job.events import (
@@ -47,12 +46,13 @@ from lps.pipeline.job.request import PrepRequest, RunOptions
 from lps.pipeline.job.run import run_job
 from lps.pipeline.job.shards import ShardVideo
 from lps.pipeline.tools.demo_videos import make_texture_video
+from lps.pipeline.video.source_reader import SourceReader
 
 LARGEST = 12_000_000
 CLIP_FRAMES, FRAME_BYTES = 60, 100
 
 
-def instant_clip(source: Store, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
+def instant_clip(source: SourceReader, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
     """Return one finished clip, as `process_source` would after its work."""
     seed = sha256(video.source.video_id).digest()
     n = params.clip_frames

@@ -27,6 +27,7 @@ from lps.pipeline.sources.types import SourceListing
 from lps.pipeline.video.decode import DecodeStats, Frame, decode
 from lps.pipeline.video.kept_probes import Probes
 from lps.pipeline.video.probe import Probe, probe_file
+from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
 LIMITS = Limits()
 
@@ -137,7 +138,7 @@ def process_folder(source: Path, out: Path, params: Params) -> Summary:
     """Build a data set of real/… and fake/…/… below `source`: probed and processed, without a cluster."""
     uris = sorted((path.relative_to(source).as_posix() for path in source.rglob("*.mp4")), reverse=True)
     videos = [folder_video(uri, int(uri.startswith("fake/"))) for uri in uris]
-    probes = {uri: probe_file(Store(str(source)), uri, params.limits) for uri in uris}
+    probes = {uri: probe_file(SourceReader(Store(str(source))), SourceRef(uri), params.limits) for uri in uris}
     find_faces = load_localizer("mtcnn", weights_dir=None, device="cpu", batch_size=16).detect
 
     def processed(video: SourceVideo) -> VideoResult:

@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "pipeline.sources": "manifests",
     "pipeline.tools": """manifests manifests.audit.core manifests.pages pipeline.clips pipeline.config pipeline.faces
         pipeline.video""",
-    "pipeline.video": "manifests pipeline.config",
+    "pipeline.video": "manifests manifests.remote pipeline.config",
 }
 """Folder -> folders that its modules may import, besides their own. Every arrow here is used by some import."""
 

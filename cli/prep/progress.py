@@ -17,6 +17,7 @@ from lps.pipeline.job.events import (
     PrepEvent,
     ShardCommitted,
     SourceProbed,
+    SourceRead,
     SourcesListed,
     VideoDone,
 )
@@ -72,6 +73,9 @@ def _line(event: PrepEvent) -> str:
             return f"note: {text}"
         case SourcesListed(n_videos):
             return f"sources: {n_videos} files"
+        case SourceRead(n_fetched, n_source):
+            times = f" ({n_fetched / n_source:.2f} times)" if n_source else ""
+            return f"source: {n_fetched / 1e6:.1f} MB read from the store for {n_source / 1e6:.1f} MB of files{times}"
         case JobRetried(job, cause):
             return f"retry: {job} ({cause}), not charged"
         case JobCharged(job, code, detail):

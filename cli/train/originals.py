@@ -14,7 +14,7 @@ from lps.model.paper.figures.align import Example, Original
 from lps.pipeline.config.params import Params, params_from_record
 from lps.pipeline.faces.align import crop_matrix, warp
 from lps.pipeline.video.decode import DecodeStats, Frame, decode
-from lps.pipeline.video.probe import local_copy
+from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
 
 def with_originals(examples: Iterable[Example], data: str, source: str) -> list[Example]:
@@ -46,7 +46,7 @@ def with_originals(examples: Iterable[Example], data: str, source: str) -> list[
 def _frame(videos: Store, uri: str, sha256: bytes | None, index: int, params: Params) -> Frame:
     name = videos.join(uri)
     try:
-        with local_copy(videos, uri) as path:
+        with SourceReader(videos).local(SourceRef(uri)) as path:
             if sha256 is not None and path.is_file() and file_sha256(path) != sha256.hex():
                 raise RefusedError(f"{name} is not the file that the data set was made from; give its source folder")
             for frame in decode(path, params, DecodeStats()):

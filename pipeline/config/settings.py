@@ -35,6 +35,9 @@ class RunSettings:
 
     detectors: int | None = None
     scratch: str | None = None
+    """Where tars are built, and copies of remote videos are kept; None: TMPDIR."""
+    source_cache_mb: float = 20_480
+    """Copies of remote videos that a machine keeps from their probe to their processing; 0: none."""
     memory_mb: int = 4096
     """Memory that processing one video may add to its worker."""
     deadline_seconds: float = 120.0
@@ -43,6 +46,8 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         require_above_zero(self, "memory_mb", "deadline_seconds", "deadline_seconds_per_frame")
+        if self.source_cache_mb < 0:
+            raise ValueError(f"source_cache_mb must not be below zero, got {self.source_cache_mb}")
         if self.detectors is not None:
             require_above_zero(self, "detectors")
 

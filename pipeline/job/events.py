@@ -56,6 +56,17 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceRead:
+    """How much of a source that is not local was read by the end of the run; more than its bytes is read twice."""
+
+    kind: ClassVar[str] = "source-read"
+    n_bytes_fetched: int
+    """Bytes of files that came from the store, of all attempts that gave a result."""
+    n_bytes_source: int
+    """Bytes of the files that the run had to look at."""
+
+
+@dataclass(frozen=True, slots=True)
 class DetectorsReady:
     """The localizer is loaded wherever it runs."""
 
@@ -76,6 +87,8 @@ class VideoDone:
     n_frames: int
     seconds: float | None
     """Time on the worker; None for a video that was quarantined."""
+    n_bytes_fetched: int = 0
+    """Bytes that were read from a store that is not local, for this step alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +147,7 @@ PrepEvent = (
     | ClusterReady
     | SourcesListed
     | SourceProbed
+    | SourceRead
     | Planned
     | DetectorsReady
     | VideoDone

@@ -16,6 +16,7 @@ from lps.pipeline.job.events import ClusterReady, OnEvent, PrepEvent, event_reco
 from lps.pipeline.job.lease import Lease
 from lps.pipeline.job.start_times import start_times_actor
 from lps.pipeline.job.tasks import ProcessFunction, process_source
+from lps.pipeline.video.source_reader import SourceReader
 
 MIB = 1 << 20
 
@@ -54,6 +55,11 @@ class RunOptions(RunSettings):
         """`memory_mb` in bytes."""
         return self.memory_mb * MIB
 
+    @property
+    def source_cache_bytes(self) -> int:
+        """`source_cache_mb` in bytes."""
+        return int(self.source_cache_mb * MIB)
+
 
 def ignore_event(event: PrepEvent) -> None:
     """Take an event and say nothing."""
@@ -83,17 +89,27 @@ class EventLog:
             self.pending.clear()
 
 
+@dataclass(slots=True)
+class SourceTraffic:
+    """What a run reads of a source that is not local; grows with each step."""
+
+    n_bytes_fetched: int = 0
+    n_bytes_source: int = 0
+
+
 @dataclass(slots=True, kw_only=True)
 class RunContext:
     """What every step of a run shares. Ray starts when a step first needs it: a run may have nothing to do."""
 
     request: PrepRequest
     options: RunOptions
+    source: SourceReader
     out: Store
     lease: Lease
     log: EventLog
     opened: ExitStack
     """What ends with the run."""
+    traffic: SourceTraffic = field(default_factory=SourceTraffic)
     _ray: tuple[Cluster, Any] | None = None
 
     @property

@@ -21,7 +21,7 @@ from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, lies_in, open_store
 from lps.pipeline.faces.localizers import LocalizerSpec
 from lps.pipeline.job.cluster import DEVICE_VERSIONS, load_workers, start_detectors
-from lps.pipeline.job.events import DetectorsReady, Finalized, OnEvent, Planned, PrepStarted, SourcesListed
+from lps.pipeline.job.events import DetectorsReady, Finalized, OnEvent, Planned, PrepStarted, SourceRead, SourcesListed
 from lps.pipeline.job.finalize import Summary, finalize, finished_summary
 from lps.pipeline.job.lease import driver_lease, new_run_id, utc_now
 from lps.pipeline.job.plan import Plan, PlanSpec, build_plan, publish_plan, refuse_other_writer
@@ -35,9 +35,12 @@ from lps.pipeline.job.survey import (
     probe_all,
     source_store,
     versions_of,
+    with_marks,
     with_odd_names,
 )
 from lps.pipeline.job.wholeness import Fault, fault_lines, find_faults
+from lps.pipeline.video.kept_probes import Probes
+from lps.pipeline.video.source_reader import SourceReader
 
 
 def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: OnEvent = ignore_event) -> Summary:
@@ -47,7 +50,7 @@ def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: O
     output, weights or cluster), IntegrityError (a shard came out with other bytes than before).
     """
     with _started("run", request, options or RunOptions(), on_event) as run:
-        plan = _make_plan(run)
+        plan, probes = _make_plan(run)
         run.out.sweep()
         sizes = plan.shard_sizes()
         whole, faults = _whole_shards(run, plan, sizes)
@@ -60,7 +63,7 @@ def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: O
         # An index promises that everything is there; until then there is none.
         withdraw_index(run.out)
         if left:
-            _process(run, plan, left)
+            _process(run, plan, left if run.source.store.is_local else with_marks(left, probes))
         run.lease.check()
         summary = finalize(plan, run.out, run.options.scratch, whole)
         run.log(Finalized(summary.n_videos, summary.n_ok))
@@ -70,7 +73,7 @@ def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: O
 def plan_job(request: PrepRequest, options: RunOptions | None = None, on_event: OnEvent = ignore_event) -> Plan:
     """Make and publish the plan, and process nothing. Raises as `run_job` does."""
     with _started("plan", request, options or RunOptions(), on_event) as run:
-        return _make_plan(run)
+        return _make_plan(run)[0]
 
 
 @contextlib.contextmanager
@@ -85,7 +88,8 @@ def _started(command: str, request: PrepRequest, options: RunOptions, on_event: 
     with contextlib.ExitStack() as opened:
         lease = opened.enter_context(driver_lease(out, command, run_id))
         out.publish(f"runs/{run_id}/run.json", pretty_json(_run_record(request, options)))
-        run = RunContext(request=request, options=options, out=out, lease=lease, log=log, opened=opened)
+        source = SourceReader(source_store(request), options.scratch, options.source_cache_bytes)
+        run = RunContext(request=request, options=options, source=source, out=out, lease=lease, log=log, opened=opened)
         try:
             if not out.exists(PLAN_JSON):
                 run.start_ray()  # there is work; that there is no cluster to do it shows now, too
@@ -94,6 +98,8 @@ def _started(command: str, request: PrepRequest, options: RunOptions, on_event: 
         except KeyboardInterrupt as e:
             raise Interrupted("committed shards are kept; run the same command again to resume") from e
         finally:
+            if run.traffic.n_bytes_fetched:
+                log(SourceRead(run.traffic.n_bytes_fetched, run.traffic.n_bytes_source))
             with contextlib.suppress(UnreadableError):  # an error on its way out matters more
                 log.flush()
 
@@ -124,7 +130,7 @@ def _run_record(request: PrepRequest, options: RunOptions) -> Row:
     }
 
 
-def _make_plan(run: RunContext) -> Plan:
+def _make_plan(run: RunContext) -> tuple[Plan, Probes]:
     tree = list_sources(run.request)
     keeper = kept_probes(run, tree)
     tree = with_odd_names(run, tree, keeper)
@@ -139,7 +145,7 @@ def _make_plan(run: RunContext) -> Plan:
     run.lease.check()
     publish_plan(plan, run.out)
     keeper.save(planned=True)
-    return plan
+    return plan, keeper.probes
 
 
 def _spec(run: RunContext) -> PlanSpec:

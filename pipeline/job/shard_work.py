@@ -12,7 +12,6 @@ from lps.pipeline.job.plan import Plan
 from lps.pipeline.job.pool import CommitJob, Done, End, FirstVideos, Job, LostInputs, Pool, Quarantined, VideoJob
 from lps.pipeline.job.request import RunContext
 from lps.pipeline.job.shards import ShardJob, ShardVideo
-from lps.pipeline.job.survey import source_store
 from lps.pipeline.job.tasks import VideoTasks, process_task, run_commit
 
 COMMIT_SECONDS = 3600.0
@@ -44,7 +43,7 @@ class ShardScheduler:
         self.process_task = process_task(
             VideoTasks(
                 process=run.options.process,
-                source=source_store(run.request),
+                source=run.source,
                 params=self.params,
                 memory_bytes=run.options.memory_bytes,
                 detectors=tuple(detectors),
@@ -113,6 +112,7 @@ class ShardScheduler:
             code = str(end.code)
             self.log(VideoDone(video=str(key), status="failed", code=code, n_clips=0, n_frames=0, seconds=None))
         elif isinstance(end, Done):
+            self.context.traffic.n_bytes_fetched += end.value.n_bytes_fetched
             self.log(end.value)
         del self.detector_of[key]
         missing = self.missing[key.shard_id]

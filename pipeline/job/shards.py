@@ -30,6 +30,8 @@ class ShardVideo:
     n_bytes: int
     sha256: bytes
     original_video_id: bytes | None
+    mark: str = ""
+    """Mark of its file in the listing of this run; no part of the plan."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

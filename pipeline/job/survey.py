@@ -18,11 +18,13 @@ from lps.pipeline.faces.localizers import weight_digests
 from lps.pipeline.job.events import SourceProbed
 from lps.pipeline.job.pool import Done, FirstVideos, Pool, Quarantined, file_ends, file_jobs
 from lps.pipeline.job.request import PrepRequest, RunContext, RunOptions
+from lps.pipeline.job.shards import ShardJob
 from lps.pipeline.job.tasks import FileWork, file_task
 from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
 from lps.pipeline.sources.types import NOT_A_VIDEO, may_be_video
-from lps.pipeline.video.kept_probes import ProbeKeeper, read_probes
+from lps.pipeline.video.kept_probes import ProbeKeeper, Probes, read_probes
 from lps.pipeline.video.probe import Probe, holds_video, probe_file
+from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,16 @@ class SourceTree:
         """Where every link that was followed leads: absolute path by path of the link."""
         linked = (file for file in self.files.values() if file.link and file.real)
         return {file.link: escape_name(file.real).removesuffix(file.path.removeprefix(file.link)) for file in linked}
+
+
+def with_marks(shards: Sequence[ShardJob], probes: Probes) -> list[ShardJob]:
+    """Return shards whose videos have the marks of their files, by which copies are known."""
+    uris = [video.source.uri for shard in shards for video in shard.videos]
+    marks = iter(probes.aligned(pa.array(uris, pa.string()), ["mark"])["mark"].to_pylist())
+    return [
+        replace(shard, videos=tuple(replace(video, mark=next(marks) or "") for video in shard.videos))
+        for shard in shards
+    ]
 
 
 def list_sources(request: PrepRequest) -> SourceTree:
@@ -77,6 +89,7 @@ def with_odd_names(run: RunContext, tree: SourceTree, keeper: ProbeKeeper) -> So
         if not (isinstance(end, Done) and end.value):
             opened.discard(uri)
             file = tree.files[uri]
+            run.traffic.n_bytes_source += file.n_bytes or 0
             nothing = Probe(n_bytes=file.n_bytes or 0, sha256="", code=Code.S_FOREIGN, stage=Stage.DISCOVER)
             keeper.add(uri, file.mark, nothing, is_certain=isinstance(end, Done))
     listing = _read_listing(run.request, tree.store, tree.files, frozenset(opened)) if opened else tree.listing
@@ -87,7 +100,7 @@ def _read_files(
     run: RunContext,
     tree: SourceTree,
     uris: Sequence[str],
-    read: Callable[[Store, str, Limits], Any],
+    read: Callable[[SourceReader, SourceRef, Limits], Any],
     name: str,
     first: FirstVideos | None = None,
 ) -> Iterator[tuple[str, Done | Quarantined]]:
@@ -100,7 +113,7 @@ def _read_files(
     options, width = run.options, run.cluster.n_workers
     work = FileWork(
         read=read,
-        source=tree.store,
+        source=run.source,
         limits=run.request.params.limits,
         memory_bytes=options.memory_bytes,
         start_times=run.start_times,
@@ -109,10 +122,17 @@ def _read_files(
     sizes = {uri: tree.files[uri].n_bytes for uri in uris}
 
     def submit(label: str, batch: Sequence[str]) -> Any:
-        return task.options(name=f"{name} {label.rpartition('#')[0]}").remote(label, batch)
+        files = [SourceRef(uri, tree.files[uri].mark, sizes[uri]) for uri in batch]
+        return task.options(name=f"{name} {label.rpartition('#')[0]}").remote(label, files)
 
     pool = Pool(width=width, start_times=run.start_times, on_event=run.log, check=run.lease.check, first=first)
-    yield from file_ends(pool.run(file_jobs(sizes, submit, width, options.deadline_seconds)))
+    for uri, end in file_ends(pool.run(file_jobs(sizes, submit, width, options.deadline_seconds))):
+        if isinstance(end, Done):
+            value, n_bytes_fetched = end.value
+            run.traffic.n_bytes_fetched += n_bytes_fetched
+            yield uri, Done(end.job, value)
+        else:
+            yield uri, end
 
 
 def _read_listing(
@@ -173,6 +193,7 @@ def probe_all(run: RunContext, tree: SourceTree, keeper: ProbeKeeper) -> None:
     Raises LpsError where none of the first ones can be probed, for a fault of the program.
     """
     wanted = sorted({s.uri for s in tree.listing.videos if s.code is None and s.uri in tree.files})
+    run.traffic.n_bytes_source += sum(tree.files[uri].n_bytes or 0 for uri in wanted)
     n_bytes = keeper.probes.aligned(pa.array(wanted, pa.string()), ["n_bytes"])["n_bytes"]
     fresh = [uri for uri, known in zip(wanted, n_bytes.is_valid().to_pylist(), strict=True) if not known]
     if fresh:

@@ -31,10 +31,10 @@ from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job.events import ShardCommitted, VideoDone
 from lps.pipeline.job.shards import ShardJob, ShardVideo, write_shard
 from lps.pipeline.video.memory import limit_memory, resident_bytes
-from lps.pipeline.video.probe import local_copy
 from lps.pipeline.video.reading import fault_of_reading
+from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
-ProcessFunction = Callable[[Store, ShardVideo, DetectFaces, Params], VideoResult]
+ProcessFunction = Callable[[SourceReader, ShardVideo, DetectFaces, Params], VideoResult]
 MAX_CALLS = 10_000
 """Tasks of a kind after which a worker is replaced whatever its memory is: to load another one takes seconds of CPU."""
 MAX_GROWTH_BYTES = 1 << 30
@@ -45,9 +45,9 @@ MAX_GROWTH_BYTES = 1 << 30
 class FileWork:
     """What is done with files of the source, beside their names."""
 
-    read: Callable[[Store, str, Limits], Any]
-    """Called with each file's uri; what it returns is the file's result."""
-    source: Store
+    read: Callable[[SourceReader, SourceRef, Limits], Any]
+    """Called for each file; what it returns is the file's result."""
+    source: SourceReader
     limits: Limits
     memory_bytes: int
     """What a file may add to the memory of its worker."""
@@ -59,7 +59,7 @@ class VideoTasks:
     """What is done with the videos of a run, beside the videos."""
 
     process: ProcessFunction
-    source: Store
+    source: SourceReader
     params: Params
     memory_bytes: int
     """What a video may add to the memory of its worker."""
@@ -68,14 +68,29 @@ class VideoTasks:
     start_times: Any
 
 
-def process_source(source: Store, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
-    """Process one video of a store; that its file cannot be read is its outcome.
+def process_source(source: SourceReader, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
+    """Process one video of a source; that its file cannot be read is its outcome.
 
     Raises RefusedError if its bytes are not those of the plan.
     """
+    file = SourceRef(video.source.uri, video.mark)
+    try:
+        result = _process(source, file, video, detect, params)
+    except RefusedError:
+        if not source.forget(file):
+            raise
+        # a copy that was kept is not what the plan knows; whether the source is, its own bytes decide
+        result = _process(source, file, video, detect, params)
+    source.forget(file)  # nobody needs it any more
+    return result
+
+
+def _process(
+    source: SourceReader, file: SourceRef, video: ShardVideo, detect: DetectFaces, params: Params
+) -> VideoResult:
     from lps.pipeline.clips.process import process_video
 
-    with local_copy(source, video.source.uri) as path:
+    with source.local(file, keep=False) as path:
         try:
             changed = file_sha256(path) != video.sha256.hex()
         except OSError as e:
@@ -92,14 +107,16 @@ def process_source(source: Store, video: ShardVideo, detect: DetectFaces, params
 
 
 def file_task(work: FileWork) -> Any:
-    """Return the Ray function (label, uris) -> list of what `work.read` gives for each of them."""
+    """Return the Ray function (label, files) -> for each what `work.read` gives, and the bytes fetched from a store."""
 
-    def read_files(label: str, uris: Sequence[str]) -> list[Any]:
+    def read_files(label: str, files: Sequence[SourceRef]) -> list[tuple[Any, int]]:
         work.start_times.started.remote(label)
         values = []
-        for uri in uris:
+        for file in files:
             limit_memory(work.memory_bytes)
-            values.append(work.read(work.source, uri, work.limits))
+            before = work.source.n_fetched
+            value = work.read(work.source, file, work.limits)
+            values.append((value, work.source.n_fetched - before))
         leave_when_grown()
         return values
 
@@ -160,7 +177,7 @@ def run_process(work: VideoTasks, name: str, detector: Any, video: ShardVideo) -
         parts = [detector.detect.remote(images[k : k + CHUNK], dense) for k in range(0, len(images), CHUNK)]
         return [faces for part in ray.get(parts) for faces in part]
 
-    started = time.perf_counter()
+    started, before = time.perf_counter(), work.source.n_fetched
     result = work.process(work.source, video, detect, work.params)
     done = VideoDone(
         video=name,
@@ -169,6 +186,7 @@ def run_process(work: VideoTasks, name: str, detector: Any, video: ShardVideo) -
         n_clips=len(result.clips),
         n_frames=result.outcome.n_frames_decoded or 0,
         seconds=round(time.perf_counter() - started, 3),
+        n_bytes_fetched=work.source.n_fetched - before,
     )
     return done, result
 

@@ -37,7 +37,7 @@ from lps.pipeline.faces.align import warp
 from lps.pipeline.faces.detector import CHUNK, Localizer
 from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.video.decode import DecodeStats, decode
-from lps.pipeline.video.probe import local_copy
+from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
 LIMITS: dict[str, float] = {
     "c2_sample_clips": 100,
@@ -148,7 +148,7 @@ def warped_frames(source: Store, row: Row, params: Params) -> tuple[list[RGB], l
     """Decode a video up to the last frame of a clip and cut the clip's faces again. Also name the spoiled frames."""
     matrices = dict(zip(row["frame_idx"], row["matrices"], strict=True))
     last, faces, spoiled = max(matrices), [], []
-    with local_copy(source, row["uri"]) as path:
+    with SourceReader(source).local(SourceRef(row["uri"])) as path:
         for frame in decode(path, params, DecodeStats()):
             if frame.index in matrices:
                 spoiled += [frame.index] if frame.spoiled else []
@@ -229,7 +229,7 @@ class _Again:
     def offenders(self, video_id: str, uri: str, status: str, code: str | None, n_clips: int) -> Iterator[Offender]:
         """Yield what comes out otherwise for one video."""
         try:
-            with local_copy(self.source, uri) as path:
+            with SourceReader(self.source).local(SourceRef(uri)) as path:
                 made = process_video(Path(path), bytes.fromhex(video_id), self._ask, self.params)
         except UnreadableError as e:
             self.unread.append(str(e))

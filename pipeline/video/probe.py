@@ -1,20 +1,17 @@
 """First look at one source file: digest and header, without decoding."""
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from lps.manifests.canonical import file_sha256
 from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import VideoFault
 from lps.manifests.records import Header
-from lps.manifests.storage import Store
 from lps.pipeline.config.params import Limits
 from lps.pipeline.video.reading import fault_of_reading
+from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,64 +41,63 @@ def probe_from_record(record: dict[str, Any]) -> Probe:
     return Probe(**values)
 
 
-@contextmanager
-def local_copy(source: Store, uri: str) -> Iterator[Path]:
-    """Give the file as a local path: itself where the store is local, else a copy that is removed afterwards."""
-    if source.is_local:
-        yield source.local_path(uri)
-        return
-    with tempfile.TemporaryDirectory(prefix="lps-source-") as folder:
-        path = Path(folder) / f"video{PurePosixPath(uri).suffix}"
-        source.fetch(uri, path)
-        yield path
-
-
-def holds_video(source: Store, uri: str, limits: Limits) -> bool:
+def holds_video(source: SourceReader, file: SourceRef, limits: Limits) -> bool:
     """Tell whether libav opens a source file as a video: whether two frames decode, which sets it apart from a picture.
 
     Raises UnreadableError where a store that is not local does not give the file.
     """
     from lps.pipeline.video.decode import MEDIA_ERRORS, open_video
 
-    with local_copy(source, uri) as path:
+    with source.local(file) as path:
         try:
             container, stream = open_video(path, limits)
             with container:
-                return len(list(islice(container.decode(stream), 2))) == 2
+                found = len(list(islice(container.decode(stream), 2))) == 2
         except (VideoFault, *MEDIA_ERRORS):
-            return False
+            found = False
+    if not found:
+        source.forget(file)
+    return found
 
 
-def probe_file(source: Store, uri: str, limits: Limits) -> Probe:
+def probe_file(source: SourceReader, file: SourceRef, limits: Limits) -> Probe:
     """Hash a source file and read its header. Its faults, and that it cannot be read, become the probe's code.
 
     Raises UnreadableError where a store that is not local does not give the file.
     """
+    if not source.store.is_local:
+        known = source.store.size(file.uri) if file.n_bytes is None else file.n_bytes
+        if known is not None and known > limits.max_bytes:
+            return _too_large(known, limits)  # not fetched
+    with source.local(file) as path:
+        probe = _probe(path, limits)
+    if probe.code is not None:
+        source.forget(file)  # it will not be processed
+    return probe
+
+
+def _probe(path: Path, limits: Limits) -> Probe:
     from lps.pipeline.video.decode import count_packets, read_header
 
-    known = None if source.is_local else source.size(uri)
-    if known is not None and known > limits.max_bytes:
-        return _too_large(known, limits)  # not fetched
-    with local_copy(source, uri) as path:
-        try:
-            n_bytes = path.stat().st_size
-            if n_bytes > limits.max_bytes:
-                return _too_large(n_bytes, limits)
-            sha256 = file_sha256(path)
-        except OSError as e:
-            fault = fault_of_reading(e)
-            return Probe(n_bytes=0, sha256="", code=fault.code, stage=fault.stage, detail=fault.detail)
-        if not n_bytes:  # the listing did not say so
-            return Probe(n_bytes=0, sha256=sha256, code=Code.E_EMPTY_FILE, stage=Stage.PROBE)
-        try:
-            return Probe(
-                n_bytes=n_bytes,
-                sha256=sha256,
-                header=read_header(path, limits),
-                n_frames_promised=count_packets(path, limits),
-            )
-        except VideoFault as fault:
-            return Probe(n_bytes=n_bytes, sha256=sha256, code=fault.code, stage=fault.stage, detail=fault.detail)
+    try:
+        n_bytes = path.stat().st_size
+        if n_bytes > limits.max_bytes:
+            return _too_large(n_bytes, limits)
+        sha256 = file_sha256(path)
+    except OSError as e:
+        fault = fault_of_reading(e)
+        return Probe(n_bytes=0, sha256="", code=fault.code, stage=fault.stage, detail=fault.detail)
+    if not n_bytes:  # the listing did not say so
+        return Probe(n_bytes=0, sha256=sha256, code=Code.E_EMPTY_FILE, stage=Stage.PROBE)
+    try:
+        return Probe(
+            n_bytes=n_bytes,
+            sha256=sha256,
+            header=read_header(path, limits),
+            n_frames_promised=count_packets(path, limits),
+        )
+    except VideoFault as fault:
+        return Probe(n_bytes=n_bytes, sha256=sha256, code=fault.code, stage=fault.stage, detail=fault.detail)
 
 
 def _too_large(n_bytes: int, limits: Limits) -> Probe:

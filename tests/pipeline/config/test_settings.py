@@ -33,6 +33,7 @@ memory_mb = 2048
 deadline_seconds = 60
 deadline_seconds_per_frame = 0.25
 scratch = "scratch"
+source_cache_mb = 512.5
 """
 
 
@@ -72,6 +73,7 @@ def test_everything(tmp_path: Path) -> None:
         "deadline_seconds": 60.0,
         "deadline_seconds_per_frame": 0.25,
         "scratch": "scratch",
+        "source_cache_mb": 512.5,
     }
     assert found.shard_mb == 64
     assert SplitParams(**found.split).tries == 4

@@ -11,7 +11,6 @@ from ray import cloudpickle
 from ray.actor import ActorHandle
 
 from lps.manifests.records import VideoResult
-from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job import run
@@ -19,6 +18,7 @@ from lps.pipeline.job.cluster import Cluster, start_detectors
 from lps.pipeline.job.events import Finalized, JobCharged, JobQuarantined, JobRetried, PrepEvent, VideoDone
 from lps.pipeline.job.shards import ShardVideo
 from lps.pipeline.job.tasks import ProcessFunction, process_source
+from lps.pipeline.video.source_reader import SourceReader
 
 if TYPE_CHECKING:
     from ray._private.node import Node
@@ -75,7 +75,7 @@ def nodes() -> Iterator[Callable[..., Nodes]]:
 def telling_node(folder: Path) -> ProcessFunction:
     """Return the normal process function, but it writes the node of every video it finishes into `folder`."""
 
-    def process(source: Store, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
+    def process(source: SourceReader, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
         result = process_source(source, video, detect, params)
         context = ray.get_runtime_context()
         assert context.get_task_name() == f"process {video.source.uri}"  # what the dashboard shows

@@ -25,6 +25,7 @@ from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job.events import JobCharged, JobQuarantined, VideoDone
 from lps.pipeline.job.shards import ShardVideo
 from lps.pipeline.job.tasks import process_source
+from lps.pipeline.video.source_reader import SourceReader
 from tests.builders import manifest_rows
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ POISON: dict[str, tuple[Callable[[], None], str]] = {
 CODES = {uri: code for uri, (_, code) in POISON.items()}
 
 
-def process_poisoned(source: Store, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
+def process_poisoned(source: SourceReader, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
     """Process a video as ever, unless it is poison."""
     if video.source.uri in POISON:
         POISON[video.source.uri][0]()

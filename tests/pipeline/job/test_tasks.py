@@ -15,6 +15,7 @@ from lps.pipeline.faces.detector import Faces, no_faces
 from lps.pipeline.job.pool import file_jobs
 from lps.pipeline.job.shards import ShardVideo
 from lps.pipeline.job.tasks import process_source
+from lps.pipeline.video.source_reader import SourceReader
 from tests.builders import folder_video
 
 VIDEO = ShardVideo(source=folder_video("a.mp4", 0), n_bytes=1, sha256=bytes(32), original_video_id=None)
@@ -29,7 +30,7 @@ def test_a_file_that_cannot_be_read_any_more_is_an_outcome(tmp_path: Path, monke
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(Path, "open", refuse)
-    outcome = process_source(Store(str(tmp_path)), VIDEO, see_nothing, Params()).outcome
+    outcome = process_source(SourceReader(Store(str(tmp_path))), VIDEO, see_nothing, Params()).outcome
     assert (outcome.status, outcome.code, outcome.detail) == (Status.FAILED, Code.E_UNREADABLE, "Input/output error")
 
 
@@ -38,7 +39,7 @@ def test_a_file_that_changed_stops_the_run(tmp_path: Path, data: bytes | None) -
     if data is not None:
         (tmp_path / "a.mp4").write_bytes(data)
     with pytest.raises(RefusedError, match=r"source changed since the plan was made: a\.mp4"):
-        process_source(Store(str(tmp_path)), VIDEO, see_nothing, Params())
+        process_source(SourceReader(Store(str(tmp_path))), VIDEO, see_nothing, Params())
 
 
 MIB = 1 << 20

@@ -20,6 +20,7 @@ from lps.manifests.storage import Store
 from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.video.decode import DecodeStats, count_packets, decode, open_video, read_header
 from lps.pipeline.video.probe import holds_video, probe_file
+from lps.pipeline.video.source_reader import SourceReader, SourceRef
 from tests.builders import LIMITS, decoded
 
 Image = NDArray[np.uint8]
@@ -141,7 +142,7 @@ def test_a_file_that_cannot_be_read(
     path = write_video(tmp_path / "a.mp4", scene(2))
     refuse_to_open(monkeypatch, error)
     assert fault_of(path) is code
-    probe = probe_file(Store(str(tmp_path)), "a.mp4", LIMITS)
+    probe = probe_file(SourceReader(Store(str(tmp_path))), SourceRef("a.mp4"), LIMITS)
     assert (probe.code, probe.stage, probe.detail, probe.sha256) == (code, Stage.PROBE, error.strerror, "")
 
 
@@ -157,7 +158,7 @@ def test_too_many_open_files_are_no_fault_of_a_video(tmp_path: Path, monkeypatch
 
     refuse_to_open(monkeypatch, OSError(errno.EMFILE, "Too many open files"))
     with pytest.raises(OSError, match="Too many open files"):
-        probe_file(Store(str(tmp_path)), "a.mp4", LIMITS)
+        probe_file(SourceReader(Store(str(tmp_path))), SourceRef("a.mp4"), LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_a_video_is_known_by_its_frames(
     write_video: Write, scene: Scene, tmp_path: Path, name: str, n_frames: int, expected: bool
 ) -> None:
     write_video(tmp_path / "a.mp4", scene(n_frames)).rename(tmp_path / name)
-    assert holds_video(Store(str(tmp_path)), name, LIMITS) is expected
+    assert holds_video(SourceReader(Store(str(tmp_path))), SourceRef(name), LIMITS) is expected
 
 
 @pytest.mark.parametrize("ending", ["vob", "asf", "mxf", "3g2", "mov", "f4v"])
@@ -179,7 +180,7 @@ def test_formats_whose_names_are_videos_open(write_video: Write, scene: Scene, t
 @pytest.mark.parametrize("make", [_text, _empty, _folder, _nothing, _audio, _random])
 def test_what_is_no_video_holds_none(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "odd")
-    assert holds_video(Store(str(tmp_path)), "odd", LIMITS) is False
+    assert holds_video(SourceReader(Store(str(tmp_path))), SourceRef("odd"), LIMITS) is False
 
 
 @pytest.mark.parametrize("name", ["list.mp4", "list.ffconcat", "list.m3u8"])
@@ -253,7 +254,7 @@ def test_limit_of_bytes(write_video: Write, scene: Scene, tmp_path: Path) -> Non
 def test_what_is_too_large_is_not_even_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x" * 101)
     monkeypatch.delattr("lps.pipeline.video.probe.file_sha256")
-    found = probe_file(Store(str(tmp_path)), "a.mp4", replace(LIMITS, max_bytes=100))
+    found = probe_file(SourceReader(Store(str(tmp_path))), SourceRef("a.mp4"), replace(LIMITS, max_bytes=100))
     assert (found.code, found.n_bytes, found.sha256, found.detail) == (Code.E_LIMIT, 101, "", "101 bytes, limit 100")
 
 
