@@ -2,6 +2,9 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.faces.detector import Faces
 from lps.pipeline.job.shards import ShardVideo
 from lps.pipeline.job.tasks import process_source
+from lps.pipeline.tools.demo_videos import make_texture_video
 from lps.pipeline.video import source_reader
 from lps.pipeline.video.probe import holds_video, probe_file
 from lps.pipeline.video.source_reader import SourceReader, SourceRef
@@ -133,6 +137,47 @@ def test_copies_of_what_will_not_be_processed_do_not_stay(reader: SourceReader) 
     assert copies(reader) == []
     assert probe_file(reader, SourceRef(A.uri, "x", 1000), Limits(max_bytes=10)).code == "E_LIMIT"
     assert reader.n_fetched == 2000
+
+
+def test_look_and_probe_read_a_video_once(reader: SourceReader, tmp_path: Path) -> None:
+    make_texture_video(tmp_path / "video.mp4", n_frames=3, width=64, height=64)
+    data = (tmp_path / "video.mp4").read_bytes()
+    reader.cache_bytes = 2 * len(data)
+    reader.store.publish("odd.xyz", data)
+    file = SourceRef("odd.xyz", "first", len(data))
+    assert holds_video(reader, file, Limits())
+    assert probe_file(reader, file, Limits()).n_frames_promised == 3
+    with reader.local(file, keep=False) as path:
+        assert path.read_bytes() == data
+    assert reader.n_fetched == len(data)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lps.manifests.storage import Store
+from lps.pipeline.video.source_reader import SourceReader, SourceRef
+
+def die(event, args):
+    if event == "os.rename" and str(args[1]).endswith(".mp4"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+store = Store("memory://killed")
+store.publish("real/a.mp4", bytes(1000))
+sys.addaudithook(die)
+with SourceReader(store, sys.argv[1], 2500).local(SourceRef("real/a.mp4", "first", 1000)):
+    pass
+"""
+
+
+def test_a_worker_that_is_killed_when_it_has_fetched_a_video_leaves_no_copy(reader: SourceReader) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(reader.scratch)], check=False, timeout=100)
+    assert ended.returncode == -signal.SIGKILL
+    assert [path.suffix for path in copies(reader)] == [".part"]
+    other = SourceRef("other.mp4", "first", 2000)  # with what was left there is no room
+    reader.store.publish(other.uri, DATA * 2)
+    assert read(reader, other) == DATA * 2
+    assert [path.suffix for path in copies(reader)] == [".mp4"]
 
 
 def see_nothing(images: object, *, dense: bool) -> list[Faces]:
