@@ -7,6 +7,7 @@ written as `\\x5c`. All other names stay as they are, and each text stands for o
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,11 +44,18 @@ def sha256_hex(data: bytes) -> str:
 
 
 def parse_json(data: str | bytes) -> Any:
-    """Return the value of a JSON text. Raises ValueError, also for one that is nested too deeply."""
+    """Return the value of a JSON text. Raises ValueError, also for nesting too deep and numbers that are not finite."""
     try:
-        return json.loads(data)
+        return json.loads(data, parse_constant=_finite, parse_float=_finite)
     except RecursionError as e:
         raise ValueError("it is nested too deeply") from e
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds {text}, which is no finite number")
+    return value
 
 
 def file_sha256(path: Path) -> str:

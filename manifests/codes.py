@@ -72,7 +72,7 @@ CODE_MEANING: dict[Code, str] = {
     Code.E_PROBE: "the container cannot be opened",
     Code.E_NO_VIDEO_STREAM: "the file holds no video stream",
     Code.E_DECODE: "the decoder gave no usable frame, or broke off between frames",
-    Code.E_TRUNCATED: "the stream ends with an error before its last frame",
+    Code.E_TRUNCATED: "the stream ends before its last frame",
     Code.E_TOO_SHORT: "fewer frames decode than one clip needs",
     Code.E_LIMIT: "larger or longer than the declared limits",
     Code.E_NO_FACE: "no face was found in the frames that were looked at",

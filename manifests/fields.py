@@ -1,4 +1,4 @@
-"""Dataclasses from the plain values of a settings file: every name and every type checked, every mistake named."""
+"""Plain values of settings files and JSON records: every name and every type checked, every mistake named."""
 
 import difflib
 import math
@@ -22,6 +22,11 @@ WORDS = {
     str: "a text",
     date: "a date such as 2027-01-31",
 }
+
+
+NUMBER = (int, float)
+TEXT = (str, type(None))
+"""May be null."""
 
 
 def read_toml(path: Path | None) -> tuple[dict[str, Any], str]:
@@ -129,3 +134,27 @@ def _table(values: Any, where: str) -> Mapping[str, Any]:
 
 def _path(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name
+
+
+def wrong_place(value: Any, types: Any, where: str = "") -> str | None:
+    """Return the name of the first value of a JSON record not of its type, such as `shards[0].bytes`; None: all are.
+
+    `types` is a type; a list with that of its elements; a record of them, in which `*` is any other name; or a tuple of
+    alternatives. What is not there is no fault: records of older versions lack what newer ones have.
+    """
+    if isinstance(types, tuple):
+        found = [wrong_place(value, each, where) for each in types]
+        return None if None in found else found[-1]
+    if isinstance(types, list):
+        inner = [(f"{where}[{k}]", each, types[0]) for k, each in enumerate(value)] if isinstance(value, list) else None
+    elif isinstance(types, dict):
+        inner = None if not isinstance(value, dict) else [
+            (f"{where}.{name}".strip("."), each, types.get(name, types.get("*", object)))
+            for name, each in value.items()
+        ]  # fmt: skip
+    else:
+        is_flag = isinstance(value, bool) and types not in (bool, object)  # for Python, a bool is an int
+        inner = [] if isinstance(value, types) and not is_flag else None
+    if inner is None:
+        return where
+    return next((place for name, each, wanted in inner if (place := wrong_place(each, wanted, name)) is not None), None)

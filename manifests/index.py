@@ -15,7 +15,9 @@ import pyarrow as pa
 from lps.manifests.canonical import canonical_json, parse_json, sha256_hex
 from lps.manifests.columns import rule_path, split_path
 from lps.manifests.errors import IntegrityError, UnreadableError, first_line
-from lps.manifests.schemas import TABLES, PackedTable, Row, check_version, read_table
+from lps.manifests.fields import NUMBER, TEXT, wrong_place
+from lps.manifests.rows import row_from_json
+from lps.manifests.schemas import TABLES, PackedTable, Row, check_version, read_table, rows_table
 from lps.manifests.storage import Store, check_relative
 
 INDEX_JSON = "index.json"
@@ -26,15 +28,20 @@ WITHDRAWN_INDEX = "runs/withdrawn/index.json"
 """The last index, while a run or a retry has taken it away and none is written yet: it knows the added split sets."""
 
 
-_NUMBER = (int, float)
+_RULE_TYPES: dict[str, Any] = {
+    "accepted_leakage": [str], "aliases": [[str]], "aliases_sha256": TEXT, "base_sha256": TEXT, "counts": {"*": int},
+    "crossing_groups": int, "decided_by": {"*": int}, "edge_kinds": [str], "giant": {"policy": str},
+    "inputs_sha256": str, "leaky": bool, "n_groups": int, "n_videos": int, "ratios": [NUMBER], "rule": str, "seed": int,
+    "strata": [str], "tries": int, "untied_fakes": int,
+}  # fmt: skip
 _INDEX_TYPES: dict[str, Any] = {
     "leaky": bool, "params_sha256": str, "plan_sha256": str, "split_set": str, "untied_fakes": int,
     "manifests": {"*": {"bytes": int, "rows": (int, type(None)), "sha256": str}},
     "shards": {"*": [{"shard_id": str, "uri": str, "sha256": str, "bytes": int, "n_samples": int}]},
 }  # fmt: skip
 _PLAN_TYPES: dict[str, Any] = {
-    "dataset": str, "n_videos": int, "params": {"localize": {"min_face_px": _NUMBER}}, "params_sha256": str,
-    "shard_bytes": int, "shards": [{"shard_id": str, "n_videos": int}], "split": {"untied_fakes": int, "leaky": bool},
+    "dataset": str, "n_videos": int, "params": {"clips": int, "localize": {"min_face_px": NUMBER}, "seed": int},
+    "params_sha256": str, "shard_bytes": int, "shards": [{"shard_id": str, "n_videos": int}], "split": _RULE_TYPES,
     "split_set": str, "splits_sha256": str, "versions": {"*": str}, "videos_sha256": str, "writer_version": str,
 }  # fmt: skip
 
@@ -78,25 +85,11 @@ def _read_index(store: Store, place: str) -> JsonRecord:
     return record
 
 
-def _require_types(value: Any, types: Any, what: str, where: str = "") -> None:
-    """Raise UnreadableError for the first value of a record that is not of its type; what is not there is no fault.
-
-    `types` is a type or several, a list with that of its elements, or a record of them, in which `*` is any other name.
-    """
-    if isinstance(types, list):
-        inner = [(f"{where}[{k}]", each, types[0]) for k, each in enumerate(value)] if isinstance(value, list) else None
-    elif isinstance(types, dict):
-        found = value.items() if isinstance(value, dict) else None
-        inner = None if found is None else [
-            (f"{where}.{name}".strip("."), each, types.get(name, types.get("*", object))) for name, each in found
-        ]  # fmt: skip
-    else:
-        is_flag = isinstance(value, bool) and types not in (bool, object)  # for Python, a bool is an int
-        inner = [] if isinstance(value, types) and not is_flag else None
-    if inner is None:
-        raise UnreadableError(f"{what} is damaged: its '{where}' is of the wrong type")
-    for name, each, wanted in inner:
-        _require_types(each, wanted, what, name)
+def _require_types(value: Any, types: Any, what: str) -> None:
+    """Raise UnreadableError for the first value of a record that is not of its type."""
+    place = wrong_place(value, types)
+    if place is not None:
+        raise UnreadableError(f"{what} is damaged: its '{place}' is of the wrong type")
 
 
 def _lists_are_whole(manifests: Mapping[str, Any], shards: Any) -> bool:
@@ -137,13 +130,23 @@ def read_plan(store: Store) -> JsonRecord | None:
     plan = _read(store, PLAN_JSON)
     check_version(str(plan.values.get("schema_version")), what=store.join(PLAN_JSON))
     _require_types(plan.values, _PLAN_TYPES, store.join(PLAN_JSON))
+    if not all("shard_id" in shard for shard in plan.values.get("shards", ())):
+        raise UnreadableError(f"{store.join(PLAN_JSON)} is damaged: an entry of its shards is not whole")
     return plan
 
 
 def read_rule(store: Store, split_set: str) -> dict[str, Any]:
+    """Return the rule record of a split set. Raises UnreadableError for one that is missing or damaged."""
+    path = rule_path(split_set)
+    rule = read_json(store, path)
+    _require_types(rule, _RULE_TYPES, store.join(path))
+    return rule
+
+
+def readable_rule(store: Store, split_set: str) -> dict[str, Any]:
     """Return the rule record of a split set, empty where there is none that can be read: nothing is excused then."""
     try:
-        return read_json(store, rule_path(split_set))
+        return read_rule(store, split_set)
     except UnreadableError:
         return {}
 
@@ -170,6 +173,12 @@ COMMIT_VERSION = 2
 """2 since rows lie beside the record; before, they stood in it."""
 READERS = 16
 TABLES_OF_A_COMMIT = ("videos", "clips")
+_COMMIT_TYPES: dict[str, Any] = {
+    "commit_version": int, "shard_id": str, "plan_sha256": str,
+    "shard": (type(None), {"uri": str, "bytes": int, "sha256": str}),
+    "rows": {"*": {"n_rows": int, "rows_sha256": str, "n_bytes": int, "sha256": str}},
+    "videos": [{"video_id": str}], "clips": [{"clip_id": str}],
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +243,19 @@ def publish_commit(out: Store, commit: Commit, packed: Mapping[str, PackedTable]
 
 
 def commit_from(record: Row, *, older: bool = False) -> Commit:
-    """Return the record of a commit from its JSON values. Raises KeyError or TypeError for what is none.
+    """Return the record of a commit from its JSON values. Raises KeyError, TypeError or ValueError for what is none.
 
     `older` allows a record that holds the rows itself: then `rows` of the commit is empty.
     """
+    place = wrong_place(record, _COMMIT_TYPES)
+    if place is not None:
+        raise TypeError(f"its '{place}' is of the wrong type")
     tables = () if older and record["commit_version"] == 1 else TABLES_OF_A_COMMIT
+    if tables and record["shard"] is not None:
+        try:
+            rows_table("shards", [row_from_json("shards", record["shard"])])
+        except OverflowError as e:
+            raise ValueError(f"a number of its 'shard' is too large: {e}") from e
     return Commit(
         shard_id=record["shard_id"],
         plan_sha256=record["plan_sha256"],

@@ -14,7 +14,7 @@ from lps.manifests.audit.core.types import AuditContext
 from lps.manifests.audit.imbalance import Imbalance, measure_imbalance
 from lps.manifests.audit.run import dataset_facts, seal_facts
 from lps.manifests.columns import rule_path, split_path
-from lps.manifests.index import read_json, split_sets
+from lps.manifests.index import read_rule, split_sets
 from lps.manifests.names import UNTIED_FAKES
 
 _LABEL = "CASE label WHEN 0 THEN 'real' WHEN 1 THEN 'fake' ELSE 'unknown' END"
@@ -106,7 +106,7 @@ def _split_set(ctx: AuditContext, name: str) -> SplitSetContents | None:
 
 def _notes(ctx: AuditContext, name: str) -> tuple[str, ...]:
     path = rule_path(name)
-    rule = read_json(ctx.store, path) if path in ctx.index["manifests"] else {}
+    rule = read_rule(ctx.store, name) if path in ctx.index["manifests"] else {}
     notes: Sequence[str] = (
         f"rule {rule['rule']}, seed {rule['seed']}" if "rule" in rule and "seed" in rule else "",
         "of the shards" if name == ctx.index["split_set"] else "",

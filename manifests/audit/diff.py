@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from lps.manifests.columns import read_columns, rule_path, split_path
-from lps.manifests.index import PLAN_JSON, read_index, read_json, read_plan, split_sets
+from lps.manifests.index import PLAN_JSON, read_index, read_plan, read_rule, split_sets
 from lps.manifests.storage import Store
 
 SCHEMA = "lps.diff"
@@ -236,7 +236,7 @@ def _rule(store: Store, name: str) -> dict[str, Any] | None:
     path = rule_path(name)
     if not store.exists(path):
         return None
-    record = read_json(store, path)
+    record = read_rule(store, name)
     rule = {field: record.get(field) for field in RULE_FIELDS}
     giant = rule["giant"]
     rule["giant"] = giant.get("policy") if isinstance(giant, dict) else giant  # the rest of it is counted

@@ -12,7 +12,7 @@ import numpy as np
 from lps.manifests.audit.core.queries import PLACED, records
 from lps.manifests.audit.core.stats import cramers_v
 from lps.manifests.audit.core.types import AuditContext
-from lps.manifests.index import read_rule
+from lps.manifests.index import readable_rule
 from lps.manifests.names import SPLITS
 
 UNKNOWN = "?"
@@ -85,7 +85,7 @@ class Imbalance:
 
 def measure_imbalance(ctx: AuditContext) -> Imbalance:
     """Report sizes and facets of every split of the audited split set. Excluded videos count nowhere."""
-    ratios = read_rule(ctx.store, ctx.split_set).get("ratios")
+    ratios = readable_rule(ctx.store, ctx.split_set).get("ratios")
     wanted = ratios if isinstance(ratios, list) and len(ratios) == len(SPLITS) else [None] * len(SPLITS)
     targets = dict(zip(SPLITS, wanted, strict=True))
     found = {row["split"]: row for row in records(ctx, _SIZES)}

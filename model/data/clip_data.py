@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lps.manifests.arrays import Bools, Ints
-from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
+from lps.manifests.columns import PATHS, read_columns, split_path
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
-from lps.manifests.index import read_index, read_json, split_sets
+from lps.manifests.index import read_index, read_rule, split_sets
 from lps.manifests.schemas import read_table
 from lps.manifests.storage import Store, open_store
 from lps.model.data.sample import MAX_SAMPLE_BYTES, UNKNOWN_LABEL, BadSample, Sample
@@ -212,7 +212,7 @@ def _leaky(store: Store, index: Mapping[str, Any], split_set: str) -> bool:
     if path not in index["manifests"]:
         known = ", ".join(split_sets(index)) or "none"
         raise UnreadableError(f"{store.url} has no split set '{split_set}'; it has: {known}")
-    stamp = read_json(store, rule_path(split_set)).get("leaky")
+    stamp = read_rule(store, split_set).get("leaky")
     return bool(stamp) or (split_set == index["split_set"] and bool(index.get("leaky")))
 
 

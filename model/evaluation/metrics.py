@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from lps.manifests.arrays import Floats, Ints
+from lps.model.data.video_score import auc as auc
 from lps.model.evaluation.scores import THRESHOLD, LabelledScores
-from lps.model.training.validate import auc as auc
 
 METRICS = (
     "auc",

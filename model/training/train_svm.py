@@ -20,6 +20,7 @@ from lps.manifests.splits.learnt import LEARNT_PARQUET
 from lps.model.data.clip_data import ClipData
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.sample import BadSample
+from lps.model.data.video_score import video_auc
 from lps.model.networks.svm import Svm, fit_svm
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import Checkpoint, learnt_tensor, write_checkpoint
@@ -30,7 +31,6 @@ from lps.model.training.processes import choose_device
 from lps.model.training.resume import finished, full_record
 from lps.model.training.run_folder import BEST, CONFIG, RESULT, lock_run_folder, require_same, write_file, write_json
 from lps.model.training.stages import ClassifyStage
-from lps.model.training.validate import video_auc
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,15 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lps.manifests.arrays import Floats, Ints
 from lps.manifests.errors import Interrupted, LpsError
 from lps.model.data.clip_decoder import Batch
-from lps.model.data.video_score import DEFAULT_RULE, video_scores
+from lps.model.data.video_score import ClipScore, Face, video_auc
 from lps.model.training.processes import StopSignals, all_gather_list
 from lps.model.training.stages import TrainingStage
-
-Face = tuple[str, int]
-"""A video and the number of a face in it."""
-ClipScore = tuple[Face, int, float]
-"""Face, label and score of a clip."""
 
 
 @torch.no_grad()
@@ -83,21 +76,3 @@ def _scores(logits: Tensor, batch: Batch, face_of: Mapping[str, Face]) -> list[C
     fake = logits.float().softmax(1)[:, 1].tolist()
     labels = batch.labels.tolist()
     return [(face_of[key], label, p) for key, label, p in zip(batch.keys, labels, fake, strict=True)]
-
-
-def auc(labels: Ints, p_fake: Floats) -> float:
-    """Return the area under the ROC of both classes."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(labels, p_fake))
-
-
-def video_auc(scores: Iterable[ClipScore]) -> float | None:
-    """Return the AUC over videos, scored as `video_scores` does by default; None with only one class."""
-    ordered = sorted(scores)
-    _, first, number = np.unique([video for (video, _), _, _ in ordered], return_index=True, return_inverse=True)
-    labels = np.array([label for _, label, _ in ordered], np.int64)[first]
-    if len(np.unique(labels)) < 2:
-        return None
-    faces = np.array([face for (_, face), _, _ in ordered], np.int64)
-    return auc(labels, video_scores(number, faces, np.array([score for _, _, score in ordered]), DEFAULT_RULE))

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from lps.manifests.canonical import pretty_json
 from lps.manifests.columns import read_columns, rule_path, split_path
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.index import INDEX_JSON, read_index, read_rule
+from lps.manifests.index import INDEX_JSON, read_index, readable_rule
 from lps.manifests.names import UNTIED_FAKES
 from lps.manifests.schemas import parquet_bytes, read_table
 from lps.manifests.splits.inputs import INPUT_COLUMNS
@@ -43,7 +43,7 @@ def _added(out: Store, name: str, params: SplitParams, base: str | None) -> dict
     pinned = None
     if base is not None:
         pinned = _split_rows(out, base)
-        known = recorded_aliases(read_rule(out, base))
+        known = recorded_aliases(readable_rule(out, base))
         params = replace(params, aliases=tuple(dict.fromkeys((*known, *params.aliases))))
     table, rule = split_table(videos, params, pinned)
     marks = {"lps.params_sha256": str(index["params_sha256"])}

@@ -26,6 +26,7 @@ from lps.manifests.audit.core.types import (
 )
 from lps.manifests.codes import Code
 from lps.manifests.errors import LpsError, UnreadableError, VideoFault
+from lps.manifests.index import PLAN_JSON
 from lps.manifests.names import Level
 from lps.manifests.records import Clip
 from lps.manifests.schemas import BOX_UNITS, Row
@@ -190,8 +191,9 @@ def check_again(ctx: AuditContext, *, load: LoadLocalizer) -> CheckResult:
         return not_evaluated(R1, State.SKIP, "needs the source videos: --source")
     if params is None:
         return not_evaluated(R1, State.UNKNOWN, "without a plan the parameters are not known")
+    batch_size = _batch_size(ctx)
     try:
-        localizer = load(params.localizer, int(ctx.plan.get("versions", {}).get("batch_size", CHUNK)))
+        localizer = load(params.localizer, batch_size)
     except (LpsError, ImportError) as e:
         return not_evaluated(R1, State.SKIP, f"the localizer {params.localizer} is not here: {e}")
     again = _Again(ctx, source, params, localizer)
@@ -272,6 +274,18 @@ class _Again:
 def _params(ctx: AuditContext) -> Params | None:
     record = ctx.plan.get("params")
     return params_from_record(record) if record else None
+
+
+MAX_BATCH = 4096
+"""Images. No device of today takes more at a time."""
+
+
+def _batch_size(ctx: AuditContext) -> int:
+    """Return the batch size that the plan names. Raises UnreadableError."""
+    text = ctx.plan.get("versions", {}).get("batch_size", str(CHUNK))
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= MAX_BATCH):
+        raise UnreadableError(f"{ctx.store.join(PLAN_JSON)} is damaged: '{text}' of its versions is no batch size")
+    return int(text)
 
 
 def _load(name: str, batch_size: int) -> Localizer:

@@ -33,6 +33,8 @@ LOST = re.compile(
     r"|concealing|error while decoding MB|CABAC_MAX_BIN|undecodable NALU: ([12]?[0-9]|3[01])\b"
 )
 """What the decoders of libav log where a picture or a part of one is not what was coded. Units 0 to 31 are slices."""
+UNLISTED = re.compile(r"Sample size \d+ is too large")
+"""What the demuxer of MP4 logs where it stops to list the packets, as if there were no more."""
 
 av.logging.set_level(av.logging.WARNING)  # else they are mute; HEVC's only warns of slices that it leaves out
 av.logging.set_skip_repeated(False)  # the same line may stand for another loss
@@ -42,6 +44,15 @@ logging.getLogger("libav").setLevel(logging.CRITICAL)  # the lines are read here
 def tells_of_loss(log: Iterable[tuple[int, str, str]]) -> bool:
     """Return whether lines that `av.logging.Capture` gave name a loss."""
     return any(LOST.search(message) for _, _, message in log)
+
+
+def listed_packets(stream: VideoStream, log: Iterable[tuple[int, str, str]]) -> int:
+    """Return how many packets a container lists that was just opened; `log` has the lines of that.
+
+    Where edit lists leave out frames, the list is shorter than the number that the container claims.
+    """
+    listed = len(stream.index_entries)
+    return max(listed, stream.frames) if any(UNLISTED.search(message) for _, _, message in log) else listed
 
 
 def is_clean_start(native: VideoFrame) -> bool:
@@ -60,6 +71,8 @@ class PacketScan:
 
     n_frames: int = 0
     """Frames that the container promises."""
+    n_listed: int = 0
+    """Packets that the container listed when it was opened, as MP4 and AVI do; another may list few or none."""
     usual_ticks: int | None = None
     """The step between time stamps; None where the rate varies or is not known."""
     lost_before: frozenset[int] = frozenset()
@@ -77,6 +90,7 @@ class PacketWatch:
     timed: bool
     """The container stores times of display, else only an order of packets."""
     numbers: FrameNumbers
+    n_listed: int = 0
     references: TemporalReferences = field(default_factory=TemporalReferences)
     n_frames: int = 0
     times: list[int | None] = field(default_factory=list)
@@ -123,7 +137,7 @@ class PacketWatch:
             number = self._may_be_lost(int(late[k + 1]), int(early[k]), steps)
             if number is not None:
                 doubts[number] = max(steps, doubts.get(number, 0.0))
-        return PacketScan(self.n_frames, usual, frozenset(self.lost), doubts)
+        return PacketScan(self.n_frames, self.n_listed, usual, frozenset(self.lost), doubts)
 
     def _may_be_lost(self, late: int, early: int, steps: float) -> int | None:
         """Return the first packet that may show what is missing in a hole of the time stamps; None if none can."""

@@ -23,10 +23,18 @@ from lps.manifests.errors import VideoFault
 from lps.manifests.records import Header
 from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.video.color_names import FIELD_ORDERS, MATRICES, PRIMARIES, RANGES, TRANSFERS, UNKNOWN
-from lps.pipeline.video.damage import PacketScan, PacketWatch, is_clean_start, number_of, tells_of_loss
+from lps.pipeline.video.damage import (
+    PacketScan,
+    PacketWatch,
+    is_clean_start,
+    listed_packets,
+    number_of,
+    tells_of_loss,
+)
 from lps.pipeline.video.frame_numbers import FrameNumbers
 from lps.pipeline.video.memory import at_memory_limit
 from lps.pipeline.video.reading import fault_of_reading
+from lps.pipeline.video.rotation import rotation_of
 from lps.pipeline.video.tone_map import ToneMap, tone_map_of
 
 cv2.setNumThreads(1)  # one task owns one core
@@ -309,14 +317,16 @@ def scan_packets(path: Path, limits: Limits) -> PacketScan:
 
     Raises VideoFault as `open_video` does, and E_LIMIT for more frames than allowed.
     """
-    container, stream = open_video(path, limits)
+    with av.logging.Capture() as log:
+        container, stream = open_video(path, limits)
     with container:
         context = stream.codec_context
         numbers = FrameNumbers()
         if context.extradata:
             numbers.configure(context.extradata)
         codec = context.codec
-        watch = PacketWatch(codec.canonical_name, codec.intra_only, container.format.name not in UNTIMED, numbers)
+        timed, n_listed = container.format.name not in UNTIMED, listed_packets(stream, log)
+        watch = PacketWatch(codec.canonical_name, codec.intra_only, timed, numbers, n_listed)
         try:
             for packet in container.demux(stream):
                 watch.add(packet)
@@ -386,6 +396,8 @@ def _natives(
         try:
             packet = next(packets, None)
             if packet is None:
+                if number - 1 < scan.n_listed and not stats.ended_by_error:  # the last one flushes the decoder
+                    stats.note_failure(number)  # a demuxer that meets nonsense may end as if the file did
                 return
             packet.opaque = number
             stats.note_scanned(number, scan, max_step)
@@ -443,21 +455,6 @@ def _note(stats: DecodeStats, native: VideoFrame, pts: int, *, widest: float, cu
         breaks = breaks or score > cut_score
     stats.thumb, stats.last_pts, stats.n_frames = thumb, pts, stats.n_frames + 1
     return breaks
-
-
-def rotation_of(native: VideoFrame) -> int:
-    """Return the clockwise degrees, in quarter turns, that the frame's display matrix asks for.
-
-    Where the matrix also mirrors the picture, the mirror is left out: faces stay upright and as they were filmed.
-    """
-    side_data: Any = native.side_data  # its stub knows of motion vectors only
-    matrix = side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return 0
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(np.float64)  # x becomes (a, b) and y (c, d)
-    if a * d - b * c < 0:
-        a = -a
-    return round(float(np.degrees(np.arctan2(b, a))) / 90) * 90 % 360
 
 
 def thumbnail(native: VideoFrame) -> NDArray[np.float32]:

@@ -420,11 +420,11 @@ def check_starts(ctx: AuditContext) -> CheckResult:
     """C6: seeds as planned, places uniform."""
     n = fetch_number(ctx, "SELECT count(*) FROM clips")
     params = ctx.plan.get("params")
-    if not params:
+    if not params or "seed" not in params:
         return not_evaluated(C6, State.UNKNOWN, "without a plan the seed is not known")
     ctx.db.execute(f"SET VARIABLE c6_seed = '{int(params['seed'])}'")
     offenders = list(sql_offenders(ctx, _SEEDS_SQL))
-    if params["clips"] != 1:
+    if params.get("clips") != 1:
         return pass_or_fail(C6, offenders, n, "clips", note="more than one clip a video: only the seeds were checked")
     found = ctx.db.execute(_STARTS_SQL).fetchnumpy()
     labels, starts = np.asarray(found["label"]), np.asarray(found["place"], np.float64)

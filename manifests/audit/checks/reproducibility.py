@@ -32,7 +32,7 @@ from lps.manifests.audit.core.types import (
 )
 from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
 from lps.manifests.errors import RefusedError
-from lps.manifests.index import PLAN_JSON, read_json, read_rule, split_sets
+from lps.manifests.index import PLAN_JSON, read_json, read_rule, readable_rule, split_sets
 from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.key_edges import whole
 from lps.manifests.splits.records import SplitParams, SplitRow, aliases_digest, recorded_aliases, rows_from_table
@@ -109,7 +109,7 @@ def check_replay(ctx: AuditContext) -> CheckResult:
     path = rule_path(ctx.split_set)
     if not ctx.store.exists(path):
         return not_evaluated(R2, State.UNKNOWN, f"there is no {path} to run again")
-    rule = read_json(ctx.store, path)
+    rule = read_rule(ctx.store, ctx.split_set)
     if rule.get("aliases_sha256") != aliases_digest(recorded_aliases(rule)):
         return not_evaluated(R2, State.UNKNOWN, "the rule record does not hold the aliases that the split used")
     base_set = base_of(ctx, rule)
@@ -214,7 +214,7 @@ def base_of(ctx: AuditContext, rule: dict[str, Any]) -> str | None:
 
 def check_pinned(ctx: AuditContext) -> CheckResult:
     """R3: nobody moved."""
-    rule = read_rule(ctx.store, ctx.split_set)
+    rule = readable_rule(ctx.store, ctx.split_set)
     if not rule.get("base_sha256"):
         return not_evaluated(R3, State.SKIP, "the split set was made without a base")
     base_set = base_of(ctx, rule)

@@ -332,6 +332,7 @@ class _Committed:
         try:
             record = parse_json(read_present(self.ctx.store, path) or b"")
             if "rows" not in record:  # before version 2 the rows stood in the record
+                commit_from(record, older=True)
                 found = {name: record[name] for name in ("plan_sha256", "shard", "videos", "clips")}
             else:
                 commit = commit_from(record)

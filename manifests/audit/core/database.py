@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from lps.manifests.audit.core.types import AuditContext, Offender
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.errors import UnreadableError
-from lps.manifests.index import INDEX_JSON, PLAN_VIDEOS, read_index, read_plan, read_rule, split_sets
+from lps.manifests.index import INDEX_JSON, PLAN_VIDEOS, read_index, read_plan, readable_rule, split_sets
 from lps.manifests.schemas import PLANNED_VIDEOS, SCHEMA_ID, TABLES, check_table
 from lps.manifests.splits.groups import alias_roots
 from lps.manifests.splits.records import recorded_aliases
@@ -129,7 +129,7 @@ def _connect(
             local = folder / f"{tables.index(path)}.parquet"
             db.execute(f"CREATE VIEW {table} AS {_select(table, local, store.join(path))}")
         _plan_view(db, store, folder / "plan.parquet")
-        alias_table(db, read_rule(store, split_set))
+        alias_table(db, readable_rule(store, split_set))
         if not db.execute("SELECT count(*) FROM videos").fetchall()[0][0]:
             raise UnreadableError(f"{store.url} holds no videos: there is nothing to audit")
     except BaseException:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.arrays import Ints
 from lps.manifests.audit.core.types import AuditContext
-from lps.manifests.index import read_rule
+from lps.manifests.index import readable_rule
 from lps.manifests.names import SPLITS
 from lps.manifests.splits.inputs import Aliases
 from lps.manifests.splits.key_edges import EDGE_COLUMNS
@@ -88,7 +88,7 @@ class Claim:
 
 def read_claim(ctx: AuditContext) -> Claim:
     """Read the rule record of the audited split set."""
-    record = read_rule(ctx.store, ctx.split_set)
+    record = readable_rule(ctx.store, ctx.split_set)
     ratios, accepted = record.get("ratios"), record.get("accepted_leakage")
     shares = ratios if isinstance(ratios, list) and len(ratios) == len(SPLITS) else [0] * len(SPLITS)
     return Claim(

@@ -21,12 +21,17 @@ from lps.manifests.canonical import canonical_json, parse_json, sha256_hex
 from lps.manifests.codes import QUARANTINE_CODES
 from lps.manifests.columns import read_columns
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
+from lps.manifests.fields import TEXT, wrong_place
 from lps.manifests.index import read_index
 from lps.manifests.schemas import Row, check_version
 from lps.manifests.storage import Store, StoredFile
 
 SCHEMA = "lps.seal"
 SCHEMA_VERSION = "1.0"
+_SEAL_TYPES: dict[str, Any] = {
+    "number": int, "prev_seal_sha256": TEXT, "merkle_root": str,
+    "files": [{"path": str, "bytes": int, "sha256": str, "rows": (int, type(None))}],
+}  # fmt: skip
 MAX_SEALS = 1000
 """Looked for in a store that does not list them."""
 NAMESPACE = "lps-prep"
@@ -178,12 +183,15 @@ def seal_paths(store: Store) -> list[str]:
 def _parse(data: bytes, path: str) -> Seal:
     try:
         record = parse_json(data)
+        place = wrong_place(record, _SEAL_TYPES)
+        if place is not None:
+            raise TypeError(f"its '{place}' is of the wrong type")
         check_version(str(record["schema_version"]), what=f"seal '{path}'", newest=SCHEMA_VERSION)
         return Seal(
             path=path,
-            number=int(record["number"]),
+            number=record["number"],
             prev_seal_sha256=record["prev_seal_sha256"],
-            merkle_root=str(record["merkle_root"]),
+            merkle_root=record["merkle_root"],
             files=tuple(_entry(file) for file in record["files"]),
             sha256=sha256_hex(data),
         )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_curve
 
 from lps.manifests.arrays import Floats
 from lps.manifests.canonical import pretty_json
@@ -36,6 +35,8 @@ def draw_roc(evaluations: Mapping[str, Scores], out: Path) -> None:
 
     Raises RefusedError for an evaluation with only one class.
     """
+    from sklearn.metrics import roc_curve
+
     out.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     table = csv.writer(text)

@@ -14,6 +14,7 @@ import torch
 from lps.manifests.errors import LpsError, UnreadableError
 from lps.model.data.epoch_plan import PlanOptions
 from lps.model.data.feature_maps import MapReader, Maps
+from lps.model.data.video_score import video_auc
 from lps.model.training.checkpoint import read_checkpoint, write_checkpoint
 from lps.model.training.engine import Learner, PendingStep, RunProgress, report_losses, train_one_epoch
 from lps.model.training.params import RunParams, TrainParams
@@ -21,7 +22,7 @@ from lps.model.training.processes import StopSignals
 from lps.model.training.run_folder import step_checkpoints
 from lps.model.training.run_log import RunLog, read_log
 from lps.model.training.stages import StageOutput, TrainingStage
-from lps.model.training.validate import validate, video_auc
+from lps.model.training.validate import validate
 
 if TYPE_CHECKING:
     from tests.model.conftest import Ended, Maker, Members, Runner, Spec, SplitSet

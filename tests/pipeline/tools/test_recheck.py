@@ -1,5 +1,6 @@
 """Checks C2 and R1 on real clips: decoded and processed again, they are what the data set says."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from lps.manifests.audit.core.database import open_dataset
 from lps.manifests.audit.core.types import AuditContext, CheckResult
+from lps.manifests.canonical import canonical_json
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import Row, read_table, table_bytes
 from lps.pipeline.config.params import Params
@@ -141,6 +143,15 @@ def test_localizer_that_is_not_here_skips(made: tuple[Path, Path]) -> None:
     with open_dataset(str(made[0]), None, str(made[1]), LIMITS) as ctx:
         result = check_again(ctx, load=absent)
     assert (result.state, result.note) == ("skip", "the localizer mtcnn is not here: no weights of mtcnn")
+
+
+@pytest.mark.parametrize("said", ["x", "0", "-1", "9" * 30])
+def test_a_batch_size_that_is_none_is_told(copy: tuple[Path, Path], said: str) -> None:
+    plan = copy[0] / "plan/plan.json"
+    record = json.loads(plan.read_bytes())
+    plan.write_bytes(canonical_json({**record, "versions": {**record["versions"], "batch_size": said}}))
+    with pytest.raises(UnreadableError, match=f"plan.json is damaged: '{said}' of its versions is no batch size$"):
+        run(*copy)
 
 
 def test_without_a_plan_nothing_can_be_made_again(made: tuple[Path, Path]) -> None:
