@@ -69,7 +69,7 @@ class SourceReader:
             finally:
                 held.release()
         else:
-            with tempfile.TemporaryDirectory(prefix="lps-source-", dir=self._place) as folder:
+            with self._own_folder() as folder:
                 path = Path(folder) / f"video{PurePosixPath(file.uri).suffix}"
                 self._fetch(file, path)
                 yield path
@@ -80,6 +80,12 @@ class SourceReader:
             with suppress(OSError):
                 return FileCache(self.cache_folder, self.cache_bytes).drop(name)
         return False
+
+    def _own_folder(self) -> "tempfile.TemporaryDirectory[str]":
+        try:
+            return tempfile.TemporaryDirectory(prefix="lps-source-", dir=self._place)
+        except OSError as e:
+            raise UnreadableError(f"cannot keep copies of videos in the folder {self._place}: {e.strerror or e}") from e
 
     def _held(self, file: SourceRef, *, keep: bool) -> HeldFile | None:
         """Return the copy in the cache; None where it cannot be used, has no room, or none is to be made."""

@@ -123,6 +123,12 @@ def test_a_file_that_the_store_does_not_give_is_named(reader: SourceReader) -> N
     assert copies(reader) == []
 
 
+def test_a_scratch_folder_that_is_not_there_is_named(reader: SourceReader, tmp_path: Path) -> None:
+    reader.scratch = str(tmp_path / "none")
+    with pytest.raises(UnreadableError, match=r"^cannot keep copies of videos in the folder .*none: No such file"):
+        read(reader, A)
+
+
 def test_local_files_are_themselves(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(DATA)
     reader = SourceReader(Store(str(tmp_path)), str(tmp_path / "scratch"), 10**6)
