@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -65,18 +65,24 @@ class Summary:
 
 
 def finalize(
-    plan: Plan, out: Store, scratch: str | None = None, commits: Mapping[str, Commit] = MappingProxyType({})
+    plan: Plan,
+    out: Store,
+    scratch: str | None = None,
+    commits: Mapping[str, Commit] = MappingProxyType({}),
+    check: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Write manifests and index of a finished run. Raises UnreadableError if a shard is not committed yet.
 
     Split sets that were added to the data set stay in the index, unless their files are not those that it named before.
-    Files are built in the folder `scratch`. `commits` are those that have been read already, by shard.
+    Files are built in the folder `scratch`. `commits` are those that have been read already, by shard. `check` is
+    called before the index is written, and raises what must prevent that.
     """
     found = _all_commits(plan, out, commits)
     videos = _sorted_videos(plan, out, found)
     with tempfile.TemporaryDirectory(prefix="lps-manifests-", dir=scratch) as folder:
         listing = _publish_manifests(plan, out, found, videos, Path(folder) / "table.parquet")
     listing |= _added_split_sets(out, plan.spec.split_set, named_manifests(out))
+    check()
     publish_index(out, pretty_json(_index(plan, listing, [c.shard for c in found if c.shard is not None])))
     return summarise(videos, plan.untied_fakes)
 

@@ -65,7 +65,7 @@ def run_job(request: PrepRequest, options: RunOptions | None = None, on_event: O
         if left:
             _process(run, plan, left if run.source.store.is_local else with_marks(left, probes))
         run.lease.check()
-        summary = finalize(plan, run.out, run.options.scratch, whole)
+        summary = finalize(plan, run.out, run.options.scratch, whole, run.lease.check)
         run.log(Finalized(summary.n_videos, summary.n_ok))
         return summary
 

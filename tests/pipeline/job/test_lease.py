@@ -15,12 +15,16 @@ from click.testing import CliRunner
 from lps.cli.prep.main import main
 from lps.manifests.codes import Status
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.index import INDEX_JSON
 from lps.manifests.records import Outcome, SourceVideo, VideoResult
 from lps.manifests.storage import Store, StoredFile
 from lps.pipeline.config.params import Params
 from lps.pipeline.job import lease as leases
 from lps.pipeline.job.events import PrepEvent, VideoDone
+from lps.pipeline.job.finalize import finalize
 from lps.pipeline.job.lease import LEASE_SECONDS, LEASES, Driver, Lease, LeaseRecord, driver_lease, this_driver
+from lps.pipeline.job.plan import build_plan, publish_plan
+from lps.pipeline.video.kept_probes import Probes
 from lps.pipeline.video.probe import Probe
 from tests.builders import build_data_set, folder_spec, folder_video, still_clip
 
@@ -198,6 +202,20 @@ def test_a_lease_that_was_removed_is_lost(out: Store) -> None:
     with pytest.raises(RefusedError, match="a.json was removed, by its next driver or by hand"):
         first.check()
     assert claims(out) == []
+
+
+def test_who_lost_its_lease_writes_no_index(out: Store) -> None:
+    plan = build_plan(folder_spec(Params()), [], Probes.of({}))
+    publish_plan(plan, out)
+    first = lease(out, "a", ELSEWHERE)
+    first.acquire()
+    out.delete(first.own.path)
+    first.renew()
+    with pytest.raises(RefusedError, match="was removed"):
+        finalize(plan, out, check=first.check)
+    assert not out.exists(INDEX_JSON)
+    finalize(plan, out)
+    assert out.exists(INDEX_JSON)
 
 
 @dataclass(frozen=True, slots=True)
