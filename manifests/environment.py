@@ -1,10 +1,13 @@
-"""The machine: which code runs on it, where caches and sockets go, and files that are whole or not there.
+"""The machine: which code runs on it, where caches, sockets and scratch go, and files that are whole or not there.
 
 Manifests depend on none of it.
 """
 
+import fcntl
 import os
+import platform
 import re
+import shutil
 import subprocess
 import tempfile
 import uuid
@@ -21,6 +24,8 @@ from lps.manifests.errors import UnreadableError
 SOCKET_PATH_BYTES = 107
 """Longest path of a Unix socket."""
 SHORT_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
+OWNER = ".owner"
+"""File in a scratch folder that the process which uses it has locked."""
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
@@ -83,6 +88,35 @@ def socket_place(below: str) -> str:
     raise UnreadableError(
         f"sockets need a folder that can be written to and whose path has {room} bytes at most: name one in TMPDIR"
     )
+
+
+@contextmanager
+def scratch_folder(prefix: str, place: str | None = None) -> Iterator[Path]:
+    """Give a folder below `place` (default: TMPDIR) that is removed afterwards, and remove those of killed processes.
+
+    A file in it is locked as long as its process lives; a folder of this host whose file nobody has locked is removed
+    by the next one that asks for the same prefix and place. Raises OSError where it cannot be made.
+    """
+    _remove_abandoned(Path(place or tempfile.gettempdir()), prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as owner:
+            owner.write(platform.node())
+            owner.flush()
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(owner, fcntl.LOCK_EX)
+            Path(owner.name).rename(folder / OWNER)  # nobody sees it before it is locked
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(place: Path, prefix: str) -> None:
+    for folder in place.glob(f"{prefix}*"):
+        with suppress(OSError), (folder / OWNER).open() as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if owner.read() == platform.node():  # locks may hold on one host only
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 # ---- files that are there whole or not at all, also when the process or the machine is lost meanwhile ----------------

@@ -3,19 +3,17 @@
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lps.manifests.environment import socket_place
+from lps.manifests.environment import scratch_folder, socket_place
 from lps.manifests.errors import Interrupted, LpsError, UnreadableError, first_line
 from lps.pipeline.faces.localizers import LocalizerSpec, batch_size_on
 from lps.pipeline.job.cpus import usable_cpus
@@ -102,22 +100,20 @@ def _joined(address: str) -> Iterator[None]:
 @contextmanager
 def _started(n_cpus: int) -> Iterator[None]:
     """Start a cluster that no other process finds, in a folder of its own, and end it."""
-    try:
-        folder = tempfile.mkdtemp(prefix="lps-", dir=socket_place(RAY_SOCKET))
-    except OSError as e:
-        raise UnreadableError(f"no folder for Ray's sockets: {first_line(e)}: {e.filename}") from e
-    _use_own_token()
-    try:
+    with ExitStack() as opened:
+        try:
+            folder = opened.enter_context(scratch_folder("lps-", socket_place(RAY_SOCKET)))
+        except OSError as e:
+            raise UnreadableError(f"no folder for Ray's sockets: {first_line(e)}: {e.filename}") from e
+        _use_own_token()
         with _ray(
             "Ray does not start on this machine",
             address="local",
             num_cpus=n_cpus,
             include_dashboard=False,
-            _temp_dir=folder,
+            _temp_dir=str(folder),
         ):
             yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """All commits present: write the manifests, then the index, last. Everything is derived from plan and commits."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 from lps.manifests.canonical import file_sha256, parse_json, pretty_json, sha256_hex
 from lps.manifests.codes import QUARANTINE_CODES, Status
 from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
+from lps.manifests.environment import scratch_folder
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import (
     Commit,
@@ -79,8 +79,8 @@ def finalize(
     """
     found = _all_commits(plan, out, commits)
     videos = _sorted_videos(plan, out, found)
-    with tempfile.TemporaryDirectory(prefix="lps-manifests-", dir=scratch) as folder:
-        listing = _publish_manifests(plan, out, found, videos, Path(folder) / "table.parquet")
+    with scratch_folder("lps-manifests-", scratch) as folder:
+        listing = _publish_manifests(plan, out, found, videos, folder / "table.parquet")
     listing |= _added_split_sets(out, plan.spec.split_set, named_manifests(out))
     check()
     publish_index(out, pretty_json(_index(plan, listing, [c.shard for c in found if c.shard is not None])))

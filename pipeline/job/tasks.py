@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.canonical import file_sha256
 from lps.manifests.codes import Code, Status
+from lps.manifests.environment import scratch_folder
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.records import Outcome, VideoResult
 from lps.manifests.storage import Store
@@ -200,8 +200,8 @@ def run_commit(
     start_times.started.remote(label)
     job, params, out = work
     try:
-        with tempfile.TemporaryDirectory(prefix="lps-shard-", dir=scratch) as folder:
-            commit = write_shard(job, results, params, out, Path(folder))
+        with scratch_folder("lps-shard-", scratch) as folder:
+            commit = write_shard(job, results, params, out, folder)
     except OSError as e:
         where = scratch or tempfile.gettempdir()
         raise UnreadableError(f"cannot build {job.shard_id} in the scratch folder {where}: {e.strerror or e}") from e

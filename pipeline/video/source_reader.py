@@ -6,10 +6,11 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from lps.manifests.environment import scratch_folder
 from lps.manifests.errors import UnreadableError
 from lps.manifests.remote.file_cache import RESERVED, FileCache, HeldFile, NoRoomError
 from lps.manifests.storage import Store
@@ -70,7 +71,7 @@ class SourceReader:
                 held.release()
         else:
             with self._own_folder() as folder:
-                path = Path(folder) / f"video{PurePosixPath(file.uri).suffix}"
+                path = folder / f"video{PurePosixPath(file.uri).suffix}"
                 self._fetch(file, path)
                 yield path
 
@@ -81,11 +82,15 @@ class SourceReader:
                 return FileCache(self.cache_folder, self.cache_bytes).drop(name)
         return False
 
-    def _own_folder(self) -> "tempfile.TemporaryDirectory[str]":
-        try:
-            return tempfile.TemporaryDirectory(prefix="lps-source-", dir=self._place)
-        except OSError as e:
-            raise UnreadableError(f"cannot keep copies of videos in the folder {self._place}: {e.strerror or e}") from e
+    @contextmanager
+    def _own_folder(self) -> Iterator[Path]:
+        with ExitStack() as opened:
+            try:
+                folder = opened.enter_context(scratch_folder("lps-source-", self._place))
+            except OSError as e:
+                where = f"the folder {self._place}: {e.strerror or e}"
+                raise UnreadableError(f"cannot keep copies of videos in {where}") from e
+            yield folder
 
     def _held(self, file: SourceRef, *, keep: bool) -> HeldFile | None:
         """Return the copy in the cache; None where it cannot be used, has no room, or none is to be made."""

@@ -3,6 +3,7 @@
 import os
 import pwd
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from lps.cli.prep.main import main
 from lps.manifests import environment
-from lps.manifests.environment import cache_folder, checkout, code_version, socket_place
+from lps.manifests.environment import cache_folder, checkout, code_version, scratch_folder, socket_place
 from lps.manifests.errors import UnreadableError
 
 
@@ -93,3 +94,31 @@ def test_checkouts_say_whether_they_are_modified(tmp_path: Path) -> None:
     assert clean["modified"] is False
     (tmp_path / "new.py").write_text("")
     assert checkout(tmp_path) == {**clean, "modified": True}
+
+
+KILLED = """
+import os, signal, sys
+from lps.manifests.environment import scratch_folder
+with scratch_folder("lps-shard-", sys.argv[1]) as folder:
+    (folder / "half.tar").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_scratch_of_a_killed_process_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    (tmp_path / "lps-shard-own").mkdir()  # somebody else's
+    with scratch_folder("lps-shard-", str(tmp_path)) as alive:
+        ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, timeout=100)
+        assert ended.returncode == -9
+        assert len(list(tmp_path.iterdir())) == 3
+        with scratch_folder("lps-shard-", str(tmp_path)) as other:
+            assert sorted(tmp_path.iterdir()) == sorted([alive, other, tmp_path / "lps-shard-own"])
+    assert [path.name for path in tmp_path.iterdir()] == ["lps-shard-own"]
+
+
+def test_scratch_of_another_host_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, timeout=100)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("platform.node", lambda: "another host")
+        with scratch_folder("lps-shard-", str(tmp_path)):
+            assert len(list(tmp_path.iterdir())) == 2
