@@ -5,9 +5,12 @@
 
 Every source is a small file that really is listed, hashed and opened. In place of decoding and finding faces there is a
 function that returns a finished clip at once: 60 frames of 100 bytes, so that the data set fits a disk. CPU seconds are
-those of all processes, Ray's as well; memory is the largest resident set of the driver during the step. Every size runs
-in a process of its own, and the resume, which finds nothing to do, in another. The last two columns draw a line through
-the two largest sizes.
+those of all processes, Ray's as well, and of those that have ended; memory is the largest resident set during the step,
+of the driver and of any other process. Every size runs in a process of its own, and the resume, which finds nothing to
+do, in another. The last two columns draw a line through the two largest sizes; what does not grow is 0 a video.
+
+The last line takes from the CPU time of a video what the same work costs in a loop without Ray: reading the file's
+header, making the clip and writing the shard. The rest is what the engine costs.
 """
 
 import argparse
@@ -18,11 +21,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Lock, Thread
 
+import numpy as np
+from numpy.typing import NDArray
 from ray import cloudpickle
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +37,9 @@ from rich.table import Table
 from lps.manifests.codes import Status
 from lps.manifests.records import Clip, Outcome, VideoResult
 from lps.manifests.splits.records import SplitParams
+from lps.manifests.storage import open_store
 from lps.pipeline.config.params import Params
+from lps.pipeline.faces.detector import Faces, no_faces
 from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job.events import (
     DetectorsReady,
@@ -44,12 +53,18 @@ from lps.pipeline.job.events import (
 )
 from lps.pipeline.job.request import PrepRequest, RunOptions
 from lps.pipeline.job.run import run_job
-from lps.pipeline.job.shards import ShardVideo
+from lps.pipeline.job.shards import ShardJob, ShardVideo, write_shard
+from lps.pipeline.sources.adapters import SourceFile, SourceOptions, list_videos
 from lps.pipeline.tools.demo_videos import make_texture_video
-from lps.pipeline.video.source_reader import SourceReader
+from lps.pipeline.video.probe import probe_file
+from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
+UNITS = {"seconds": "s", "cpu_seconds": "CPU s", "peak_mb": "MB", "other_mb": "MB, others"}
 LARGEST = 12_000_000
 CLIP_FRAMES, FRAME_BYTES = 60, 100
+N_WORK = 500
+STEPS_OF_VIDEOS = ("list", "probe", "plan", "process", "finalize")
+"""Start and load cost the same for any number of videos."""
 
 
 def instant_clip(source: SourceReader, video: ShardVideo, detect: DetectFaces, params: Params) -> VideoResult:
@@ -102,15 +117,63 @@ class Cost:
 
     seconds: float
     cpu_seconds: float
-    """Of this process and all below it, as Ray's are; those that have ended count with their parents."""
+    """Of this process and all below it, as Ray's are, ended ones among them."""
     peak_mb: float
     """Largest resident memory of this process."""
+    other_mb: float
+    """And of any process below it."""
+
+
+class Processes(Thread):
+    """Looks again and again at all processes below this one: Ray's daemons take no times over from those that end."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._ticks: dict[tuple[int, str], int] = {}
+        """CPU time of each process ever seen, by its number and start."""
+        self._lock = Lock()
+        self._own_seconds = 0.0
+        self._peak_pages = 0
+
+    def run(self) -> None:
+        """Look twice a second."""
+        while True:
+            self._look()
+            self._own_seconds = time.thread_time()
+            time.sleep(0.5)
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds of this process and of all that were seen below it, without those of looking."""
+        self._look()
+        return sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK") - self._own_seconds
+
+    def take_peak_mb(self) -> float:
+        """Return the largest resident memory of a process below this one since the last call."""
+        with self._lock:
+            peak, self._peak_pages = self._peak_pages, 0
+        return peak * os.sysconf("SC_PAGESIZE") / 1e6
+
+    def _look(self) -> None:
+        found: dict[int, list[str]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has just ended
+                found[int(stat.parent.name)] = stat.read_text().rpartition(") ")[2].split()
+        below = {os.getpid()}
+        while more := {pid for pid, values in found.items() if int(values[1]) in below and pid not in below}:
+            below |= more
+        with self._lock:
+            for pid in below:
+                values = found[pid]
+                self._ticks[pid, values[19]] = int(values[11]) + int(values[12])
+                if pid != os.getpid():
+                    self._peak_pages = max(self._peak_pages, int(values[21]))
 
 
 @dataclass(slots=True)
 class Meter:
     """Measures step after step."""
 
+    processes: Processes
     costs: dict[str, Cost] = field(default_factory=dict)
     step: str = ""
     start: float = 0.0
@@ -119,10 +182,9 @@ class Meter:
 
     def begin(self, step: str) -> None:
         """End the step before, and begin another."""
-        now, cpu = time.perf_counter(), cpu_seconds()
+        now, cpu, other_mb = time.perf_counter(), self.processes.cpu_seconds(), self.processes.take_peak_mb()
         if self.step:
-            # Ray's processes take their times with them when they end
-            self.costs[self.step] = Cost(now - self.start, max(0.0, cpu - self.cpu_start), peak_mb())
+            self.costs[self.step] = Cost(now - self.start, cpu - self.cpu_start, peak_mb(), other_mb)
         Path("/proc/self/clear_refs").write_text("5")  # lets the kernel forget the peak
         self.step, self.start, self.cpu_start = step, now, cpu
 
@@ -150,21 +212,6 @@ class Meter:
                 pass
 
 
-def cpu_seconds() -> float:
-    """Return the CPU seconds of this process and of all below it, with those that they waited for."""
-    times: dict[int, tuple[int, int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            values = stat.read_text().rpartition(") ")[2].split()
-        except OSError:
-            continue  # it has just ended
-        times[int(stat.parent.name)] = (int(values[1]), sum(map(int, values[11:15])))
-    below = {os.getpid()}
-    while more := {pid for pid, (parent, _) in times.items() if parent in below and pid not in below}:
-        below |= more
-    return sum(times[pid][1] for pid in below) / os.sysconf("SC_CLK_TCK")
-
-
 def peak_mb() -> float:
     """Return the largest resident memory of this process since the kernel was told to forget it."""
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1e3
@@ -173,7 +220,9 @@ def peak_mb() -> float:
 def run_once(source: str, out: str, workers: int) -> dict[str, Cost]:
     """Run the job, or find that there is nothing to do, and return what its steps cost."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
-    meter = Meter()
+    processes = Processes()
+    processes.start()
+    meter = Meter(processes)
     meter.begin("start")
     request = PrepRequest(
         source=source,
@@ -194,6 +243,7 @@ def resume(source: str, out: str, workers: int) -> dict[str, Cost]:
             sum(cost.seconds for cost in costs),
             sum(cost.cpu_seconds for cost in costs),
             max(cost.peak_mb for cost in costs),
+            max(cost.other_mb for cost in costs),
         )
     }
 
@@ -207,6 +257,33 @@ def measure(n: int, workers: int, folder: Path) -> dict[str, Cost]:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             costs |= pool.submit(work, source, out, workers).result()
     return costs
+
+
+def work_ms(folder: Path) -> float:
+    """Return the CPU milliseconds that a video's work takes in a loop without Ray."""
+    params = Params(localizer="mtcnn", clip_frames=CLIP_FRAMES)
+    make_sources(folder / "source", N_WORK)
+    store, out = open_store(str(folder / "source")), open_store(str(folder / "out"))
+    source, uris = SourceReader(store), [file.path for file in store.walk()]
+    probe_file(source, SourceRef(uris[0]), params.limits)  # which imports
+    start = time.process_time()
+    probes = [probe_file(source, SourceRef(uri), params.limits) for uri in uris]
+    sources = list_videos(
+        "folder", [SourceFile(path=uri, n_bytes=1) for uri in uris], SourceOptions(read_bytes=store.read)
+    )
+    videos = tuple(
+        ShardVideo(source=one, n_bytes=probe.n_bytes, sha256=bytes.fromhex(probe.sha256), original_video_id=None)
+        for one, probe in zip(sources.videos, probes, strict=True)
+    )
+    results = [instant_clip(source, video, see_nothing, params) for video in videos]
+    job = ShardJob(shard_id="train-000000", split="train", plan_sha256="0" * 64, videos=videos)
+    write_shard(job, results, params, out, folder)
+    return 1e3 * (time.process_time() - start) / N_WORK
+
+
+def see_nothing(images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
+    """Find no face."""
+    return [no_faces() for _ in images]
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -228,23 +305,29 @@ def main() -> None:
         finally:
             shutil.rmtree(folder)
         for step, cost in measured[n].items():
-            said = f"{cost.seconds:.1f} s, {cost.cpu_seconds:.1f} s CPU, {cost.peak_mb:.0f} MB"
+            said = f"{cost.seconds:.1f} s, {cost.cpu_seconds:.1f} s CPU, {cost.peak_mb:.0f} and {cost.other_mb:.0f} MB"
             print(f"{n:,} {step}: {said}", flush=True)
     heads = [f"{n:,}" for n in sizes]
     table = Table("step", "of", *heads, "a video", f"{LARGEST:,}", title=f"{args.workers} workers")
     for step in measured[sizes[0]]:
-        for name, unit in (("seconds", "s"), ("cpu_seconds", "CPU s"), ("peak_mb", "MB")):
+        for name, unit in UNITS.items():
             values = [getattr(measured[n][step], name) for n in sizes]
             table.add_row(step, unit, *(f"{value:,.1f}" for value in values), *growth(sizes, values, unit))
     Console(width=140).print(table)
+    with tempfile.TemporaryDirectory(prefix="lps-scale-", dir=args.folder) as work_folder:
+        work = work_ms(Path(work_folder))
+    for n in sizes:
+        costs = measured[n]
+        whole = 1e3 / n * sum(costs[step].cpu_seconds for step in STEPS_OF_VIDEOS)
+        print(f"{n:,}: {whole:.2f} ms CPU a video, {work:.2f} of them work, {whole - work:.2f} engine")
 
 
 def growth(sizes: Sequence[int], values: Sequence[float], unit: str) -> tuple[str, str]:
     """Return what one more video costs, and what the largest data set would: a line through the two largest sizes."""
     if len(sizes) < 2:
         return "", ""
-    slope = (values[-1] - values[-2]) / (sizes[-1] - sizes[-2])
-    scale = "kB" if unit == "MB" else f"m{unit}"
+    slope = max(0.0, (values[-1] - values[-2]) / (sizes[-1] - sizes[-2]))
+    scale = unit.replace("MB", "kB") if "MB" in unit else f"m{unit}"
     return f"{slope * 1e3:.3f} {scale}", f"{values[-1] + slope * (LARGEST - sizes[-1]):,.0f}"
 
 

@@ -1,15 +1,19 @@
 """One video in, its row and its clips out. The only place that turns a fault of one video into a row."""
 
+import mmap
+import tempfile
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Stage, Status
-from lps.manifests.errors import VideoFault
+from lps.manifests.errors import UnreadableError, VideoFault
 from lps.manifests.records import Clip, Header, Outcome, VideoResult
 from lps.pipeline.clips.encode import clip_quality, encode_image, frames_digest, perceptual_hash
 from lps.pipeline.config.params import ALL_CLIPS, Params
@@ -32,9 +36,19 @@ FAULT_ORDER = (
 """Where there are several faults, the one that came furthest names the video."""
 
 
-def process_video(path: Path, video_id: bytes, detect: DetectFaces, params: Params) -> VideoResult:
-    """Decode `path`, follow its faces and return its clips. Faults of the content come back as the outcome."""
-    work = VideoWork(path, video_id, detect, params)
+SPOOL_BYTES = 64 << 20
+"""Images of one video that stay in memory where the others go to the disk."""
+
+
+def process_video(
+    path: Path, video_id: bytes, detect: DetectFaces, params: Params, *, spool: str | None = None
+) -> VideoResult:
+    """Decode `path`, follow its faces and return its clips. Faults of the content come back as the outcome.
+
+    With `spool` memory does not grow with the video: images of clips lie in files without names in that folder,
+    SPOOL_BYTES a file, and are views of these. Raises UnreadableError where they cannot be written.
+    """
+    work = VideoWork(path, video_id, detect, params, spool=spool)
     try:
         work.run()
     except VideoFault as fault:
@@ -50,6 +64,7 @@ class VideoWork:
     video_id: bytes
     detect: DetectFaces
     params: Params
+    spool: str | None = None
     header: Header = field(default_factory=Header)
     scan: PacketScan = field(default_factory=PacketScan)
     stats: DecodeStats = field(default_factory=DecodeStats)
@@ -59,6 +74,8 @@ class VideoWork:
     faults: list[VideoFault] = field(default_factory=list)
     fatal: VideoFault | None = None
     longest_run: int = 0
+    n_on_disk: int = 0
+    """How many of the clips have their images on the disk."""
     passed_over: list[list[int]] = field(default_factory=list)
     """First frame, and frame after the last, of each stretch that the first pass had no use for."""
 
@@ -142,7 +159,15 @@ class VideoWork:
             except VideoFault as fault:
                 self.faults.append(fault.with_traceback(None))  # which would keep the run's frames alive
         self.clips += clips
+        if self.spool is not None:
+            self._move_to_disk(self.spool)
         return bool(clips), [] if clips else run[resume_at:]
+
+    def _move_to_disk(self, folder: str) -> None:
+        in_memory = self.clips[self.n_on_disk :]
+        if sum(len(image) for clip in in_memory for image in clip.frames) >= SPOOL_BYTES:
+            self.clips[self.n_on_disk :] = on_disk(in_memory, folder)
+            self.n_on_disk = len(self.clips)
 
     def _matrices(self, run: Sequence[Frame], track: Track) -> tuple[list[NDArray[np.float32]], float]:
         """Return the matrix of each frame, and the largest share of a face that lies outside its frame.
@@ -245,6 +270,24 @@ class VideoWork:
         if not self.faults:
             return VideoFault(Code.E_INTERNAL, Stage.DETECT, "no run was tried")
         return max(self.faults, key=lambda f: FAULT_ORDER.index(f.code) if f.code in FAULT_ORDER else -1)
+
+
+def on_disk(clips: Sequence[Clip], folder: str) -> list[Clip]:
+    """Return the clips with images that are views of a file in `folder`, which is gone with the last of them.
+
+    Raises UnreadableError where it cannot be written.
+    """
+    images = [image for clip in clips for image in clip.frames]
+    try:
+        with tempfile.TemporaryFile(prefix="lps-clips-", dir=folder) as file:
+            file.writelines(images)
+            file.flush()
+            view = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+    except OSError as e:
+        raise UnreadableError(f"cannot keep clips in {folder}: {e.strerror or e}") from e
+    ends = accumulate(len(image) for image in images)
+    views = (view[end - len(image) : end] for image, end in zip(images, ends, strict=True))
+    return [replace(clip, frames=cast(tuple[bytes, ...], tuple(islice(views, clip.n_frames)))) for clip in clips]
 
 
 def start_seed(video_id: bytes, params: Params) -> int:

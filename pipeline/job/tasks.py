@@ -10,8 +10,9 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pickle import PickleBuffer
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def _process(
             raise RefusedError(
                 f"source changed since the plan was made: {video.source.uri}; restore it or use a new output"
             )
-        return process_video(path, video.source.video_id, detect, params)
+        return process_video(path, video.source.video_id, detect, params, spool=source.place)
 
 
 def file_task(work: FileWork) -> Any:
@@ -188,7 +189,14 @@ def run_process(work: VideoTasks, name: str, detector: Any, video: ShardVideo) -
         seconds=round(time.perf_counter() - started, 3),
         n_bytes_fetched=work.source.n_fetched - before,
     )
-    return done, result
+    return done, in_place(result)
+
+
+def in_place(result: VideoResult) -> VideoResult:
+    """Return the result with images that the store of Ray takes as they lie, and gives back without a copy."""
+    as_they_lie: Callable[[Any], Any] = PickleBuffer
+    clips = tuple(replace(clip, frames=tuple(map(as_they_lie, clip.frames))) for clip in result.clips)
+    return replace(result, clips=clips)
 
 
 def run_commit(

@@ -47,13 +47,14 @@ class SourceReader:
     """Bytes of the files that this process has read from the store."""
 
     @property
-    def _place(self) -> str:
+    def place(self) -> str:
+        """The folder for large temporary files, on whatever machine this is asked."""
         return self.scratch or tempfile.gettempdir()
 
     @property
     def cache_folder(self) -> Path:
         """Where copies are kept, on whatever machine this is asked."""
-        return Path(self._place, f"lps-prep-{os.getuid()}", "sources")
+        return Path(self.place, f"lps-prep-{os.getuid()}", "sources")
 
     @contextmanager
     def local(self, file: SourceRef, *, keep: bool = True) -> Iterator[Path]:

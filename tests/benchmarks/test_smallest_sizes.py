@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -39,12 +40,33 @@ def test_smallest_size_runs_through(name: str, tmp_path: Path, demo_videos: Path
     assert ran.stdout.strip()
 
 
-def test_any_folder_of_videos_can_be_given(tmp_path: Path) -> None:
-    spec = spec_from_file_location("media", ROOT / "benchmarks/media.py")
+def loaded(name: str) -> ModuleType:
+    """Import a benchmark, which belongs to no package."""
+    spec = spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    media = module_from_spec(spec)
-    spec.loader.exec_module(media)
+    module = sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_does_not_grow_costs_nothing_a_video() -> None:
+    growth = loaded("scale").growth
+    assert growth([10, 1010], [1.0, 3.0], "s") == ("2.000 ms", f"{3 + 0.002 * (12_000_000 - 1010):,.0f}")
+    assert growth([10, 1010], [3.0, 2.0], "MB") == ("0.000 kB", "2")
+
+
+def test_processes_that_have_ended_count() -> None:
+    processes = loaded("scale").Processes()
+    processes.start()
+    before = processes.cpu_seconds()
+    burn = "import time\nwhile time.process_time() < 2: pass"
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    assert processes.cpu_seconds() - before > 0.5  # of 2; the last look may be half a second old
+
+
+def test_any_folder_of_videos_can_be_given(tmp_path: Path) -> None:
+    media = loaded("media")
     with pytest.raises(SystemExit, match="^no video in "), media.videos(tmp_path, ["man_*"]):
         pass
     (tmp_path / "mine").mkdir()

@@ -20,7 +20,9 @@ from PIL import Image as PilImage
 from lps.manifests.arrays import ARCFACE_112
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Stage, Status
+from lps.manifests.errors import UnreadableError
 from lps.manifests.records import VideoResult
+from lps.pipeline.clips import process as video_work
 from lps.pipeline.clips.process import process_video, start_frames, start_seed
 from lps.pipeline.config.params import ALL_CLIPS, Limits, LocalizeParams, Params
 from lps.pipeline.faces.detector import Faces, no_faces, rounded_faces
@@ -491,3 +493,32 @@ def test_the_same_in_the_same_out(write_video: Write, tmp_path: Path, change: di
         return [see(images[k : k + 1], dense=dense)[0] for k in range(len(images))]
 
     assert process(path, params=params) == process(path, params=params, ask=one_by_one)
+
+
+# ---- images on the disk --------------------------------------------------------------------------------------------
+
+
+def test_clips_are_the_same_where_their_images_lie_on_the_disk(
+    write_video: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.mp4", shot(5 * LENGTH + 3))
+    params = replace(PARAMS, clips=ALL_CLIPS)
+    expected = process(path, params=params)
+    n_clip_bytes = sum(map(len, expected.clips[0].frames))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(video_work, "SPOOL_BYTES", round(1.5 * n_clip_bytes))  # two clips a file
+    result = process_video(path, digest16("a"), see, params, spool=str(scratch))
+    assert result == expected
+    kinds = [{type(image) for image in clip.frames} for clip in result.clips]
+    assert kinds == [{memoryview}] * 4 + [{bytes}]
+    assert list(scratch.iterdir()) == []
+
+
+def test_images_that_cannot_be_written_are_no_fault_of_the_video(
+    write_video: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.mp4", shot(LENGTH))
+    monkeypatch.setattr(video_work, "SPOOL_BYTES", 1)
+    with pytest.raises(UnreadableError, match=r"^cannot keep clips in .*gone: No such file or directory$"):
+        process_video(path, digest16("a"), see, PARAMS, spool=str(tmp_path / "gone"))

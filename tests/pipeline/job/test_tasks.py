@@ -1,6 +1,7 @@
 """What a worker does with a video whose file changed since the plan was made; which files share a task."""
 
 import errno
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,15 @@ from numpy.typing import NDArray
 
 from lps.manifests.codes import Code, Status
 from lps.manifests.errors import RefusedError
+from lps.manifests.records import Outcome, VideoResult
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.detector import Faces, no_faces
 from lps.pipeline.job.pool import file_jobs
 from lps.pipeline.job.shards import ShardVideo
-from lps.pipeline.job.tasks import process_source
+from lps.pipeline.job.tasks import in_place, process_source
 from lps.pipeline.video.source_reader import SourceReader
-from tests.builders import folder_video
+from tests.builders import folder_video, still_clip
 
 VIDEO = ShardVideo(source=folder_video("a.mp4", 0), n_bytes=1, sha256=bytes(32), original_video_id=None)
 
@@ -40,6 +42,16 @@ def test_a_file_that_changed_stops_the_run(tmp_path: Path, data: bytes | None) -
         (tmp_path / "a.mp4").write_bytes(data)
     with pytest.raises(RefusedError, match=r"source changed since the plan was made: a\.mp4"):
         process_source(SourceReader(Store(str(tmp_path))), VIDEO, see_nothing, Params())
+
+
+def test_images_of_a_result_pickle_without_a_copy() -> None:
+    clips = (still_clip(2, frames=(b"one", b"two")), still_clip(1, frames=(b"three",)))
+    result = VideoResult(video_id=bytes(16), outcome=Outcome(status=Status.OK), clips=clips)
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(in_place(result), protocol=5, buffer_callback=buffers.append)
+    assert [bytes(buffer.raw()) for buffer in buffers] == [b"one", b"two", b"three"]
+    views = [memoryview(buffer) for buffer in buffers]  # as Ray gives them back
+    assert pickle.loads(data, buffers=views) == result
 
 
 MIB = 1 << 20
