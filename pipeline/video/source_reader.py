@@ -87,9 +87,9 @@ class SourceReader:
     def _own_folder(self) -> Iterator[Path]:
         with ExitStack() as opened:
             try:
-                folder = opened.enter_context(scratch_folder("lps-source-", self._place))
+                folder = opened.enter_context(scratch_folder("lps-source-", self.place))
             except OSError as e:
-                where = f"the folder {self._place}: {e.strerror or e}"
+                where = f"the folder {self.place}: {e.strerror or e}"
                 raise UnreadableError(f"cannot keep copies of videos in {where}") from e
             yield folder
 
