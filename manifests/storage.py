@@ -45,7 +45,7 @@ class StoredFile:
     link: str = ""
     """The last link on its path; empty where there is none, as in object stores."""
     real: str = ""
-    """Absolute path without links, of a local file."""
+    """Absolute path without links, of a local file that a link is on the path of; others lie where their path says."""
     code: Code | None = None
     """S_LINK for a link that is not followed because it leads back, E_UNREADABLE for what cannot be read: no files."""
     detail: str = ""
@@ -462,7 +462,7 @@ def _plain(path: str, real: str, link: str) -> StoredFile | None:
         return _unreadable(path, link, f"cannot be read: {error.strerror}")
     if not stat.S_ISREG(facts.st_mode):
         return _unreadable(path, link, "no regular file")
-    return StoredFile(path, facts.st_size, f"{facts.st_size}-{facts.st_mtime}", link=link, real=real)
+    return StoredFile(path, facts.st_size, f"{facts.st_size}-{facts.st_mtime}", link=link, real=real if link else "")
 
 
 def _unreadable(path: str, link: str, detail: str) -> StoredFile:

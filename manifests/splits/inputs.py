@@ -30,6 +30,7 @@ INPUT_COLUMNS = (
 )
 """Columns of the manifest `videos` that a split depends on."""
 KEY_COLUMNS = INPUT_COLUMNS[-4:]
+BATCH_VIDEOS = 4096
 _KINDS: dict[str, pa.DataType] = {
     **dict.fromkeys(INPUT_COLUMNS, pa.string()),
     "label": pa.int8(),
@@ -80,7 +81,7 @@ def video_key(video_id: bytes) -> str:
 
 
 def source_inputs(
-    videos: Sequence[SourceVideo], ids: Sequence[bytes], sha256: pa.Array, originals: Sequence[bytes | None]
+    videos: Sequence[SourceVideo], ids: Sequence[bytes], sha256: pa.Array, originals: pa.Array
 ) -> pa.Table:
     """Take from source videos, of these ids, what a split may depend on, as a table like that of `inputs_table`.
 
@@ -88,14 +89,22 @@ def source_inputs(
         videos: as their data set describes them.
         ids: the id of each.
         sha256: digest of the file of each, null where it is not known.
-        originals: id of the original of each, None where it has none.
+        originals: id of the original of each, null where it has none.
     """
-    known = {"video_id": ids, "original_video_id": originals, "keys": [sorted(_keys_of(video)) for video in videos]}
-    columns = {"sha256": sha256.cast(_KINDS["sha256"])}
+    columns = {
+        "video_id": pa.array(ids, _KINDS["video_id"]),
+        "sha256": sha256.cast(_KINDS["sha256"]),
+        "original_video_id": originals.cast(_KINDS["original_video_id"]),
+    }
     for name, kind in _KINDS.items():
         if name not in columns:
-            columns[name] = pa.array(known.get(name) or [getattr(video, name) for video in videos], kind)
+            parts = [videos[start : start + BATCH_VIDEOS] for start in range(0, len(videos), BATCH_VIDEOS)]
+            columns[name] = pa.chunked_array([pa.array([_value(v, name) for v in p], kind) for p in parts], kind)
     return pa.table({name: columns[name] for name in _KINDS})
+
+
+def _value(video: SourceVideo, name: str) -> object:
+    return sorted(_keys_of(video)) if name == "keys" else getattr(video, name)
 
 
 def _keys_of(video: SourceVideo) -> set[str]:

@@ -1,7 +1,7 @@
 """All commits present: write the manifests, then the index, last. Everything is derived from plan and commits."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from lps.manifests.index import (
 from lps.manifests.names import label_name
 from lps.manifests.row_digest import sum_of_digests, table_digest
 from lps.manifests.rows import row_from_json
-from lps.manifests.schemas import SCHEMA_VERSION, VIDEOS, Row, TableWriter, read_table, rows_table
+from lps.manifests.schemas import ROW_GROUP_ROWS, SCHEMA_VERSION, VIDEOS, Row, TableWriter, read_table, rows_table
 from lps.manifests.storage import Store
 from lps.pipeline.job.plan import Plan
 
@@ -78,9 +78,9 @@ def finalize(
     called before the index is written, and raises what must prevent that.
     """
     found = _all_commits(plan, out, commits)
-    videos = _sorted_videos(plan, out, found)
+    videos, videos_sha256 = _all_videos(plan, out, found)
     with scratch_folder("lps-manifests-", scratch) as folder:
-        listing = _publish_manifests(plan, out, found, videos, folder / "table.parquet")
+        listing = _publish_manifests(plan, out, found, (videos, videos_sha256), folder / "table.parquet")
     listing |= _added_split_sets(out, plan.spec.split_set, named_manifests(out))
     check()
     publish_index(out, pretty_json(_index(plan, listing, [c.shard for c in found if c.shard is not None])))
@@ -103,8 +103,13 @@ def _all_commits(plan: Plan, out: Store, known: Mapping[str, Commit]) -> list[Co
     return [known[shard_id] if shard_id in known else read[shard_id] for shard_id in shard_ids]
 
 
-def _publish_manifests(plan: Plan, out: Store, commits: Sequence[Commit], videos: pa.Table, path: Path) -> Row:
-    """Write the manifests, one shard's rows at a time, and return their entries in the index."""
+def _publish_manifests(
+    plan: Plan, out: Store, commits: Sequence[Commit], videos: tuple[pa.Table, str], path: Path
+) -> Row:
+    """Write the manifests, some rows at a time, and return their entries in the index.
+
+    `videos` are all rows of that table, and their digest.
+    """
     spec = plan.spec
     marks = {"lps.params_sha256": spec.params.sha256(), "lps.code_version": spec.versions.get("lps-prep", "")}
     shards = rows_table("shards", [row_from_json("shards", c.shard) for c in commits if c.shard is not None])
@@ -112,7 +117,7 @@ def _publish_manifests(plan: Plan, out: Store, commits: Sequence[Commit], videos
     clips_sha256 = sum_of_digests(commit.rows["clips"].rows_sha256 for commit in commits)
     clips = (read_committed(out, commit, "clips") for commit in commits if commit.shard is not None)
     tables: dict[str, tuple[str, str, Iterable[pa.Table]]] = {
-        PATHS["videos"]: ("videos", table_digest(videos), [videos]),
+        PATHS["videos"]: ("videos", videos[1], _sorted_pieces(videos[0])),
         PATHS["clips"]: ("clips", clips_sha256, clips),
         PATHS["shards"]: ("shards", table_digest(shards), [shards]),
         split_path(spec.split_set): ("splits", table_digest(splits), [splits]),
@@ -130,14 +135,21 @@ def _publish_manifests(plan: Plan, out: Store, commits: Sequence[Commit], videos
     return listing
 
 
-def _sorted_videos(plan: Plan, out: Store, commits: Sequence[Commit]) -> pa.Table:
-    """Return the rows of all videos, sorted by id: those of the shards, and those of which the plan knows all."""
+def _all_videos(plan: Plan, out: Store, commits: Sequence[Commit]) -> tuple[pa.Table, str]:
+    """Return the rows of all videos, those of the shards and those of which the plan knows all, and their digest."""
     known = plan.known_rows()
     parts = [rows_table("videos", rows) for rows in iter(lambda: list(islice(known, KNOWN_ROWS)), [])]
+    digests = [*map(table_digest, parts), *(commit.rows["videos"].rows_sha256 for commit in commits)]
     for commit in commits:
         parts.append(pa.Table.from_arrays(read_committed(out, commit, "videos").columns, schema=VIDEOS))
-    videos = pa.concat_tables(parts) if parts else VIDEOS.empty_table()
-    return videos.take(pc.sort_indices(videos, [("video_id", "ascending")]))
+    return pa.concat_tables(parts) if parts else VIDEOS.empty_table(), sum_of_digests(digests)
+
+
+def _sorted_pieces(videos: pa.Table) -> Iterator[pa.Table]:
+    """Yield rows of videos sorted by id, a row group at a time."""
+    order = pc.sort_indices(videos, [("video_id", "ascending")])
+    for start in range(0, len(order), ROW_GROUP_ROWS["videos"]):
+        yield videos.take(order.slice(start, ROW_GROUP_ROWS["videos"]))
 
 
 def manifest_entry(data: bytes, n_rows: int | None) -> Row:

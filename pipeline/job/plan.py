@@ -3,8 +3,9 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -252,13 +253,13 @@ def _rows(ids: Sequence[bytes], sources: Sequence[SourceVideo], found: pa.Table,
         pc.make_struct(pc.is_valid(codes), pc.is_valid(found["code"]), is_out), said, found["detail"], reason, said
     )
     columns = {
-        "video_id": [video_id.hex() for video_id in ids],
+        "video_id": _hex(ids),
         "uri": [source.uri for source in sources],
         "dataset": [source.dataset for source in sources],
         "label": [source.label for source in sources],
         "method": [source.method for source in sources],
         "bytes": found["n_bytes"],
-        "sha256": pa.array((digest.hex() if digest else None for digest in found["sha256"].to_pylist()), pa.string()),
+        "sha256": _hex(digest for chunk in _slices(found["sha256"]) for digest in chunk.to_pylist()),
         "n_frames_promised": pc.fill_null(found["n_frames_promised"], 0),
         "split": split,
         "shard_id": pa.nulls(len(ids), pa.string()),
@@ -266,6 +267,17 @@ def _rows(ids: Sequence[bytes], sources: Sequence[SourceVideo], found: pa.Table,
         "detail": pc.if_else(pc.equal(detail, ""), None, detail),
     }
     return pa.table(columns, schema=PLANNED_VIDEOS).combine_chunks()
+
+
+def _slices(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    return (column.slice(start, BATCH_ROWS) for start in range(0, len(column), BATCH_ROWS))
+
+
+def _hex(digests: Iterable[bytes | None]) -> pa.ChunkedArray:
+    """Return digests as text, a part of them at a time."""
+    left = iter(digests)
+    parts = iter(lambda: [digest.hex() if digest else None for digest in islice(left, BATCH_ROWS)], [])
+    return pa.chunked_array([pa.array(part, pa.string()) for part in parts], pa.string())
 
 
 def clips_bound(n_frames: pa.ChunkedArray, params: Params) -> Ints:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lps.manifests.canonical import escape_name
+from lps.manifests.canonical import escape_name, unescape_name
 from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.storage import Store, StoredFile, lies_in, open_store
@@ -151,11 +151,12 @@ def _read_listing(
         table_path=table_path,
         below_root=store.relative,
     )
+    root = f"{store.real_root.rstrip('/')}/" if store.is_local else ""
     listed = [
         SourceFile(
             path=file.path,
             n_bytes=file.n_bytes,
-            real=file.real,
+            real=file.real or (f"{root}{unescape_name(file.path)}" if root and not file.link else ""),
             is_linked=bool(file.link),
             code=file.code,
             detail=file.detail,

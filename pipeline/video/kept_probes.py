@@ -146,6 +146,7 @@ def _read(out: Store) -> pa.Table | None:
         table = pq.read_table(arrow_file(out.read(PROBE_CACHE)), page_checksum_verification=True)
     except (UnreadableError, pa.ArrowException, OSError, ValueError):
         return None
+    pa.default_memory_pool().release_unused()  # what decoding took besides
     return table if table.schema.equals(SCHEMA) else None
 
 

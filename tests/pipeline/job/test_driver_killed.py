@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lps.pipeline.job.events import Planned, PrepEvent, ShardCommitted, VideoDone
+from lps.pipeline.job.events import Planned, PrepEvent, ShardCommitted, SourceProbed, VideoDone
 
 if TYPE_CHECKING:
     from lps.pipeline.job.request import PrepRequest
@@ -139,3 +139,16 @@ def test_a_run_after_a_killed_driver_keeps_what_is_committed(
     assert {name: mark for name, mark in committed(out).items() if name in kept} == kept
     assert shards.isdisjoint(video.video.split("/")[0] for video in result.of(VideoDone))
     assert shards.isdisjoint(shard.shard_id for shard in result.of(ShardCommitted))
+
+
+def test_a_killed_run_reads_no_header_twice_that_it_kept(
+    scenario: "Scenario", tmp_path: Path, undisturbed: "Digests", digests: "Callable[[Path], Digests]"
+) -> None:
+    out = tmp_path / "out"
+    run_until(scenario.request(out), "probed", 2, tmp_path)
+    assert not (out / "plan/plan.json").exists()
+    result = scenario.run(scenario.request(out))
+    first, *others = result.of(SourceProbed)
+    assert first.n_done >= 2, "one was kept, and another one is read now"
+    assert [event.n_done for event in others] == list(range(first.n_done + 1, first.n_videos + 1))
+    assert digests(out) == undisturbed
