@@ -5,6 +5,8 @@ import platform
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 
+import pyarrow as pa
+
 from lps.manifests.canonical import escape_name, pretty_json
 from lps.manifests.errors import Interrupted, RefusedError, UnreadableError
 from lps.manifests.index import (
@@ -86,6 +88,7 @@ def _started(command: str, request: PrepRequest, options: RunOptions, on_event: 
     log = EventLog(out, run_id, on_event, [])
     # First of all: an output that cannot be written, or that another driver writes, shows now, not after hours.
     with contextlib.ExitStack() as opened:
+        opened.enter_context(_frugal_arrow())
         lease = opened.enter_context(driver_lease(out, command, run_id))
         out.publish(f"runs/{run_id}/run.json", pretty_json(_run_record(request, options)))
         source = SourceReader(source_store(request), options.scratch, options.source_cache_bytes)
@@ -102,6 +105,17 @@ def _started(command: str, request: PrepRequest, options: RunOptions, on_event: 
                 log(SourceRead(run.traffic.n_bytes_fetched, run.traffic.n_bytes_source))
             with contextlib.suppress(UnreadableError):  # an error on its way out matters more
                 log.flush()
+
+
+@contextlib.contextmanager
+def _frugal_arrow() -> Iterator[None]:
+    """Let Arrow give back at once what it frees: its usual allocator keeps half a kilobyte a video for later."""
+    usual = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(usual)
 
 
 def _refuse_bytes(*locations: str) -> None:
