@@ -126,9 +126,9 @@ def test_what_a_split_takes_of_a_source_has_every_kind_of_key() -> None:
         identity_keys=("p", "t"),
     )
     digests = pa.array([b"\1" * 32, None], pa.binary())
-    first, second = inputs_from_table(
-        source_inputs([source] * 2, [b"\2" * 16, b"\3" * 16], digests, [None, b"\2" * 16])
-    )
+    ids = [b"\2" * 16, b"\3" * 16]
+    originals = pa.array([None, ids[0]], pa.binary(16))
+    first, second = inputs_from_table(source_inputs([source] * 2, ids, digests, originals))
     assert first.keys == ("d", "p", "s", "t")
     assert (first.target_keys, first.donor_keys, first.source_keys) == (("t",), ("d",), ("s",))
     assert (first.identity_keys, first.label, first.dataset) == (("p", "t"), 1, "ffpp")
