@@ -9,6 +9,7 @@ it: tasks run in this process, when they are asked for.
 import gc
 import json
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -116,6 +117,8 @@ class Remote:
             if self.crash and self.crash in self.set.get("name", ""):
                 raise rx.WorkerCrashedError
             found = self.function(*[value_of(each) for each in args], **kwargs)
+            if not isinstance(self.function, type):
+                found = pickle.loads(pickle.dumps(found, protocol=5))  # what goes through the object store
         except rx.RayError as e:
             found = [e] * n_results if n_results > 1 else e
         except Exception as e:  # noqa: BLE001  as Ray does
@@ -243,6 +246,7 @@ def main() -> None:
     for name in HEAVY:
         import_module(name)
     fsspec.register_implementation("bucket", Bucket)
+    setattr(os, "fsync", lambda handle: None)  # noqa: B010  the kernel, and what it holds of files, outlives who is killed here
     kept_probes.PAUSE_SECONDS = 1e9  # writes are counted: none may depend on the time
     defaults: dict[str, Any] = RunOptions.__init__.__kwdefaults__  # type: ignore[assignment]
     defaults["process"] = instant_clip

@@ -155,8 +155,8 @@ def window_of(path: str) -> int | None:
     return next((window.number for window in WINDOWS if window.holds(whole)), None)
 
 
-def deaths(writes: "list[tuple[str, str]]", *, twice: bool) -> list[int]:
-    """Return at which writes to die, counted from 1: the first and, `twice`, the last write and removal of each window.
+def deaths(writes: "list[tuple[str, str]]") -> list[int]:
+    """Return at which writes to die, counted from 1: the first write and the first removal of each window.
 
     A new file is written under a temporary name: then just before it gets its own, when all of it is there.
     """
@@ -165,9 +165,7 @@ def deaths(writes: "list[tuple[str, str]]", *, twice: bool) -> list[int]:
         ((what, window_of(path)), k) for k, (what, path) in enumerate(writes, 1) if not is_local or what != "begin"
     ]
     assert not [writes[k - 1] for (_, window), k in known if window is None], "windows that docs/guarantees.md lacks"
-    last = dict(known)
-    first = dict(reversed(known))
-    return sorted({*first.values(), *(last.values() if twice else ())})
+    return sorted(dict(reversed(known)).values())
 
 
 def finish(machine: Machine, scenario: Scenario, out: Path, scheme: str) -> None:
@@ -194,7 +192,7 @@ def test_killed_at_any_write(
     assert not scenario.crash or expected == new, "a retry gives what a run without the fault gives"
 
     out = machine.folder / f"{label} out"
-    for kill_at in deaths(undisturbed["writes"], twice=name == "a new run" and not scheme):
+    for kill_at in deaths(undisturbed["writes"]):
         where = f"before {undisturbed['writes'][kill_at - 1]}"
         shutil.copytree(before, out)
         assert machine.ask(scenario.killed, out, url=scheme and f"{scheme}{out}", kill_at=kill_at)["code"] == -9, where
