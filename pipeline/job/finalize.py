@@ -153,6 +153,7 @@ def _in_one_piece(parts: list[pa.Table]) -> pa.Table:
     for name in VIDEOS.names:
         columns.append(left[name].combine_chunks())
         left = left.drop_columns([name])
+    pa.default_memory_pool().release_unused()
     return pa.Table.from_arrays(columns, schema=VIDEOS)
 
 
