@@ -13,6 +13,8 @@ from lps.manifests.storage import Store, open_regular
 
 BATCH_ROWS = 4096
 """Rows of a wide column held at a time."""
+NARROW_ROWS = 65536
+"""Rows of narrow columns held at a time."""
 
 PATHS = {name: f"manifests/{name}.parquet" for name in ("videos", "clips", "shards")}
 
@@ -39,6 +41,14 @@ def read_columns(store: Store, name: str, columns: Sequence[str], *, path: str =
         found = [column for column in columns if column in present]
         table = file.read(columns=found, use_threads=store.is_local)
     return as_declared(name, table, columns).replace_schema_metadata()
+
+
+def column_batches(store: Store, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield the columns that `read_columns` returns, some rows at a time, in order. Raises as that does."""
+    with _opened(store, name, PATHS[name]) as file:
+        found = [column for column in columns if column in file.schema_arrow.names]
+        for batch in file.iter_batches(NARROW_ROWS, columns=found, use_threads=False):
+            yield as_declared(name, pa.Table.from_batches([batch]), columns).replace_schema_metadata()
 
 
 def read_rows(store: Store, name: str, columns: Sequence[str], rows: Sequence[int]) -> list[Row]:

@@ -17,6 +17,7 @@ The table is the list of inputs: files that it does not name are none.
 """
 
 import math
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,17 +83,30 @@ class _Root:
         if not text:
             return None
         path = text if self._joined(text.split("/")) in self.files else text.replace("\\", "/")
-        parts = path.split("/")
-        if ".." not in parts and "\0" not in path:
-            if parts[0] and not parts[0].endswith(":"):
-                return self._joined(parts)
-            if (found := self.below(path)) is not None:
-                return "/".join(part for part in found.split("/") if part not in ("", ".")) or None
-        raise UnreadableError(f"{where}: {text!r} leaves the table's root; give paths below it, or another --root")
+        first = path.partition("/")[0]
+        is_relative = bool(first) and not first.endswith(":")
+        below = path if is_relative else self.below(path if first else posixpath.normpath(path))
+        inner = None if below is None or "\0" in below else _resolved(below)
+        if inner is None:
+            raise UnreadableError(f"{where}: {text!r} leaves the table's root; give paths below it, or another --root")
+        return self._joined(inner) if is_relative else "/".join(inner) or None
 
     def _joined(self, parts: Sequence[str]) -> str | None:
         inner = [part for part in parts if part not in ("", ".")]
         return "/".join([self.folder, *inner] if self.folder else inner) if inner else None
+
+
+def _resolved(path: str) -> list[str] | None:
+    """Return the parts of a path without `.` and `..`; None where a `..` leaves the place where it begins."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == ".." and not parts:
+            return None
+        if part == "..":
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return parts
 
 
 def list_table(files: Sequence[SourceFile], options: SourceOptions) -> SourceListing:
@@ -101,10 +115,11 @@ def list_table(files: Sequence[SourceFile], options: SourceOptions) -> SourceLis
     root = _Root(path.rpartition("/")[0], {file.path: file for file in files}, options.below_root)
     videos: dict[str, SourceVideo] = {}
     repeats: list[SourceVideo] = []
-    n_backslashes = 0
+    n_backslashes = n_dots = 0
     for row in _read_rows(path, read_source(options, path)):
         video = _video(f"{path}, {row.where}", root, row)
         n_backslashes += "\\" in row["uri"] and "\\" not in video.uri
+        n_dots += ".." in re.split(r"[/\\]", row["uri"])
         first = videos.setdefault(video.uri, video)
         if first is not video:
             repeats.append(_repeat(video, row.where))
@@ -117,6 +132,7 @@ def list_table(files: Sequence[SourceFile], options: SourceOptions) -> SourceLis
     unlisted = sum(is_video(file.path) and file.path not in videos for file in files)
     notes = [f"table: {unlisted} videos below its root are not in it, and not inputs"] if unlisted else []
     notes += [f"table: {n_backslashes} uris with backslashes were read with slashes"] if n_backslashes else []
+    notes += [f"table: {n_dots} uris with '..' were read as the paths that they lead to"] if n_dots else []
     listed = [*videos.values(), *repeats]
     resolved = [_with_original(video, videos) for video in listed]
     n_named = sum(video.original_uri is not None for video in listed)

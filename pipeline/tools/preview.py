@@ -5,23 +5,26 @@ three images a clip, so that a sheet of a data set of terabytes takes seconds.
 """
 
 import io
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from lps.manifests.codes import Code, meaning_of
-from lps.manifests.columns import read_columns, read_rows
-from lps.manifests.errors import UnreadableError
+from lps.manifests.columns import column_batches, read_rows
+from lps.manifests.environment import scratch_folder
+from lps.manifests.errors import UnreadableError, first_line
 from lps.manifests.index import read_index
 from lps.manifests.names import LABELS, SPLITS, label_name
 from lps.manifests.pages.pictures import DECODE_ERRORS, READERS, decode_frame, evenly_spaced, frame_members, shard_uris
-from lps.manifests.schemas import Row
+from lps.manifests.schemas import TABLES, Row
 from lps.manifests.storage import Store, open_store
 from lps.pipeline.tools.contact_sheet import (
     FACE_PX,
@@ -35,11 +38,18 @@ from lps.pipeline.tools.contact_sheet import (
     draw_sheet,
 )
 
-VIDEO_COLUMNS = (
-    *("video_id", "uri", "dataset", "label", "n_clips"),
-    *("status", "error_code", "error_stage", "error_detail", "n_frames_decoded"),
-)
-CLIP_COLUMNS = ("sample_key", "video_id", "split", "label", "method", "det_rate", "pts_start_s")
+if TYPE_CHECKING:
+    import duckdb
+
+SORTED = {
+    "videos": ("video_id", "uri", "dataset", "label", "n_clips", "error_code"),
+    "clips": ("sample_key", "video_id", "split", "label"),
+}
+"""Columns of every row that are looked at; the others are read of the rows that are shown."""
+VIDEO_COLUMNS = ("uri", "label", "status", "error_code", "error_stage", "error_detail", "n_frames_decoded")
+CLIP_COLUMNS = ("sample_key", "video_id", "label", "method", "det_rate", "pts_start_s")
+SHEET_MEMORY, SHEET_THREADS = "256MB", 2
+"""What a sheet may use for sorting; a machine's all would be used without limits."""
 LEGEND = (
     "A clip: its middle frame, beside it the first and the last · det: of the frames asked about, those with the face"
 )
@@ -57,65 +67,107 @@ def draw_preview(location: str, target: Path, *, per_row: int = 8, max_rows: int
     """
     out = open_store(location)
     index = read_index(out).values
-    videos, clips = read_columns(out, "videos", VIDEO_COLUMNS), read_columns(out, "clips", CLIP_COLUMNS)
-    rows = sheet_rows(videos, clips, per_row)
-    layout = Layout(heading=_heading(index, videos, clips, len(rows) - max_rows), rows=tuple(rows[:max_rows]))
-    page = draw_sheet(layout, _read_frames(out, layout.rows, clips["sample_key"]))
+    with _opened(out) as db:
+        rows = _chosen(out, db, per_row)
+        layout = Layout(heading=_heading(index, db, len(rows) - max_rows), rows=tuple(rows[:max_rows]))
+        shown = [tile.sample_key for row in layout.rows for tile in row.tiles if isinstance(tile, SheetClip)]
+        places = _places(db, "SELECT place FROM clips WHERE list_contains(?, sample_key)", [shown])
+    page = draw_sheet(layout, _read_frames(out, places))
     buffer = io.BytesIO()
     page.save(buffer, "PNG")
     open_store(str(target.parent)).publish(target.name, buffer.getvalue())
 
 
-def sheet_rows(videos: pa.Table, clips: pa.Table, per_row: int) -> list[SheetRow]:
+def sheet_rows(out: Store, per_row: int) -> list[SheetRow]:
     """Choose what the sheet shows: clips by split and label, then videos by code, in a fixed order.
 
-    `videos` and `clips` are the columns VIDEO_COLUMNS and CLIP_COLUMNS of the manifests, rows in any order. Every code
-    has its row. Only what is shown becomes Python objects: manifests may have millions of rows.
+    The order of the manifests' rows does not matter. Every code has its row.
     """
+    with _opened(out) as db:
+        return _chosen(out, db, per_row)
+
+
+@contextmanager
+def _opened(out: Store) -> Iterator["duckdb.DuckDBPyConnection"]:
+    """Give what the choice depends on as the tables `videos` and `clips`; beyond SHEET_MEMORY they lie on the disk.
+
+    `place` is a row's number in its manifest. Manifests have tens of millions of rows: none is held whole.
+    """
+    import duckdb
+
+    settings: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false"}
+    settings |= {"memory_limit": SHEET_MEMORY, "threads": SHEET_THREADS}
+    try:
+        with (
+            scratch_folder("lps-preview-") as folder,
+            duckdb.connect(config={**settings, "temp_directory": str(folder / "spill")}) as db,
+        ):
+            for name, columns in SORTED.items():
+                fields = [*(TABLES[name].field(column) for column in columns), pa.field("place", pa.int64())]
+                db.from_arrow(pa.schema(fields).empty_table()).create(name)
+                n = 0
+                for batch in column_batches(out, name, columns):
+                    places = pa.array(np.arange(n, n + len(batch)))
+                    db.from_arrow(batch.append_column("place", places)).insert_into(name)
+                    n += len(batch)
+            yield db
+    except (OSError, duckdb.Error) as e:
+        raise UnreadableError(f"cannot sort the manifests of {out.url} in {tempfile.gettempdir()}: {first_line(e)}") from e
+
+
+def _chosen(out: Store, db: "duckdb.DuckDBPyConnection", per_row: int) -> list[SheetRow]:
     if per_row < 1:
         raise ValueError(f"per_row must be at least 1, got {per_row}")
-    return [*_clip_rows(videos, clips, per_row), *_reject_rows(videos, per_row)]
+    return [*_clip_rows(out, db, per_row), *_reject_rows(out, db, per_row)]
 
 
-def _clip_rows(videos: pa.Table, clips: pa.Table, per_row: int) -> list[SheetRow]:
-    kinds = clips.group_by(["split", "label"]).aggregate([("video_id", "count_distinct"), ([], "count_all")])
+def _clip_rows(out: Store, db: "duckdb.DuckDBPyConnection", per_row: int) -> list[SheetRow]:
+    kinds = db.execute(
+        "SELECT split, label, count(*) AS n, count(DISTINCT video_id) AS n_videos FROM clips GROUP BY ALL"
+    ).fetchall()
     rows = []
-    for kind in sorted(kinds.to_pylist(), key=_clips_place):
-        mask = pc.and_(_equals(clips["split"], kind["split"]), _equals(clips["label"], kind["label"]))
-        shown = _spaced(clips, mask, ("sample_key",), per_row)
-        uris = _uris(videos, [row["video_id"] for row in shown])
-        n = kind["count_all"]
+    for split, label, n, n_videos in sorted(kinds, key=_clips_place):
+        kind = "clips WHERE split IS NOT DISTINCT FROM ? AND label IS NOT DISTINCT FROM ?"
+        places = _spaced(db, kind, [split, label], "sample_key", (n, per_row))
+        shown = read_rows(out, "clips", CLIP_COLUMNS, places)
+        uris = _uris(out, db, [row["video_id"] for row in shown])
         rows.append(
             SheetRow(
-                title=str(kind["split"]),
-                counts=((label_name(kind["label"]), n),),
-                note=f"clips from {_count(kind['video_id_count_distinct'], 'video')}{_shown(len(shown), n)}",
+                title=str(split),
+                counts=((label_name(label), n),),
+                note=f"clips from {_count(n_videos, 'video')}{_shown(len(shown), n)}",
                 tiles=tuple(_clip_tile(row, uris.get(row["video_id"], "")) for row in shown),
             )
         )
     return rows
 
 
-def _clips_place(kind: Row) -> tuple[tuple[int, str], int]:
-    return (_place(SPLITS, str(kind["split"])), LABELS.index(label_name(kind["label"])))
+def _clips_place(kind: tuple[Any, ...]) -> tuple[tuple[int, str], int]:
+    split, label, *_ = kind
+    return (_place(SPLITS, str(split)), LABELS.index(label_name(label)))
 
 
-def _equals(column: pa.ChunkedArray, value: Any) -> pa.ChunkedArray:
-    return column.is_null() if value is None else pc.fill_null(pc.equal(column, value), fill_value=False)
+def _spaced(
+    db: "duckdb.DuckDBPyConnection", kind: str, values: Sequence[Any], keys: str, numbers: tuple[int, int]
+) -> list[int]:
+    """Return the places of the rows of a kind that are shown, evenly spaced in the order of `keys`.
+
+    `kind` is a table and its condition, for whose marks the `values` stand; `numbers` are how many rows of it there
+    are and the most that are shown.
+    """
+    n, most = numbers
+    ranks = evenly_spaced(range(n), most)
+    numbered = f"SELECT place, row_number() OVER (ORDER BY {keys}, place) - 1 AS rank FROM {kind}"
+    return _places(db, f"SELECT place FROM ({numbered}) WHERE list_contains(?, rank) ORDER BY rank", [*values, ranks])
 
 
-def _spaced(table: pa.Table, mask: pa.ChunkedArray, keys: Sequence[str], n: int) -> list[Row]:
-    """Return at most `n` of the rows of a mask, evenly spaced in the order of their keys."""
-    places = pc.indices_nonzero(mask)
-    order = pc.sort_indices(table.select(keys).take(places), [(key, "ascending") for key in keys])
-    chosen = [places[order[place].as_py()].as_py() for place in evenly_spaced(range(len(order)), n)]
-    return list(table.take(pa.array(chosen, pa.int64())).to_pylist())
+def _places(db: "duckdb.DuckDBPyConnection", sql: str, values: Sequence[Any]) -> list[int]:
+    return [int(place) for (place,) in db.execute(sql, list(values)).fetchall()]
 
 
-def _uris(videos: pa.Table, video_ids: Sequence[bytes]) -> dict[bytes, str]:
-    wanted = pa.array(video_ids, videos.schema.field("video_id").type)
-    found = videos.select(["video_id", "uri"]).filter(pc.is_in(videos["video_id"], wanted))
-    return {row["video_id"]: str(row["uri"]) for row in found.to_pylist()}
+def _uris(out: Store, db: "duckdb.DuckDBPyConnection", video_ids: Sequence[bytes]) -> dict[bytes, str]:
+    places = _places(db, "SELECT place FROM videos WHERE list_contains(?::BLOB[], video_id)", [list(video_ids)])
+    return {row["video_id"]: str(row["uri"]) for row in read_rows(out, "videos", ("video_id", "uri"), places)}
 
 
 def _clip_tile(row: Row, uri: str) -> SheetClip:
@@ -131,21 +183,21 @@ def _clip_tile(row: Row, uri: str) -> SheetClip:
     )
 
 
-def _reject_rows(videos: pa.Table, per_row: int) -> list[SheetRow]:
+def _reject_rows(out: Store, db: "duckdb.DuckDBPyConnection", per_row: int) -> list[SheetRow]:
+    kinds = "SELECT error_code, label, count(*) FROM videos WHERE error_code <> '' GROUP BY ALL"
     counts: dict[str, Counter[str]] = {}
-    for kind in videos.group_by(["error_code", "label"]).aggregate([([], "count_all")]).to_pylist():
-        if kind["error_code"]:
-            counts.setdefault(str(kind["error_code"]), Counter())[label_name(kind["label"])] += kind["count_all"]
+    for code, label, n in db.execute(kinds).fetchall():
+        counts.setdefault(code, Counter())[label_name(label)] += n
     rows = []
     for code in sorted(counts, key=lambda code: _place(tuple(Code), code)):
-        shown = _spaced(videos, _equals(videos["error_code"], code), ("uri", "video_id"), per_row)
         labels = counts[code]
+        places = _spaced(db, "videos WHERE error_code = ?", [code], "uri, video_id", (labels.total(), per_row))
         rows.append(
             SheetRow(
                 title=code,
                 counts=tuple((label, labels[label]) for label in LABELS if labels[label]),
-                note=meaning_of(code) + _shown(len(shown), labels.total()),
-                tiles=tuple(_reject_tile(row) for row in shown),
+                note=meaning_of(code) + _shown(len(places), labels.total()),
+                tiles=tuple(_reject_tile(row) for row in read_rows(out, "videos", VIDEO_COLUMNS, places)),
             )
         )
     return rows
@@ -176,16 +228,19 @@ def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
-def _heading(index: Row, videos: pa.Table, clips: pa.Table, n_cut: int) -> SheetHeading:
-    names = ", ".join(sorted(map(str, videos["dataset"].unique().to_pylist()))) or "no videos"
-    n_without = pc.sum(pc.equal(videos["n_clips"], 0)).as_py() or 0
+def _heading(index: Row, db: "duckdb.DuckDBPyConnection", n_cut: int) -> SheetHeading:
+    datasets = db.execute("SELECT DISTINCT dataset FROM videos ORDER BY ALL").fetchall()
+    names = ", ".join(str(name) for (name,) in datasets) or "no videos"
+    totals = "count(*), count(*) FILTER (n_clips = 0), count(error_code)"
+    n_videos, n_without, n_codes = db.execute(f"SELECT {totals} FROM videos").fetchall()[0]
+    ((n_clips,),) = db.execute("SELECT count(*) FROM clips").fetchall()
     lines = [
-        f"{_count(len(clips), 'clip')} · {_count(len(videos), 'video')}, {n_without:,} without clips · "
+        f"{_count(n_clips, 'clip')} · {_count(n_videos, 'video')}, {n_without:,} without clips · "
         f"split set '{index.get('split_set')}' · parameters {str(index.get('params_sha256'))[:12]}"
     ]
-    if len(clips):
+    if n_clips:
         lines.append(LEGEND)
-    if videos["error_code"].null_count == len(videos):
+    if not n_codes:
         lines.append("No video ended with a code.")
     warnings = []
     if index.get("leaky"):
@@ -195,10 +250,8 @@ def _heading(index: Row, videos: pa.Table, clips: pa.Table, n_cut: int) -> Sheet
     return SheetHeading(title=f"Contact sheet: {names}", lines=tuple(lines), warnings=tuple(warnings))
 
 
-def _read_frames(out: Store, rows: Iterable[SheetRow], keys: pa.ChunkedArray) -> dict[str, ClipPictures]:
-    """Return the pictures of every clip of the rows, by sample key. `keys` are those of the manifest, in its order."""
-    shown = {tile.sample_key for row in rows for tile in row.tiles if isinstance(tile, SheetClip)}
-    places = pc.indices_nonzero(pc.is_in(keys, pa.array(sorted(shown), pa.string()))).to_pylist()
+def _read_frames(out: Store, places: Sequence[int]) -> dict[str, ClipPictures]:
+    """Return the pictures of the clips at some places of the manifest, by sample key."""
     if not places:
         return {}
     uris = shard_uris(out)

@@ -139,12 +139,35 @@ class TestParquet:
 class TestPaths:
     @pytest.mark.parametrize("column", ["uri", "original"])
     @pytest.mark.parametrize(
-        "path", ["/etc/passwd", "../a.mp4", "sub/../../a.mp4", "sub/..", "s3://bucket/a.mp4", "C:/a.mp4", "\\\\host\\a"]
+        "path", ["/etc/passwd", "../a.mp4", "sub/../../a.mp4", "sub/../../sub/c.mp4", "s3://bucket/a.mp4", "C:/a.mp4", "\\\\host\\a"]
     )
     def test_escapes_are_refused(self, listing_of: ListingOf, path: str, column: str) -> None:
         row = {"uri": "b.mp4", "original": "", column: path}
         with pytest.raises(UnreadableError, match=r"^t.csv, line 2: .* leaves the table's root"):
             listing_of(f"uri,label,original\n{row['uri']},1,{row['original']}\n")
+
+    def test_dots_that_stay_below_the_root_are_resolved(self, list_tree: ListTree) -> None:
+        rows = ["sub/../a.mp4,0,", "b.mp4,1,x/../sub\\..\\a.mp4", "./x/../sub/c.mp4,1,"]
+        listing = list_tree("table", FILES | {"t.csv": "\n".join(["uri,label,original", *rows]).encode()}, table="t.csv")
+        assert [(video.uri, video.code, video.original_uri) for video in listing.videos] == [
+            ("a.mp4", None, None), ("b.mp4", None, "a.mp4"), ("sub/c.mp4", None, None),
+        ]  # fmt: skip
+        assert "table: 2 uris with '..' were read as the paths that they lead to" in listing.notes
+
+    def test_dots_begin_in_the_tables_folder(self, list_tree: ListTree) -> None:
+        tree = {"lists/t.csv": b"uri,label\nx/../a.mp4,0\n", "lists/a.mp4": b"x"}
+        assert [video.uri for video in list_tree("table", tree, table="lists/t.csv").videos] == ["lists/a.mp4"]
+        with pytest.raises(UnreadableError, match=r"leaves the table's root"):
+            list_tree("table", tree | {"lists/t.csv": b"uri,label\n../lists/a.mp4,0\n"}, table="lists/t.csv")
+
+    def test_two_spellings_are_two_rows_of_one_path(self, listing_of: ListingOf) -> None:
+        once, again = (listing_of(f"uri,label\na.mp4,0\n{path},0\n").videos for path in ("a.mp4", "sub/../a.mp4"))
+        assert again == once
+        assert [(video.uri, video.code) for video in again] == [("a.mp4", None), ("a.mp4#line-3", Code.E_DUP_NAME)]
+
+    def test_the_root_itself_is_no_video(self, listing_of: ListingOf) -> None:
+        with pytest.raises(UnreadableError, match=r"^t.csv, line 2: no uri"):
+            listing_of("uri,label\nsub/..,1\n")
 
     def test_a_nul_byte_is_refused(self, list_tree: ListTree) -> None:
         data = parquet(uri=["a\0.mp4"], label=[1])
