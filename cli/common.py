@@ -23,7 +23,7 @@ from click.shell_completion import (
     add_completion_class,
 )
 
-from lps.manifests.canonical import pretty_json, visible
+from lps.manifests.canonical import pretty_json, visible, visible_json
 from lps.manifests.codes import meaning_of
 from lps.manifests.environment import write_atomically
 from lps.manifests.errors import Interrupted, LpsError, UnreadableError, first_line
@@ -45,8 +45,9 @@ LINE_SECONDS = 10.0
 
 
 def echo(message: object, *, err: bool = False, nl: bool = True) -> None:
-    """Print a message, in which control characters of names are escaped; bytes go out as they are."""
-    click.echo(message if isinstance(message, bytes) else visible(str(message)), err=err, nl=nl)
+    """Print a message in which control characters of names are escaped; in bytes, a file's, as JSON escapes them."""
+    shown = visible_json(message) if isinstance(message, bytes) else visible(str(message))
+    click.echo(shown, err=err, nl=nl)
 
 
 @contextmanager

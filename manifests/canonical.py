@@ -5,10 +5,14 @@ is written as `\\xd6`, as Python does, and a name that holds such a sequence of 
 written as `\\x5c`. All other names stay as they are, and each text stands for one name.
 """
 
+import errno
 import hashlib
+import io
 import json
 import math
+import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -58,9 +62,22 @@ def _finite(text: str) -> float:
     return value
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file to read it. Raises OSError, also for a pipe or a device, which might never end or begin."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)  # or it would wait for somebody who writes into a pipe
+
+    file = open(path, "rb", opener=opener)  # noqa: SIM115, PTH123  for the caller to close; Path.open has no opener
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return file
+
+
 def file_sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file. Raises OSError."""
-    with path.open("rb") as file:
+    """Return the hex SHA-256 of a regular file. Raises OSError."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -111,6 +128,11 @@ def visible(message: str) -> str:
     """
     text = message.encode(errors="surrogateescape").decode(errors="backslashreplace")
     return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def visible_json(data: bytes) -> bytes:
+    """Return a JSON text, or a table, that means the same and that a terminal only shows."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", data.decode()).encode()
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lps.manifests.canonical import open_regular
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import Row, arrow_file, as_declared, check_table
-from lps.manifests.storage import Store, open_regular
+from lps.manifests.storage import Store
 
 BATCH_ROWS = 4096
 """Rows of a wide column held at a time."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeAlias
 
-from lps.manifests.canonical import escape_name, unescape_name
+from lps.manifests.canonical import escape_name, open_regular, unescape_name
 from lps.manifests.codes import Code
 from lps.manifests.environment import is_unfinished, remove_file, remove_unfinished, write_atomically
 from lps.manifests.errors import UnreadableError
@@ -339,19 +339,6 @@ def _store_errors() -> tuple[type[Exception], ...]:
     except ImportError:
         pass
     return tuple(errors)
-
-
-def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file to read it. Raises OSError, also for a pipe or a device, which might never end or begin."""
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NONBLOCK)  # or it would wait for somebody who writes into a pipe
-
-    file = open(path, "rb", opener=opener)  # noqa: SIM115, PTH123  for the caller to close; Path.open has no opener
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "it is no regular file")
-    return file
 
 
 def refuse_compressed(file: BinaryIO) -> None:

@@ -96,6 +96,7 @@ def print_summary(summary: Summary, location: str) -> None:
         f"{summary.n_videos} input files: {summary.n_ok} with clips, {summary.n_quarantined} quarantined. "
         f"Data set: {location}",
         highlight=False,
+        markup=False,
     )
 
 
@@ -131,6 +132,7 @@ def print_status(status: JobStatus, location: str) -> None:
         f"{location}: {state}; {status.n_shards_done} of {status.n_shards} shards, "
         f"{status.n_videos_done} of {status.n_videos} videos",
         highlight=False,
+        markup=False,
     )
     _print_counts(status.summary, complete=status.complete)
     _print_untied(status.summary.untied_fakes)

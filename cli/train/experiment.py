@@ -78,6 +78,7 @@ def _zoo(out: Path, on_event: "OnTrainEvent", asked: dict[str, Any]) -> "ModelZo
 
 
 def _show(result: "Result", *, smoke: bool) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from lps.model.paper.results import table_of
@@ -85,7 +86,7 @@ def _show(result: "Result", *, smoke: bool) -> None:
     heads, rows = table_of(result)
     table = Table(*heads, title=f"{result.item}{' (smoke size)' if smoke else ''}")
     for cells in rows:
-        table.add_row(*cells)
+        table.add_row(*map(escape, cells))
     screen = console(width=200)
     screen.print(table)
     for note in result.notes:

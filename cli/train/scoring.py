@@ -189,10 +189,7 @@ class Scorer:
 
         Raises LpsError for a score that is not finite.
         """
-        try:
-            sha256 = file_sha256(path)
-        except UnreadableError:
-            sha256 = None  # the outcome says why
+        sha256 = self._digest(path)
         result = process_video(path, digest16("score", path.name), self.localizer.detect, self.params)
         tracks: dict[int, list[ScoredClip]] = {}
         scores = predict(self.detector.network, self._batches(result.clips, path.name), self.how).p_fake.tolist()
@@ -205,6 +202,13 @@ class Scorer:
             path=path, sha256=sha256, outcome=result.outcome, tracks=found, rule=self.rule, seen=seen,
             threshold=self.threshold, temperature=self.temperature,
         )  # fmt: skip
+
+    def _digest(self, path: Path) -> str | None:
+        """Return the digest of a file; None where it cannot be read or is too large to be, as the outcome says."""
+        try:
+            return file_sha256(path) if path.stat().st_size <= self.params.limits.max_bytes else None
+        except (OSError, UnreadableError):
+            return None
 
     def _scored(self, clip: Clip, number: int, p_fake: float) -> ScoredClip:
         first, stop = self._span(clip)

@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from lps.manifests.canonical import open_regular
 from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.manifests.storage import Store, open_regular
+from lps.manifests.storage import Store
 from lps.model.data.shards import Shard
 
 CHUNK_BYTES = 1 << 20

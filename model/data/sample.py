@@ -13,8 +13,8 @@ import numpy as np
 from simplejpeg import decode_jpeg
 
 from lps.manifests.arrays import Pixels
+from lps.manifests.canonical import open_regular
 from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.manifests.storage import open_regular
 from lps.model.data.image_size import image_size
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"

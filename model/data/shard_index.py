@@ -12,10 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from lps.manifests.canonical import parse_json
+from lps.manifests.canonical import open_regular, parse_json
 from lps.manifests.environment import write_atomically
 from lps.manifests.errors import IntegrityError, UnreadableError
-from lps.manifests.storage import open_regular
 from lps.model.data.clip_data import SAMPLES, ClipData, DataIdentity
 from lps.model.data.download import identified
 from lps.model.data.sample import (

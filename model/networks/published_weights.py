@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lps.manifests.canonical import open_regular
 from lps.manifests.errors import UnreadableError, first_line
 from lps.manifests.storage import refuse_compressed
 from lps.model.networks.context_net import NetParams, StateDict
@@ -148,7 +149,7 @@ def _state_of(path: Path) -> StateDict:
         with torch.serialization.safe_globals(_SCALARS), warnings.catch_warnings():
             # a plain pickle of a newer protocol is refused below, in one line
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 refuse_compressed(file)
             found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as e:

@@ -127,7 +127,7 @@ def _damage(path: Path) -> str | None:
 
     Empty where nothing is, None for a file of another form. Raises OSError.
     """
-    with path.open("rb") as file:
+    with canonical.open_regular(path) as file:
         if file.read(2) != b"PK":
             return None
         try:

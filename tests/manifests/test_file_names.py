@@ -1,12 +1,13 @@
 """Names that are not UTF-8: one text for each, and one name for each text."""
 
+import json
 import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lps.manifests.canonical import escape_name, unescape_name, visible
+from lps.manifests.canonical import escape_name, pretty_json, unescape_name, visible, visible_json
 
 names = st.binary(max_size=12) | st.lists(
     st.sampled_from([b"\\", b"x", b"d6", b"\xd6", b"5c", b"/", "é".encode()])
@@ -32,6 +33,13 @@ def test_only_what_is_not_utf8_changes(name: bytes, text: str) -> None:
 def test_what_steers_a_terminal_is_shown() -> None:
     name = os.fsdecode(b"a\x1b[2J\x07\xd6\xc2\x9b\xe2\x80\xae\n\tb")
     assert visible(name) == "a\\x1b[2J\\x07\\xd6\\x9b\\u202e\n\tb"
+
+
+def test_json_that_goes_to_a_terminal_is_json() -> None:
+    value = {"a\x9b\u202e\x7f": ["é 中\x1b[2J\n"]}
+    shown = visible_json(pretty_json(value))
+    assert json.loads(shown) == value
+    assert visible(shown.decode()) == shown.decode()
 
 
 @given(names)

@@ -37,7 +37,7 @@ MAX_SEALS = 1000
 NAMESPACE = "lps-prep"
 """Namespace of ssh signatures: a signature made for another purpose does not count."""
 UNSEALED = ("runs/", "audits/", "seals/")
-SIDE_FILES = re.compile(r"shards/.+\.idx|\.nv-meta/.+")
+SIDE_FILES = re.compile(r"shards/.+\.idx|(?:shards/(?:.+/)?)?\.nv-meta/.+")
 """What readers put beside shards to find samples: `x.tar.idx` and `.nv-meta/` of Megatron Energon, `x.idx` of DALI.
 They can be made anew from the shards, and neither a seal nor check A5 holds them against a data set."""
 TRANSIENT = tuple(sorted(QUARANTINE_CODES))

@@ -348,6 +348,8 @@ def test_status_preview_and_split_work_on_the_demo(demo: Path, tmp_path: Path) -
     assert status["complete"] is True
     counts = {"total": 19, "done": 19, "with_clips": 16, "quarantined": 0}
     assert status["videos"] == counts | {"untied_fakes": 1}  # the corrupt one has no real video of its name
+    (tmp_path / "ds[v2]").symlink_to(data)
+    assert "ds[v2]: complete; " in call("status", str(tmp_path / "ds[v2]")).output
     sheet = tmp_path / "sheet.png"
     assert call("preview", data, "--to", str(sheet)).exit_code == 0
     assert sheet.read_bytes().startswith(b"\x89PNG")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -421,10 +422,22 @@ def test_video_without_a_face_ends_with_3_after_the_others(videos: Path, checkpo
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("damaged", "E_PROBE"), ("short", "E_TOO_SHORT"), ("absent", "E_MISSING_FILE"), ("text", "E_PROBE")],
+    [
+        ("damaged", "E_PROBE"),
+        ("short", "E_TOO_SHORT"),
+        ("absent", "E_MISSING_FILE"),
+        ("text", "E_PROBE"),
+        ("pipe", "E_UNREADABLE"),
+        ("huge", "E_LIMIT"),
+    ],
 )
 def test_unusable_video_ends_with_its_code(videos: Path, checkpoint: Path, name: str, code: str) -> None:
     (videos / "text.mp4").write_text("no video")
+    if name == "pipe":
+        os.mkfifo(videos / "pipe.mp4")
+    if name == "huge":
+        (videos / "huge.mp4").touch()
+        os.truncate(videos / "huge.mp4", 1 << 40)  # a hole; its digest would take minutes
     result = call(videos / f"{name}.mp4", "--checkpoint", checkpoint)
     assert result.exit_code == 3
     assert code in result.stdout

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import io
+import os
 import pickle
 import re
 import zipfile
@@ -19,7 +20,7 @@ from lps.model.evaluation.loading import load_detector
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import Detector
 from lps.model.networks.published_weights import load_reference
-from lps.model.training.checkpoint import FORMAT, Checkpoint, read_checkpoint, write_checkpoint
+from lps.model.training.checkpoint import FORMAT, Checkpoint, file_sha256, read_checkpoint, write_checkpoint
 from lps.model.training.presets import Preset
 from lps.model.training.run_folder import prune, step_checkpoints, step_path
 from tests.builders import detector_checkpoint
@@ -220,6 +221,14 @@ def test_compressed_checkpoints_are_not_unfolded(detector: Checkpoint, tmp_path:
         read_checkpoint(tmp_path / "d.pt")
     with pytest.raises(UnreadableError, match=r"d.pt .*its members are compressed"):
         load_reference(tmp_path / "d.pt")
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    os.mkfifo(path)
+    for read in (read_checkpoint, file_sha256, load_reference):
+        with pytest.raises(UnreadableError, match=r"c.pt: it is no regular file"):
+            read(path)
 
 
 @pytest.mark.parametrize(

@@ -145,13 +145,13 @@ def test_orphan_tar_is_a_warning_before_the_seal_and_a_failure_after(
 def test_what_readers_put_beside_shards_is_named_and_no_offence(
     mutated: Mutated, audit: Callable[..., Audit], broken: Broken
 ) -> None:
-    names = ["shards/train/train-000000.tar.idx", ".nv-meta/dataset.yaml"]
+    names = ["shards/train/train-000000.tar.idx", "shards/.nv-meta/index.sqlite", ".nv-meta/dataset.yaml"]
     sealed = mutated()
     seal_dataset(Store(str(sealed)))
     out = mutated(files={name: lambda _: b"x" for name in names}, base=sealed)
     assert broken(out) == {}
     [found] = audit(out, "A5").results
-    assert found.note == "2 side files of readers, first .nv-meta/dataset.yaml"
+    assert found.note == "3 side files of readers, first .nv-meta/dataset.yaml"
     assert broken(mutated(files={"shards/notes.txt": lambda _: b"x"}, base=sealed), "A5")
 
 
