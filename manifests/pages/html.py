@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from lps.manifests.canonical import visible
 from lps.manifests.pages.charts import bar
 
 MAX_URI = 90
@@ -41,8 +42,8 @@ def render_page(package: str, page: object) -> str:
     env.globals["bar"] = bar
     env.filters |= {"breakable": _breakable, "coded": _coded}
     text = env.get_template("page.html.j2").render(page=page)
-    # JSON can hold halves of characters, which no file can.
-    return text.encode("utf-8", "replace").decode("utf-8")
+    # JSON can hold halves of characters, which no file can, and characters that turn the text beside them.
+    return visible(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def spelled(value: Any) -> str:

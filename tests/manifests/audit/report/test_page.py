@@ -12,6 +12,7 @@ from PIL import Image
 
 from lps.manifests.audit.core.types import CHECK_CLASSES
 from lps.manifests.audit.report.page import MAX_PAIRS, VERDICTS, render_html
+from lps.manifests.canonical import visible
 from lps.manifests.pages.charts import Axis, axis_of, ecdf, histogram, number
 from lps.manifests.pages.pictures import MAX_PICTURES, SIDE_PX
 from lps.manifests.schemas import Row
@@ -26,7 +27,7 @@ from tests.pages import (
     browse,
 )
 
-HOSTILE = "real/<script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>.mp4"
+HOSTILE = "real/\x1b[2J\u202e<script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>.mp4"
 IDS = ("A1", "A2", "T1", "T3", "L1", "L2", "L6", "L11", "B2", "B11", "C1", "R1")
 STATES = {"L1": "fail", "L6": "warn", "T3": "unknown", "L11": "skip", "B11": "waived", "A2": "error"}
 
@@ -295,6 +296,7 @@ def test_hostile_names_are_text(dataset: Path, mutated: Callable[..., Path]) -> 
     text = rendered(spoiled, checks=checks, verdict=HOSTILE, data={"name": HOSTILE, HOSTILE: [HOSTILE, None, True]})
     assert_self_contained(text)
     assert "<script" not in text
+    assert visible(text) == text
     page = Page(text)
     assert "<script>alert('x')</script>" in page.text
     assert all(source.startswith("data:image/jpeg") for source in page.images())
