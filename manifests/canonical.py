@@ -22,6 +22,8 @@ ESCAPED = re.compile(_ESCAPE)
 """What stands for a byte. No ASCII character but the backslash does: text cannot smuggle in a slash or a dot."""
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control characters but tab and end of line, and those that turn the direction of text."""
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Halves of characters, which JSON may hold, but no name of a file."""
 _BARE = re.compile(f"[\udc80-\udcff]|{_ESCAPE}")
 """How Python holds a byte that is no UTF-8; or a name that looks escaped."""
 
@@ -126,8 +128,12 @@ def visible(message: str) -> str:
 
     Spaces, ends of lines and what is escaped already stay.
     """
-    text = message.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+    text = _NO_BYTE.sub(_in_ascii, message).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return _STEERING.sub(_in_ascii, text)
+
+
+def _in_ascii(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
 
 
 def visible_json(data: bytes) -> bytes:

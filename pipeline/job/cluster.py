@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import threading
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lps.manifests.environment import scratch_folder, socket_place
+from lps.manifests.environment import OWNER, scratch_folder, socket_place
 from lps.manifests.errors import Interrupted, LpsError, UnreadableError, first_line
 from lps.pipeline.faces.localizers import LocalizerSpec, batch_size_on
 from lps.pipeline.job.cpus import usable_cpus
@@ -97,12 +98,21 @@ def _joined(address: str) -> Iterator[None]:
         yield
 
 
+def _remove_reborn(place: Path) -> None:
+    """Remove what workers of killed runs made that were still starting when the folder of their cluster was removed."""
+    for folder in place.glob("lps-????????"):
+        if not (folder / OWNER).exists() and any(folder.glob("session_*")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def _started(n_cpus: int) -> Iterator[None]:
     """Start a cluster that no other process finds, in a folder of its own, and end it."""
     with ExitStack() as opened:
+        place = socket_place(RAY_SOCKET)
+        _remove_reborn(Path(place))
         try:
-            folder = opened.enter_context(scratch_folder("lps-", socket_place(RAY_SOCKET)))
+            folder = opened.enter_context(scratch_folder("lps-", place))
         except OSError as e:
             raise UnreadableError(f"no folder for Ray's sockets: {first_line(e)}: {e.filename}") from e
         _use_own_token()

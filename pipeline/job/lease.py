@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lps.manifests.canonical import parse_json, pretty_json
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.fields import wrong_place
 from lps.manifests.storage import Store
 
 LEASES = "runs/leases"
@@ -111,15 +112,24 @@ def _to_json(record: LeaseRecord) -> bytes:
     return pretty_json({**asdict(record), "since": record.since.isoformat(), "expires": record.expires.isoformat()})
 
 
-def _from_json(data: bytes) -> LeaseRecord | None:
+_TYPES = {
+    "run_id": str, "command": str, "since": str, "expires": str, "held": bool,
+    "driver": {"host": str, "pid": int, "place": str, "started": str},
+}  # fmt: skip
+
+
+def _from_json(path: str, data: bytes) -> LeaseRecord | None:
     """Return the record of a file; None for what no driver wrote."""
     try:
         record = parse_json(data)
+        if wrong_place(record, _TYPES) is not None:
+            return None
         values = {each.name: record[each.name] for each in fields(LeaseRecord)}
         times = {name: datetime.fromisoformat(values[name]) for name in ("since", "expires")}
-        return LeaseRecord(**{**values, **times, "driver": Driver(**values["driver"])})
-    except (ValueError, LookupError, TypeError, AttributeError):
+        found = LeaseRecord(**{**values, **times, "driver": Driver(**values["driver"])})
+    except (ValueError, LookupError, TypeError):
         return None
+    return found if found.path == path and all(time.tzinfo for time in times.values()) else None
 
 
 @dataclass(slots=True)
@@ -196,13 +206,13 @@ class Lease:
         for file in self.out.walk(LEASES):
             if file.path != self.own.path and file.path.endswith(".json"):
                 with suppress(UnreadableError):  # released since the listing
-                    found.append(_from_json(self.out.read(file.path)))
+                    found.append(_from_json(file.path, self.out.read(file.path)))
         return [record for record in found if record is not None]
 
     def _refused(self, other: LeaseRecord) -> RefusedError:
         return RefusedError(
-            f"{self.out.url} is being written by {other}; its lease ends at {_stamp(other.expires)} unless it is "
-            "renewed. Wait until it has ended, or stop it; one that is dead makes way by itself: on its own host at "
+            f"{self.out.url} is being written by {other}; its lease, {other.path}, ends at {_stamp(other.expires)} "
+            "unless it is renewed. Wait until it has ended, or stop it; one that is dead makes way by itself: on its own host at "
             f"once, for others {LEASE_SECONDS:.0f} s after its last renewal"
         )
 

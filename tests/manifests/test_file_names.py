@@ -33,6 +33,7 @@ def test_only_what_is_not_utf8_changes(name: bytes, text: str) -> None:
 def test_what_steers_a_terminal_is_shown() -> None:
     name = os.fsdecode(b"a\x1b[2J\x07\xd6\xc2\x9b\xe2\x80\xae\n\tb")
     assert visible(name) == "a\\x1b[2J\\x07\\xd6\\x9b\\u202e\n\tb"
+    assert visible("\ud800 \udc00 \udfff") == "\\ud800 \\udc00 \\udfff", "what JSON may hold"
 
 
 def test_json_that_goes_to_a_terminal_is_json() -> None:

@@ -1,6 +1,7 @@
 """A cluster that cannot be joined or started shows at once; which one is meant, and how large a private one is."""
 
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import ray
 from click.testing import CliRunner, Result
 
 from lps.cli.prep.main import main
+from lps.manifests.environment import OWNER
 from lps.manifests.errors import UnreadableError
 from lps.pipeline.faces.localizers import LocalizerSpec
 from lps.pipeline.job.cluster import load_workers, ray_cluster
@@ -107,6 +109,23 @@ def test_ray_keeps_its_sockets_elsewhere_where_tmpdir_is_too_long(
     _, fake = plan()
     assert len(fake.asked["_temp_dir"]) + len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store") <= 107
     assert fake.asked["is there"]
+
+
+def test_what_late_workers_of_killed_runs_made_is_removed(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path("/dev/shm") / f"lps-test-{os.getpid()}"  # short enough for sockets
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    reborn, alive, foreign = place / "lps-aaaaaaaa", place / "lps-bbbbbbbb", place / "lps-cccccccc"
+    try:
+        for folder in (reborn, alive):
+            (folder / "session_2026-01-01_00-00-00_000000_1/logs/old").mkdir(parents=True)
+        (alive / OWNER).write_text("another host")
+        foreign.mkdir()
+        plan()
+        assert sorted(place.iterdir()) == [alive, foreign]
+    finally:
+        shutil.rmtree(place)
 
 
 def test_the_default_of_workers_is_what_the_process_may_use(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

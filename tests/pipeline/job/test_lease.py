@@ -1,5 +1,6 @@
 """Two drivers on one output: the second is refused by name; one that is dead, or away for too long, makes way."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -7,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
@@ -65,7 +66,7 @@ def test_the_second_driver_is_refused_by_name_until_the_first_has_ended(out: Sto
             pytest.fail("two drivers at once")
         said = f"`lps-prep run` (run 20260101T120000Z-aaaaaa) on host {mine.host}, process {mine.pid}, since 2026-01-01"
         assert said in str(caught.value)
-        assert "its lease ends at 2026-01-01T12:02:00+00:00 unless it is renewed" in str(caught.value)
+        assert "its lease, runs/leases/20260101T120000Z-aaaaaa.json, ends at 2026-01-01T12:02:00+00:00" in str(caught.value)
         assert len(claims(out)) == 1
     with driver_lease(out, "plan", clock=at(2)):
         pass
@@ -122,6 +123,15 @@ def test_a_later_process_with_the_number_of_a_dead_one_does_not_count(out: Store
 def test_what_no_driver_wrote_is_no_lease(out: Store) -> None:
     out.publish(f"{LEASES}/x.json", b"{")
     out.publish(f"{LEASES}/y.json", b'{"run_id": "y"}')
+    lease(out, "z", ELSEWHERE, clock=leases.utc_now).acquire()
+    record = json.loads(out.read(f"{LEASES}/z.json"))
+    out.delete(f"{LEASES}/z.json")
+    changes: list[dict[str, Any]] = [
+        {"expires": "2999-01-01T00:00:00"}, {"run_id": "../../index"}, {"run_id": "other"}, {"run_id": 5},
+        {"driver": record["driver"] | {"pid": "1"}}, {"held": "no"}, {"driver": None},
+    ]  # fmt: skip
+    for k, change in enumerate(changes):
+        out.publish(f"{LEASES}/{k}.json", json.dumps(record | {"run_id": str(k)} | change).encode())
     with driver_lease(out, "run"):
         pass
 
