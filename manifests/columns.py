@@ -16,6 +16,8 @@ BATCH_ROWS = 4096
 """Rows of a wide column held at a time."""
 NARROW_ROWS = 65536
 """Rows of narrow columns held at a time."""
+GROUPS = 16
+"""Row groups that one reader reads: those of `clips` are smaller than NARROW_ROWS."""
 
 PATHS = {name: f"manifests/{name}.parquet" for name in ("videos", "clips", "shards")}
 
@@ -48,8 +50,11 @@ def column_batches(store: Store, name: str, columns: Sequence[str]) -> Iterator[
     """Yield the columns that `read_columns` returns, some rows at a time, in order. Raises as that does."""
     with _opened(store, name, PATHS[name]) as file:
         found = [column for column in columns if column in file.schema_arrow.names]
-        for batch in file.iter_batches(NARROW_ROWS, columns=found, use_threads=False):
-            yield as_declared(name, pa.Table.from_batches([batch]), columns).replace_schema_metadata()
+        n = file.num_row_groups
+        for first in range(0, n, GROUPS):  # one reader of all groups would keep some of each
+            groups = list(range(first, min(first + GROUPS, n)))
+            for batch in file.iter_batches(NARROW_ROWS, row_groups=groups, columns=found, use_threads=False):
+                yield as_declared(name, pa.Table.from_batches([batch]), columns).replace_schema_metadata()
 
 
 def read_rows(store: Store, name: str, columns: Sequence[str], rows: Sequence[int]) -> list[Row]:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,6 +24,9 @@ DEVICE_VERSIONS = ("device", "batch_size")
 """Names in the versions of a plan of what depends on the cluster."""
 READY_SECONDS = 600.0
 CONNECT_SECONDS = 20.0
+POLL_SECONDS = 1.0
+"""How long the driver waits for results before it looks at deadlines, and at Ray itself."""
+RAY_PROCESSES = {"raylet": "hands out work", "gcs_server": "knows the cluster"}
 RAY_SOCKET = "lps-12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 """Longest path of Ray's sockets below TMPDIR."""
 
@@ -76,6 +80,7 @@ def ray_cluster(address: str | None, n_workers: int | None) -> Iterator[Cluster]
     else:
         connection = _joined(address) if address else _started(n_workers or usable_cpus())
     with connection:
+        require_ray()
         resources = ray.cluster_resources()
         cpus = int(resources.get("CPU", 1))
         yield Cluster(n_workers=n_workers or max(1, cpus), n_gpus=int(resources.get("GPU", 0)))
@@ -146,6 +151,7 @@ def _ray(otherwise: str, **where: Any) -> Iterator[None]:
         with _unprinted():
             yield
     finally:
+        _kill_rest()
         ray.shutdown()
 
 
@@ -190,6 +196,37 @@ def _require_listener(address: str) -> None:
             raise UnreadableError(f"no Ray cluster at '{address}': {getattr(e, 'strerror', None) or e}") from e
 
 
+def require_ray() -> None:
+    """Raise LpsError where a process of our own private Ray has ended: Ray would wait, or end us without a word."""
+    ended = [name for name, process in _own_processes() if process.poll() is not None]
+    if ended:
+        raise ray_ended(ended[0])
+
+
+def _own_processes() -> list[tuple[str, Any]]:
+    """Return name and `Popen` of what a private Ray cannot do without; none of a cluster that was joined."""
+    from ray._private.worker import global_worker
+
+    started = getattr(global_worker.node, "all_processes", {})  # not public: other releases may have none
+    return [(name, info.process) for name in RAY_PROCESSES for info in started.get(name, ())]
+
+
+def _kill_rest() -> None:
+    """Kill what is left of our own Ray where a process of it has ended: it would be waited for, as it waits for that."""
+    processes = [process for _, process in _own_processes()]
+    if any(process.poll() is not None for process in processes):
+        for process in processes:
+            process.kill()
+
+
+def ray_ended(name: str) -> LpsError:
+    """Return the error that says that a process of our own private Ray has ended."""
+    return LpsError(
+        f"the process of Ray on this machine that {RAY_PROCESSES[name]} ({name}) has ended; committed shards are kept, "
+        "run the same command again to resume"
+    )
+
+
 def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, n_detectors: int | None) -> list[Any]:
     """Return what finds the faces: actors that have loaded their weights, or on CPUs the workers themselves.
 
@@ -203,6 +240,7 @@ def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, 
 
     from lps.pipeline.job.tasks import LocalizerActor
 
+    require_ray()  # without it the first call of all would wait until Ray ends this process
     spec = LocalizerSpec(localizer, weights_dir, cluster.device, cluster.batch_size)
     n = n_detectors or cluster.n_gpus
     if not n:
@@ -217,7 +255,9 @@ def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, 
     )(LocalizerActor)
     actors = [remote.remote(spec.load, cluster.batch_size) for _ in range(n)]
     try:
-        ray.get([actor.ready.remote() for actor in actors], timeout=READY_SECONDS)
+        refs = [actor.ready.remote() for actor in actors]
+        _ready(refs)
+        ray.get(refs, timeout=POLL_SECONDS)
     except rx.RayTaskError as e:
         raise _not_started(localizer, e.cause) from e
     except rx.RayError as e:
@@ -239,14 +279,25 @@ def load_workers(spec: LocalizerSpec, n_workers: int) -> None:
 
     load = ray.remote(num_cpus=1, max_retries=0)(run_load)
     refs = [load.remote(spec) for _ in range(n_workers)]
-    ready, _ = ray.wait(refs, num_returns=len(refs), timeout=READY_SECONDS)
-    for ref in ready:
+    for ref in _ready(refs):
         try:
             ray.get(ref)
         except rx.RayTaskError as e:
             raise _not_started(spec.name, e.cause) from e
         except rx.RayError:
             continue
+
+
+def _ready(refs: list[Any]) -> list[Any]:
+    """Return those that have a result within READY_SECONDS. Raises LpsError where our own Ray ends meanwhile."""
+    import ray
+
+    until = time.monotonic() + READY_SECONDS
+    ready: list[Any] = []
+    while len(ready) < len(refs) and time.monotonic() < until:
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=POLL_SECONDS)
+        require_ray()
+    return ready
 
 
 def _not_started(localizer: str, cause: BaseException) -> LpsError:

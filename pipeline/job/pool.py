@@ -16,6 +16,7 @@ from ray import exceptions as rx
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import LpsError, UnreadableError
+from lps.pipeline.job.cluster import POLL_SECONDS, ray_ended, require_ray
 from lps.pipeline.job.events import JobCharged, JobQuarantined, JobRetried, OnEvent
 
 MAX_CHARGES = 2
@@ -27,10 +28,6 @@ FIRST_VIDEOS = 20
 """If so many, the first of a job or all of a small one, end with E_INTERNAL alike, it is not for a reason of theirs."""
 BATCH_FILES, BATCH_BYTES = 32, 32 << 20
 """The most files that are read in one task, and the most bytes of several."""
-POLL_SECONDS = 1.0
-"""How long the driver waits for a result before it looks at deadlines."""
-
-RAY_PROCESSES = {"raylet": "hands out work", "gcs_server": "knows the cluster"}
 
 INFRASTRUCTURE = (
     rx.NodeDiedError,
@@ -226,6 +223,7 @@ class Pool:
 
         Raises the LpsError that a job raised on purpose, and as `FirstVideos` does.
         """
+        require_ray()
         try:
             while True:
                 # jobs may become available while others run, so the iterator is asked again after it was empty
@@ -273,7 +271,7 @@ class Pool:
             try:
                 yield Done(state.job, ray.get(ref))
             except rx.LocalRayletDiedError as error:  # ours: no attempt can succeed any more
-                raise _ray_ended("raylet") from error
+                raise ray_ended("raylet") from error
             except rx.RayError as error:
                 cause = _innermost(error)
                 if state.job.parts and not isinstance(cause, INFRASTRUCTURE):
@@ -282,7 +280,7 @@ class Pool:
                     yield end
         # by the clock: on a busy cluster something is always ready, and a hanging job must not wait for a lull
         if time.monotonic() - self._deadlines_checked >= POLL_SECONDS:
-            _require_ray()
+            require_ray()
             self.check()
             self._enforce_deadlines()
 
@@ -346,23 +344,6 @@ class Pool:
         self.on_event(JobCharged(*facts))
         self._back_off(state, 0.0)
         return None
-
-
-def _require_ray() -> None:
-    """Raise LpsError where a process of our own private Ray has ended: Ray would wait, or end us without a word."""
-    from ray._private.worker import global_worker
-
-    started = getattr(global_worker.node, "all_processes", {})  # none of a cluster that was joined; not public
-    for name in RAY_PROCESSES:
-        if any(info.process.poll() is not None for info in started.get(name, ())):
-            raise _ray_ended(name)
-
-
-def _ray_ended(name: str) -> LpsError:
-    return LpsError(
-        f"the process of Ray on this machine that {RAY_PROCESSES[name]} ({name}) has ended; committed shards are kept, "
-        "run the same command again to resume"
-    )
 
 
 def _cancel(ref: Any) -> None:

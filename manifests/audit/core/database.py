@@ -103,7 +103,7 @@ def fetch_number(ctx: AuditContext, sql: str) -> int:
 
 def sql_offenders(ctx: AuditContext, sql: str) -> tuple[Offender, ...]:
     """Run the query of a check: its columns are kind, key and detail of each offender."""
-    return tuple(Offender(kind=k, key=key, detail=detail or "") for k, key, detail in fetch_rows(ctx, sql))
+    return tuple(Offender(kind=k, key=key or "", detail=detail or "") for k, key, detail in fetch_rows(ctx, sql))
 
 
 def _connect(

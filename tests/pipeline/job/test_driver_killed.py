@@ -49,7 +49,7 @@ PrepProgress.on_event = on_event
 main(["run", *sys.argv[1:], "--localizer", "mtcnn", "--workers", "2"], prog_name="lps-prep")
 """
 
-WITHOUT_RAYLET = """
+WITHOUT_A_PROCESS = """
 import os, signal, sys
 from pathlib import Path
 from lps.cli.prep.main import main
@@ -59,9 +59,11 @@ def on_event(self, event, usual=PrepProgress.on_event):
     usual(self, event)
     if event.kind == "sources":
         for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-            if b"raylet/raylet" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\\0")[0].endswith(NAME.encode()):
                 os.kill(int(pid), signal.SIGKILL)
+                os.waitid(os.P_PID, int(pid), os.WEXITED | os.WNOWAIT)
 
+NAME = sys.argv.pop(1)
 PrepProgress.on_event = on_event
 main(["plan", *sys.argv[1:], "--localizer", "mtcnn", "--workers", "2", "--json"], prog_name="lps-prep")
 """
@@ -85,13 +87,14 @@ def test_sigterm_ends_a_run_in_one_line(scenario: "Scenario", tmp_path: Path) ->
     assert "received" not in ended.stderr, "no dump of Ray's"
 
 
-def test_the_death_of_the_raylet_is_one_line(scenario: "Scenario", tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WITHOUT_RAYLET, scenario.source, str(tmp_path / "out")]
+@pytest.mark.parametrize(("name", "does"), [("raylet", "hands out work"), ("gcs_server", "knows the cluster")])
+def test_the_death_of_a_process_of_ray_is_one_line(scenario: "Scenario", tmp_path: Path, name: str, does: str) -> None:
+    command = [sys.executable, "-c", WITHOUT_A_PROCESS, name, scenario.source, str(tmp_path / "out")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 4, ended.stderr
     assert ended.stdout == "", "pages of Ray's own log"
     last = ended.stderr.splitlines()[-1]
-    assert last.startswith("lps-prep: the process of Ray on this machine that hands out work (raylet) has ended; ")
+    assert last.startswith(f"lps-prep: the process of Ray on this machine that {does} ({name}) has ended; ")
     assert "state-dump" not in ended.stderr
 
 

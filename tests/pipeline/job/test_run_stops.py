@@ -8,6 +8,7 @@ from ray import exceptions
 from lps.manifests.codes import Code
 from lps.manifests.errors import LpsError
 from lps.pipeline.job import pool as engine
+from lps.pipeline.job.cluster import Cluster, start_detectors
 from lps.pipeline.job.events import PrepEvent
 from lps.pipeline.job.pool import CommitJob, Done, FirstVideos, Job, Pool, ProbeJob, Quarantined
 
@@ -89,3 +90,10 @@ def test_it_is_seen_that_a_process_of_the_own_ray_has_ended(monkeypatch: pytest.
     monkeypatch.setattr(engine, "ray", waiting)
     with pytest.raises(LpsError, match=rf"\({name}\) has ended; .* run the same command again to resume"):
         list(Pool(width=2, start_times=None, on_event=lambda event: None).run(job(name) for name in "abc"))
+
+
+def test_the_own_ray_is_looked_at_before_the_localizers_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = [SimpleNamespace(process=SimpleNamespace(poll=lambda: -9))]
+    monkeypatch.setattr("ray._private.worker.global_worker.node", SimpleNamespace(all_processes={"gcs_server": ended}))
+    with pytest.raises(LpsError, match=r"\(gcs_server\) has ended; .* run the same command again to resume"):
+        start_detectors(Cluster(n_workers=1, n_gpus=0), "mtcnn", None, None)
