@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from lps.manifests.canonical import canonical_json, parse_json, sha256_hex
 from lps.manifests.columns import rule_path, split_path
-from lps.manifests.errors import IntegrityError, UnreadableError, first_line
+from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError, first_line
 from lps.manifests.fields import NUMBER, TEXT, wrong_place
 from lps.manifests.rows import row_from_json
 from lps.manifests.schemas import TABLES, PackedTable, Row, check_version, read_table, rows_table
@@ -265,10 +265,20 @@ def commit_from(record: Row, *, older: bool = False) -> Commit:
 
 
 def read_commit(out: Store, shard_id: str, plan_sha256: str, *, older: bool = False) -> Commit:
-    """Return one commit record. Raises IntegrityError when it belongs to another plan or is not readable."""
+    """Return one commit record.
+
+    Raises IntegrityError when it belongs to another plan or is not readable, and RefusedError for one
+    of an older writer, unless `older` allows it.
+    """
     path = commit_path(shard_id)
     try:
-        commit = commit_from(parse_json(out.read(path)), older=older)
+        record = parse_json(out.read(path))
+        if not older and isinstance(record, dict) and record.get("commit_version") == 1:
+            raise RefusedError(
+                f"{out.url} was made by an older version of this program: {path} is of version 1, now {COMMIT_VERSION}. "
+                "It can be read, audited and trained on, but not gone on with: use a new output folder"
+            )
+        commit = commit_from(record, older=older)
     except (ValueError, KeyError, TypeError) as e:
         raise IntegrityError(f"{out.join(path)} is not a commit record: {e}; delete it and run again") from e
     if commit.plan_sha256 != plan_sha256:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lps.manifests.canonical import canonical_json, parse_json
-from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.fields import TEXT, wrong_place
 from lps.manifests.index import commit_path, read_commit, read_plan, read_rule, readable_rule
 from lps.manifests.storage import Store
@@ -34,6 +34,14 @@ def test_commit_records_are_read(tmp_path: Path) -> None:
     assert read_commit(committed(tmp_path, COMMIT), "train-000000", "p").shard == SHARD
     empty = committed(tmp_path, {**COMMIT, "shard": None})
     assert read_commit(empty, "train-000000", "p").shard is None
+
+
+def test_commit_records_of_an_older_writer_are_refused_by_name(tmp_path: Path) -> None:
+    older = {**COMMIT, "commit_version": 1, "rows": {}, "videos": [], "clips": []}
+    store = committed(tmp_path, older)
+    with pytest.raises(RefusedError, match="made by an older version of this program: commits/train-000000.json is of"):
+        read_commit(store, "train-000000", "p")
+    assert read_commit(store, "train-000000", "p", older=True).shard == SHARD
 
 
 @pytest.mark.parametrize(
