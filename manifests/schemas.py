@@ -301,10 +301,18 @@ class TableWriter:
     def _write(self, n_rows: int) -> None:
         """Write the first of the waiting rows as one row group."""
         waiting = pa.concat_tables(self._waiting) if self._waiting else self._schema.empty_table()
-        rest = waiting.slice(n_rows)
-        self._file.write_table(waiting.slice(0, n_rows).combine_chunks(), self._group_rows)
-        self.n_rows += n_rows
+        rest, group = waiting.slice(n_rows), waiting.slice(0, n_rows)
         self._waiting, self._n_waiting = [rest] if rest.num_rows else [], rest.num_rows
+        del waiting
+        self.n_rows += n_rows
+        columns = []
+        for name in self._schema.names:  # a column after the other, so that little is there twice
+            columns.append(group[name].combine_chunks())
+            group = group.drop_columns([name])
+        pa.default_memory_pool().release_unused()
+        self._file.write_table(pa.Table.from_arrays(columns, schema=self._schema), self._group_rows)
+        columns.clear()
+        pa.default_memory_pool().release_unused()
 
 
 def single(value: float) -> float:

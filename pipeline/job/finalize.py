@@ -9,10 +9,11 @@ from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from lps.manifests.canonical import file_sha256, parse_json, pretty_json, sha256_hex
 from lps.manifests.codes import QUARANTINE_CODES, Status
-from lps.manifests.columns import PATHS, read_columns, rule_path, split_path
+from lps.manifests.columns import PATHS, column_batches, rule_path, split_path
 from lps.manifests.environment import scratch_folder
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import (
@@ -26,13 +27,16 @@ from lps.manifests.index import (
 from lps.manifests.names import label_name
 from lps.manifests.row_digest import sum_of_digests, table_digest
 from lps.manifests.rows import row_from_json
-from lps.manifests.schemas import ROW_GROUP_ROWS, SCHEMA_VERSION, VIDEOS, Row, TableWriter, read_table, rows_table
+from lps.manifests.schemas import SCHEMA_VERSION, VIDEOS, Row, TableWriter, arrow_file, read_table, rows_table
+from lps.manifests.sorting import SortedById
 from lps.manifests.storage import Store
 from lps.pipeline.job.plan import Plan
 
 SUMMARY_COLUMNS = ("label", "split", "status", "error_code", "n_clips")
 KNOWN_ROWS = 1024
 """Rows of videos that are not processed, made at a time."""
+SPLIT_ROWS = 8192
+"""Rows of a split set read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +82,21 @@ def finalize(
     called before the index is written, and raises what must prevent that.
     """
     found = _all_commits(plan, out, commits)
-    videos, videos_sha256 = _all_videos(plan, out, found)
     with scratch_folder("lps-manifests-", scratch) as folder:
-        listing = _publish_manifests(plan, out, found, (videos, videos_sha256), folder / "table.parquet")
+        videos = SortedById(folder, VIDEOS, plan.rows.num_rows)
+        digests: list[str] = []
+        summary = summarise(_each_added(_video_pieces(plan, out, found, digests), videos), plan.untied_fakes)
+        sorted_videos = (sum_of_digests(digests), videos.pieces())
+        listing = _publish_manifests(plan, out, found, sorted_videos, folder / "table.parquet")
     listing |= _added_split_sets(out, plan.spec.split_set, named_manifests(out))
     check()
     publish_index(out, pretty_json(_index(plan, listing, [c.shard for c in found if c.shard is not None])))
-    return summarise(videos, plan.untied_fakes)
+    return summary
 
 
 def finished_summary(plan: Plan, out: Store) -> Summary:
     """Return the summary of a finished data set, from its manifests."""
-    return summarise(read_columns(out, "videos", SUMMARY_COLUMNS), plan.untied_fakes)
+    return summarise(column_batches(out, "videos", SUMMARY_COLUMNS), plan.untied_fakes)
 
 
 def _all_commits(plan: Plan, out: Store, known: Mapping[str, Commit]) -> list[Commit]:
@@ -104,23 +111,25 @@ def _all_commits(plan: Plan, out: Store, known: Mapping[str, Commit]) -> list[Co
 
 
 def _publish_manifests(
-    plan: Plan, out: Store, commits: Sequence[Commit], videos: tuple[pa.Table, str], path: Path
+    plan: Plan, out: Store, commits: Sequence[Commit], videos: tuple[str, Iterable[pa.Table]], path: Path
 ) -> Row:
     """Write the manifests, some rows at a time, and return their entries in the index.
 
-    `videos` are all rows of that table, and their digest.
+    `videos` are the digest of all rows of that table, and the rows.
     """
     spec = plan.spec
     marks = {"lps.params_sha256": spec.params.sha256(), "lps.code_version": spec.versions.get("lps-prep", "")}
     shards = rows_table("shards", [row_from_json("shards", c.shard) for c in commits if c.shard is not None])
-    splits = read_table("splits", plan.splits_bytes)
+    splits = pq.ParquetFile(arrow_file(plan.splits_bytes))
+    splits_sha256 = splits.schema_arrow.metadata[b"lps.rows_sha256"].decode()
+    split_pieces = (pa.Table.from_batches([batch]) for batch in splits.iter_batches(SPLIT_ROWS, use_threads=False))
     clips_sha256 = sum_of_digests(commit.rows["clips"].rows_sha256 for commit in commits)
     clips = (read_committed(out, commit, "clips") for commit in commits if commit.shard is not None)
     tables: dict[str, tuple[str, str, Iterable[pa.Table]]] = {
-        PATHS["videos"]: ("videos", videos[1], _sorted_pieces(videos[0])),
+        PATHS["videos"]: ("videos", *videos),
         PATHS["clips"]: ("clips", clips_sha256, clips),
         PATHS["shards"]: ("shards", table_digest(shards), [shards]),
-        split_path(spec.split_set): ("splits", table_digest(splits), [splits]),
+        split_path(spec.split_set): ("splits", splits_sha256, split_pieces),
     }
     listing = {}
     for uri, (name, rows_sha256, pieces) in tables.items():
@@ -135,33 +144,23 @@ def _publish_manifests(
     return listing
 
 
-def _all_videos(plan: Plan, out: Store, commits: Sequence[Commit]) -> tuple[pa.Table, str]:
-    """Return the rows of all videos, those of the shards and those of which the plan knows all, and their digest."""
+def _video_pieces(plan: Plan, out: Store, commits: Sequence[Commit], digests: list[str]) -> Iterator[pa.Table]:
+    """Yield the rows of all videos, those of the shards and those of which the plan knows all; append their digests."""
     known = plan.known_rows()
-    parts = [rows_table("videos", rows) for rows in iter(lambda: list(islice(known, KNOWN_ROWS)), [])]
-    digests = [*map(table_digest, parts), *(commit.rows["videos"].rows_sha256 for commit in commits)]
+    for rows in iter(lambda: list(islice(known, KNOWN_ROWS)), []):
+        piece = rows_table("videos", rows)
+        digests.append(table_digest(piece))
+        yield piece
     for commit in commits:
-        parts.append(pa.Table.from_arrays(read_committed(out, commit, "videos").columns, schema=VIDEOS))
-    return _in_one_piece(parts), sum_of_digests(digests)
+        digests.append(commit.rows["videos"].rows_sha256)
+        yield read_committed(out, commit, "videos")
 
 
-def _in_one_piece(parts: list[pa.Table]) -> pa.Table:
-    """Return tables of videos as one, and empty the list: a column after the other, so that little is there twice."""
-    left = pa.concat_tables([VIDEOS.empty_table(), *parts])
-    parts.clear()
-    columns = []
-    for name in VIDEOS.names:
-        columns.append(left[name].combine_chunks())
-        left = left.drop_columns([name])
-    pa.default_memory_pool().release_unused()
-    return pa.Table.from_arrays(columns, schema=VIDEOS)
-
-
-def _sorted_pieces(videos: pa.Table) -> Iterator[pa.Table]:
-    """Yield rows of videos sorted by id, a row group at a time."""
-    order = pc.sort_indices(videos, [("video_id", "ascending")])
-    for start in range(0, len(order), ROW_GROUP_ROWS["videos"]):
-        yield videos.take(order.slice(start, ROW_GROUP_ROWS["videos"]))
+def _each_added(pieces: Iterable[pa.Table], rows: SortedById) -> Iterator[pa.Table]:
+    """Yield tables after they were added to the rows that are to be sorted."""
+    for piece in pieces:
+        rows.add(piece)
+        yield piece
 
 
 def manifest_entry(data: bytes, n_rows: int | None) -> Row:
@@ -214,18 +213,17 @@ def _index(plan: Plan, listing: Row, shards: Sequence[Row]) -> Row:
     }
 
 
-def summarise(videos: pa.Table, untied_fakes: int) -> Summary:
-    """Count the rows of the manifest `videos`, of which it needs SUMMARY_COLUMNS; the plan knows the untied fakes."""
+def summarise(pieces: Iterable[pa.Table], untied_fakes: int) -> Summary:
+    """Count rows of the manifest `videos`, of which it needs SUMMARY_COLUMNS; the plan knows the untied fakes."""
     by_split: Counter[tuple[str, str]] = Counter()
     clips: Counter[tuple[str, str]] = Counter()
     inputs: Counter[tuple[str, str]] = Counter()
     by_code: Counter[tuple[str, str]] = Counter()
-    n_ok = n_quarantined = n_selected = 0
+    n_videos = n_ok = n_quarantined = n_selected = 0
     quarantine = {str(code) for code in QUARANTINE_CODES}
-    counted = videos.append_column("has_clips", pc.greater(videos["n_clips"], 0))
-    kinds = counted.group_by(["label", "split", "status", "error_code", "has_clips"])
-    for row in kinds.aggregate([("n_clips", "sum"), ([], "count_all")]).to_pylist():
+    for row in _kinds(pieces):
         label, n = label_name(row["label"]), row["count_all"]
+        n_videos += n
         n_selected += n * (row["status"] != Status.SKIPPED)
         n_ok += n * (row["status"] in (Status.OK, Status.PARTIAL))
         n_quarantined += n * (row["error_code"] in quarantine)
@@ -239,10 +237,18 @@ def summarise(videos: pa.Table, untied_fakes: int) -> Summary:
     return Summary(
         {key: (by_split[key], clips[key]) for key in sorted(by_split)},
         dict(sorted(by_code.items())),
-        videos.num_rows,
+        n_videos,
         n_ok,
         n_quarantined,
         n_selected,
         untied_fakes,
         tuple((*key, inputs[key]) for key in sorted(inputs) if not clips[key]),
     )
+
+
+def _kinds(pieces: Iterable[pa.Table]) -> Iterator[Row]:
+    """Yield how many rows and clips of each kind there are, for each piece."""
+    for videos in pieces:
+        counted = videos.append_column("has_clips", pc.greater(videos["n_clips"], 0))
+        kinds = counted.group_by(["label", "split", "status", "error_code", "has_clips"])
+        yield from kinds.aggregate([("n_clips", "sum"), ([], "count_all")]).to_pylist()

@@ -93,7 +93,7 @@ def read_status(location: str) -> JobStatus:
     # while a run goes on, a tar without its commit record is one that is about to get it
     faults = tuple(f for f in find_faults(out, commits) if indexed or PurePosixPath(f.path).stem not in in_work)
     complete = indexed and not in_work and not faults
-    summary = summarise(videos, int(plan.values["split"].get("untied_fakes", 0)))
+    summary = summarise([videos], int(plan.values["split"].get("untied_fakes", 0)))
     return JobStatus(complete, len(planned), len(done), rows.num_rows, videos.num_rows, summary, faults)
 
 

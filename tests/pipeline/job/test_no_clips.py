@@ -30,7 +30,7 @@ def row(split: str | None, label: int, n_clips: int, code: str | None = None) ->
 def counted(rows: list[dict[str, object]]) -> Summary:
     columns = pa.schema([VIDEOS.field(name) for name in SUMMARY_COLUMNS])
     nullable = pa.schema([(field.name, field.type) for field in columns])
-    return summarise(pa.Table.from_pylist(rows, schema=nullable), 0)
+    return summarise([pa.Table.from_pylist(rows, schema=nullable)], 0)
 
 
 @pytest.mark.slow
