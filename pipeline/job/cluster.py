@@ -121,6 +121,8 @@ def _started(n_cpus: int) -> Iterator[None]:
         except OSError as e:
             raise UnreadableError(f"no folder for Ray's sockets: {first_line(e)}: {e.filename}") from e
         _use_own_token()
+        # Nobody reads the metrics of a private cluster, and the driver would keep some for every name of a task.
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")
         with _ray(
             "Ray does not start on this machine",
             address="local",

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lps.cli.train.main import main
+from lps.manifests.errors import UnreadableError
 from lps.model.evaluation.scores import Scores, scores_bytes
 from lps.model.report.errors import STRIP_PX
 from lps.model.report.page import render_report
@@ -396,7 +397,7 @@ def test_drawn_figures_of_the_folders_are_shown(three: list[Path]) -> None:
 
 
 def test_hostile_words_are_text(tmp_path: Path) -> None:
-    lines = [{**line, HOSTILE: 1.0, "nan": float("nan"), "big": 1e308, "text": HOSTILE} for line in log_lines()]
+    lines = [{**line, HOSTILE: 1.0, "nan": None, "big": 1e308, "text": HOSTILE} for line in log_lines()]
     config = {"init": HOSTILE, HOSTILE: HOSTILE, "data": {"data": HOSTILE, HOSTILE: [HOSTILE, {HOSTILE: None}]}}
     run = write_run(
         tmp_path / "<b>run", stage=HOSTILE, lines=lines, config=config,
@@ -413,6 +414,12 @@ def test_hostile_words_are_text(tmp_path: Path) -> None:
     assert "<script" not in text
     assert "<script>alert('x')</script>" in page.text
     assert "<b>run" in page.text
+
+
+def test_a_log_with_a_number_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", lines=[{**line, "nan": float("nan")} for line in log_lines()])
+    with pytest.raises(UnreadableError, match=r"log.jsonl, line 1 is cut off or damaged"):
+        render_report([run])
 
 
 @pytest.mark.parametrize("results", [None, [], {"all": {"video": {"auc": {"value": "x", "low": []}}}}, {"methods": 3}])
