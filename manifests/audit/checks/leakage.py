@@ -202,7 +202,9 @@ def check_groups(ctx: AuditContext) -> CheckResult:
             for group in crossing_groups(videos, codes, claim.aliases)
         )
     notes = []
-    if not claim.knows_aliases:
+    if claim.rule is None:
+        notes.append("the rule record cannot be read: groups are those of the keys alone, without aliases")
+    elif not claim.knows_aliases:
         notes.append("the split used aliases that its rule record does not hold: groups are those of the keys alone")
     if n_tied < n:
         notes.append(f"{n - n_tied} of {n} videos publish no key and no original")

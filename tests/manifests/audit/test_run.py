@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -202,3 +203,15 @@ def test_bad_policy_is_refused_in_one_line(tmp_path: Path, text: str, said: str)
         read_policy(path, limits={"c3_landmark_px"}, checks={"C1"})
     assert said in str(caught.value)
     assert caught.value.exit_code == 3
+
+
+def test_rows_without_their_id_are_findings_without_a_key(mutated: Mutated, audit: Callable[..., Audit]) -> None:
+    def without_ids(data: bytes) -> bytes:
+        table, sink = pq.read_table(io.BytesIO(data)), io.BytesIO()
+        ids = pa.nulls(table.num_rows, table.schema.field("video_id").type)
+        pq.write_table(table.set_column(table.column_names.index("video_id"), "video_id", ids), sink)
+        return sink.getvalue()
+
+    results = audit(mutated(files={"manifests/videos.parquet": without_ids})).results
+    assert not [r.id for r in results if r.state == State.ERROR and "NoneType" in r.note]
+    assert any(offender.key == "" for r in results for offender in r.offenders)

@@ -91,7 +91,7 @@ def test_aliases_that_are_not_those_used_leave_it_unknown(
     results = {r.id: r for r in audit(out, "L1,R2", split_set="same").results}
     assert results["R2"].state == "unknown"
     assert why in results["R2"].note
-    assert why in results["L1"].note
+    assert ("cannot be read" if why == "wrong type" else why) in results["L1"].note
 
 
 def test_a_set_keeps_the_aliases_of_its_base(aliased: Path, broken: Broken, audit: Callable[..., Audit]) -> None:
