@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,16 +131,20 @@ class Processes(Thread):
         super().__init__(daemon=True)
         self._ticks: dict[tuple[int, str], int] = {}
         """CPU time of each process ever seen, by its number and start."""
-        self._lock = Lock()
+        self._lock, self._ended = Lock(), Event()
         self._own_seconds = 0.0
         self._peak_pages = 0
 
     def run(self) -> None:
         """Look twice a second."""
-        while True:
+        while not self._ended.wait(0.5):
             self._look()
             self._own_seconds = time.thread_time()
-            time.sleep(0.5)
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        self.join()
 
     def cpu_seconds(self) -> float:
         """Return the CPU seconds of this process and of all that were seen below it, without those of looking."""

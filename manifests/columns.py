@@ -50,6 +50,7 @@ def column_batches(store: Store, name: str, columns: Sequence[str]) -> Iterator[
     """Yield the columns that `read_columns` returns, some rows at a time, in order. Raises as that does."""
     with _opened(store, name, PATHS[name]) as file:
         found = [column for column in columns if column in file.schema_arrow.names]
+        as_declared(name, file.schema_arrow.empty_table().select(found), columns)  # a table without rows has no batch
         n = file.num_row_groups
         for first in range(0, n, GROUPS):  # one reader of all groups would keep some of each
             groups = list(range(first, min(first + GROUPS, n)))

@@ -275,8 +275,8 @@ def read_commit(out: Store, shard_id: str, plan_sha256: str, *, older: bool = Fa
         record = parse_json(out.read(path))
         if not older and isinstance(record, dict) and record.get("commit_version") == 1:
             raise RefusedError(
-                f"{out.url} was made by an older version of this program: {path} is of version 1, now {COMMIT_VERSION}. "
-                "It can be read, audited and trained on, but not gone on with: use a new output folder"
+                f"{out.url} was made by an older version of this program: {path} is of version 1, now "
+                f"{COMMIT_VERSION}. It can be read, audited and trained on, but not resumed: use a new output folder"
             )
         commit = commit_from(record, older=older)
     except (ValueError, KeyError, TypeError) as e:

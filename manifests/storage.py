@@ -1,8 +1,6 @@
 """Files of a data set under one root, on any fsspec URL: read, list, and publish whole or not at all."""
 
-import errno
 import hashlib
-import io
 import os
 import shutil
 import stat

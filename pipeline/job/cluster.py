@@ -214,7 +214,7 @@ def _own_processes() -> list[tuple[str, Any]]:
 
 
 def _kill_rest() -> None:
-    """Kill what is left of our own Ray where a process of it has ended: it would be waited for, as it waits for that."""
+    """Kill what is left of our own Ray where a process of it has ended: it waits for that, and we would wait for it."""
     processes = [process for _, process in _own_processes()]
     if any(process.poll() is not None for process in processes):
         for process in processes:

@@ -212,8 +212,8 @@ class Lease:
     def _refused(self, other: LeaseRecord) -> RefusedError:
         return RefusedError(
             f"{self.out.url} is being written by {other}; its lease, {other.path}, ends at {_stamp(other.expires)} "
-            "unless it is renewed. Wait until it has ended, or stop it; one that is dead makes way by itself: on its own host at "
-            f"once, for others {LEASE_SECONDS:.0f} s after its last renewal"
+            "unless it is renewed. Wait until it has ended, or stop it; one that is dead makes way by itself: on its "
+            f"own host at once, for others {LEASE_SECONDS:.0f} s after its last renewal"
         )
 
 

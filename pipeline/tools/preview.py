@@ -112,7 +112,9 @@ def _opened(out: Store) -> Iterator["duckdb.DuckDBPyConnection"]:
                     n += len(batch)
             yield db
     except (OSError, duckdb.Error) as e:
-        raise UnreadableError(f"cannot sort the manifests of {out.url} in {tempfile.gettempdir()}: {first_line(e)}") from e
+        raise UnreadableError(
+            f"cannot sort the manifests of {out.url} in {tempfile.gettempdir()}: {first_line(e)}"
+        ) from e
 
 
 def _chosen(out: Store, db: "duckdb.DuckDBPyConnection", per_row: int) -> list[SheetRow]:

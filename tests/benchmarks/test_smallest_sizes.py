@@ -59,10 +59,13 @@ def test_what_does_not_grow_costs_nothing_a_video() -> None:
 def test_processes_that_have_ended_count() -> None:
     processes = loaded("scale").Processes()
     processes.start()
-    before = processes.cpu_seconds()
-    burn = "import time\nwhile time.process_time() < 2: pass"
-    subprocess.run([sys.executable, "-c", burn], check=True)
-    assert processes.cpu_seconds() - before > 0.5  # of 2; the last look may be half a second old
+    try:
+        before = processes.cpu_seconds()
+        burn = "import time\nwhile time.process_time() < 2: pass"
+        subprocess.run([sys.executable, "-c", burn], check=True)
+        assert processes.cpu_seconds() - before > 0.5  # of 2; the last look may be half a second old
+    finally:
+        processes.end()
 
 
 def test_any_folder_of_videos_can_be_given(tmp_path: Path) -> None:

@@ -111,9 +111,7 @@ def test_ray_keeps_its_sockets_elsewhere_where_tmpdir_is_too_long(
     assert fake.asked["is there"]
 
 
-def test_what_late_workers_of_killed_runs_made_is_removed(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_late_workers_of_killed_runs_made_is_removed(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Path("/dev/shm") / f"lps-test-{os.getpid()}"  # short enough for sockets
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     reborn, alive, foreign = place / "lps-aaaaaaaa", place / "lps-bbbbbbbb", place / "lps-cccccccc"

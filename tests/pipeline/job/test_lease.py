@@ -66,7 +66,9 @@ def test_the_second_driver_is_refused_by_name_until_the_first_has_ended(out: Sto
             pytest.fail("two drivers at once")
         said = f"`lps-prep run` (run 20260101T120000Z-aaaaaa) on host {mine.host}, process {mine.pid}, since 2026-01-01"
         assert said in str(caught.value)
-        assert "its lease, runs/leases/20260101T120000Z-aaaaaa.json, ends at 2026-01-01T12:02:00+00:00" in str(caught.value)
+        assert "its lease, runs/leases/20260101T120000Z-aaaaaa.json, ends at 2026-01-01T12:02:00+00:00" in str(
+            caught.value
+        )
         assert len(claims(out)) == 1
     with driver_lease(out, "plan", clock=at(2)):
         pass

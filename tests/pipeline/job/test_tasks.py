@@ -1,6 +1,7 @@
 """What a worker does with a video whose file changed since the plan was made; which files share a task."""
 
 import errno
+import os
 import pickle
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def test_a_file_that_cannot_be_read_any_more_is_an_outcome(tmp_path: Path, monke
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     outcome = process_source(SourceReader(Store(str(tmp_path))), VIDEO, see_nothing, Params()).outcome
     assert (outcome.status, outcome.code, outcome.detail) == (Status.FAILED, Code.E_UNREADABLE, "Input/output error")
 

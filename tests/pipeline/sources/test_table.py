@@ -139,7 +139,16 @@ class TestParquet:
 class TestPaths:
     @pytest.mark.parametrize("column", ["uri", "original"])
     @pytest.mark.parametrize(
-        "path", ["/etc/passwd", "../a.mp4", "sub/../../a.mp4", "sub/../../sub/c.mp4", "s3://bucket/a.mp4", "C:/a.mp4", "\\\\host\\a"]
+        "path",
+        [
+            "/etc/passwd",
+            "../a.mp4",
+            "sub/../../a.mp4",
+            "sub/../../sub/c.mp4",
+            "s3://bucket/a.mp4",
+            "C:/a.mp4",
+            "\\\\host\\a",
+        ],
     )
     def test_escapes_are_refused(self, listing_of: ListingOf, path: str, column: str) -> None:
         row = {"uri": "b.mp4", "original": "", column: path}
@@ -148,7 +157,9 @@ class TestPaths:
 
     def test_dots_that_stay_below_the_root_are_resolved(self, list_tree: ListTree) -> None:
         rows = ["sub/../a.mp4,0,", "b.mp4,1,x/../sub\\..\\a.mp4", "./x/../sub/c.mp4,1,"]
-        listing = list_tree("table", FILES | {"t.csv": "\n".join(["uri,label,original", *rows]).encode()}, table="t.csv")
+        listing = list_tree(
+            "table", FILES | {"t.csv": "\n".join(["uri,label,original", *rows]).encode()}, table="t.csv"
+        )
         assert [(video.uri, video.code, video.original_uri) for video in listing.videos] == [
             ("a.mp4", None, None), ("b.mp4", None, "a.mp4"), ("sub/c.mp4", None, None),
         ]  # fmt: skip

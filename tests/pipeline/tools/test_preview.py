@@ -164,8 +164,7 @@ def test_every_code_of_the_vocabulary_and_beyond_gets_a_row(data_set: Store, tmp
     codes = [*(str(code) for code in Code), "E_FROM_THE_FUTURE"]
     video = manifest(data_set, "videos")[0]
     videos = [
-        video
-        | {"video_id": bytes([i]) * 16, "uri": f"a/{i}.mp4", "label": (0, 1, None)[i % 3], "error_code": code}
+        video | {"video_id": bytes([i]) * 16, "uri": f"a/{i}.mp4", "label": (0, 1, None)[i % 3], "error_code": code}
         for i, code in enumerate(codes)
     ]
     tables = {"videos": rows_table("videos", videos[::-1]), "clips": CLIPS.empty_table()}
