@@ -148,13 +148,13 @@ def _ray(otherwise: str, **where: Any) -> Iterator[None]:
         except Exception as e:  # noqa: BLE001  Ray raises errors of all kinds here, bare Exceptions among them
             about = f": {e.filename}" if isinstance(e, OSError) and e.filename else ""
             raise UnreadableError(f"{otherwise}: {first_line(e)}{about}") from e
-    try:
-        _handle_sigterm(on_term)
-        with _unprinted():
+    with _unprinted():  # until Ray's threads have ended
+        try:
+            _handle_sigterm(on_term)
             yield
-    finally:
-        _kill_rest()
-        ray.shutdown()
+        finally:
+            _kill_rest()
+            ray.shutdown()
 
 
 @contextmanager
