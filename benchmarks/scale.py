@@ -236,6 +236,7 @@ def run_once(source: str, out: str, workers: int) -> dict[str, Cost]:
     )
     run_job(request, RunOptions(workers=workers, process=instant_clip), meter.take)
     meter.begin("")
+    processes.end()
     return meter.costs
 
 
