@@ -36,8 +36,9 @@ NOISE_SIGMA = 1.6
 X264 = {
     "preset": "veryfast",
     "crf": "21",
-    # One thread of every kind: the bytes must not depend on how many cores there are.
-    "x264-params": "threads=1:lookahead-threads=1:sliced-threads=0",
+    # One thread of every kind: the bytes must not depend on how many cores there are. No macroblock tree: its code for
+    # AVX-512 reads memory that nothing was written to where a row is not a multiple of 8 macroblocks (128 px).
+    "x264-params": "threads=1:lookahead-threads=1:sliced-threads=0:mbtree=0",
 }
 
 _SCENE, _NOISE, _FORGERY = range(3)  # streams of random numbers: forging leaves scene and noise as they are

@@ -1,7 +1,10 @@
 """The sample videos: what is in the tree, that a face is where one should be, and that the bytes never change."""
 
 import hashlib
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -117,6 +120,17 @@ def test_seed_portrait_and_forgery_each_change_the_video(tmp_path: Path) -> None
     variants = [digest(), digest(seed=1), digest(fake=True), digest(portrait="hopper"), digest(flip=True)]
     assert len(set(variants)) == 5
     assert digest(fake=True) == variants[2]
+
+
+def test_bytes_do_not_depend_on_what_memory_held_before(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from lps.pipeline.tools.demo_videos import make_face_video;"
+        "make_face_video(Path(sys.argv[1]), n_frames=3, width=160, height=120, fake=True)"
+    )
+    for fill in ("0", "85", "170", "255"):  # glibc fills what it hands out with the complement of this
+        environment = {**os.environ, "MALLOC_PERTURB_": fill}
+        subprocess.run([sys.executable, "-c", script, str(tmp_path / fill)], env=environment, check=True)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
 def test_a_face_outside_the_frame_is_left_alone() -> None:
