@@ -21,6 +21,7 @@ EXPERIMENT_NAMES = ("table1", "cross", "align", "variants", "sweep", "ablate", "
 
 Codec = Literal["jpg", "png", "webp"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
+Scan = Literal["window", "whole"]
 FacePolicy = Literal["largest", "all", "single"]
 ScoredFaces = Literal["largest", "all"]
 SCORED_FACES: tuple[ScoredFaces, ...] = get_args(ScoredFaces)

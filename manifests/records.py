@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Stage, Status
+from lps.manifests.names import Scan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,9 @@ class Outcome:
     detail: str = ""
     header: Header = field(default_factory=Header)
     n_frames_decoded: int | None = None
+    """Frames that came out of the decoder: with a window scan only those on the way to clips."""
+    scan: Scan | None = None
+    """What of the video was decoded; None where nothing was."""
     is_vfr: bool | None = None
     pts_nominal: bool = False
     """True where the stream has no time stamps and they were counted from its frame rate."""

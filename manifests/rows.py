@@ -63,6 +63,7 @@ def video_row(
         "is_vfr": outcome.is_vfr,
         "pts_nominal": outcome.pts_nominal if outcome.n_frames_decoded else None,
         "n_frames_decoded": outcome.n_frames_decoded,
+        "scan": outcome.scan if outcome.n_frames_decoded else None,
         "status": str(outcome.status),
         "error_code": str(outcome.code) if outcome.code else None,
         "error_stage": str(outcome.stage) if outcome.stage else None,

@@ -19,7 +19,7 @@ from lps.manifests.errors import UnreadableError
 from lps.manifests.row_digest import table_digest
 
 SCHEMA_ID = "lps.manifest"
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 BOX_UNITS = 8
 """Boxes and landmarks are stored as int16 eighths of a source pixel."""
 
@@ -74,8 +74,9 @@ VIDEOS = pa.schema(
         _opt("pts_nominal", pa.bool_(), "time stamps counted from the frame rate"),
         _opt("time_base_num", pa.int32()),
         _opt("time_base_den", pa.int32()),
-        _opt("n_frames_container", pa.int32()),
-        _opt("n_frames_decoded", pa.int32()),
+        _opt("n_frames_container", pa.int32(), "frames that the packets promise, or, where none were read, the header"),
+        _opt("n_frames_decoded", pa.int32(), "frames that were decoded: all only of a whole scan"),
+        _opt("scan", _TEXT, "window or whole: what of the video was decoded; null: nothing; since 2.1"),
         _opt("duration_s", pa.float64(), "s"),
         _opt("bitrate_bps", pa.int64(), "bit/s"),
         _opt("has_audio", pa.bool_()),

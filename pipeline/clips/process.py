@@ -237,6 +237,7 @@ class VideoWork:
             detail=fault.detail if fault else "",
             header=self.header,
             n_frames_decoded=self.stats.n_frames or None,
+            scan="whole",
             is_vfr=self.stats.is_vfr,
             pts_nominal=self.stats.pts_nominal,
             n_frames_sampled=len(self.counts.asked),

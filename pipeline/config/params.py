@@ -6,11 +6,11 @@ from typing import Any
 
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.fields import with_values
-from lps.manifests.names import Codec, FacePolicy
+from lps.manifests.names import Codec, FacePolicy, Scan
 
 ALL_CLIPS = 0
 """Value of `Params.clips` that means every clip the video holds."""
-WITHOUT_A_RECORD = {"max_outside_share": 1.0, "max_step": 2.5, "tone_map": False}
+WITHOUT_A_RECORD = {"max_outside_share": 1.0, "max_step": 2.5, "tone_map": False, "decode": {"scan": "whole"}}
 """What was done before these parameters were: a record that lacks them is older than they are."""
 MAX_CLIP_FRAMES = 1000
 """A run of as many frames is held in memory."""
@@ -74,6 +74,15 @@ class LocalizeParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeParams:
+    """How much of a video is decoded."""
+
+    scan: Scan = "whole"
+    """`window`: what its clips need, from the key frame before each on, where every pixel is then that of decoding from
+    the start. `whole`: all of it, which sees damage anywhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Params:
     """What to make of each video."""
 
@@ -96,6 +105,7 @@ class Params:
     codec: Codec = "jpg"
     jpeg_quality: int = 95
     seed: int = 0
+    decode: DecodeParams = field(default_factory=DecodeParams)
     localize: LocalizeParams = field(default_factory=LocalizeParams)
     limits: Limits = field(default_factory=Limits)
 

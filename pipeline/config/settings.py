@@ -1,6 +1,8 @@
 """The TOML file of `--params`: everything that is not an option of its own.
 
 clip_frames = 60            # any field of Params
+[decode]                    # any field of DecodeParams
+scan = "whole"
 [localize]                  # any field of LocalizeParams
 bound_px = 1.0
 [limits]                    # any field of Limits
