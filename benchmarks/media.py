@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lps.manifests.errors import UnreadableError
 from lps.pipeline.faces.localizers import weight_digests
-from lps.pipeline.sources.types import VIDEO_SUFFIXES
+from lps.pipeline.sources.shared.types import VIDEO_SUFFIXES
 from lps.pipeline.tools.demo_videos import make_demo_videos
 
 MEDIA_VARIABLE = "LPS_MEDIA_DIR"

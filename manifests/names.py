@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Literal, get_args
 
-DATASETS = ("folder", "ffpp", "dfdc", "celebdf", "table")
+DATASETS = ("folder", "table", "ffpp", "dfdc", "celebdf", "celebdf-v1", "celebdf-pp")
 """Layouts of sources."""
 LOCALIZERS = ("retinaface-fan", "retinaface-mobilenet", "mtcnn")
 """The first is the default of a run."""

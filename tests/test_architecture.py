@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "cli.docs": "cli.audit cli.prep cli.train manifests.audit.core",
     "cli.prep": "cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.tools",
     "cli.train": """cli manifests manifests.splits model.data model.evaluation model.paper model.paper.figures
-        model.report model.training pipeline.clips pipeline.config pipeline.faces pipeline.sources pipeline.video""",
+        model.report model.training pipeline.clips pipeline.config pipeline.faces pipeline.sources.shared
+        pipeline.video""",
     "manifests.audit": "manifests manifests.audit.checks manifests.audit.core",
     "manifests.audit.checks": "manifests manifests.audit.core manifests.splits",
     "manifests.audit.core": "manifests manifests.splits",
@@ -48,8 +49,10 @@ MAY_IMPORT = {
     "pipeline.config": "manifests manifests.splits",
     "pipeline.faces": "manifests pipeline.config pipeline.video",
     "pipeline.job": """manifests manifests.splits pipeline.clips pipeline.config pipeline.faces pipeline.sources
-        pipeline.video""",
-    "pipeline.sources": "manifests",
+        pipeline.sources.shared pipeline.video""",
+    "pipeline.sources": "manifests pipeline.sources.releases pipeline.sources.shared",
+    "pipeline.sources.releases": "manifests pipeline.sources.shared",
+    "pipeline.sources.shared": "manifests",
     "pipeline.tools": """manifests manifests.audit.core manifests.pages pipeline.clips pipeline.config pipeline.faces
         pipeline.video""",
     "pipeline.video": "manifests manifests.remote pipeline.config",

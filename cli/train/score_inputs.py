@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lps.cli.train.score_files import shown
 from lps.manifests.errors import RefusedError, UnreadableError, first_line
-from lps.pipeline.sources.types import is_video
+from lps.pipeline.sources.shared.types import is_video
 
 
 def find_videos(given: Sequence[str], list_file: Path | None) -> list[Path]:

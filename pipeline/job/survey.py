@@ -21,7 +21,7 @@ from lps.pipeline.job.request import PrepRequest, RunContext, RunOptions
 from lps.pipeline.job.shards import ShardJob
 from lps.pipeline.job.tasks import FileWork, file_task
 from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
-from lps.pipeline.sources.types import NOT_A_VIDEO, may_be_video
+from lps.pipeline.sources.shared.types import NOT_A_VIDEO, may_be_video
 from lps.pipeline.video.kept_probes import ProbeKeeper, Probes, read_probes
 from lps.pipeline.video.probe import Probe, holds_video, probe_file
 from lps.pipeline.video.source_reader import SourceReader, SourceRef

@@ -11,22 +11,24 @@ from dataclasses import replace
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.sources.celebdf import list_celebdf
-from lps.pipeline.sources.dfdc import list_dfdc
-from lps.pipeline.sources.ffpp import list_ffpp
-from lps.pipeline.sources.folder import list_folder
-from lps.pipeline.sources.table import list_table
-from lps.pipeline.sources.types import Adapter, SourceFile, SourceListing, SourceOptions
+from lps.pipeline.sources import folder, table
+from lps.pipeline.sources.releases import celebdf, dfdc, ffpp
+from lps.pipeline.sources.shared.layout import SourceLayout
+from lps.pipeline.sources.shared.types import Adapter, SourceFile, SourceListing, SourceOptions
 
-__all__ = ["ADAPTERS", "SourceFile", "SourceListing", "SourceOptions", "list_videos"]
+__all__ = ["ADAPTERS", "LAYOUTS", "SourceFile", "SourceListing", "SourceOptions", "list_videos"]
 
-ADAPTERS: dict[str, Adapter] = {
-    "folder": list_folder,
-    "table": list_table,
-    "ffpp": list_ffpp,
-    "dfdc": list_dfdc,
-    "celebdf": list_celebdf,
-}
+_ALL = (
+    folder.LAYOUT,
+    table.LAYOUT,
+    ffpp.LAYOUT,
+    dfdc.LAYOUT,
+    celebdf.LAYOUT_V2,
+    celebdf.LAYOUT_V1,
+    celebdf.LAYOUT_PP,
+)
+LAYOUTS: dict[str, SourceLayout] = {layout.id: layout for layout in _ALL}
+ADAPTERS: dict[str, Adapter] = {name: layout.adapter for name, layout in LAYOUTS.items()}
 
 
 def list_videos(dataset: str, files: Sequence[SourceFile], options: SourceOptions) -> SourceListing:

@@ -9,6 +9,7 @@
 * What libav opens is a video, whatever its name. All other files are foreign: they get a row, and are skipped.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +17,9 @@ from sys import intern
 
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
-from lps.pipeline.sources.grammars import GRAMMARS, NameGrammar, with_keys
-from lps.pipeline.sources.types import (
+from lps.pipeline.sources.shared.grammars import GRAMMARS, NameGrammar, with_keys
+from lps.pipeline.sources.shared.layout import SourceLayout
+from lps.pipeline.sources.shared.types import (
     DEFAULT_METHOD,
     NOT_A_VIDEO,
     SourceFile,
@@ -159,3 +161,17 @@ def _n_untied(videos: Sequence[SourceVideo]) -> int:
         and real.isdisjoint((*video.target_keys, *video.donor_keys, *video.identity_keys))
         for video in videos
     )
+
+
+LAYOUT = SourceLayout(
+    id="folder",
+    title="any folder of videos",
+    adapter=list_folder,
+    tree="real/**\nfake/<method>/**",
+    counts="your own",
+    labels="the folder",
+    splits="none",
+    leakage="a fake is tied to the real video of its name; persons are not known",
+    page="",
+    sign=re.compile(r"(?:real|fake)/.+", re.IGNORECASE),
+)

@@ -32,7 +32,8 @@ from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
 from lps.manifests.schemas import arrow_file
-from lps.pipeline.sources.types import (
+from lps.pipeline.sources.shared.layout import SourceLayout
+from lps.pipeline.sources.shared.types import (
     DEFAULT_METHOD,
     SourceFile,
     SourceListing,
@@ -258,3 +259,16 @@ def _with_original(video: SourceVideo, videos: Mapping[str, SourceVideo]) -> Sou
     if original is not None and original.label != 1 and original.uri != video.uri:
         return video
     return replace(video, original_uri=None)
+
+
+LAYOUT = SourceLayout(
+    id="table",
+    title="a CSV or Parquet file that lists videos",
+    adapter=list_table,
+    tree=f"columns uri,label; also {','.join(name for name in COLUMNS if name not in _REQUIRED)}",
+    counts="your own",
+    labels="the column",
+    splits="the column",
+    leakage="what the columns identity, source and original say",
+    page="",
+)

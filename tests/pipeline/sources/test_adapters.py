@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
+from lps.manifests.names import DATASETS
 from lps.pipeline.sources.adapters import ADAPTERS, SourceFile, SourceListing, SourceOptions, list_videos
-from lps.pipeline.sources.types import is_video, may_be_video
+from lps.pipeline.sources.shared.types import is_video, may_be_video
 
 ListTree = Callable[..., SourceListing]
 
@@ -93,7 +94,7 @@ class TestEveryAdapter:
 
 class TestDispatch:
     def test_names_are_those_of_the_command_line(self) -> None:
-        assert list(ADAPTERS) == ["folder", "table", "ffpp", "dfdc", "celebdf"]
+        assert tuple(ADAPTERS) == DATASETS
 
     def test_unknown_data_set(self, list_tree: ListTree) -> None:
         with pytest.raises(UnreadableError, match="no data set is called 'vox': choose one of folder, table, ffpp"):

@@ -11,8 +11,8 @@ import pytest
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
-from lps.pipeline.sources import dfdc as source_dfdc
 from lps.pipeline.sources.adapters import SourceListing
+from lps.pipeline.sources.releases import dfdc as source_dfdc
 from tests.builders import by_uri
 
 ListTree = Callable[..., SourceListing]

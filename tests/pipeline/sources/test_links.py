@@ -175,7 +175,7 @@ def test_a_link_into_the_output_is_refused(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(Path(lps.pipeline.sources.__path__[0]).glob("*.py")), ids=lambda path: path.name
+    "path", sorted(Path(lps.pipeline.sources.__path__[0]).rglob("*.py")), ids=lambda path: path.name
 )
 def test_no_adapter_looks_past_the_listing(path: Path) -> None:
     looks = {"walk", "scandir", "listdir", "glob", "rglob", "iterdir", "find", "open", "exists", "stat"}

@@ -12,7 +12,7 @@ from typing import Any
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import SPLITS
-from lps.pipeline.sources.types import SourceFile, SourceOptions, parse_json, read_list
+from lps.pipeline.sources.shared.types import SourceFile, SourceOptions, parse_json, read_list
 
 PUBLISHED_SHA256 = {
     "train": "e59386911255e6fb0a79a7808ec2210536b8c0474268342694c4bca766d1b347",

@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
-from lps.pipeline.sources.ffpp_lists import Lists, read_lists
-from lps.pipeline.sources.grammars import DFD, FFPP, NameGrammar, with_keys
-from lps.pipeline.sources.types import (
+from lps.pipeline.sources.releases.ffpp_lists import Lists, read_lists
+from lps.pipeline.sources.shared.grammars import DFD, FFPP, NameGrammar, with_keys
+from lps.pipeline.sources.shared.layout import SourceLayout
+from lps.pipeline.sources.shared.types import (
     SourceFile,
     SourceListing,
     SourceOptions,
@@ -166,3 +167,22 @@ def _count_notes(videos: Sequence[SourceVideo]) -> list[str]:
 
 def _real_place(place: str) -> str:
     return _ACTORS if _PLACES[place].dataset == "dfd" else _YOUTUBE
+
+
+LAYOUT = SourceLayout(
+    id="ffpp",
+    title="FaceForensics++",
+    adapter=list_ffpp,
+    tree=(
+        "original_sequences/{youtube,actors}/{raw,c0,c23,c40}/videos/*.mp4\n"
+        "manipulated_sequences/<method>/{raw,c0,c23,c40}/videos/*.mp4\n"
+        "dataset/splits/{train,val,test}.json, dataset/conversion_dict.json (or in --splits-dir)"
+    ),
+    counts="1,000 real, 5,000 fake (FaceShifter among them); DeepFakeDetection: 363 real, 3,068 fake",
+    labels="the folder",
+    splits="train 720, val 140, test 140 sequences; none for DeepFakeDetection",
+    leakage="sequences by file name; 7 YouTube videos are in two parts of the official split; same videos: ffpp-flat, "
+    "df40; its reals are the targets of deeperforensics",
+    page="https://github.com/ondyari/FaceForensics",
+    sign=re.compile(rf"(?:{_REAL}|{_FAKE})/[^/]+/(?:raw|c0|c23|c40)/videos/[^/]+\.(?i:mp4)"),
+)

@@ -15,7 +15,8 @@ from typing import Any
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
-from lps.pipeline.sources.types import (
+from lps.pipeline.sources.shared.layout import SourceLayout
+from lps.pipeline.sources.shared.types import (
     NOT_A_VIDEO,
     SourceFile,
     SourceListing,
@@ -223,3 +224,19 @@ def _count_notes(videos: Sequence[SourceVideo], parts: Iterable[_DfdcPart]) -> l
     if not n_parts or (found["train"] in N_TRAIN and n_parts == N_PARTS):
         return []
     return [f"dfdc: {found['train']} of about {N_TRAIN.start} training videos found, in {n_parts} of {N_PARTS} parts"]
+
+
+LAYOUT = SourceLayout(
+    id="dfdc",
+    title="Deepfake Detection Challenge",
+    adapter=list_dfdc,
+    tree="dfdc_train_part_*/metadata.json and its videos\ntest/labels.csv and its videos",
+    counts="about 119,146 training videos in 50 parts, 5,000 of the test",
+    labels="the lists",
+    splits="train (all parts) and test",
+    leakage="originals, but no persons are published: that nobody is on both sides cannot be shown; dfdc-preview is "
+    "an earlier release of the same project with paid actors, who may be the same",
+    page="https://ai.meta.com/datasets/dfdc/",
+    sign=re.compile(r"(?:.*/)?[a-z]{10}\.(?i:mp4)"),
+    sign_files=re.compile(rf"(?:.*/)?(?:{METADATA}|{TEST_LABELS})"),
+)

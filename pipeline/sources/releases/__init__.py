@@ -1,0 +1,1 @@
+"""Published data sets, an adapter in a file."""

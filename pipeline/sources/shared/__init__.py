@@ -1,0 +1,1 @@
+"""What adapters share: records, rules, name grammars."""
