@@ -134,7 +134,9 @@ class Frame:
 
     def _converted(self, native: VideoFrame, size: tuple[int, int] | None = None) -> NDArray[Any]:
         """Return this frame or a part of it as RGB, (h, w, 3), shrunk to `size` if given: 16 bits if HDR, else 8."""
-        convert = _TO_RGB.reformat if size is None else partial(_SHRINK.reformat, interpolation="AREA")
+        convert = partial(_TO_RGB.reformat if size is None else _SHRINK.reformat, threads=1)  # else one for each core
+        if size is not None:
+            convert = partial(convert, interpolation="AREA")
         width, height = size or (native.width, native.height)
         if self.tone_map is None:
             return convert(native, width=width, height=height, format="rgb24").to_ndarray()
@@ -466,7 +468,7 @@ def thumbnail(native: VideoFrame) -> NDArray[np.float32]:
         luma = luma[:: max(1, luma.shape[0] // 144), :: max(1, luma.shape[1] // 256)]
         luma = np.ascontiguousarray(luma)
     else:
-        luma = np.asarray(native.reformat(width=256, height=144, format="gray").to_ndarray(), np.uint8)
+        luma = np.asarray(native.reformat(width=256, height=144, format="gray", threads=1).to_ndarray(), np.uint8)
     return np.asarray(cv2.resize(luma, THUMB, interpolation=cv2.INTER_AREA), np.float32)
 
 

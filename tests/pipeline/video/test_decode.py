@@ -1,5 +1,6 @@
 """Decoding: true indices and time stamps, rotation, pixel aspect and formats, and the header."""
 
+import os
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,8 +11,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+import lps.pipeline.video.decode
 from lps.manifests.errors import VideoFault
 from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, decode, read_header
@@ -283,6 +286,20 @@ def test_claims_beyond_what_a_manifest_holds_are_dropped(write_video: Write, sce
     header = read_header(path, Limits(max_seconds=1e12))
     assert header.n_frames_container is None
     assert len(decoded(path, Limits(max_seconds=1e12))[0]) == 5
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists() or os.cpu_count() == 1, reason="threads are counted in /proc")
+def test_conversion_starts_no_threads(
+    write_video: Write, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task owns one core; libswscale would take them all."""
+    frame = decoded(write_video(tmp_path / "v.mp4", scene(2)))[0][1]
+    before = len(list(Path("/proc/self/task").iterdir()))
+    for name in ("_TO_RGB", "_SHRINK"):
+        monkeypatch.setattr(lps.pipeline.video.decode, name, VideoReformatter())
+    frame.rgb()
+    frame.small(32)
+    assert len(list(Path("/proc/self/task").iterdir())) == before
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
