@@ -3,7 +3,12 @@
 from enum import StrEnum
 from typing import Literal, get_args
 
-DATASETS = ("folder", "table", "ffpp", "dfdc", "celebdf", "celebdf-v1", "celebdf-pp")
+# fmt: off
+DATASETS = (
+    "folder", "table", "ffpp", "ffpp-flat", "dfdc", "dfdc-preview", "celebdf", "celebdf-v1", "celebdf-pp", "df40",
+    "deeperforensics", "deepfake-eval-2024", "fakeavceleb", "ffiw", "uadfv",
+)
+# fmt: on
 """Layouts of sources."""
 LOCALIZERS = ("retinaface-fan", "retinaface-mobilenet", "mtcnn")
 """The first is the default of a run."""

@@ -12,7 +12,19 @@ from dataclasses import replace
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.pipeline.sources import folder, table
-from lps.pipeline.sources.releases import celebdf, dfdc, ffpp
+from lps.pipeline.sources.releases import (
+    celebdf,
+    deeperforensics,
+    deepfake_eval,
+    df40,
+    dfdc,
+    dfdc_preview,
+    fakeavceleb,
+    ffiw,
+    ffpp,
+    ffpp_flat,
+    uadfv,
+)
 from lps.pipeline.sources.shared.layout import SourceLayout
 from lps.pipeline.sources.shared.types import Adapter, SourceFile, SourceListing, SourceOptions
 
@@ -22,10 +34,18 @@ _ALL = (
     folder.LAYOUT,
     table.LAYOUT,
     ffpp.LAYOUT,
+    ffpp_flat.LAYOUT,
     dfdc.LAYOUT,
+    dfdc_preview.LAYOUT,
     celebdf.LAYOUT_V2,
     celebdf.LAYOUT_V1,
     celebdf.LAYOUT_PP,
+    df40.LAYOUT,
+    deeperforensics.LAYOUT,
+    deepfake_eval.LAYOUT,
+    fakeavceleb.LAYOUT,
+    ffiw.LAYOUT,
+    uadfv.LAYOUT,
 )
 LAYOUTS: dict[str, SourceLayout] = {layout.id: layout for layout in _ALL}
 ADAPTERS: dict[str, Adapter] = {name: layout.adapter for name, layout in LAYOUTS.items()}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
-from lps.pipeline.sources.releases.ffpp_lists import Lists, read_lists
+from lps.pipeline.sources.releases.ffpp_lists import Lists, read_lists, with_lists
 from lps.pipeline.sources.shared.grammars import DFD, FFPP, NameGrammar, with_keys
 from lps.pipeline.sources.shared.layout import SourceLayout
 from lps.pipeline.sources.shared.types import (
@@ -130,11 +130,7 @@ def _with_provenance(
         original = (video.dataset, video.compression or "", names.original_of(parts))
         video = replace(video, original_uri=reals.get(original))
     if names is FFPP:
-        shown = [parts[role] for role in ("target", "donor") if role in parts]
-        recordings = sorted({f"yt/{lists.youtube_of[s]}" for s in shown if s in lists.youtube_of})
-        splits = {lists.split_of.get(sequence) for sequence in shown}
-        split = splits.pop() if len(splits) == 1 else None
-        video = replace(video, source_keys=tuple(recordings), official_split=split)
+        video = with_lists(video, [parts[role] for role in ("target", "donor") if role in parts], lists)
     return with_keys(video, names, parts)
 
 

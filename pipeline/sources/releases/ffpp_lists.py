@@ -6,12 +6,13 @@ all the same, with a note.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lps.manifests.canonical import sha256_hex
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import SPLITS
+from lps.manifests.records import SourceVideo
 from lps.pipeline.sources.shared.types import SourceFile, SourceOptions, parse_json, read_list
 
 PUBLISHED_SHA256 = {
@@ -33,8 +34,8 @@ class Lists:
     notes: tuple[str, ...]
 
 
-def read_lists(files: Sequence[SourceFile], options: SourceOptions) -> Lists:
-    """Read the lists that are there; a missing one leaves its part empty, with a note."""
+def read_lists(files: Sequence[SourceFile], options: SourceOptions, layout: str = "ffpp") -> Lists:
+    """Read the lists that are there; a missing one leaves its part empty, with a note of `layout`."""
     present = frozenset(file.path for file in files)
     notes: list[str] = []
     split_of: dict[str, str] = {}
@@ -46,24 +47,34 @@ def read_lists(files: Sequence[SourceFile], options: SourceOptions) -> Lists:
             missing.append(name)
             continue
         _add_split(split_of, split, found)
-        notes += _hash_note(split, found)
+        notes += _hash_note(layout, split, found)
     if missing:
-        notes.append(f"ffpp: official split unknown: no {', '.join(missing)} given or in dataset/splits/")
+        notes.append(f"{layout}: official split unknown: no {', '.join(missing)} given or in dataset/splits/")
     name = "conversion_dict.json"
     conversion = read_list(options, (f"ffpp_{name}", name), (f"dataset/{name}", name), present)
     if conversion is None:
-        notes.append(f"ffpp: no {name}: sequences cut from one YouTube video cannot be told, a split may tear them")
+        notes.append(f"{layout}: no {name}: sequences cut from one YouTube video cannot be told, a split may tear them")
         return Lists(split_of=split_of, youtube_of={}, notes=tuple(notes))
-    notes += _hash_note("conversion_dict", conversion)
+    notes += _hash_note(layout, "conversion_dict", conversion)
     return Lists(split_of=split_of, youtube_of=_youtube_ids(conversion), notes=tuple(notes))
 
 
-def _hash_note(key: str, found: tuple[str, bytes]) -> list[str]:
+def with_lists(video: SourceVideo, shown: Sequence[str], lists: Lists) -> SourceVideo:
+    """Add recordings and split of the sequences that a video shows; a split only if they have one."""
+    recordings = sorted({f"yt/{lists.youtube_of[s]}" for s in shown if s in lists.youtube_of})
+    splits = {lists.split_of.get(sequence) for sequence in shown}
+    split = splits.pop() if len(splits) == 1 else None
+    return replace(video, source_keys=tuple(recordings), official_split=split)
+
+
+def _hash_note(layout: str, key: str, found: tuple[str, bytes]) -> list[str]:
     path, data = found
     digest = sha256_hex(data)
     if digest == PUBLISHED_SHA256[key]:
         return []
-    return [f"ffpp: {path} is not the published list (sha256 {digest[:12]}, published {PUBLISHED_SHA256[key][:12]})"]
+    return [
+        f"{layout}: {path} is not the published list (sha256 {digest[:12]}, published {PUBLISHED_SHA256[key][:12]})"
+    ]
 
 
 def _add_split(split_of: dict[str, str], split: str, found: tuple[str, bytes]) -> None:

@@ -29,7 +29,11 @@ VIDEOS = "videos"
 ABSENT = frozenset({Code.E_MISSING_FILE, Code.E_NAME_GRAMMAR, Code.E_DUP_NAME, Code.S_FOREIGN, Code.S_MASK})
 
 Name = tuple[str, str]
-"""Published folder and stem: what a video is called in every copy of the release."""
+"""Published folder and stem: what a video is called in every copy of the release.
+
+Where stems repeat, the folders between belong to the second, as `plain` writes them.
+"""
+_UNLIKE = re.compile(r"[^a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,8 @@ class ReleaseFolder:
     is_nested: bool = False
     """Whether its videos lie in folders of their own."""
     is_mask: bool = False
+    repeats_stems: bool = False
+    """Whether videos in different folders of it may have one stem."""
     same_as: str = ""
     """The folder of the table that this is another spelling of."""
 
@@ -61,10 +67,8 @@ class PlacedVideo:
     inner: tuple[str, ...]
     """Folders between the published one and the video."""
 
-    @property
-    def name(self) -> Name:
-        """What it is called in every copy."""
-        return self.folder, self.stem
+    name: Name
+    """What it is called in every copy."""
 
 
 Folders = Mapping[str, ReleaseFolder]
@@ -86,8 +90,19 @@ def place_of(path: str, folders: Folders) -> PlacedVideo | None:
         for stop in range(end, start, -1):
             key = "/".join(lower[start:stop])
             if key in folders and (folders[key].is_nested or stop == end):
-                return PlacedVideo(folders[key].same_as or key, stem_of(path), above[:start], above[stop:end])
+                return _placed(path, folders[key], folders[key].same_as or key, above[:start], above[stop:end])
     return None
+
+
+def _placed(path: str, folder: ReleaseFolder, key: str, top: tuple[str, ...], inner: tuple[str, ...]) -> PlacedVideo:
+    stem = stem_of(path)
+    name = "/".join([*map(plain, inner), stem]) if folder.repeats_stems else stem
+    return PlacedVideo(key, stem, top, inner, (key, name))
+
+
+def plain(folder: str) -> str:
+    """Write the name of a folder as all copies may: `Asian (East)` and `Asian_East` are `asian-east`."""
+    return _UNLIKE.sub("-", folder.lower()).strip("-")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,76 @@ RELEASES: dict[str, dict[str, bytes]] = {
     },
 }
 
+ACTOR_LIST = {
+    "original_videos/1003254/1003254_A_001.mp4": {"label": "real", "set": "train", "augmentations": []},
+    "method_A/1003254/1003254_A/1255229_1003254_A_001.mp4": {"label": "fake", "set": "train"},
+    "method_B/1003254/1003254_A/1300001_1003254_A_001.mp4": {"label": "fake", "set": "test"},
+}
+RELEASES["dfdc-preview"] = {
+    **dict.fromkeys(ACTOR_LIST, b"x"),
+    "original_videos/1004567/1004567_B_002.mp4": b"x",
+    "dataset.json": json.dumps(ACTOR_LIST).encode(),
+}
+RELEASES["ffpp-flat"] = {
+    **dict.fromkeys((f"original/{n}.mp4" for n in ("071", "054")), b"x"),
+    "Deepfakes/071_054.mp4": b"x",
+    "FaceShifter/054_071.mp4": b"x",
+    "DeepFakeDetection/01_02__meeting_serious__YVGY8LOK.mp4": b"x",
+    "csv/FF++_Metadata.csv": b"x",
+}
+SWAP = "manipulated_videos/end_to_end/071_M101.mp4"
+RELEASES["deeperforensics"] = {
+    SWAP: b"x",
+    "manipulated_videos/end_to_end_level_1/071_M101.mp4": b"x",
+    "manipulated_videos/reenact_postprocess/500_W004.mp4": b"x",
+    "source_videos/M101/light_down/contempt/camera_front/M101_light_down_contempt_camera_front.mp4": b"x",
+    "source_videos/M101/BlendShape/camera_left/M101_BlendShape_camera_left.mp4": b"x",
+    "lists/splits/train.txt": b"071_M101.mp4\n\n",
+    "lists/splits/val.txt": b"",
+    "lists/splits/test.txt": b"500_W004.mp4\r\n",
+}
+RELEASES["df40"] = {
+    "train/simswap/ff/000_003.mp4": b"x",
+    "test/simswap/ff/071_054.mp4": b"x",
+    "test/simswap/cdf/id0_id1_0000.mp4": b"x",
+    "test/MRAA/ff/000_003.mp4": b"x",
+    "test/sadtalker/cdf/id0_0000.mp4": b"x",
+    "test/wav2lip/ff/speech.mp4": b"x",
+    "test/heygen/fake/a.mp4": b"x",
+    "test/heygen/real/b.mp4": b"x",
+    "test/blendface/ff/frames/000_003/000.png": b"x",
+}
+FAKE_AV_ROWS = """\
+source,target1,target2,method,category,type,race,gender,path,
+id00076,-,-,real,A,RealVideo-RealAudio,African,men,00109.mp4,FakeAVCeleb/RealVideo-RealAudio/African/men/id00076
+id00076,-,-,rtvc,B,RealVideo-FakeAudio,African,men,00109_fake.mp4,x
+id00076,id00476,-,wav2lip,D,FakeVideo-FakeAudio,African,men,00109_id00476_wavtolip.mp4,x
+id04540,id05235,-,faceswap,C,FakeVideo-RealAudio,Asian (East),women,00078_id05235_eQTviHjyISo.mp4,x
+id04540,-,-,real,A,RealVideo-RealAudio,Asian (East),women,00078.mp4,x
+id09999,-,-,real,A,RealVideo-RealAudio,Asian (East),women,00078.mp4,x
+"""
+RELEASES["fakeavceleb"] = {
+    "RealVideo-RealAudio/African/men/id00076/00109.mp4": b"x",
+    "RealVideo-FakeAudio/African/men/id00076/00109_fake.mp4": b"x",
+    "FakeVideo-FakeAudio/African/men/id00076/00109_id00476_wavtolip.mp4": b"x",
+    "RealVideo-RealAudio/Asian (East)/women/id04540/00078.mp4": b"x",
+    "RealVideo-RealAudio/Asian (East)/women/id09999/00078.mp4": b"x",
+    "FakeVideo-RealAudio/Asian (East)/women/id04540/00078_id05235_eQTviHjyISo.mp4": b"x",
+    "meta_data.csv": FAKE_AV_ROWS.encode(),
+}
+EVAL_TABLE = "video-metadata-publish-with-links.csv"
+RELEASES["deepfake-eval-2024"] = {
+    "video-data/clip one.mp4": b"x",
+    "video-data/b.mp4": b"x",
+    EVAL_TABLE: b'Filename,Video Ground Truth,Link\nclip one.mp4,Real,"http://a, b"\nb.mp4,Fake,\n',
+}
+RELEASES["ffiw"] = {
+    **{f"{side}/{s}/0000000{k}.mp4": b"x" for side in ("source", "target") for s in ("train", "test") for k in (0, 1)},
+}
+RELEASES["uadfv"] = {
+    **dict.fromkeys(("real/0000.mp4", "real/0001.mp4", "fake/0000_fake.mp4", "fake/0001_fake.mp4"), b"x"),
+}
+
 
 def wrapped(tree: dict[str, bytes], folder: str) -> dict[str, bytes]:
     """Return a tree that was unpacked into a folder."""

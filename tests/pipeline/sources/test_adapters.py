@@ -12,6 +12,7 @@ from lps.manifests.errors import UnreadableError
 from lps.manifests.names import DATASETS
 from lps.pipeline.sources.adapters import ADAPTERS, SourceFile, SourceListing, SourceOptions, list_videos
 from lps.pipeline.sources.shared.types import is_video, may_be_video
+from tests.pipeline.sources.release_trees import RELEASES
 
 ListTree = Callable[..., SourceListing]
 
@@ -49,6 +50,7 @@ TREES: dict[str, dict[str, bytes]] = {
         "p0/cccccccccc.mp4": b"x",
         "elsewhere/dddddddddd.mp4": b"x",
     },
+    **RELEASES,
     "celebdf": {
         "Celeb-real/id0_0000.mp4": b"x",
         "Celeb-real/videos/id0_0000.mp4": b"x",
