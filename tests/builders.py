@@ -24,7 +24,8 @@ from lps.pipeline.job.finalize import Summary, finalize
 from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
 from lps.pipeline.job.shards import write_shard
 from lps.pipeline.sources.shared.types import SourceListing
-from lps.pipeline.video.decode import DecodeStats, Frame, decode
+from lps.pipeline.video.decode import DecodeStats, decode
+from lps.pipeline.video.frame import Frame
 from lps.pipeline.video.kept_probes import Probes
 from lps.pipeline.video.probe import Probe, probe_file
 from lps.pipeline.video.source_reader import SourceReader, SourceRef

@@ -13,7 +13,8 @@ from lps.manifests.storage import Store, open_store
 from lps.model.paper.figures.align import Example, Original
 from lps.pipeline.config.params import Params, params_from_record
 from lps.pipeline.faces.align import crop_matrix, warp
-from lps.pipeline.video.decode import DecodeStats, Frame, decode
+from lps.pipeline.video.decode import DecodeStats, decode
+from lps.pipeline.video.frame import Frame
 from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
 

@@ -2,7 +2,8 @@
 
 import mmap
 import tempfile
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, islice
 from pathlib import Path
@@ -20,8 +21,11 @@ from lps.pipeline.config.params import ALL_CLIPS, Params
 from lps.pipeline.faces.align import align_matrix, crop_matrix, outside_share, template, warp_frame
 from lps.pipeline.faces.link import with_faces
 from lps.pipeline.faces.track import DetectFaces, DetectionCounts, Track, TrackLost, find_tracks
+from lps.pipeline.video.container import VideoFile, read_file
 from lps.pipeline.video.damage import PacketScan
-from lps.pipeline.video.decode import DecodeStats, Frame, decode, read_header, scan_packets
+from lps.pipeline.video.decode import DecodeStats, decode
+from lps.pipeline.video.frame import Frame
+from lps.pipeline.video.window import Cursor, WindowError, decode_windows
 
 FAULT_ORDER = (
     Code.E_NO_FACE,
@@ -48,12 +52,20 @@ def process_video(
     With `spool` memory does not grow with the video: images of clips lie in files without names in that folder,
     SPOOL_BYTES a file, and are views of these. Raises UnreadableError where they cannot be written.
     """
-    work = VideoWork(path, video_id, detect, params, spool=spool)
     try:
-        work.run()
+        file = read_file(path, params.limits)
     except VideoFault as fault:
-        work.fatal = fault.with_traceback(None)  # which would keep frames alive
-    return work.result()
+        file = VideoFile(Header(), PacketScan(), fault.with_traceback(None))
+    if may_leave_out(file, params):
+        with suppress(WindowError):  # whatever it was, decoding from the start names it
+            return VideoWork(path, video_id, detect, params, file, spool=spool, cursor=Cursor()).result()
+    return VideoWork(path, video_id, detect, params, file, spool=spool).result()
+
+
+def may_leave_out(file: VideoFile, params: Params) -> bool:
+    """Return whether frames that no clip needs are left out, as far as the packets tell."""
+    wanted = params.decode.scan == "window" and params.clips != ALL_CLIPS
+    return wanted and file.scan.windows(params.max_step) is not None
 
 
 @dataclass(slots=True)
@@ -64,66 +76,91 @@ class VideoWork:
     video_id: bytes
     detect: DetectFaces
     params: Params
+    file: VideoFile
     spool: str | None = None
-    header: Header = field(default_factory=Header)
-    scan: PacketScan = field(default_factory=PacketScan)
+    cursor: Cursor | None = None
+    """Moved over the frames that no clip needs; None where all are decoded."""
     stats: DecodeStats = field(default_factory=DecodeStats)
     counts: DetectionCounts = field(default_factory=DetectionCounts)
     clips: list[Clip] = field(default_factory=list)
     hashes: list[tuple[bytes, int]] = field(default_factory=list)
     faults: list[VideoFault] = field(default_factory=list)
     fatal: VideoFault | None = None
+    run_length: int = 0
     longest_run: int = 0
     n_on_disk: int = 0
     """How many of the clips have their images on the disk."""
     passed_over: list[list[int]] = field(default_factory=list)
     """First frame, and frame after the last, of each stretch that the first pass had no use for."""
 
-    def run(self) -> None:
-        self.header = read_header(self.path, self.params.limits)
-        self.scan = scan_packets(self.path, self.params.limits)
-        promised = self.scan.n_frames
+    def result(self) -> VideoResult:
+        """Make the clips and return them with what became of the video. Raises WindowError with a cursor."""
+        try:
+            self._run()
+        except VideoFault as fault:
+            self.fatal = fault.with_traceback(None)  # which would keep frames alive
+        return VideoResult(video_id=self.video_id, outcome=self._outcome(), clips=with_faces(self.clips))
+
+    def _run(self) -> None:
+        if self.file.fault is not None:
+            raise self.file.fault
+        header, promised = self.file.header, self.file.scan.n_frames
         starts = start_frames(self.video_id, promised, self.params)
-        owed = self._first_pass(starts, {round(promised * share) for share in (0.1, 0.5, 0.9)})
-        self.header = replace(self.header, rotation=self.stats.rotation)
-        owed += sum(start >= self.stats.n_frames for start in starts)  # fewer frames decode than the container promised
+        rate = header.fps_num / header.fps_den if header.fps_num and header.fps_den else None
+        owed = self._first_pass(starts, hash_places(promised, rate))
+        if self.cursor is None:  # fewer frames may decode than the container promised
+            owed += sum(start >= self.stats.n_frames for start in starts)
         if owed > 0 and self.passed_over:
             self._second_pass(owed)
 
-    def _first_pass(self, starts: Container[int], hash_at: Container[int]) -> int:
-        """Decode the whole video and make the clips that begin at `starts` or after. Return how many are still owed."""
+    def _first_pass(self, starts: frozenset[int], hash_at: frozenset[int]) -> int:
+        """Make the clips that begin at `starts` or after. Return how many are still owed at the end of the video."""
         params = self.params
         everything = params.clips == ALL_CLIPS
-        owed = length = 0
+        targets = sorted(starts | hash_at)
+        owed = 0
         run: list[Frame] = []
+        self._leap(0, targets)
         for frame in self._frames(self.stats):
             if frame.index in hash_at:
                 self.hashes.append(perceptual_hash(frame.small(params.localize.detect_side_px)))
-            length = 1 if frame.breaks else length + 1
-            self.longest_run = max(self.longest_run, length)
+            self._count(frame)
             owed += frame.index in starts
             wanted = owed > 0 or everything
             if not wanted:
-                self._pass_over(frame.index)
+                self._pass_over(frame.index, frame.index + 1)
             run = self._extend(run, frame, wanted=wanted)
             if len(run) == params.clip_frames:
                 made, run = self._make_clips(run)
                 owed -= made
+            if owed == 0:
+                self._leap(frame.index + 1, targets)
         return owed
 
-    def _pass_over(self, index: int) -> None:
-        if self.passed_over and self.passed_over[-1][1] == index:
-            self.passed_over[-1][1] = index + 1
-        else:
-            self.passed_over.append([index, index + 1])
+    def _leap(self, index: int, targets: Sequence[int]) -> None:
+        """Want no frame from `index` to the next target, or to the end, if frames may be left out."""
+        if self.cursor is not None:
+            end = self.file.scan.n_frames
+            self.cursor.frame = min(next((target for target in targets if target >= index), end), end)
+            self._pass_over(index, self.cursor.frame)
+
+    def _pass_over(self, first: int, end: int) -> None:
+        if self.passed_over and self.passed_over[-1][1] == first:
+            self.passed_over[-1][1] = end
+        elif end > first:
+            self.passed_over.append([first, end])
 
     def _second_pass(self, owed: int) -> None:
         """Look for the clips still owed in every run that begins at a frame the first pass went over."""
         reach = self.params.clip_frames - 1
         run: list[Frame] = []
+        firsts = [first for first, _ in self.passed_over]
+        if self.cursor is not None:
+            self.cursor.frame = firsts[0]
         for frame in self._frames(DecodeStats()):
             if owed == 0 or frame.index >= self.passed_over[-1][1] + reach:
                 return
+            self._count(frame)
             taken = any(clip.frame_idx[0] <= frame.index <= clip.frame_idx[-1] for clip in self.clips)
             wanted = not taken and any(first <= frame.index < end + reach for first, end in self.passed_over)
             run = self._extend(run, frame, wanted=wanted)
@@ -131,8 +168,14 @@ class VideoWork:
                 made, run = self._make_clips(run)
                 owed -= made
 
+    def _count(self, frame: Frame) -> None:
+        self.run_length = 1 if frame.breaks else self.run_length + 1
+        self.longest_run = max(self.longest_run, self.run_length)
+
     def _frames(self, stats: DecodeStats) -> Iterator[Frame]:
-        return decode(self.path, self.params, stats, self.scan)
+        if self.cursor is None:
+            return decode(self.path, self.params, stats, self.file.scan)
+        return decode_windows(self.path, self.params, stats, self.file.scan, self.cursor)
 
     @staticmethod
     def _extend(run: list[Frame], frame: Frame, *, wanted: bool) -> list[Frame]:
@@ -224,21 +267,28 @@ class VideoWork:
             frames=tuple(encode_image(face, params) for face in faces),
         )
 
-    def result(self) -> VideoResult:
+    def _outcome(self) -> Outcome:
         fault = self._fault()
         faulty = Status.PARTIAL if self.clips else Status.FAILED
-        status = Status.OK if fault is None else faulty
         heights = [box[3] - box[1] for clip in self.clips for box in clip.box_xyxy]
         scores = [score for clip in self.clips for score in clip.det_score]
-        outcome = Outcome(
-            status=status,
+        scan, n_decoded, is_vfr = self.file.scan, self.stats.n_frames, self.stats.is_vfr
+        if self.cursor is not None and scan.index is not None:
+            n_decoded, is_vfr = len(self.cursor.decoded), scan.index.is_vfr
+        header = replace(
+            self.file.header,
+            rotation=self.stats.rotation,
+            n_frames_container=scan.n_frames or self.file.header.n_frames_container,
+        )
+        return Outcome(
+            status=Status.OK if fault is None else faulty,
             code=fault.code if fault else None,
             stage=fault.stage if fault else None,
             detail=fault.detail if fault else "",
-            header=self.header,
-            n_frames_decoded=self.stats.n_frames or None,
-            scan="whole",
-            is_vfr=self.stats.is_vfr,
+            header=header,
+            n_frames_decoded=n_decoded or None,
+            scan="whole" if self.cursor is None else "window",
+            is_vfr=is_vfr,
             pts_nominal=self.stats.pts_nominal,
             n_frames_sampled=len(self.counts.asked),
             n_frames_with_face=len(self.counts.with_face),
@@ -248,7 +298,6 @@ class VideoWork:
             phash=tuple(digest for digest, _ in self.hashes),
             phash_quality=tuple(quality for _, quality in self.hashes),
         )
-        return VideoResult(video_id=self.video_id, outcome=outcome, clips=with_faces(self.clips))
 
     def _fault(self) -> VideoFault | None:
         """Name what is wrong with the video: damage first, then what kept it from giving a clip."""
@@ -260,10 +309,11 @@ class VideoWork:
             return VideoFault(code, Stage.DECODE, f"{stats.n_errors} damaged places, {stats.n_frames} frames decode")
         if self.clips:
             return None
-        if stats.n_frames == 0:
+        n_frames = stats.n_frames if self.cursor is None else self.file.scan.n_frames
+        if n_frames == 0:
             return VideoFault(Code.E_DECODE, Stage.DECODE, "no frame decodes")
-        if stats.n_frames < needed:
-            return VideoFault(Code.E_TOO_SHORT, Stage.DECODE, f"{stats.n_frames} frames, a clip needs {needed}")
+        if n_frames < needed:
+            return VideoFault(Code.E_TOO_SHORT, Stage.DECODE, f"{n_frames} frames, a clip needs {needed}")
         if self.longest_run < needed:
             return VideoFault(
                 Code.E_NO_CONTIGUOUS_RUN, Stage.DECODE, f"longest run {self.longest_run} frames, a clip needs {needed}"
@@ -289,6 +339,16 @@ def on_disk(clips: Sequence[Clip], folder: str) -> list[Clip]:
     ends = accumulate(len(image) for image in images)
     views = (view[end - len(image) : end] for image, end in zip(images, ends, strict=True))
     return [replace(clip, frames=cast(tuple[bytes, ...], tuple(islice(views, clip.n_frames)))) for clip in clips]
+
+
+def hash_places(n_frames: int, fps: float | None) -> frozenset[int]:
+    """Return the frames whose hashes tell copies of a video: at 0, 1 and 2 seconds, in short ones closer together.
+
+    They are near the start, where decoding is cheap, and the same in a copy of another frame rate or without its end.
+    """
+    second = round(min(fps or 25, 60))  # where no rate is named, or nonsense is
+    step = max(1, min(second, (n_frames - 1) // 2))
+    return frozenset({0, step, 2 * step})
 
 
 def start_seed(video_id: bytes, params: Params) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lps.manifests.arrays import ARCFACE_112, Floats
 from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import VideoFault
-from lps.pipeline.video.decode import Frame
+from lps.pipeline.video.frame import Frame
 
 TEMPLATE_NAME = "arcface5"
 INTERPOLATION = "linear"

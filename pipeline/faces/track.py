@@ -19,7 +19,7 @@ from lps.manifests.errors import VideoFault
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.align import output_scale, similarity, template
 from lps.pipeline.faces.detector import Faces
-from lps.pipeline.video.decode import Frame
+from lps.pipeline.video.frame import Frame
 
 
 class DetectFaces(Protocol):

@@ -18,6 +18,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from lps.pipeline.video.entry_points import EntryPoints, FrameIndex
 from lps.pipeline.video.frame_numbers import FrameNumbers, TemporalReferences
 
 CONSTANT_SHARE = 0.95
@@ -60,9 +61,14 @@ def is_clean_start(native: VideoFrame) -> bool:
     return bool(native.key_frame) and native.pict_type not in (PictureType.P, PictureType.B)
 
 
+def with_number(packet: "Packet[VideoStream]", number: int) -> None:
+    """Give a packet the number that `number_of` finds in its frame."""
+    packet.opaque = (number,)  # PyAV knows it by its address, and small integers share one
+
+
 def number_of(native: VideoFrame, default: int) -> int:
     """Return the number of the packet that a frame was decoded from, where its decoder hands it on."""
-    return native.opaque if isinstance(native.opaque, int) else default
+    return int(native.opaque[0]) if isinstance(native.opaque, tuple) else default
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,14 @@ class PacketScan:
     """Packets before which a picture is missing that they, or later ones, may show again."""
     doubts: Mapping[int, float] = field(default_factory=dict)
     """Packets before which one may be missing -> the step in time over it, in usual steps."""
+    index: FrameIndex | None = None
+    """Frames and where decoding may start; None where nothing but decoding from the start is known to be right."""
+
+    def windows(self, max_step: float) -> FrameIndex | None:
+        """Return the index if, as far as the packets tell, nothing is missing anywhere."""
+        if self.lost_before or any(step > max_step for step in self.doubts.values()):
+            return None
+        return self.index
 
 
 @dataclass(slots=True)
@@ -90,7 +104,10 @@ class PacketWatch:
     timed: bool
     """The container stores times of display, else only an order of packets."""
     numbers: FrameNumbers
+    points: EntryPoints
     n_listed: int = 0
+    ended_early: bool = False
+    """Reading failed before the end."""
     references: TemporalReferences = field(default_factory=TemporalReferences)
     n_frames: int = 0
     times: list[int | None] = field(default_factory=list)
@@ -108,6 +125,7 @@ class PacketWatch:
         kind = _kind(self.codec, data) if packet.size else "P"
         hidden = not packet.size or packet.is_discard
         self.n_frames += not hidden
+        self.points.add(packet, is_hidden=hidden or kind == "hidden")
         self.times.append(None if hidden or kind == "hidden" else packet.pts if self.timed else packet.dts)
         if packet.is_keyframe:
             self.keys.append(number)
@@ -137,7 +155,13 @@ class PacketWatch:
             number = self._may_be_lost(int(late[k + 1]), int(early[k]), steps)
             if number is not None:
                 doubts[number] = max(steps, doubts.get(number, 0.0))
-        return PacketScan(self.n_frames, self.n_listed, usual, frozenset(self.lost), doubts)
+        return PacketScan(self.n_frames, self.n_listed, usual, frozenset(self.lost), doubts, self._index())
+
+    def _index(self) -> FrameIndex | None:
+        n_packets = len(self.times) - 1  # the last one is empty and flushes the decoder
+        whole = not self.ended_early and n_packets >= self.n_listed
+        index = self.points.index() if self.timed and whole and not self.numbers.fields else None
+        return index if index is not None and len(index) == self.n_frames else None
 
     def _may_be_lost(self, late: int, early: int, steps: float) -> int | None:
         """Return the first packet that may show what is missing in a hole of the time stamps; None if none can."""

@@ -46,7 +46,7 @@ def holds_video(source: SourceReader, file: SourceRef, limits: Limits) -> bool:
 
     Raises UnreadableError where a store that is not local does not give the file.
     """
-    from lps.pipeline.video.decode import MEDIA_ERRORS, open_video
+    from lps.pipeline.video.container import MEDIA_ERRORS, open_video
 
     with source.local(file) as path:
         try:
@@ -77,7 +77,7 @@ def probe_file(source: SourceReader, file: SourceRef, limits: Limits) -> Probe:
 
 
 def _probe(path: Path, limits: Limits) -> Probe:
-    from lps.pipeline.video.decode import count_packets, read_header
+    from lps.pipeline.video.container import read_file
 
     try:
         n_bytes = path.stat().st_size
@@ -90,12 +90,10 @@ def _probe(path: Path, limits: Limits) -> Probe:
     if not n_bytes:  # the listing did not say so
         return Probe(n_bytes=0, sha256=sha256, code=Code.E_EMPTY_FILE, stage=Stage.PROBE)
     try:
-        return Probe(
-            n_bytes=n_bytes,
-            sha256=sha256,
-            header=read_header(path, limits),
-            n_frames_promised=count_packets(path, limits),
-        )
+        file = read_file(path, limits)
+        if file.fault is not None:
+            raise file.fault
+        return Probe(n_bytes=n_bytes, sha256=sha256, header=file.header, n_frames_promised=file.scan.n_frames)
     except VideoFault as fault:
         return Probe(n_bytes=n_bytes, sha256=sha256, code=fault.code, stage=fault.stage, detail=fault.detail)
 

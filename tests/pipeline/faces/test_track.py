@@ -18,7 +18,7 @@ from lps.manifests.codes import Code
 from lps.pipeline.config.params import LocalizeParams, Params
 from lps.pipeline.faces.detector import Faces, no_faces, rounded_faces
 from lps.pipeline.faces.track import DetectionCounts, Track, TrackLost, find_tracks
-from lps.pipeline.video.decode import Frame
+from lps.pipeline.video.frame import Frame
 
 Image = NDArray[np.uint8]
 Path2D = Callable[[int], tuple[float, float]]

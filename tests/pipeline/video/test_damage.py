@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import VideoFault
-from lps.pipeline.video.decode import Frame, count_packets, cut_score_between
+from lps.pipeline.video.container import count_packets
+from lps.pipeline.video.cuts import cut_score_between
+from lps.pipeline.video.frame import Frame
 from lps.pipeline.video.memory import limit_memory
 from tests.builders import LIMITS, breaks, decoded, decoded_by_pyav
 

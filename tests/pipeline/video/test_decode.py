@@ -14,10 +14,12 @@ import pytest
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-import lps.pipeline.video.decode
+import lps.pipeline.video.frame
 from lps.manifests.errors import VideoFault
 from lps.pipeline.config.params import Limits, Params
-from lps.pipeline.video.decode import DecodeStats, Frame, count_packets, decode, read_header
+from lps.pipeline.video.container import count_packets, read_header
+from lps.pipeline.video.decode import DecodeStats, decode
+from lps.pipeline.video.frame import Frame
 from tests.builders import LIMITS, breaks, decoded, decoded_by_pyav, psnr
 
 Image = NDArray[np.uint8]
@@ -296,7 +298,7 @@ def test_conversion_starts_no_threads(
     frame = decoded(write_video(tmp_path / "v.mp4", scene(2)))[0][1]
     before = len(list(Path("/proc/self/task").iterdir()))
     for name in ("_TO_RGB", "_SHRINK"):
-        monkeypatch.setattr(lps.pipeline.video.decode, name, VideoReformatter())
+        monkeypatch.setattr(lps.pipeline.video.frame, name, VideoReformatter())
     frame.rgb()
     frame.small(32)
     assert len(list(Path("/proc/self/task").iterdir())) == before

@@ -18,7 +18,8 @@ from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import VideoFault
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Limits, Params
-from lps.pipeline.video.decode import DecodeStats, count_packets, decode, open_video, read_header
+from lps.pipeline.video.container import count_packets, open_video, read_header
+from lps.pipeline.video.decode import DecodeStats, decode
 from lps.pipeline.video.probe import holds_video, probe_file
 from lps.pipeline.video.source_reader import SourceReader, SourceRef
 from tests.builders import LIMITS, decoded

@@ -8,7 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from lps.pipeline.config.params import Params
-from lps.pipeline.video.decode import DecodeStats, Frame, decode, scan_packets
+from lps.pipeline.video.container import scan_packets
+from lps.pipeline.video.decode import DecodeStats, decode
+from lps.pipeline.video.frame import Frame
 from lps.pipeline.video.frame_numbers import FrameNumbers
 from tests.builders import LIMITS, breaks, decoded, take_out
 

@@ -20,7 +20,8 @@ from lps.manifests.codes import Code
 from lps.manifests.errors import VideoFault
 from lps.manifests.records import Header
 from lps.pipeline.config.params import Params
-from lps.pipeline.video.decode import DecodeStats, decode, read_header
+from lps.pipeline.video.container import read_header
+from lps.pipeline.video.decode import DecodeStats, decode
 from lps.pipeline.video.tone_map import (
     BT709,
     BT2020,
