@@ -105,7 +105,7 @@ class Outcome:
     face_px_median: float | None = None
     """Median height of the tracked face's box, source pixels."""
     phash: tuple[bytes, ...] = ()
-    """PDQ hashes of the whole frame at 10, 50 and 90 % of the video."""
+    """PDQ hashes of the whole frame at 0, 1 and 2 seconds."""
     phash_quality: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

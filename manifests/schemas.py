@@ -19,7 +19,7 @@ from lps.manifests.errors import UnreadableError
 from lps.manifests.row_digest import table_digest
 
 SCHEMA_ID = "lps.manifest"
-SCHEMA_VERSION = "2.1"
+SCHEMA_VERSION = "3.0"
 BOX_UNITS = 8
 """Boxes and landmarks are stored as int16 eighths of a source pixel."""
 
@@ -76,7 +76,7 @@ VIDEOS = pa.schema(
         _opt("time_base_den", pa.int32()),
         _opt("n_frames_container", pa.int32(), "frames that the packets promise, or, where none were read, the header"),
         _opt("n_frames_decoded", pa.int32(), "frames that were decoded: all only of a whole scan"),
-        _opt("scan", _TEXT, "window or whole: what of the video was decoded; null: nothing; since 2.1"),
+        _opt("scan", _TEXT, "window or whole: what of the video was decoded; null: nothing; since 3.0"),
         _opt("duration_s", pa.float64(), "s"),
         _opt("bitrate_bps", pa.int64(), "bit/s"),
         _opt("has_audio", pa.bool_()),
@@ -96,7 +96,7 @@ VIDEOS = pa.schema(
         _field("n_clips", pa.int32()),
         _opt("det_score_mean", pa.float32()),
         _opt("face_px_median", pa.float32(), "height of the face box, source px"),
-        _opt("phash", pa.list_(pa.binary()), "PDQ, 32 bytes each, of whole frames at 10, 50, 90 %"),
+        _opt("phash", pa.list_(pa.binary()), "PDQ, 32 bytes each, of whole frames at 0, 1, 2 s"),
         _opt("phash_quality", pa.list_(pa.uint8())),
     ]
 )

@@ -77,7 +77,7 @@ class LocalizeParams:
 class DecodeParams:
     """How much of a video is decoded."""
 
-    scan: Scan = "whole"
+    scan: Scan = "window"
     """`window`: what its clips need, from the key frame before each on, where every pixel is then that of decoding from
     the start. `whole`: all of it, which sees damage anywhere."""
 

@@ -18,7 +18,7 @@ from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.align import BORDER, INTERPOLATION, TEMPLATE_NAME
 
-WRITER_VERSION = "3"
+WRITER_VERSION = "4"
 """Rises when equal sources and parameters give other clips or rows: 2 since decoding knows lost frames."""
 
 

@@ -94,7 +94,7 @@ def decode(path: Path, params: Params, stats: DecodeStats, scan: PacketScan | No
     scan = scan or scan_packets(path, params.limits)
     container, stream = open_video(path, params.limits)
     with container:
-        look = Look.of(stream)
+        facts = StreamFacts.of(stream)
         untimed = container.format.name in UNTIMED
         size = (0, 0)
         for native in _natives(container, stream, stats, scan, params.max_step):
@@ -102,17 +102,17 @@ def decode(path: Path, params: Params, stats: DecodeStats, scan: PacketScan | No
             pts = None if untimed else native.pts
             if pts is None:
                 stats.pts_nominal = True
-                pts = 0 if stats.last_pts is None else stats.last_pts + look.tick_step
+                pts = 0 if stats.last_pts is None else stats.last_pts + facts.tick_step
             resized = (native.width, native.height) != size
             size = (native.width, native.height)
             usual = None if stats.pts_nominal else scan.usual_ticks
-            widest = look.widest_step(stats, pts, usual, stats.min_step_ticks, params.max_step)
+            widest = facts.widest_step(stats, pts, usual, stats.min_step_ticks, params.max_step)
             breaks = note_frame(stats, native, pts, widest=widest, cut_score=params.localize.cut_score) or resized
-            yield look.frame(native, stats.n_frames - 1, pts, stats, params, breaks=breaks)
+            yield facts.frame(native, stats.n_frames - 1, pts, stats, params, breaks=breaks)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class StreamFacts:
     """What the frames of a stream share."""
 
     base: Fraction
@@ -124,7 +124,7 @@ class Look:
     """Transfer and primaries that the container claims."""
 
     @classmethod
-    def of(cls, stream: VideoStream) -> "Look":
+    def of(cls, stream: VideoStream) -> "StreamFacts":
         """Return what the frames of a stream share."""
         base = stream.time_base or Fraction(1, 1000)
         rate = stream.average_rate or stream.base_rate or Fraction(25)

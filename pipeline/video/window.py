@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from lps.pipeline.config.params import Params
 from lps.pipeline.video.container import MEDIA_ERRORS, open_video, raise_at_limit
 from lps.pipeline.video.damage import PacketScan, number_of, tells_of_loss, with_number
-from lps.pipeline.video.decode import DecodeStats, Look, check_frame, note_frame
+from lps.pipeline.video.decode import DecodeStats, StreamFacts, check_frame, note_frame
 from lps.pipeline.video.entry_points import FrameIndex
 from lps.pipeline.video.frame import Frame
 
@@ -50,7 +50,7 @@ def decode_windows(path: Path, params: Params, stats: DecodeStats, scan: PacketS
         raise WindowError
     container, stream = open_video(path, params.limits)
     with container:
-        look, shortest = Look.of(stream), index.shortest_steps()
+        facts, shortest = StreamFacts.of(stream), index.shortest_steps()
         expected, size = -1, (0, 0)
         for frame, native in _wanted(container, stream, index, cursor):
             check_frame(native, stats, params.limits)
@@ -61,9 +61,9 @@ def decode_windows(path: Path, params: Params, stats: DecodeStats, scan: PacketS
                 stats.last_pts = stats.thumb = None
             resized = (native.width, native.height) != size
             size, expected = (native.width, native.height), frame + 1
-            widest = look.widest_step(stats, pts, scan.usual_ticks, int(shortest[frame]) or None, params.max_step)
+            widest = facts.widest_step(stats, pts, scan.usual_ticks, int(shortest[frame]) or None, params.max_step)
             breaks = note_frame(stats, native, pts, widest=widest, cut_score=params.localize.cut_score) or resized
-            yield look.frame(native, frame, pts, stats, params, breaks=breaks)
+            yield facts.frame(native, frame, pts, stats, params, breaks=breaks)
 
 
 def _wanted(

@@ -24,7 +24,7 @@ from lps.manifests.errors import UnreadableError
 from lps.manifests.records import VideoResult
 from lps.pipeline.clips import process as video_work
 from lps.pipeline.clips.process import process_video, start_frames, start_seed
-from lps.pipeline.config.params import ALL_CLIPS, Limits, LocalizeParams, Params
+from lps.pipeline.config.params import ALL_CLIPS, DecodeParams, Limits, LocalizeParams, Params
 from lps.pipeline.faces.detector import Faces, no_faces, rounded_faces
 
 Image = NDArray[np.uint8]
@@ -437,7 +437,12 @@ def test_faults_of_the_detector_are_not_the_video_s(write_video: Write, tmp_path
 def test_the_row(write_video: Write, tmp_path: Path) -> None:
     result = process(write_video(tmp_path / "a.mp4", shot(100)))
     row = result.outcome
-    assert (row.n_frames_decoded, row.is_vfr, row.pts_nominal, row.n_tracks) == (100, False, False, 1)
+    assert (row.is_vfr, row.pts_nominal, row.n_tracks, row.header.n_frames_container) == (False, False, 1, 100)
+    clip = result.clips[0]
+    assert row.scan == "window" and clip.n_frames <= (row.n_frames_decoded or 0) < 100
+    whole = process(tmp_path / "a.mp4", params=replace(PARAMS, decode=DecodeParams(scan="whole")))
+    assert (whole.outcome.scan, whole.outcome.n_frames_decoded) == ("whole", 100)
+    assert whole.clips == result.clips
     assert (row.header.width, row.header.height, row.header.rotation) == (WIDTH, HEIGHT, 0)
     assert row.n_frames_sampled == row.n_frames_with_face > 2
     assert row.det_score_mean == pytest.approx(0.95, abs=1e-3)

@@ -10,9 +10,14 @@ import pytest
 
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.config.params import Limits, LocalizeParams, Params, params_from_record
+from lps.pipeline.config.params import DecodeParams, Limits, LocalizeParams, Params, params_from_record
 
-TABLES: dict[str, Params | LocalizeParams | Limits] = {"": Params(), "localize": LocalizeParams(), "limits": Limits()}
+TABLES: dict[str, Params | DecodeParams | LocalizeParams | Limits] = {
+    "": Params(),
+    "decode": DecodeParams(),
+    "localize": LocalizeParams(),
+    "limits": Limits(),
+}
 
 
 def named() -> Iterator[tuple[str, str, object]]:
@@ -41,7 +46,7 @@ def test_records_rebuild_what_they_record() -> None:
     )
     record = json.loads(json.dumps(params.record()))
     assert params_from_record(record) == params
-    before = Params(max_outside_share=1.0, max_step=2.5, tone_map=False)
+    before = Params(max_outside_share=1.0, max_step=2.5, tone_map=False, decode=DecodeParams(scan="whole"))
     assert params_from_record({}) == before, "what a record lacks was not done when it was made"
     assert params_from_record(Params().record()) == Params()
 
@@ -129,6 +134,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         {"max_outside_share": 1.5},
         {"max_outside_share": -0.1},
         {"template_scale": 0.0},
+        {"decode": {"scan": "half"}},
         {"localize": {"faces": "biggest"}},
         {"localize": {"smooth_frames": 6}},
         {"localize": {"smooth_frames": -1}},
