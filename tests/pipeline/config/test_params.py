@@ -72,6 +72,7 @@ def test_every_parameter_is_in_the_digest(table: str, name: str, default: object
         "crop_px": 352,
         "smooth_frames": 5,
         "max_side_px": 4000,
+        "scan": "whole",
     }.get(name)
     if other is None:
         other = (not default) if isinstance(default, bool) else default / 2 if isinstance(default, float) else 1
