@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -75,11 +76,18 @@ def clip_quality(frames: Sequence[RGB], points: NDArray[np.float64]) -> dict[str
     `points` are the (n, 5, 2) landmarks in output px. Keys are the manifest's columns.
     """
     grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    lumas = np.array([_mean_and_std(gray) for gray in grays])
+    edges = [_mean_and_std(cv2.Laplacian(gray, cv2.CV_16S)) for gray in grays]  # whole numbers, up to 1020
     steps = np.diff(points, n=2, axis=0)
     return {
-        "blur_var_med": float(np.median([cv2.Laplacian(gray, cv2.CV_64F).var() for gray in grays])),
-        "luma_mean": float(np.mean([gray.mean() for gray in grays])),
-        "luma_std": float(np.mean([gray.std() for gray in grays])),
+        "blur_var_med": float(np.median([std**2 for _, std in edges])),
+        "luma_mean": float(lumas[:, 0].mean()),
+        "luma_std": float(lumas[:, 1].mean()),
         "yaw_absmax": float(np.abs(yaw_degrees(points)).max()),
         "jitter_px": float(np.hypot(steps[..., 0], steps[..., 1]).mean()) if len(steps) else 0.0,
     }
+
+
+def _mean_and_std(image: NDArray[Any]) -> tuple[float, float]:
+    mean, std = cv2.meanStdDev(image)
+    return float(mean[0, 0]), float(std[0, 0])

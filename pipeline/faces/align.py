@@ -76,17 +76,29 @@ def outside_share(size: tuple[int, int], matrix: NDArray[np.float32], out_px: in
     They show a reflection. Centres are at whole numbers, so that the frame reaches from -0.5 to its size less 0.5.
     """
     (a, b, x0), (c, d, y0) = cv2.invertAffineTransform(matrix.astype(np.float64))
+
+    def share(u: NDArray[np.intp], v: NDArray[np.intp]) -> float:
+        x, y = a * u + b * v + x0, c * u + d * v + y0
+        inside = (x >= -0.5) & (x <= size[0] - 0.5) & (y >= -0.5) & (y <= size[1] - 0.5)
+        return 1.0 - float(inside.mean())
+
+    corners = np.array([0, out_px - 1])
+    if share(corners, corners[:, None]) == 0:
+        return 0.0  # what lies between them is inside, too
     v, u = np.ogrid[:out_px, :out_px]
-    x, y = a * u + b * v + x0, c * u + d * v + y0
-    inside = (x >= -0.5) & (x <= size[0] - 0.5) & (y >= -0.5) & (y <= size[1] - 0.5)
-    return 1.0 - float(inside.mean())
+    return share(u, v)
 
 
 def warp(rgb: NDArray[np.uint8], matrix: NDArray[np.float32], out_px: int) -> NDArray[np.uint8]:
-    """Return the (out_px, out_px, 3) face: bilinear, borders reflected."""
+    """Return the (out_px, out_px, 3) face of an image, (H, W, 3): bilinear, borders reflected."""
+    return _warped(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA), np.uint8), matrix, out_px)
+
+
+def _warped(rgba: NDArray[np.uint8], matrix: NDArray[np.float32], out_px: int) -> NDArray[np.uint8]:
+    # four channels: OpenCV takes half as long as for three, and gives the same values
     size = (out_px, out_px)
-    face = cv2.warpAffine(rgb, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    return np.asarray(face, np.uint8)
+    face = cv2.warpAffine(rgba, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(cv2.cvtColor(face, cv2.COLOR_RGBA2RGB), np.uint8)
 
 
 def warp_frame(frame: Frame, matrix: NDArray[np.float32], out_px: int) -> NDArray[np.uint8]:
@@ -99,9 +111,9 @@ def warp_frame(frame: Frame, matrix: NDArray[np.float32], out_px: int) -> NDArra
     x0, x1 = _span(low[0], high[0], width)
     y0, y1 = _span(low[1], high[1], height)
     # in its place on an unwritten frame: a moved matrix would round elsewhere
-    canvas = np.empty((height, width, 3), np.uint8)
-    canvas[y0:y1, x0:x1] = frame.region(x0, y0, x1, y1)
-    return warp(canvas, matrix, out_px)
+    canvas = np.empty((height, width, 4), np.uint8)
+    canvas[y0:y1, x0:x1] = cv2.cvtColor(frame.region(x0, y0, x1, y1), cv2.COLOR_RGB2RGBA)
+    return _warped(canvas, matrix, out_px)
 
 
 def _span(low: int, high: int, size: int) -> tuple[int, int]:

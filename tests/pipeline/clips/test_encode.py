@@ -102,7 +102,11 @@ def test_quality_numbers(face: Image, noise: Image) -> None:
     points = np.zeros((3, 5, 2))
     sharp, soft, flat = (clip_quality([image] * 3, points) for image in (face, blurred, np.full_like(face, 90)))
     assert sharp["blur_var_med"] > 5 * soft["blur_var_med"] > 0
-    assert flat == {"blur_var_med": 0.0, "luma_mean": 90.0, "luma_std": 0.0, "yaw_absmax": 0.0, "jitter_px": 0.0}
+    plain = {"blur_var_med": 0.0, "luma_mean": 90.0, "luma_std": 0.0, "yaw_absmax": 0.0, "jitter_px": 0.0}
+    assert flat == pytest.approx(plain, abs=1e-5)  # manifests hold four digits
+    gray = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
+    assert sharp["blur_var_med"] == pytest.approx(cv2.Laplacian(gray, cv2.CV_64F).var())
+    assert (sharp["luma_mean"], sharp["luma_std"]) == pytest.approx((gray.mean(), gray.std()))
     assert clip_quality([noise] * 3, points)["luma_std"] > 30
 
 
