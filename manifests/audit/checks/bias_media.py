@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lps.manifests.arrays import Floats
-from lps.manifests.audit.core.queries import PLACED, SURVIVORS, arrays, records
+from lps.manifests.audit.core.queries import PLACED, SURVIVORS, VIDEO_FRAMES, arrays, records
 from lps.manifests.audit.core.stats import (
     Effect,
     cliffs_delta,
@@ -97,7 +97,7 @@ B7 = CheckSpec(
     remedy="Resample to one frame rate, or balance; a model of temporal patterns sees the frame rate.",
     severity=Severity.WARN,
     sql=f"""{_CLIPS}SELECT label, fps_num / nullif(fps_den, 0) AS frame_rate,
-    coalesce(duration_s, n_frames_decoded * fps_den / nullif(fps_num, 0)) AS duration,
+    coalesce(duration_s, ({VIDEO_FRAMES}) * fps_den / nullif(fps_num, 0)) AS duration,
     abs(span_s * fps_num / nullif(fps_den * (span_frames - 1), 0) - 1) AS time_stretch,
     is_vfr::DOUBLE AS variable_frame_rate
 FROM survivors LEFT JOIN faces USING (video_id)""",

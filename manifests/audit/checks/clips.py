@@ -12,6 +12,7 @@ import pyarrow as pa
 from lps.manifests.arrays import ARCFACE_112, Floats
 from lps.manifests.audit.checks.screen import screen_cuts, screen_steps
 from lps.manifests.audit.core.database import fetch_number, sql_offenders
+from lps.manifests.audit.core.queries import VIDEO_FRAMES
 from lps.manifests.audit.core.types import (
     AuditContext,
     CheckEntry,
@@ -49,14 +50,14 @@ SCREENED_CLIPS = 1024
 C1 = CheckSpec(
     id="C1",
     title="Clips are contiguous in time",
-    rule="frame_idx counts n_frames frames one by one and ends before n_frames_decoded; max_gap_frames is 1; "
+    rule="frame_idx counts n_frames frames one by one and ends before the video does; max_gap_frames is 1; "
     "pts_ticks rise strictly; pts_start_s and pts_end_s are its ends in the video's time base; every list has "
     "n_frames entries.",
     remedy="A hole in time is what a temporal detector learns from. Prepare the named videos again; if the pipeline "
     "made this, report it.",
     severity=Severity.ERROR,
-    sql="""WITH c AS (
-    SELECT c.*, v.n_frames_decoded, v.time_base_num / v.time_base_den AS tick_s,
+    sql=f"""WITH c AS (
+    SELECT c.*, {VIDEO_FRAMES} AS video_frames, v.time_base_num / v.time_base_den AS tick_s,
         list_min([pair[2] - pair[1] for pair in list_zip(pts_ticks[:-2], pts_ticks[2:])]) AS least_step
     FROM clips c LEFT JOIN videos v USING (video_id)
 )
@@ -65,7 +66,7 @@ SELECT 'clip' AS kind, sample_key AS key, CASE
     WHEN frame_idx <> range(frame_idx[1], frame_idx[1] + n_frames)
         THEN 'frame_idx has a hole between ' || frame_idx[1] || ' and ' || frame_idx[-1]
     WHEN max_gap_frames <> 1 THEN 'max_gap_frames is ' || max_gap_frames
-    WHEN frame_idx[1] < 0 OR frame_idx[-1] >= n_frames_decoded THEN 'frame_idx leaves the video'
+    WHEN frame_idx[1] < 0 OR frame_idx[-1] >= video_frames THEN 'frame_idx leaves the video'
     WHEN least_step <= 0 OR len(pts_ticks) <> n_frames
         THEN 'pts_ticks do not rise strictly'
     WHEN pts_end_s <= pts_start_s OR abs(pts_start_s - pts_ticks[1] * tick_s) > 1e-3
@@ -73,7 +74,7 @@ SELECT 'clip' AS kind, sample_key AS key, CASE
     ELSE 'a list has not n_frames entries' END AS detail
 FROM c
 WHERE len(frame_idx) <> n_frames OR frame_idx <> range(frame_idx[1], frame_idx[1] + n_frames) OR max_gap_frames <> 1
-    OR frame_idx[1] < 0 OR frame_idx[-1] >= n_frames_decoded
+    OR frame_idx[1] < 0 OR frame_idx[-1] >= video_frames
     OR least_step <= 0 OR len(pts_ticks) <> n_frames OR pts_end_s <= pts_start_s
     OR abs(pts_start_s - pts_ticks[1] * tick_s) > 1e-3 OR abs(pts_end_s - pts_ticks[-1] * tick_s) > 1e-3
     OR len(box_xyxy) <> n_frames OR len(box_source) <> n_frames OR len(det_score) <> n_frames
@@ -197,11 +198,11 @@ WHERE start_seed <>
     ('0x' || substr(sha256(concat_ws(chr(0), 'start', getvariable('c6_seed'), lower(hex(video_id)))), 1, 16))::UBIGINT
 ORDER BY key"""
 """`c6_seed` is the seed in plan.json, as text."""
-_STARTS_SQL = """SELECT label, (frame_idx[1] + (start_seed // places % 1000003 + 0.5) / 1000003) / places AS place
+_STARTS_SQL = f"""SELECT label, (frame_idx[1] + (start_seed // places % 1000003 + 0.5) / 1000003) / places AS place
 FROM (
-    SELECT c.*, (v.n_frames_decoded - c.n_frames + 1)::UBIGINT AS places FROM clips c JOIN videos v USING (video_id)
+    SELECT c.*, ({VIDEO_FRAMES} - c.n_frames + 1)::UBIGINT AS places FROM clips c JOIN videos v USING (video_id)
     WHERE c.start_rule = 'seeded' AND c.label IN (0, 1)
-        AND v.n_frames_decoded - c.n_frames + 1 >= getvariable('c6_min_places'))"""
+        AND {VIDEO_FRAMES} - c.n_frames + 1 >= getvariable('c6_min_places'))"""
 """Starts are whole frames. What the seed leaves over spreads each evenly over its frame's share of the range: otherwise
 ten thousand clips of short videos would be told from uniform by their steps alone."""
 

@@ -58,7 +58,8 @@ L6 = CheckSpec(
     "comparable frame of three (at least two). Near at one frame only: WARN. The threshold of a data set "
     "is the distance that a share l6_chance of pairs of different groups would reach, at most "
     "l6_max_distance of 256 bits; frames of quality below l6_min_quality are not compared. UNKNOWN below "
-    "l6_min_pairs pairs to calibrate with, SKIP above l6_max_videos videos.",
+    "l6_min_pairs pairs to calibrate with, or where videos of two scans (window, whole) cannot be compared: their "
+    "hashes are of other places. SKIP above l6_max_videos videos.",
     remedy="Look at the pairs. If they are copies, give them a common key or an alias and split again; if not, "
     "state why in a waiver.",
     severity=Severity.ERROR,
@@ -75,6 +76,8 @@ class Hashed:
     splits: NDArray[np.str_]
     datasets: NDArray[np.str_]
     groups: Ints
+    scans: NDArray[np.str_]
+    """What was decoded of each, `window` or `whole`: hashes of the two are of other places."""
     words: Words
     """(videos, frames, 4): 256 bits."""
     usable: Bools
@@ -123,11 +126,13 @@ def _result(
     ]
     blind = int((videos.usable.sum(axis=1) < MIN_FRAMES).sum())
     unmeasured = [name for name, threshold in thresholds.items() if threshold < 0]
-    state = State.UNKNOWN if unmeasured or not complete else State.PASS
+    mixed = len(np.unique(videos.scans)) > 1
+    state = State.UNKNOWN if unmeasured or mixed or not complete else State.PASS
     if pairs:
         state = State.FAIL if confirmed else State.WARN
     notes = [
         *([f"{blind} of {len(videos.ids)} videos have too few usable hashes to be compared"] if blind else []),
+        *([_apart(videos)] if mixed else []),
         *([f"no threshold for {', '.join(unmeasured)}"] if unmeasured else []),
         *([] if complete else [f"stopped after {MAX_MATCHES} near pairs"]),
     ]
@@ -142,6 +147,12 @@ def _result(
         note="; ".join(notes),
         data=data,
     )
+
+
+def _apart(videos: Hashed) -> str:
+    names, counts = np.unique(videos.scans, return_counts=True)
+    sizes = " and ".join(f"{n} of scan '{name}'" for name, n in zip(names.tolist(), counts.tolist(), strict=True))
+    return f"videos of different scans were not compared: {sizes}"
 
 
 def _offender(videos: Hashed, pair: Pair) -> Offender:
@@ -166,7 +177,7 @@ def _read(ctx: AuditContext) -> Hashed | None:
     rows = records(
         ctx,
         f"""WITH {PLACED} SELECT lower(hex(video_id)) AS id, uri, split, dataset,
-        phash[1] || phash[2] || phash[3] AS bits, phash_quality AS quality
+        coalesce(scan, 'whole') AS scan, phash[1] || phash[2] || phash[3] AS bits, phash_quality AS quality
         FROM placed WHERE len(phash) = {N_FRAMES} AND len(phash_quality) = {N_FRAMES} ORDER BY video_id""",
     )
     rows = [row for row in rows if len(row["bits"]) == N_FRAMES * 32]
@@ -183,6 +194,7 @@ def _read(ctx: AuditContext) -> Hashed | None:
         splits=np.array([row["split"] for row in rows]),
         datasets=np.array([row["dataset"] for row in rows]),
         groups=np.array([group_of[row["id"]] for row in rows], dtype=np.int64),
+        scans=np.array([row["scan"] for row in rows]),
         words=words,
         usable=quality >= ctx.limits["l6_min_quality"],
     )
@@ -222,8 +234,8 @@ def _sampled_distances(videos: Hashed, members: Ints) -> Ints:
     else:
         first, second = np.random.default_rng(0).integers(0, n, (2, N_SAMPLED))
     a, b = members[first], members[second]
-    apart = videos.groups[a] != videos.groups[b]
-    a, b = a[apart], b[apart]
+    comparable = (videos.groups[a] != videos.groups[b]) & (videos.scans[a] == videos.scans[b])
+    a, b = a[comparable], b[comparable]
     # One frame per pair: the three of one pair are not independent.
     frame = np.arange(len(a)) % N_FRAMES
     both = videos.usable[a, frame] & videos.usable[b, frame]
@@ -245,6 +257,7 @@ def _near_pairs(videos: Hashed, thresholds: dict[str, int]) -> tuple[list[Pair],
             two = np.flatnonzero((videos.splits == held) & videos.usable[:, frame] & (limit >= 0))
             for a, b, distance in _matches(videos.words[:, frame], one, two, int(limit.max())):
                 near = (distance <= np.minimum(limit[a], limit[b])) & (videos.groups[a] != videos.groups[b])
+                near &= videos.scans[a] == videos.scans[b]
                 found.update(zip(a[near].tolist(), b[near].tolist(), strict=True))
                 if len(found) > MAX_MATCHES:
                     return _compared(videos, found, limit), False

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lps.manifests.arrays import Floats
-from lps.manifests.audit.core.queries import PLACED, SURVIVORS, arrays
+from lps.manifests.audit.core.queries import PLACED, SURVIVORS, VIDEO_FRAMES, arrays
 from lps.manifests.audit.core.types import (
     AuditContext,
     CheckResult,
@@ -62,7 +62,7 @@ codecs AS (SELECT codec, row_number() OVER (ORDER BY codec) AS code FROM (SELECT
 formats AS (SELECT pix_fmt, row_number() OVER (ORDER BY pix_fmt) AS code FROM (SELECT DISTINCT pix_fmt FROM survivors))
 SELECT dense_rank() OVER (ORDER BY group_id) AS group_number, * EXCLUDE (group_id, video_id) FROM (
     SELECT s.group_id, s.video_id, s.label, s.width, s.height, s.fps_num / nullif(s.fps_den, 0) AS frame_rate,
-        s.n_frames_decoded AS n_frames, s.bitrate_bps AS bitrate, codecs.code AS codec, s.duration_s AS duration,
+        {VIDEO_FRAMES} AS n_frames, s.bitrate_bps AS bitrate, codecs.code AS codec, s.duration_s AS duration,
         s.bytes, formats.code AS pix_fmt, s.has_audio::DOUBLE AS has_audio, faces.box_side, faces.sharpness
     FROM survivors s LEFT JOIN faces USING (video_id) LEFT JOIN codecs USING (codec)
         LEFT JOIN formats USING (pix_fmt)

@@ -26,6 +26,9 @@ PLACED = """placed AS (
 SURVIVORS = "survivors AS (SELECT * FROM placed WHERE n_clips > 0 AND label IS NOT NULL)"
 """Rows of `placed` that a trainer sees: labelled videos with clips."""
 
+VIDEO_FRAMES = "CASE WHEN scan = 'window' THEN n_frames_container ELSE n_frames_decoded END"
+"""Length of a video: where only the window of a clip was decoded, as many frames as its packets promise."""
+
 KEYS = """keys AS (
     SELECT coalesce(a.root, name) AS key, k.* FROM (
         SELECT 'target' AS role, unnest(target_keys) AS name, * FROM placed

@@ -28,7 +28,8 @@ PER_CODE = 6
 
 VIDEO_COLUMNS = (
     *("video_id", "uri", "label", "method", "status", "error_code", "error_stage", "error_detail", "n_clips"),
-    *("n_frames_decoded", "width", "height", "fps_num", "fps_den", "duration_s", "bitrate_bps"),
+    *("scan", "n_frames_container", "n_frames_decoded"),
+    *("width", "height", "fps_num", "fps_den", "duration_s", "bitrate_bps"),
     *("codec", "container", "pix_fmt", "color_transfer", "field_order", "has_audio"),
 )
 CLIP_COLUMNS = (
@@ -238,10 +239,16 @@ def _video_measures(videos: pa.Table | None) -> tuple[Measure, ...]:
         ("Resolution, short side", "px", np.minimum(width, height), False),
         ("Frame rate", "frames/s", fps, False),
         ("Duration", "s", numbers(videos["duration_s"]), False),
-        ("Frames decoded", "frames", numbers(videos["n_frames_decoded"]), False),
+        ("Length", "frames", _lengths(videos), False),
         ("Bit rate", "kbit/s", numbers(videos["bitrate_bps"]) / 1000, True),
     )
     return tuple(_measure(label, title, unit, values, log, of="videos") for title, unit, values, log in columns)
+
+
+def _lengths(videos: pa.Table) -> Floats:
+    """Return the frames of each video: where only the window of a clip was decoded, what its packets promise."""
+    window = pc.is_in(videos["scan"], pa.array(["window"]))
+    return numbers(pc.if_else(window, videos["n_frames_container"], videos["n_frames_decoded"]))
 
 
 def _clip_measures(clips: pa.Table | None) -> tuple[Measure, ...]:

@@ -147,6 +147,26 @@ def test_frame_count_that_tells_the_label_fails(world: "World", bias_of: Audited
     assert results["B4"].data["auc"] > 0.99
 
 
+def test_length_of_a_video_decoded_in_part_is_what_its_packets_promise(world: "World", bias_of: Audited) -> None:
+    for video in world.videos:
+        n = video["n_frames_decoded"]
+        decoded = 60 + 1000 * video["label"]
+        video.update(scan="window", n_frames_container=n, n_frames_decoded=decoded, duration_s=None)
+    assert broken(bias_of(world)) == {}
+    for video in world.each(1):
+        video["n_frames_container"] += 1000
+    results = bias_of(world)
+    assert broken(results) == {"B4": State.FAIL, "B7": State.WARN}
+    assert keys(results["B4"]) == {"n_frames"}
+    assert keys(results["B7"]) == {"duration"}
+
+
+def test_header_tells_no_length_of_a_video_decoded_whole(world: "World", bias_of: Audited) -> None:
+    for i, video in enumerate(world.videos):
+        video.update(scan=(None, "whole")[i % 2], n_frames_container=60 + 1000 * video["label"], duration_s=None)
+    assert broken(bias_of(world)) == {}
+
+
 def test_weak_shortcut_is_warned_of(world: "World", bias_of: Audited) -> None:
     for video in world.each(1)[::4]:
         video["has_audio"] = True

@@ -83,6 +83,34 @@ def test_hole_is_named(first: Row, mutated: Mutated, audit: Callable[..., Audit]
     assert "frame_idx has a hole" in result.offenders[0].detail
 
 
+def of_window(row: Row, **columns: Any) -> Row:
+    """Return a video of which few frames were decoded; its packets promise all of them."""
+    return {**row, "scan": "window", "n_frames_container": row["n_frames_decoded"], "n_frames_decoded": 8, **columns}
+
+
+def test_clip_ends_before_what_the_packets_promise_of_a_video_decoded_in_part(
+    first: Row, mutated: Mutated, broken: Broken
+) -> None:
+    end = first["frame_idx"][-1] + 1
+    assert end > 8
+    assert broken(mutated({"videos": of_window})) == {}
+    ends_there = mutated({"videos": lambda row: of_window(row, n_frames_container=end)})
+    assert first["sample_key"] not in broken(ends_there).get("C1", set())
+    ends_before = mutated({"videos": lambda row: of_window(row, n_frames_container=end - 1)})
+    assert first["sample_key"] in broken(ends_before)["C1"]
+
+
+@pytest.mark.parametrize("scan", [None, "whole"])
+def test_clip_ends_before_the_last_frame_that_decodes_of_a_whole_video(
+    first: Row, mutated: Mutated, broken: Broken, scan: str | None
+) -> None:
+    end = first["frame_idx"][-1] + 1
+    header_lies = mutated({"videos": lambda row: {**row, "scan": scan, "n_frames_container": 1}})
+    assert broken(header_lies) == {}
+    ends_before = mutated({"videos": lambda row: {**row, "scan": scan, "n_frames_decoded": end - 1}})
+    assert first["sample_key"] in broken(ends_before)["C1"]
+
+
 # ---- C3, C5 --------------------------------------------------------------------------------------------------------
 
 
@@ -215,7 +243,15 @@ def align_params() -> Any:
     return Params()
 
 
-def test_steps_of_whole_frames_are_no_fault_in_large_sets() -> None:
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        "30 AS n_frames_decoded, NULL AS n_frames_container, NULL AS scan",
+        "30 AS n_frames_decoded, 90 AS n_frames_container, 'whole' AS scan",
+        "10 AS n_frames_decoded, 30 AS n_frames_container, 'window' AS scan",
+    ],
+)
+def test_steps_of_whole_frames_are_no_fault_in_large_sets(lengths: str) -> None:
     """30,000 videos with 21 possible starts each: steps of 1/21 must not be taken for places that were chosen."""
     n, params = 30_000, align_params()
     ids = [k.to_bytes(16, "big") for k in range(n)]
@@ -234,7 +270,7 @@ def test_steps_of_whole_frames_are_no_fault_in_large_sets() -> None:
         for name, value in LIMITS.items():
             db.execute(f"SET VARIABLE {name} = {value!r}::DOUBLE")
         db.from_arrow(pa.table(clips)).create("clips")
-        db.execute("CREATE TABLE videos AS SELECT video_id, 30 AS n_frames_decoded FROM clips")
+        db.execute(f"CREATE TABLE videos AS SELECT video_id, {lengths} FROM clips")
         plan = {"params": {"seed": params.seed, "clips": 1}}
         ctx = AuditContext(store=Store("."), index={}, plan=plan, db=db, split_set="", limits=dict(LIMITS))
         assert check_starts(ctx).state == "pass"

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from lps.manifests.audit.core.types import CHECK_CLASSES
+from lps.manifests.audit.report.data import read_facts
 from lps.manifests.audit.report.page import MAX_PAIRS, VERDICTS, render_html
 from lps.manifests.canonical import visible
 from lps.manifests.pages.charts import Axis, axis_of, ecdf, histogram, number
@@ -200,6 +201,16 @@ def test_bias_is_drawn_for_both_classes(page_text: str) -> None:
     distances = [float(found) for found in re.findall(r"KS distance (\d\.\d\d)", page.text)]
     assert len(distances) >= 6
     assert all(0 <= distance <= 1 for distance in distances)
+
+
+@pytest.mark.parametrize(("scan", "length"), [("window", 200), ("whole", 100), (None, 100)])
+def test_length_is_that_of_the_video(mutated: Callable[..., Path], scan: str | None, length: int) -> None:
+    lengths = {"scan": scan, "n_frames_container": 200, "n_frames_decoded": 100}
+    out = mutated({"videos": lambda row: {**row, **lengths}})
+    facts = read_facts(open_store(str(out)), "group", [])
+    [measure] = [measure for measure in facts.measures if measure.title == "Length"]
+    assert all(set(values) == {length} for values in measure.values.values())
+    assert all(len(values) for values in measure.values.values())
 
 
 def test_codes_and_rejects(page_text: str) -> None:
