@@ -10,6 +10,9 @@ DATASETS = (
 )
 # fmt: on
 """Layouts of sources."""
+AUTO = "auto"
+"""Asks for the layout that the files of a source show."""
+TABLE_SUFFIXES = (".csv", ".parquet", ".pq")
 LOCALIZERS = ("retinaface-fan", "retinaface-mobilenet", "mtcnn")
 """The first is the default of a run."""
 RULES = ("group", "official", "official-clean", "ranked", "identity-hash", "stratified", "random")

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "cli": "manifests",
     "cli.audit": "cli manifests manifests.audit manifests.audit.core manifests.audit.report pipeline.tools",
     "cli.docs": "cli.audit cli.prep cli.train manifests.audit.core",
-    "cli.prep": "cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.tools",
+    "cli.prep": """cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.sources
+        pipeline.tools""",
     "cli.train": """cli manifests manifests.splits model.data model.evaluation model.paper model.paper.figures
         model.report model.training pipeline.clips pipeline.config pipeline.faces pipeline.sources.shared
         pipeline.video""",

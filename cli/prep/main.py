@@ -10,7 +10,7 @@ import click
 
 from lps.cli.common import VERSION, LpsGroup, NumberRange, echo, json_option, show_or_write
 from lps.manifests.errors import RefusedError, TooManyFailedError
-from lps.manifests.names import CODECS, DATASETS, LOCALIZERS, RULES
+from lps.manifests.names import AUTO, CODECS, DATASETS, LOCALIZERS, RULES
 
 if TYPE_CHECKING:
     from lps.pipeline.job.finalize import Summary
@@ -44,7 +44,12 @@ def job_options(command: F) -> F:
     decorators = [
         click.argument("source"),
         click.argument("out"),
-        option("--dataset", type=click.Choice(DATASETS), default="folder", help="Layout of SOURCE."),
+        option(
+            "--dataset",
+            type=click.Choice((*DATASETS, AUTO)),
+            default="folder",
+            help="Layout of SOURCE (see `lps-prep sources`); auto: as its files show.",
+        ),
         option("--root", metavar="DIR|URL", help="Where the paths of a table begin.  [default: the table's folder]"),
         option("--localizer", type=click.Choice(LOCALIZERS), default=LOCALIZERS[0], help="Detector and landmarks."),
         option("--split", "rule", type=click.Choice(RULES), default="group", help="Split rule."),
@@ -110,6 +115,26 @@ def plan(json_to: Path | None, **asked: Any) -> None:
     with PrepProgress() as progress:
         made = plan_job(request, options, progress.on_event)
     show_or_write(json_to, lambda: plan_record(made), lambda: print_plan(made))
+
+
+@main.command()
+@click.argument("layout", required=False, metavar="[ID]", type=click.Choice(DATASETS))
+def sources(layout: str | None) -> None:
+    """List the data sets that can be read, with counts and what is known of leakage; ID: one of them in full.
+
+    ID is the value of `--dataset`. In full are the files that SOURCE holds, where labels and splits come from, and the
+    page of the owner with licence and access.
+
+    \b
+    Example:
+      lps-prep sources celebdf-pp
+    """
+    from lps.cli.prep.sources import print_layout, print_layouts
+
+    if layout is None:
+        print_layouts()
+    else:
+        print_layout(layout)
 
 
 @main.command()

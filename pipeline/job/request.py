@@ -31,7 +31,7 @@ class PrepRequest:
     """Folder or URL that the paths of a table are relative to; None: the table's own."""
     out: str
     dataset: str = "folder"
-    """Layout of the source."""
+    """Layout of the source, or `auto`."""
     params: Params = field(default_factory=Params)
     split: SplitParams = field(default_factory=SplitParams)
     shard_mb: int = DEFAULT_SHARD_MB

@@ -146,6 +146,9 @@ def _run_record(request: PrepRequest, options: RunOptions) -> Row:
 
 def _make_plan(run: RunContext) -> tuple[Plan, Probes]:
     tree = list_sources(run.request)
+    run.request = tree.request
+    if tree.told:
+        run.log(Note(tree.told))
     keeper = kept_probes(run, tree)
     tree = with_odd_names(run, tree, keeper)
     _record_links(run, tree)

@@ -2,7 +2,7 @@
 
 import contextlib
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow as pa
 from lps.manifests.canonical import escape_name, unescape_name
 from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.names import AUTO, TABLE_SUFFIXES
 from lps.manifests.storage import Store, StoredFile, lies_in, open_store
 from lps.pipeline.config.params import Limits
 from lps.pipeline.faces.localizers import weight_digests
@@ -21,6 +22,7 @@ from lps.pipeline.job.request import PrepRequest, RunContext, RunOptions
 from lps.pipeline.job.shards import ShardJob
 from lps.pipeline.job.tasks import FileWork, file_task
 from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
+from lps.pipeline.sources.guess import guess_layout
 from lps.pipeline.sources.shared.types import NOT_A_VIDEO, may_be_video
 from lps.pipeline.video.kept_probes import ProbeKeeper, Probes, read_probes
 from lps.pipeline.video.probe import Probe, holds_video, probe_file
@@ -35,6 +37,10 @@ class SourceTree:
     files: dict[str, StoredFile]
     """By path."""
     listing: SourceListing
+    request: PrepRequest
+    """With the layout that was found, where none was given."""
+    told: str = ""
+    """Why it is this layout; empty where it was given."""
 
     @property
     def links(self) -> dict[str, str]:
@@ -60,7 +66,18 @@ def list_sources(request: PrepRequest) -> SourceTree:
     if not files:
         raise UnreadableError(f"source {request.root or request.source} is empty or not there")
     _refuse_own_output(files, open_store(request.out))
-    return SourceTree(store, files, _read_listing(request, store, files, frozenset()))
+    request, told = _with_layout(request, files)
+    return SourceTree(store, files, _read_listing(request, store, files, frozenset()), request, told)
+
+
+def _with_layout(request: PrepRequest, files: Iterable[str]) -> tuple[PrepRequest, str]:
+    """Return the request with a layout, and why it is this one if none was given. Raises RefusedError if none fits."""
+    if request.dataset != AUTO:
+        return request, ""
+    if is_table(request):
+        return replace(request, dataset="table"), f"--dataset auto: read as table: {request.source} is one by its name"
+    dataset, told = guess_layout(files)
+    return replace(request, dataset=dataset), told
 
 
 def kept_probes(run: RunContext, tree: SourceTree) -> ProbeKeeper:
@@ -177,9 +194,15 @@ def _refuse_own_output(files: Mapping[str, StoredFile], out: Store) -> None:
 
 def source_store(request: PrepRequest) -> Store:
     """Return the root that uris are relative to."""
-    if request.dataset != "table":
+    if not is_table(request):
         return open_store(request.source)
     return open_store(request.root) if request.root else table_place(request)[0]
+
+
+def is_table(request: PrepRequest) -> bool:
+    """Tell whether the source is a table, not a folder."""
+    is_named_so = request.source.lower().endswith(TABLE_SUFFIXES)
+    return request.dataset == "table" or (request.dataset == AUTO and is_named_so)
 
 
 def table_place(request: PrepRequest) -> tuple[Store, str]:

@@ -262,7 +262,7 @@ LAYOUT_V2 = SourceLayout(
     counts="890 real, 5,639 fake",
     labels="the folder",
     splits="a test list (518 videos)",
-    leakage="persons by file name; the test list shares persons with the rest; same videos: celebdf-pp, df40",
+    leakage="persons by file name, in the test list and in the rest; its videos are in celebdf-pp; same people: df40",
     page=_PAGE,
     sign=_OLD_SIGN,
 )
@@ -281,5 +281,6 @@ LAYOUT_PP = SourceLayout(
     leakage="persons by file name, with the keys of celebdf; it contains the videos of celebdf; same people: df40",
     page="https://github.com/OUC-VAS/Celeb-DF-PP",
     sign=_PP_SIGN,
+    also=_OLD_SIGN,
     beats=(V1.id, V2.id),
 )

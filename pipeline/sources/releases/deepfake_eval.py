@@ -102,5 +102,6 @@ LAYOUT = SourceLayout(
     splits="none",
     leakage="from the wild: neither persons nor originals are known; a test set, not one to be divided",
     page="https://huggingface.co/datasets/nuriachandra/Deepfake-Eval-2024",
-    sign=re.compile(rf"(?:.*/)?(?:{'|'.join(map(re.escape, TABLES))})", re.IGNORECASE),
+    sign=re.compile(r".*\.[a-z0-9]{2,4}", re.IGNORECASE),
+    sign_files=re.compile(rf"(?:.*/)?(?:{'|'.join(map(re.escape, TABLES))})", re.IGNORECASE),
 )

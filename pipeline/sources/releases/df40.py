@@ -83,7 +83,7 @@ LAYOUT = SourceLayout(
     counts="fakes by 23 methods; nobody published how many videos",
     labels="the folder",
     splits="the folders train and test",
-    leakage="made from ffpp and celebdf, with their keys: train on those and test here only if no key is on both sides",
+    leakage="made from ffpp and celebdf, with their keys: train there and test here only where no key is on both sides",
     page="https://github.com/YZY-stack/DF40",
     sign=re.compile(rf"(?:.*/)?(?:{'|'.join(_METHODS)})/(?:ff|cdf)/.*\.mp4", re.IGNORECASE),
 )

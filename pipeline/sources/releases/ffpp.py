@@ -177,8 +177,8 @@ LAYOUT = SourceLayout(
     counts="1,000 real, 5,000 fake (FaceShifter among them); DeepFakeDetection: 363 real, 3,068 fake",
     labels="the folder",
     splits="train 720, val 140, test 140 sequences; none for DeepFakeDetection",
-    leakage="sequences by file name; 7 YouTube videos are in two parts of the official split; same videos: ffpp-flat, "
-    "df40; its reals are the targets of deeperforensics",
+    leakage="sequences by file name; 7 YouTube videos are in two parts of the official split; same videos: ffpp-flat; "
+    "fakes of the same sequences: df40, deeperforensics",
     page="https://github.com/ondyari/FaceForensics",
     sign=re.compile(rf"(?:{_REAL}|{_FAKE})/[^/]+/(?:raw|c0|c23|c40)/videos/[^/]+\.(?i:mp4)"),
 )

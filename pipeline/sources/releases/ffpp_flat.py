@@ -81,4 +81,5 @@ LAYOUT = SourceLayout(
     leakage="as ffpp, with its keys: never mix the two; the fakes of DeepFakeDetection are without their originals",
     page="https://github.com/ondyari/FaceForensics",
     sign=re.compile(rf"(?:.*/)?(?:{'|'.join(_METHODS)})/(?:videos/)?[0-9]{{3}}_[0-9]{{3}}\.mp4", re.IGNORECASE),
+    also=re.compile(rf"(?:.*/)?(?:{_REAL}|{_ACTORS}|{_DFD})/(?:videos/)?[0-9]{{2}}[^/]*\.mp4", re.IGNORECASE),
 )

@@ -54,5 +54,5 @@ LAYOUT = SourceLayout(
     leakage="originals by number, persons are not known; DeepFaceLab fakes of df40 are made from it",
     page="https://docs.google.com/forms/d/e/1FAIpQLScKPoOv15TIZ9Mn0nGScIVgKRM9tFWOmjh9eHKx57Yp-XcnxA/viewform",
     sign=re.compile(r"(?:.*/)?fake/(?:videos/)?[0-9]{4}_fake\.mp4", re.IGNORECASE),
-    beats=("folder",),
+    also=re.compile(r"(?:.*/)?real/(?:videos/)?[0-9]{4}\.mp4", re.IGNORECASE),
 )

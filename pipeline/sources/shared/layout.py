@@ -30,15 +30,22 @@ class SourceLayout:
     """Paths that only this layout has; None for what is never guessed."""
     sign_files: re.Pattern[str] | None = None
     """Paths of which one must be there, too."""
+    also: re.Pattern[str] | None = None
+    """More of its paths, which others may have, too."""
     n_most: int | None = None
     """No copy has more paths of this sign."""
     beats: tuple[str, ...] = ()
     """Layouts whose signs such a tree has, too."""
 
     def found_in(self, paths: Sequence[str]) -> tuple[int, str]:
-        """Count the paths that speak for this layout, and name the first of them; `(0, "")` where it is not it."""
-        if self.sign is None or (self.sign_files and not any(map(self.sign_files.fullmatch, paths))):
+        """Count the paths that speak for this layout, and name one; `(0, "")` where the source has another."""
+        lists = [path for path in paths if self.sign_files and self.sign_files.fullmatch(path)]
+        if self.sign is None or (self.sign_files and not lists):
             return 0, ""
         found = [path for path in paths if self.sign.fullmatch(path)]
         is_too_many = self.n_most is not None and len(found) > self.n_most
-        return (len(found), min(found)) if found and not is_too_many else (0, "")
+        return (len(found), min(lists or found)) if found and not is_too_many else (0, "")
+
+    def has(self, path: str) -> bool:
+        """Tell whether a path may be one of this layout."""
+        return any(pattern is not None and pattern.fullmatch(path) for pattern in (self.sign, self.also))

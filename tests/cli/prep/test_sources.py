@@ -13,6 +13,7 @@ from lps.cli.audit.main import main as audit
 from lps.cli.prep.main import main as prep
 from lps.manifests.codes import Status
 from lps.manifests.errors import UnreadableError
+from lps.manifests.names import DATASETS
 from lps.manifests.records import Outcome, SourceVideo, VideoResult
 from lps.pipeline.config.params import Params
 from lps.pipeline.job.plan import plan_rows
@@ -176,3 +177,48 @@ def test_nothing_is_told_where_every_fake_is_tied(untied: Callable[[Mapping[str,
     for program, command in ((prep, "status"), (audit, "show")):
         assert "without a known original" not in call(program, command, str(out)).output
     assert call(audit, "check", str(out), "--checks", "L1,L2").exit_code == 0
+
+
+# ---- layouts ---------------------------------------------------------------------------------------------------------
+
+
+def test_sources_lists_every_layout_in_a_line() -> None:
+    lines = call(prep, "sources").output.splitlines()
+    assert tuple(line.split()[0] for line in lines) == DATASETS
+    assert all(". Leakage: " in line for line in lines)
+
+
+@pytest.mark.parametrize("layout", DATASETS)
+def test_sources_tells_all_of_one_layout(layout: str) -> None:
+    result = call(prep, "sources", layout)
+    assert result.exit_code == 0
+    assert f": --dataset {layout}\n  " in result.output
+    facts = [line.split()[0] for line in result.output.splitlines() if not line.startswith(" ")][1:]
+    assert facts == ["videos", "labels", "splits", "leakage", "licence"]
+
+
+def test_sources_of_what_is_not_known() -> None:
+    result = call(prep, "sources", "vox")
+    assert result.exit_code == 2
+    assert "'vox' is not one of 'folder', 'table', 'ffpp'" in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("joined")
+def test_a_plan_with_the_layout_that_its_files_show(tmp_path: Path) -> None:
+    for number, path in enumerate(("real/0000.mp4", "real/0001.mp4", "fake/0000_fake.mp4", "fake/0001_fake.mp4")):
+        (tmp_path / "src" / path).parent.mkdir(parents=True, exist_ok=True)
+        make_texture_video(tmp_path / "src" / path, seed=number)
+    words = (str(tmp_path / "src"), "--dataset", "auto", "--localizer", "mtcnn", "--workers", "1")
+    for out in ("out", "out"):  # the second finds the plan of the first, and the same one
+        result = call(prep, "plan", words[0], str(tmp_path / out), *words[1:])
+        assert result.exit_code == 0, result.output
+        assert "--dataset auto: read as uadfv (UADFV): 2 paths as fake/0000_fake.mp4" in result.output
+    assert json.loads((tmp_path / "out/plan/plan.json").read_text())["dataset"] == "uadfv"
+    rows = {row["uri"]: row for row in plan_rows((tmp_path / "out/plan/videos.parquet").read_bytes())}
+    assert {row["dataset"] for row in rows.values()} == {"uadfv"}
+    (tmp_path / "src/Deepfakes").mkdir()
+    make_texture_video(tmp_path / "src/Deepfakes/000_001.mp4", seed=8)
+    result = call(prep, "plan", words[0], str(tmp_path / "other"), *words[1:])
+    assert result.exit_code == 3
+    assert ": --dataset auto: the source looks like ffpp-flat (1 paths, such as" in result.stderr
