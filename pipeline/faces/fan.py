@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from lps.manifests.arrays import Floats
 from lps.pipeline.faces.detector import Faces, Localizer, rounded_faces
-from lps.pipeline.faces.retinaface import exact_convolutions, require_images
+from lps.pipeline.faces.retinaface import require_images
+from lps.pipeline.faces.retinaface_torch import exact_convolutions
 from lps.pipeline.faces.weights import filled
 
 HOURGLASSES = 4

@@ -83,9 +83,9 @@ def _load_mobilenet(paths: list[Path], device: str, batch_size: int) -> Localize
 
 
 def _load_mtcnn(paths: list[Path], device: str, batch_size: int) -> Localizer:
-    from lps.pipeline.faces.mtcnn import MtcnnLocalizer
+    from lps.pipeline.faces.mtcnn import NETS, MtcnnLocalizer
 
-    return MtcnnLocalizer(device)  # reads the files in `paths` itself
+    return MtcnnLocalizer(dict(zip(NETS, map(load_state, paths), strict=True)), device)
 
 
 _LOADERS: dict[str, Callable[[list[Path], str, int], Localizer]] = {

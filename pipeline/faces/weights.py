@@ -27,6 +27,8 @@ from lps.manifests.errors import IntegrityError, UnreadableError, first_line
 from lps.manifests.storage import refuse_compressed
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
 WEIGHTS_DIR_VARIABLE = "LPS_WEIGHTS_DIR"
@@ -234,6 +236,11 @@ def load_state(path: Path) -> "dict[str, Tensor]":
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise UnreadableError(f"{path} holds no state dict of tensors")
     return {str(name).removeprefix("module."): value for name, value in loaded.items()}
+
+
+def as_arrays(state: "dict[str, Tensor]") -> "dict[str, NDArray[np.float32]]":
+    """Return the tensors of `state` as arrays."""
+    return {name: value.float().numpy() for name, value in state.items()}
 
 
 def filled(net: "nn.Module", state: "dict[str, Tensor]", what: str) -> "nn.Module":

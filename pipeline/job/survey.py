@@ -249,9 +249,10 @@ def versions_of(request: PrepRequest, options: RunOptions) -> dict[str, str]:
     import av
     from PIL import features
 
-    names = ("lps-prep", "numpy", "opencv-python-headless", "av", "pillow", "torch", "torchvision", "scipy", "pdqhash")
+    names = ("lps-prep", "numpy", "opencv-python-headless", "av", "pillow", "scipy", "pdqhash")
     localizers = ("facenet-pytorch", "retinaface-pytorch", "face-alignment")
-    found = {name: _version(name) for name in (*names, *localizers)}
+    runtimes = ("onnxruntime", "torch", "torchvision")
+    found = {name: _version(name) for name in (*names, *localizers, *runtimes)}
     found |= {f"ffmpeg/{name}": ".".join(map(str, v)) for name, v in av.library_versions.items()}
     found["libjpeg"] = str(features.version("jpg"))
     found["python"] = platform.python_version()

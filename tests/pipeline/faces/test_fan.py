@@ -28,7 +28,8 @@ from lps.pipeline.faces.fan import (
     warped,
 )
 from lps.pipeline.faces.localizers import load_localizer
-from lps.pipeline.faces.retinaface import RetinaFaceLocalizer, empty_network
+from lps.pipeline.faces.retinaface import RetinaFaceLocalizer
+from lps.pipeline.faces.retinaface_torch import empty_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from retinaface.box_utils import decode
+from retinaface.box_utils import decode, decode_landm
 from torchvision.ops import nms
 
 from lps.manifests.arrays import Floats
 from lps.manifests.errors import UnreadableError
 from lps.pipeline.faces import retinaface
+from lps.pipeline.faces.anchors import VARIANCES, Backbone, decoded
 from lps.pipeline.faces.detector import Faces, Image
-from lps.pipeline.faces.retinaface import Backbone, RetinaFaceLocalizer, empty_network, pyramid
+from lps.pipeline.faces.retinaface import OnnxRetinaFace, RetinaFaceLocalizer
+from lps.pipeline.faces.retinaface_torch import TorchRetinaFace, empty_network, pyramid
 from lps.pipeline.faces.weights import filled, load_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -164,9 +166,10 @@ class TestNetworks:
         from face_alignment.detection.retinaface.net_retinaface import cfg_mnet
         from face_alignment.detection.retinaface.prior_box import PriorBox
 
-        assert cfg_mnet["variance"] == retinaface.VARIANCES
+        assert cfg_mnet["variance"] == VARIANCES
         theirs = PriorBox(cfg_mnet, image_size=(96, 160)).forward().double()
-        assert torch.equal(localizer.anchors(96, 160, 3), theirs)
+        assert np.array_equal(localizer.anchors(96, 160, 3), theirs.numpy())
+        assert np.array_equal(localizer.anchors(96, 160, 2), theirs.numpy()[-2 * (6 * 10 + 3 * 5) :])
 
     @pytest.mark.parametrize("backbone", ["mobilenet", "resnet50"])
     def test_levels_are_those_of_the_whole_network(self, backbone: Backbone) -> None:
@@ -197,10 +200,31 @@ class TestNetworks:
         assert np.array_equal(fine.points[0], coarse.points[0])
         assert fine.scores[0] == coarse.scores[0] > 0.9
 
+    def test_codes_are_those_of_the_package(self) -> None:
+        random = np.random.default_rng(0)
+        codes, anchors = random.normal(0, 2, (50, 14)), random.uniform(0.01, 1, (50, 4))
+        boxes, points = decoded(codes, anchors)
+        theirs, priors = torch.from_numpy(codes), torch.from_numpy(anchors)
+        assert np.allclose(boxes, decode(theirs[:, :4], priors, VARIANCES).numpy(), atol=1e-12)
+        assert np.allclose(points.reshape(-1, 10), decode_landm(theirs[:, 4:], priors, VARIANCES).numpy(), atol=1e-12)
+
+    @pytest.mark.parametrize("levels", [2, 3])
+    def test_runtime_finds_what_torch_finds(self, state: dict[str, torch.Tensor], shared: Shared, levels: int) -> None:
+        images = tiles(photo(shared("media/images/multi_face_facenet.jpg"), 0.7))
+        ours = OnnxRetinaFace(state)(images, levels, 0.5)
+        theirs = TorchRetinaFace("mobilenet", state, "cpu", 2)(images, levels, 0.5)
+        assert sum(len(found.anchors) for found in ours) >= 3
+        for one, other in zip(ours, theirs, strict=True):
+            assert np.array_equal(one.anchors, other.anchors)
+            assert np.allclose(one.scores, other.scores, atol=1e-5)
+            assert np.allclose(one.codes, other.codes, atol=1e-3)
+
     def test_state_of_another_network(self, state: dict[str, torch.Tensor]) -> None:
         with pytest.raises(UnreadableError, match="weights of retinaface-resnet50 do not fit") as caught:
             RetinaFaceLocalizer("resnet50", state, "cpu", 1)
         assert "\n" not in str(caught.value)
+        with pytest.raises(UnreadableError, match="weights of retinaface-mobilenet do not fit"):
+            RetinaFaceLocalizer("mobilenet", random_state(empty_network("resnet50")), "cpu", 1)
 
     def test_large_network_takes_what_its_package_feeds_it(self) -> None:
         """Random weights: the package's preprocessing, in float64, and its decoding give the same faces."""
@@ -212,7 +236,8 @@ class TestNetworks:
         net = filled(empty_network("resnet50"), state, "resnet50").double()
         with torch.inference_mode():
             codes, logits, _ = net(normalised)
-        boxes = decode(codes[0], localizer.anchors(64, 96, 3), [0.1, 0.2]) * torch.tensor([96, 64, 96, 64])
+        anchors = torch.from_numpy(localizer.anchors(64, 96, 3))
+        boxes = decode(codes[0], anchors, [0.1, 0.2]) * torch.tensor([96, 64, 96, 64])
         scores = logits[0].softmax(-1)[:, 1]
         passed = scores > 0.5
         kept = nms(boxes[passed], scores[passed], 0.4)

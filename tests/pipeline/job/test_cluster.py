@@ -167,7 +167,8 @@ def test_workers_load_what_the_first_video_needs(cluster_address: str) -> None:
     def loaded() -> set[str]:
         import sys
 
-        return {"torch", "facenet_pytorch", "scipy.signal", "lps.pipeline.clips.process"} - set(sys.modules)
+        needed = {"onnxruntime", "lps.pipeline.faces.mtcnn", "scipy.signal", "lps.pipeline.clips.process"}
+        return needed - set(sys.modules)
 
     with ray_cluster(cluster_address, 2):
         load_workers(LocalizerSpec("mtcnn", None, "cpu", 1), 2)

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,18 @@ def test_a_changed_parameter_is_named(
         scenario.run(replace(request, **change(request.params)))
     assert str(caught.value) == refusal(difference, out)
     assert digests(out) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["onnxruntime", "numpy"])
+def test_another_version_of_a_library_is_named(
+    scenario: "Scenario", out: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    installed = version(library)
+    monkeypatch.setattr("lps.pipeline.job.survey.version", lambda name: "0.1" if name == library else version(name))
+    with pytest.raises(RefusedError) as caught:
+        scenario.run(scenario.request(out))
+    assert str(caught.value) == refusal(f'versions.{library} was "{installed}", now "0.1"', out)
 
 
 @pytest.mark.slow
