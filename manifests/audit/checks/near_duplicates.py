@@ -1,8 +1,8 @@
-"""Check L6: near-duplicates across splits, by PDQ hashes of whole frames at 10, 50 and 90 % of each video.
+"""Check L6: near-duplicates across splits, by PDQ hashes of three whole frames of each video: at 0, 1 and 2 seconds.
 
-Two videos are compared frame by frame at the same places, so that copies re-encoded, resized or recoloured are found;
-copies that are cut, mirrored or cropped are not. Videos of one group are no finding: a fake shares
-its target's picture.
+Two videos are compared frame by frame at the same places, so that copies re-encoded, resized, recoloured or without
+their end are found. Of copies without their start some are, of cropped or mirrored ones none. Videos of one group are
+no finding: a fake shares its target's picture. Data sets of before schema 3 have hashes at 10, 50 and 90 % of a video.
 
 What counts as near is calibrated, not assumed. PDQ's published threshold holds for unlike pictures; faces before one
 backdrop are closer than that. The threshold of a data set is where one in a million pairs of different groups would
@@ -10,7 +10,7 @@ match. That quantile is extrapolated from the bulk of the sampled distances: rea
 lowered by the very copies that are looked for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -58,8 +58,7 @@ L6 = CheckSpec(
     "comparable frame of three (at least two). Near at one frame only: WARN. The threshold of a data set "
     "is the distance that a share l6_chance of pairs of different groups would reach, at most "
     "l6_max_distance of 256 bits; frames of quality below l6_min_quality are not compared. UNKNOWN below "
-    "l6_min_pairs pairs to calibrate with, or where videos of two scans (window, whole) cannot be compared: their "
-    "hashes are of other places. SKIP above l6_max_videos videos.",
+    "l6_min_pairs pairs to calibrate with, SKIP above l6_max_videos videos.",
     remedy="Look at the pairs. If they are copies, give them a common key or an alias and split again; if not, "
     "state why in a waiver.",
     severity=Severity.ERROR,
@@ -76,8 +75,6 @@ class Hashed:
     splits: NDArray[np.str_]
     datasets: NDArray[np.str_]
     groups: Ints
-    scans: NDArray[np.str_]
-    """What was decoded of each, `window` or `whole`: hashes of the two are of other places."""
     words: Words
     """(videos, frames, 4): 256 bits."""
     usable: Bools
@@ -104,7 +101,7 @@ def check_near_duplicates(ctx: AuditContext) -> CheckResult:
         return not_evaluated(
             L6, State.SKIP, f"{len(videos.ids)} videos are more than l6_max_videos: too many pairs to compare"
         )
-    thresholds, data = _calibrate(ctx, videos)
+    thresholds, data = calibrate(videos, ctx.limits)
     if max(thresholds.values()) < 0:
         return CheckResult(
             id=L6.id,
@@ -126,13 +123,11 @@ def _result(
     ]
     blind = int((videos.usable.sum(axis=1) < MIN_FRAMES).sum())
     unmeasured = [name for name, threshold in thresholds.items() if threshold < 0]
-    mixed = len(np.unique(videos.scans)) > 1
-    state = State.UNKNOWN if unmeasured or mixed or not complete else State.PASS
+    state = State.UNKNOWN if unmeasured or not complete else State.PASS
     if pairs:
         state = State.FAIL if confirmed else State.WARN
     notes = [
         *([f"{blind} of {len(videos.ids)} videos have too few usable hashes to be compared"] if blind else []),
-        *([_apart(videos)] if mixed else []),
         *([f"no threshold for {', '.join(unmeasured)}"] if unmeasured else []),
         *([] if complete else [f"stopped after {MAX_MATCHES} near pairs"]),
     ]
@@ -147,12 +142,6 @@ def _result(
         note="; ".join(notes),
         data=data,
     )
-
-
-def _apart(videos: Hashed) -> str:
-    names, counts = np.unique(videos.scans, return_counts=True)
-    sizes = " and ".join(f"{n} of scan '{name}'" for name, n in zip(names.tolist(), counts.tolist(), strict=True))
-    return f"videos of different scans were not compared: {sizes}"
 
 
 def _offender(videos: Hashed, pair: Pair) -> Offender:
@@ -177,7 +166,7 @@ def _read(ctx: AuditContext) -> Hashed | None:
     rows = records(
         ctx,
         f"""WITH {PLACED} SELECT lower(hex(video_id)) AS id, uri, split, dataset,
-        coalesce(scan, 'whole') AS scan, phash[1] || phash[2] || phash[3] AS bits, phash_quality AS quality
+        phash[1] || phash[2] || phash[3] AS bits, phash_quality AS quality
         FROM placed WHERE len(phash) = {N_FRAMES} AND len(phash_quality) = {N_FRAMES} ORDER BY video_id""",
     )
     rows = [row for row in rows if len(row["bits"]) == N_FRAMES * 32]
@@ -194,21 +183,20 @@ def _read(ctx: AuditContext) -> Hashed | None:
         splits=np.array([row["split"] for row in rows]),
         datasets=np.array([row["dataset"] for row in rows]),
         groups=np.array([group_of[row["id"]] for row in rows], dtype=np.int64),
-        scans=np.array([row["scan"] for row in rows]),
         words=words,
         usable=quality >= ctx.limits["l6_min_quality"],
     )
 
 
-def _calibrate(ctx: AuditContext, videos: Hashed) -> tuple[dict[str, int], dict[str, Any]]:
+def calibrate(videos: Hashed, limits: Mapping[str, float]) -> tuple[dict[str, int], dict[str, Any]]:
     """Return the threshold of each data set (-1: none can be given) and the histograms of sampled distances."""
     thresholds: dict[str, int] = {}
     histograms: dict[str, Any] = {}
     for name in np.unique(videos.datasets).tolist():
         distances = _sampled_distances(videos, np.flatnonzero(videos.datasets == name))
-        enough = len(distances) >= ctx.limits["l6_min_pairs"]
-        tail = chance_distance(distances, ctx.limits["l6_chance"]) if enough else -1
-        thresholds[name] = min(tail, int(ctx.limits["l6_max_distance"]))
+        enough = len(distances) >= limits["l6_min_pairs"]
+        tail = chance_distance(distances, limits["l6_chance"]) if enough else -1
+        thresholds[name] = min(tail, int(limits["l6_max_distance"]))
         counts, edges = np.histogram(distances, bins=HISTOGRAM_BINS, range=(0, 256))
         histograms[name] = {"edges": edges.tolist(), "counts": counts.tolist(), "threshold": thresholds[name]}
     return thresholds, {"distances": histograms}
@@ -234,8 +222,8 @@ def _sampled_distances(videos: Hashed, members: Ints) -> Ints:
     else:
         first, second = np.random.default_rng(0).integers(0, n, (2, N_SAMPLED))
     a, b = members[first], members[second]
-    comparable = (videos.groups[a] != videos.groups[b]) & (videos.scans[a] == videos.scans[b])
-    a, b = a[comparable], b[comparable]
+    apart = videos.groups[a] != videos.groups[b]
+    a, b = a[apart], b[apart]
     # One frame per pair: the three of one pair are not independent.
     frame = np.arange(len(a)) % N_FRAMES
     both = videos.usable[a, frame] & videos.usable[b, frame]
@@ -257,11 +245,10 @@ def _near_pairs(videos: Hashed, thresholds: dict[str, int]) -> tuple[list[Pair],
             two = np.flatnonzero((videos.splits == held) & videos.usable[:, frame] & (limit >= 0))
             for a, b, distance in _matches(videos.words[:, frame], one, two, int(limit.max())):
                 near = (distance <= np.minimum(limit[a], limit[b])) & (videos.groups[a] != videos.groups[b])
-                near &= videos.scans[a] == videos.scans[b]
                 found.update(zip(a[near].tolist(), b[near].tolist(), strict=True))
                 if len(found) > MAX_MATCHES:
-                    return _compared(videos, found, limit), False
-    return _compared(videos, found, limit), True
+                    return compared(videos, found, limit), False
+    return compared(videos, found, limit), True
 
 
 def _matches(words: Words, one: Ints, two: Ints, limit: int) -> Iterator[tuple[Ints, Ints, Ints]]:
@@ -281,7 +268,8 @@ def _matches(words: Words, one: Ints, two: Ints, limit: int) -> Iterator[tuple[I
                 yield rows[r[near]], columns[c[near]], distance[near]
 
 
-def _compared(videos: Hashed, found: set[tuple[int, int]], limit: Ints) -> list[Pair]:
+def compared(videos: Hashed, found: Collection[tuple[int, int]], limit: Ints) -> list[Pair]:
+    """Compare pairs of videos at every frame; `limit` is the largest near distance of each video."""
     pairs: list[Pair] = []
     for a, b in sorted(found):
         usable = (videos.usable[a] & videos.usable[b]).tolist()

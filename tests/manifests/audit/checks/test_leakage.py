@@ -293,39 +293,12 @@ def test_pictures_all_alike_are_unknown(world: "World", leakage_of: Audited) -> 
     assert result.data["distances"]["ffpp"]["threshold"] < 0
 
 
-@pytest.mark.parametrize("scan", [None, "whole", "window"])
-def test_videos_of_one_scan_are_compared(world: "World", leakage_of: Audited, scan: str | None) -> None:
-    near_copy(world, 0, 12, 31)
+def test_videos_decoded_whole_and_in_part_are_compared(world: "World", leakage_of: Audited) -> None:
+    """Both are hashed at the same frames, and one data set may hold both."""
+    _, two = near_copy(world, 0, 12, 31)
     for video in world.videos:
-        video["scan"] = scan
-    result = leakage_of(world)["L6"]
-    assert result.state == State.FAIL
-    assert result.note == ""
-
-
-def test_hashes_without_a_scan_are_those_of_whole_videos(world: "World", leakage_of: Audited) -> None:
-    _, two = near_copy(world, 0, 0, 0)
-    next(row for row in world.videos if row["video_id"].hex() == two)["scan"] = "whole"
+        video["scan"] = "whole" if video["video_id"].hex() == two else "window"
     assert leakage_of(world)["L6"].state == State.FAIL
-
-
-def test_hashes_of_other_places_are_not_compared(world: "World", leakage_of: Audited) -> None:
-    _, two = near_copy(world, 0, 0, 0)
-    next(row for row in world.videos if row["video_id"].hex() == two)["scan"] = "window"
-    result = leakage_of(world)["L6"]
-    assert result.state == State.UNKNOWN
-    assert result.data["pairs"] == []
-    assert "different scans were not compared: 961 of scan 'whole' and 1 of scan 'window'" in result.note
-
-
-@pytest.mark.parametrize(("scans", "threshold"), [(["whole"], 31), (["whole", "window"], -1)])
-def test_threshold_is_that_of_pairs_that_are_compared(
-    world: "World", leakage_of: Audited, scans: list[str], threshold: int
-) -> None:
-    """Twelve videos are 66 pairs, enough for a threshold; of two scans, 30 of them can be compared."""
-    for i in range(12):
-        world.add(f"wild/{i}", "train", dataset="wild", scan=scans[i % len(scans)])
-    assert leakage_of(world)["L6"].data["distances"]["wild"]["threshold"] == threshold
 
 
 def test_hashes_are_only_compared_at_full_level() -> None:
