@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SMALLEST = {
     "damage": ["--frames", "20", "--positions", "2", "--codings", "1"],
+    "duplicates": ["--limit", "2", "--frames", "70"],
     "landmarks": ["--limit", "1", "--localizers", "mtcnn"],
     "manifests": ["--n", "200"],
     "model": ["--batch", "32:1", "--calls", "1"],
