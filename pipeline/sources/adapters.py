@@ -13,9 +13,11 @@ from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.pipeline.sources import folder, table
 from lps.pipeline.sources.releases import (
+    avdeepfake,
     celebdf,
     deeperforensics,
     deepfake_eval,
+    deepspeak,
     df40,
     dfdc,
     dfdc_preview,
@@ -23,6 +25,8 @@ from lps.pipeline.sources.releases import (
     ffiw,
     ffpp,
     ffpp_flat,
+    idforge,
+    kodf,
     uadfv,
 )
 from lps.pipeline.sources.shared.layout import SourceLayout
@@ -46,6 +50,11 @@ _ALL = (
     fakeavceleb.LAYOUT,
     ffiw.LAYOUT,
     uadfv.LAYOUT,
+    deepspeak.LAYOUT_V1,
+    deepspeak.LAYOUT_V2,
+    kodf.LAYOUT,
+    avdeepfake.LAYOUT,
+    idforge.LAYOUT,
 )
 LAYOUTS: dict[str, SourceLayout] = {layout.id: layout for layout in _ALL}
 ADAPTERS: dict[str, Adapter] = {name: layout.adapter for name, layout in LAYOUTS.items()}

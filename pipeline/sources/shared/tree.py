@@ -134,11 +134,12 @@ class ReleaseTree:
         return describe(video, placed, {key: value for key, value in match.groupdict().items() if value is not None})
 
     def missing(self, paths: Iterable[str], describe: Describe, who: str) -> Iterator[SourceVideo]:
-        """Yield a row with E_MISSING_FILE for each path of a list whose name no file has."""
+        """Yield a row with E_MISSING_FILE for each path of a list, below the release, whose name no file has."""
+        top = next(iter(self.placed.values())).top
         for path in paths:
             placed = place_of(path, self.folders)
             if placed is not None and placed.name not in self.uris:
-                video = self.row_of(path, placed, describe)
+                video = self.row_of("/".join((*top, path)), placed, describe)
                 yield replace(video, code=Code.E_MISSING_FILE, detail=f"named by {who}")
 
     def count_notes(self, videos: Iterable[SourceVideo]) -> list[str]:

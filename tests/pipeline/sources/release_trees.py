@@ -98,6 +98,54 @@ RELEASES["uadfv"] = {
     **dict.fromkeys(("real/0000.mp4", "real/0001.mp4", "fake/0000_fake.mp4", "fake/0001_fake.mp4"), b"x"),
 }
 
+RELEASES["deepspeak-v1"] = {
+    **dict.fromkeys((f"v/{name}.mp4" for name in ("10-4100", "11-4897", "12-1")), b"x"),
+    "v/facefusion--10-11--4100-4897--0.mp4": b"x",
+    "v/wav2lip--10-12--4100-1--0.mp4": b"x",
+    "annotations-split-def.csv": b"identity,split\n10,train\n11,Train\n12,test\n",
+}
+RELEASES["deepspeak-v2"] = {
+    **dict.fromkeys((f"{name}.mp4" for name in ("5-6860", "6-6868")), b"x"),
+    "diff2lip-6868-6860-playht.mp4": b"x",
+    "memo-1-2-real.mp4": b"x",
+    "annotations-fake.csv": b"""\
+video-file,kind,engine,identity-source,identity-target,recording-source,recording-target
+diff2lip-6868-6860-playht.mp4,lipsync,diff2lip,6,5,6868,6860
+""",
+    "annotations-split-def.csv": b"identity,split\n5,test\n6,test\n",
+}
+HEX = "0123456789abcdef0123"
+RELEASES["kodf"] = {
+    f"actors/{HEX}/{HEX}_001.mp4": b"x",
+    "actors/123456/123456_002.mp4": b"x",
+    f"dfl/20201117/{HEX}/{HEX}_123456_1_0001.mp4": b"x",
+    f"audio-driven/20201117/123456/123456_{HEX}_5_0007.mp4": b"x",
+}
+UTTERANCE = "vox_celeb_2/id01358/_1nATum8x78/00030"
+LIP_ROWS: list[dict[str, str | None]] = [
+    {"file": f"{UTTERANCE}/real.mp4", "original": "VoxCeleb2/dev/x.mp4", "modify_type": "real"},
+    {"file": f"{UTTERANCE}/real_video_fake_audio.mp4", "original": f"{UTTERANCE}/real.mp4",
+     "modify_type": "audio_modified", "video_model": None},
+    {"file": f"{UTTERANCE}/fake_video_real_audio.mp4", "original": f"{UTTERANCE}/real.mp4",
+     "modify_type": "visual_modified", "video_model": "Talklip"},
+    {"file": "lrs3/00j9bKdiOjk/00001/fake_video_fake_audio.mp4", "original": "lrs3/00j9bKdiOjk/00001/real.mp4",
+     "modify_type": "both_modified", "video_model": "diff2lip"},
+    {"file": "silent_videos/subject_17_ddvyjnjfad_vid_2_6/real.mp4", "original": None, "modify_type": "real"},
+]  # fmt: skip
+RELEASES["av-deepfake1m-pp"] = {
+    **{f"val/{row['file']}": b"x" for row in LIP_ROWS},
+    "val_metadata.json": json.dumps(LIP_ROWS).encode(),
+}
+RELEASES["idforge"] = {
+    "pristine/id00/id00_03/id00_scene_0010-0.mp4": b"x",
+    "face_tts/id00/id00_03/id00_scene_0015_0_infoswap.mp4": b"x",
+    "lip_rvc_textmismatch/id00/id00_04/id00_scene_0015_0_infoswap.mp4": b"x",
+    "rvc_textmismatch/id00/id00_03/id00_scene_0014.mp3.mp4": b"x",
+    "train.csv": b"pristine/id00/id00_03/id00_scene_0010-0.mp4\n",
+    "val.csv": b"\n",
+    "test.csv": b"face_tts/id00/id00_03/id00_scene_0015_0_infoswap.mp4\r\n",
+}
+
 
 def wrapped(tree: dict[str, bytes], folder: str) -> dict[str, bytes]:
     """Return a tree that was unpacked into a folder."""

@@ -13,9 +13,12 @@ from lps.pipeline.sources.shared.types import is_video
 from tests.pipeline.sources.release_trees import RELEASES, wrapped
 
 ListTree = Callable[..., SourceListing]
-SCATTERED = ("df40", "ffiw", "deepfake-eval-2024")
+SCATTERED = ("df40", "ffiw", "deepfake-eval-2024", "deepspeak-v1", "deepspeak-v2", "kodf", "av-deepfake1m-pp")
 """Releases whose parts need not lie beside each other."""
-NEEDED = {"deepfake-eval-2024": "video-metadata-publish-with-links.csv"}
+NEEDED = {
+    "deepfake-eval-2024": "video-metadata-publish-with-links.csv",
+    "av-deepfake1m-pp": "val_metadata.json",
+}
 """What a release cannot be read without."""
 
 pytestmark = pytest.mark.parametrize("dataset", RELEASES)
