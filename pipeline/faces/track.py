@@ -1,6 +1,7 @@
 """Follow one face through a run of frames, asking the detector as rarely as a bound on the error allows.
 
-Key frames every `stride_frames` are detected; then the middle of each interval is detected, and an interval whose
+Key frames every `stride_frames` are detected. The middle of each interval is checked: optical flow from both ends may
+say that interpolated landmarks lie where they should. If it does not, the middle is detected, and an interval whose
 interpolated landmarks miss the detected ones by more than `bound_px` is split again. A frame is therefore either
 detected or lies between two detections whose middle was checked. With a stride of 1 every frame is detected.
 """
@@ -19,6 +20,7 @@ from lps.manifests.errors import VideoFault
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.align import output_scale, similarity, template
 from lps.pipeline.faces.detector import Faces
+from lps.pipeline.faces.flow import Crop, miss_of_flow
 from lps.pipeline.video.frame import Frame
 
 
@@ -36,6 +38,8 @@ SIZE_RATIO = 1.8
 """... and its size within this factor of the expected one."""
 HALVING = 0.8
 """Crops of at least this many times twice the wanted side are halved first, so that bilinear sampling skips nothing."""
+FLOW_SHARE = 0.5
+"""Optical flow must arrive within this share of the bound: it does not know all that a detector knows."""
 CELL = 32
 """Crops are placed on a grid of this many of their own px."""
 MIN_IOU = 0.3
@@ -158,6 +162,8 @@ class FrameRun:
         self.n_faces = 0
         self.face_side = 1.0
         """Longer side of the box of the face that is followed, as it was first seen."""
+        self.crops: dict[int, Crop] = {}
+        """Around the face that is followed, by frame: the last one that was cut from it."""
 
     def anchors(self, middle: int) -> list[Sighting]:
         """Return the usable faces of the middle frame, largest first."""
@@ -182,6 +188,7 @@ class FrameRun:
         """Follow one face of the middle frame to both ends. Raises TrackLost."""
         known = Sightings({middle: face})
         self.face_side = max(face.side, 1.0)
+        self.crops = {}
         known.by_frame[middle] = self._redetect(known, [middle])[0] or face
         stride, last = self.local.stride_frames, len(self.frames) - 1
         left = list(range(middle, 0, -stride))[1:] + [0]
@@ -199,7 +206,7 @@ class FrameRun:
         """Detect middles until every interval is short or its middle is where interpolation says."""
         keys = sorted(known.by_frame)
         open_intervals = [(a, b) for a, b in zip(keys, keys[1:], strict=False) if b - a > 1]
-        while open_intervals:
+        while open_intervals := [(a, b) for a, b in open_intervals if not self._flow_agrees(known, a, b)]:
             middles = [(a + b) // 2 for a, b in open_intervals]
             found = self._redetect(known, middles)
             splits: list[tuple[int, int]] = []
@@ -212,14 +219,36 @@ class FrameRun:
     def _misses(self, a: Sighting | None, m: Sighting | None, b: Sighting | None, t: float, frame: int) -> bool:
         if a is None or m is None or b is None:
             return True  # the edges of a gap are found frame by frame
+        return self._output_px((1 - t) * a.points + t * b.points - m.points, m.points, frame) > self.local.bound_px
+
+    def _flow_agrees(self, known: Sightings, a: int, b: int) -> bool:
+        """Return whether the pictures show the middle's landmarks where interpolation between frames a and b puts them.
+
+        They are followed from both ends: on average they must arrive near enough, and not further apart than twice the
+        bound, as they do where a face turns or something passes in front of it.
+        """
+        first, last, m = known.by_frame[a], known.by_frame[b], (a + b) // 2
+        if first is None or last is None:
+            return False
+        t = (m - a) / (b - a)
+        expected = (1 - t) * first.points + t * last.points
+        crop = self._crop(m, *known.expect(m))
+        forward = miss_of_flow(self.crops[a], first.points, crop, expected)
+        backward = miss_of_flow(self.crops[b], last.points, crop, expected)
+        if forward is None or backward is None:
+            return False
+        bound_px = self.local.bound_px
+        near = self._output_px((forward + backward) / 2, expected, m) <= FLOW_SHARE * bound_px
+        return near and self._output_px(forward - backward, expected, m) <= 2 * bound_px
+
+    def _output_px(self, distances: Floats, points: Floats, frame: int) -> float:
+        """Return the mean length of `distances`, (5, 2) source px, in output px, with a face of the five `points`."""
         aspect = np.array(self.frames[frame].aspect_xy)
-        miss = ((1 - t) * a.points + t * b.points - m.points) * aspect
-        target = template(self.params.out_px, self.params.template_scale)
         try:
-            scale = output_scale(similarity(m.points * aspect, target))
+            scale = output_scale(similarity(points * aspect, template(self.params.out_px, self.params.template_scale)))
         except VideoFault:
-            return True
-        return float(np.hypot(miss[:, 0], miss[:, 1]).mean()) * scale > self.local.bound_px
+            return float("inf")
+        return float(np.hypot(*(distances * aspect).T).mean()) * scale
 
     def _check_keys(self, known: Sightings) -> None:
         """Raise TrackLost early where whole stretches of key frames have no face: to bisect those would be in vain."""
@@ -315,18 +344,20 @@ class FrameRun:
     def _detect_in_crops(self, indices: Sequence[int], places: Sequence[tuple[Floats, float]]) -> list[Sighting | None]:
         if not indices:
             return []
-        px = self.local.crop_px
-        crops = np.zeros((len(indices), px, px, 3), np.uint8)
-        maps = []
-        for k, (i, (centre, side)) in enumerate(zip(indices, places, strict=True)):
-            crops[k], scale, origin = _crop(self.frames[i], centre, self._span(side), px)
-            maps.append((scale, origin))
+        crops = [self._crop(i, centre, side) for i, (centre, side) in zip(indices, places, strict=True)]
         result: list[Sighting | None] = []
-        answers = self.detect(crops, dense=True)
-        for i, faces, (scale, origin), (centre, side) in zip(indices, answers, maps, places, strict=True):
-            near = [s for s in self._sightings(i, faces, scale, origin) if self._matches(s, centre, side, reach=NEAR)]
+        answers = self.detect(np.stack([crop.rgb for crop in crops]), dense=True)
+        for i, faces, crop, (centre, side) in zip(indices, answers, crops, places, strict=True):
+            seen = self._sightings(i, faces, crop.scale, crop.origin)
+            near = [s for s in seen if self._matches(s, centre, side, reach=NEAR)]
             result.append(min(near, key=lambda s: float(np.hypot(*(s.centre - centre))), default=None))
         return result
+
+    def _crop(self, i: int, centre: Floats, side: float) -> Crop:
+        """Return the crop of frame `i` around a face; the last one of each frame is kept."""
+        crop = _crop(self.frames[i], centre, self._span(side), self.local.crop_px, self.crops.get(i))
+        self.crops[i] = crop
+        return crop
 
     def _span(self, side: float) -> float:
         """Return the side of the crop for a face of `side`: that of the run's first face, times a power of two.
@@ -379,8 +410,8 @@ def _padded(width: int, height: int, longest_px: int) -> tuple[int, int]:
     return (short, longest) if width >= height else (longest, short)
 
 
-def _crop(frame: Frame, centre: Floats, side: float, px: int) -> tuple[NDArray[np.uint8], Floats, Floats]:
-    """Return a square-pixel crop (px, px, 3) of about `side` source px, and scale and origin (x, y) back to source px.
+def _crop(frame: Frame, centre: Floats, side: float, px: int, made: Crop | None = None) -> Crop:
+    """Return a square-pixel crop (px, px, 3) of about `side` source px: `made` if that is the one.
 
     The crop sits on a grid of CELL crop px, a multiple of the detectors' strides: crops of one size that differ in
     place show the network the same picture, shifted by whole cells, and so give the same landmarks. What a frame's
@@ -391,6 +422,9 @@ def _crop(frame: Frame, centre: Floats, side: float, px: int) -> tuple[NDArray[n
     scale = spans / px
     cell = CELL * scale
     low = np.round(np.round((centre - spans / 2) / cell) * cell).astype(int)
+    origin = low + 0.5 * scale - 0.5  # pixel centres: u in the crop is (u + 0.5) * scale - 0.5 in the source
+    if made is not None and made.shows(scale, origin):
+        return made
     high = low + spans
     width, height = frame.size
     x0, y0, x1, y1 = max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height)
@@ -401,5 +435,4 @@ def _crop(frame: Frame, centre: Floats, side: float, px: int) -> tuple[NDArray[n
         crop = np.asarray(cv2.resize(crop, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
         spans = spans // 2
     image = cv2.resize(crop, (px, px), interpolation=cv2.INTER_LINEAR)
-    # pixel centres: u in the crop is (u + 0.5) * scale - 0.5 in the source
-    return np.asarray(image, np.uint8), scale, low + 0.5 * scale - 0.5
+    return Crop(np.asarray(image, np.uint8), scale, origin)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -71,10 +72,10 @@ def film(faces: Sequence[Face], n: int = N, *, aspect: float = 1.0, first_index:
     return frames
 
 
-def read_faces(image: Image) -> Faces:
+def read_faces(image: Image, channels: Iterable[int] = range(3)) -> Faces:
     """Return the squares of one image."""
     boxes, scores, points = [], [], []
-    for channel in range(3):
+    for channel in channels:
         light = image[..., channel].astype(np.float64)
         if light.max() < 25:
             continue
@@ -92,14 +93,15 @@ def read_faces(image: Image) -> Faces:
 class Detector:
     """Reads squares, and remembers what it was shown."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: Sequence[int] = (0, 1, 2)) -> None:
+        self.channels = channels
         self.shapes: list[tuple[tuple[int, ...], bool]] = []
 
     def __call__(self, images: Image, *, dense: bool) -> list[Faces]:
         assert images.ndim == 4
         assert images.dtype == np.uint8
         self.shapes.append((images.shape, dense))
-        return [read_faces(image) for image in images]
+        return [read_faces(image, self.channels) for image in images]
 
 
 def params(**local: Any) -> Params:
@@ -258,6 +260,73 @@ def test_smoothing_calms_noise_and_keeps_motion() -> None:
     steps = [np.abs(np.diff(track.points, n=2, axis=0)).mean() for track in (rough, smooth)]
     assert steps[1] < 0.4 * steps[0]
     assert np.array_equal(rough.boxes, smooth.boxes)
+
+
+# ---- optical flow ----------------------------------------------------------------------------------------------------
+def grained(
+    face: Face, grain: Path2D, hidden: Iterable[int] = (), n: int = N, *, aspect: float = 1.0
+) -> tuple[list[Frame], Detector]:
+    """Return a film of one face with a texture that moves along `grain`, and a detector that does not see the texture.
+
+    On the frames `hidden` something else covers it.
+    """
+    random = np.random.default_rng(5)
+    # wider than the picture, so that it can move
+    tile, other = (cv2.GaussianBlur(random.normal(size=(2 * HEIGHT, 2 * WIDTH)), (0, 0), 3) for _ in range(2))
+    frames = []
+    for frame in film([face], n, aspect=aspect):
+        shown = other if frame.index in hidden else tile
+        x, y = grain(frame.index)
+        shift = np.array([[1, 0, x / aspect - WIDTH], [0, 1, y - HEIGHT]])
+        pattern = cv2.warpAffine(shown, shift, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC)
+        image = frame.rgb()
+        image[..., 1] = np.clip(128 + 60 * pattern / tile.std(), 0, 255)
+        frames.append(replace(frame, native=av.VideoFrame.from_ndarray(image, format="rgb24")))
+    return frames, Detector(channels=(0, 2))
+
+
+@pytest.mark.parametrize("aspect", [1.0, 4 / 3])
+@pytest.mark.parametrize("path", [still(), lambda k: (60 + 3.1 * k, 100 + 0.7 * k)], ids=["still", "pan"])
+def test_where_flow_agrees_only_key_frames_are_detected(path: Path2D, aspect: float) -> None:
+    face = Face(lambda k: (path(k)[0] / aspect, path(k)[1]))
+    frames, detector = grained(face, path, aspect=aspect)
+    track = find_tracks(frames, detector, params(), DetectionCounts())[0]
+    assert (track.n_asked, track.n_found) == (9, 9)
+    assert misses(track, face, aspect=aspect).max() < 0.5
+
+
+def test_flow_that_leads_elsewhere_is_asked_about() -> None:
+    """The grain turns back within each interval of key frames, the face does not."""
+    frames, detector = grained(Face(still()), lambda k: (6 * abs((k - MIDDLE) % 8 - 4), 0.0))
+    assert find_tracks(frames, detector, params(), DetectionCounts())[0].n_asked == 17
+
+
+@pytest.mark.parametrize("hidden", [[26], [41, 42, 43]])
+def test_what_passes_in_front_of_a_face_is_asked_about(hidden: list[int]) -> None:
+    frames, detector = grained(Face(still()), still(), hidden)
+    track = find_tracks(frames, detector, params(), DetectionCounts())[0]
+    assert track.n_asked == 10
+    assert track.source[26 if 26 in hidden else 42] == 0
+
+
+def test_a_face_that_flow_takes_for_gone_is_missed() -> None:
+    frames, detector = grained(Face(still(), seen=absent(range(40, 45))), still(), range(40, 45))
+    track = find_tracks(frames, detector, params(), DetectionCounts())[0]
+    assert np.nonzero(track.source == 2)[0].tolist() == list(range(40, 45))
+
+
+@pytest.mark.parametrize(("amplitude", "period"), [(30, 60), (25, 45), (15, 30)])
+def test_with_flow_the_bound_holds_at_fewer_detections(amplitude: float, period: float) -> None:
+    face = Face(swing(amplitude, period))
+    frames, detector = grained(face, swing(amplitude, period))
+    track = find_tracks(frames, detector, params(), DetectionCounts())[0]
+    assert 9 < track.n_asked < follow([face]).n_asked
+    assert misses(track, face).max() < 2.2
+
+
+def test_without_a_bound_flow_decides_nothing() -> None:
+    frames, detector = grained(Face(swing(15, 30)), swing(15, 30))
+    assert find_tracks(frames, detector, params(bound_px=0.0), DetectionCounts())[0].n_asked == N
 
 
 # ---- gaps ------------------------------------------------------------------------------------------------------------
