@@ -1,5 +1,6 @@
 """Names that commands, parameters and tables share, each list once. Imports nothing heavy, so that `--help` is fast."""
 
+import re
 from enum import StrEnum
 from typing import Literal, get_args
 
@@ -27,6 +28,9 @@ CLASSES = LABELS[:2]
 """Names of the labels 0 and 1."""
 PRESET_NAMES = ("paper", "strong", "small")
 EXPERIMENT_NAMES = ("table1", "cross", "align", "variants", "sweep", "ablate", "efficiency")
+
+DATA_NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""What `--data NAME=OUT` may call a data set."""
 
 Codec = Literal["jpg", "png", "webp"]
 CODECS: tuple[Codec, ...] = get_args(Codec)

@@ -1,20 +1,17 @@
 """`lps-train evaluate`: a detector on the splits of data sets, measured."""
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lps.cli.common import LpsCommand, NumberRange, echo
+from lps.cli.train.data_sets import named
 
 if TYPE_CHECKING:
     from lps.model.data.sources import Sources
 
 from lps.manifests.names import DEVICES, VIDEO_RULES
-
-NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @click.command(cls=LpsCommand)
@@ -106,25 +103,6 @@ def clip_count(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise click.BadParameter(f"must be a positive number or 'all', got '{text}'", param_hint="--clips")
     return int(text)
-
-
-def named(data: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Divide each NAME=OUT into its two; what has no NAME, or exists as it stands, gets an empty one.
-
-    Raises BadParameter for a name that is given twice and for one without a place.
-    """
-    found = []
-    for text in data:
-        name, sign, location = text.partition("=")
-        is_named = sign and NAME.fullmatch(name) and not Path(text).exists()
-        if is_named and not location:
-            raise click.BadParameter(f"must be OUT or NAME=OUT, got '{text}'", param_hint="--data")
-        found.append((name, location) if is_named else ("", text))
-    names = [name for name, _ in found]
-    for name in names:
-        if name and names.count(name) > 1:
-            raise click.BadParameter(f"two data sets are called '{name}'", param_hint="--data")
-    return names, [location for _, location in found]
 
 
 def sources(asked: dict[str, Any]) -> "list[Sources]":

@@ -56,7 +56,12 @@ def stage_options(command: F) -> F:
     option = partial(click.option, show_default=True)
     decorators = [
         click.argument("run", type=click.Path(file_okay=False, path_type=Path)),
-        option("--data", metavar="OUT", help="Data set of lps-prep: folder or URL."),
+        option(
+            "--data",
+            multiple=True,
+            metavar="[NAME=]OUT",
+            help="Data set of lps-prep: folder or URL; with a name, may be given again.",
+        ),
         option("--split", default="train", help="Split to learn from."),
         option("--val-split", default="val", help="Split to validate with; 'none' for none."),
         option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]"),
@@ -158,6 +163,8 @@ def check(folds: int, **asked: Any) -> None:
     from lps.model.evaluation.sanity_check import lines
 
     job = stage_job("classify", {**asked, "init": "random"})
+    if job.sources.sets:
+        raise click.UsageError("check takes one data set, without a name")
     with TrainProgress() as progress:
         record = run_check(job, folds, progress.on_event)
     echo("\n".join(lines(record)))
@@ -165,19 +172,23 @@ def check(folds: int, **asked: Any) -> None:
 
 def stage_job(stage: "StageName", asked: dict[str, Any]) -> "TrainJob":
     """Return the job that the command line describes."""
+    from lps.cli.train.data_sets import mixed
     from lps.model.data.sources import Sources
     from lps.model.training.job import TrainJob
     from lps.model.training.presets import preset_for, read_settings
 
-    if (asked["data"] is None) == (asked["shards"] is None):
+    if bool(asked["data"]) == (asked["shards"] is not None):
         raise click.UsageError("name either a data set (--data) or shards (--shards)")
     wrong = "val_shards" if asked["data"] else "split_set"
     if asked[wrong] is not None:
         raise click.UsageError(
             f"--{wrong.replace('_', '-')} does not go with {'--data' if asked['data'] else '--shards'}"
         )
+    settings = read_settings(asked["config"])
+    data, sets = mixed(asked["data"], settings.pop("mix", {}), asked["config"])
     sources = Sources(
-        data=asked["data"],
+        data=data,
+        sets=sets,
         split=asked["split"],
         val_split=None if asked["val_split"] == "none" else asked["val_split"],
         split_set=asked["split_set"],
@@ -185,7 +196,6 @@ def stage_job(stage: "StageName", asked: dict[str, Any]) -> "TrainJob":
         val_shards=asked["val_shards"],
         allow_leaky=asked["allow_leaky"],
     )
-    settings = read_settings(asked["config"])
     if asked["epochs"]:
         settings = {**settings, "train": {**settings.get("train", {}), "epochs": asked["epochs"]}}
     return TrainJob(

@@ -83,6 +83,18 @@ class DataIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataPart:
+    """One of several data sets that are read together."""
+
+    name: str
+    weight: float
+    """How often each of its clips is read in an epoch of training."""
+    first_shard: int
+    """Number of its first shard; its others follow."""
+    identity: DataIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
     """Samples that are there and not used, by reason."""
 
@@ -104,6 +116,8 @@ class ClipData:
     faults: tuple[BadSample, ...] = ()
     """Found while indexing plain shards; not among the samples."""
     left_out: LeftOut = field(default_factory=LeftOut)
+    parts: tuple[DataPart, ...] = ()
+    """The data sets of a mix, in the order of their samples; empty for one without a name."""
 
     def __len__(self) -> int:
         return int(self.samples.num_rows)
@@ -119,6 +133,19 @@ class ClipData:
         values = pc.coalesce(self.samples["face_id"], self.samples["track_id"]).fill_null(0)
         return np.asarray(values.to_numpy(), np.int64)
 
+    @property
+    def part_of(self) -> Ints:
+        """Number of its data set in `parts` of every sample; 0 where there is but one."""
+        firsts = [part.first_shard for part in self.parts] or [0]
+        return np.searchsorted(np.array(firsts), self.column("shard"), side="right").astype(np.int64) - 1
+
+    def names(self) -> list[str]:
+        """Return what batches call every sample; see `Sample.name`."""
+        keys: list[str] = self.samples["key"].to_pylist()
+        if not self.parts:
+            return keys
+        return [f"{self.parts[k].name}:{key}" for k, key in zip(self.part_of.tolist(), keys, strict=True)]
+
     def column(self, name: str, *, missing: int = 0) -> Ints:
         """Return a column of whole numbers, nulls as `missing`."""
         values = self.samples[name].fill_null(missing).to_numpy(zero_copy_only=False)
@@ -128,7 +155,10 @@ class ClipData:
         """Return some samples as records, in the order asked for."""
         names = ("key", "clip_id", "video_id", "label", "n_frames", "side_px", "shard", "offset", "n_bytes")
         rows = self.samples.select(names).take(pa.array(numbers)).to_pylist()
-        return tuple(_record(row) for row in rows)
+        return tuple(_record(row, self._part_name(row["shard"])) for row in rows)
+
+    def _part_name(self, shard: int) -> str:
+        return next((part.name for part in reversed(self.parts) if part.first_shard <= shard), "")
 
     def digest(self) -> str:
         """Return the SHA-256, in hex, of which samples these are: their shards' order, keys and labels."""
@@ -144,7 +174,7 @@ class ClipData:
         return replace(self, samples=self.samples.filter(pa.array(mask)), left_out=left_out)
 
 
-def _record(row: Mapping[str, Any]) -> Sample:
+def _record(row: Mapping[str, Any], data: str) -> Sample:
     return Sample(
         key=row["key"],
         clip_id=row["clip_id"],
@@ -155,6 +185,7 @@ def _record(row: Mapping[str, Any]) -> Sample:
         shard=row["shard"],
         offset_bytes=row["offset"],
         n_bytes=row["n_bytes"],
+        data=data,
     )
 
 
@@ -273,7 +304,7 @@ def spread_clips(data: ClipData, n_clips: int) -> ClipData:
     """
     if n_clips < 1:
         raise ValueError(f"at least one clip of each video is needed, got {n_clips = }")
-    video = _codes(data.samples["video_id"])
+    video = _of_parts(_codes(data.samples["video_id"]), data)
     start = np.asarray(data.samples["start_s"].to_numpy())
     order = np.lexsort((start, data.column("track_id"), video))
     first = np.flatnonzero(np.diff(video[order], prepend=-1))
@@ -300,7 +331,7 @@ def pair_up(data: ClipData) -> Ints:
     n = len(data)
     ids = pa.chunked_array([*data.samples["video_id"].chunks, *data.samples["original_video_id"].chunks], _ID)
     codes = _codes(ids)
-    video, original = codes[:n], codes[n:]
+    video, original = _of_parts(codes[:n], data), _of_parts(codes[n:], data)
     start = np.asarray(data.samples["start_s"].to_numpy())
     reals, fakes = np.flatnonzero(data.labels == 0), np.flatnonzero((data.labels == 1) & (original >= 0))
     fakes = fakes[np.isin(original[fakes], video[reals])]
@@ -322,3 +353,8 @@ def _codes(ids: pa.ChunkedArray) -> Ints:
     """Number ids from 0; nulls are -1."""
     codes = ids.combine_chunks().dictionary_encode().indices.fill_null(-1)
     return np.asarray(codes.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _of_parts(codes: Ints, data: ClipData) -> Ints:
+    """Number ids anew, so that equal ones of different data sets are different; -1 stays."""
+    return np.where(codes < 0, codes, codes * max(1, len(data.parts)) + data.part_of)

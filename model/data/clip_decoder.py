@@ -79,6 +79,7 @@ class Batch:
     labels: Tensor
     """int64 (B,): 0 real, 1 fake, -1 unknown."""
     keys: tuple[str, ...]
+    """Names of the samples: their keys, after that of their data set where several are read together."""
     clip_ids: tuple[bytes, ...] = ()
     video_ids: tuple[bytes, ...] = ()
     bad: tuple[BadSample, ...] = ()
@@ -119,12 +120,12 @@ class ClipDecoder(Dataset["Batch | LpsError"]):
                 self._clip(wanted, draws, frames[len(good)].numpy())
                 good.append(wanted.sample)
             except SampleFault as fault:
-                bad.append(BadSample(wanted.sample.key, wanted.shard.shown, str(fault)))
+                bad.append(BadSample(wanted.sample.name, wanted.shard.shown, str(fault)))
         return Batch(
             step=request.step,
             frames=frames[: len(good)],
             labels=torch.tensor([sample.label for sample in good], dtype=torch.int64),
-            keys=tuple(sample.key for sample in good),
+            keys=tuple(sample.name for sample in good),
             clip_ids=tuple(sample.clip_id for sample in good),
             video_ids=tuple(sample.video_id for sample in good),
             bad=tuple(bad),

@@ -37,6 +37,7 @@ from lps.model.data.epoch_plan import (
     pair_order,
     plan_epoch,
 )
+from lps.model.data.mix import mix_of
 from lps.model.data.prefetch import ShardPrefetcher
 from lps.model.data.sample import BadSample
 from lps.model.data.shard_cache import ShardCache, user_cache
@@ -91,6 +92,7 @@ class ClipReader:
         self.bad_samples: list[BadSample] = list(data.faults)
         self._check_bad_share(len(data.faults), len(self.data) + len(data.faults))
         self._shard_of = self.data.column("shard")
+        self._mix = mix_of(self.data)
         self._pairs = pair_up(self.data) if plan.sampling == "pairs" else np.empty((0, 2), np.int64)
         self._samples_sha256 = self.data.digest()
         self.decoder = ClipDecoder(read, _image_px(self.data, read))
@@ -128,13 +130,14 @@ class ClipReader:
     def plan(self, epoch: int) -> EpochPlan:
         """Return this rank's plan of an epoch: all epochs have `n_steps` steps."""
         options = self.plan_options
+        mix = self._mix.weighted if self._mix is not None and self.read_options.train else None
         if options.sampling == "balanced":
-            order = balanced_order(self._shard_of, self.data.labels, options, epoch)
+            order = balanced_order(self._shard_of, self.data.labels, options, epoch, mix)
         elif options.sampling == "pairs":
-            order = pair_order(self._shard_of, self._pairs, options, epoch)
+            order = pair_order(self._shard_of, self._pairs, options, epoch, mix)
         else:
-            order = natural_order(self._shard_of, options, epoch)
-        return plan_epoch(order, options, self.rank)
+            order = natural_order(self._shard_of, options, epoch, mix)
+        return plan_epoch(order, options, self.rank, None if self._mix is None else self._mix.sizes)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from a step on.
@@ -175,7 +178,8 @@ class ClipReader:
 
     def _facts(self) -> dict[str, Any]:
         options = {**asdict(self.plan_options), **asdict(self.read_options)}
-        return {**options, "samples_sha256": self._samples_sha256}
+        weights = {} if self._mix is None else {"weights": list(self._mix.weights)}
+        return {**options, **weights, "samples_sha256": self._samples_sha256}
 
     def requests_of(self, plan: EpochPlan, epoch: int, start_step: int) -> Iterator[BatchRequest]:
         """Yield what workers are asked for, step by step."""

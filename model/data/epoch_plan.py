@@ -55,6 +55,32 @@ def evaluation_plan(batch_size: int) -> PlanOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Mix:
+    """Data sets that are read together."""
+
+    part: Ints
+    """Number of the data set of every sample, from 0; the samples of one follow one another."""
+    weights: tuple[float, ...]
+    """How often each sample of a data set is read in an epoch of training, on average."""
+
+    @property
+    def weighted(self) -> "Mix | None":
+        """The mix, None where every sample is read once, as if there were one data set."""
+        return None if all(weight == 1 for weight in self.weights) else self
+
+    @property
+    def sizes(self) -> Ints:
+        """Number of samples of each data set."""
+        return np.bincount(self.part, minlength=len(self.weights)).astype(np.int64)
+
+    def reads(self, members: Ints) -> Ints:
+        """Return how many of the samples `members` an epoch reads of each data set; of one that has any, 1 at least."""
+        counts = np.bincount(self.part[members], minlength=len(self.weights))
+        wanted = np.floor(counts * np.array(self.weights) + 0.5).astype(np.int64)
+        return np.where(counts > 0, np.maximum(wanted, 1), 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Rank:
     """Which of how many processes this is."""
 
@@ -110,8 +136,11 @@ class EpochPlan:
         return self.order.samples[slice(*self.spans[step])].ravel()
 
 
-def plan_epoch(order: Order, options: PlanOptions, rank: Rank) -> EpochPlan:
-    """Return the steps of one rank. Raises RefusedError where a batch cannot be shared by the ranks."""
+def plan_epoch(order: Order, options: PlanOptions, rank: Rank, sizes: Ints | None = None) -> EpochPlan:
+    """Return the steps of one rank. Raises RefusedError where a batch cannot be shared by the ranks.
+
+    `sizes` are the rows of each data set of a mix that is evaluated, in their order: no batch holds rows of two.
+    """
     batch_rows = max(1, options.batch_size // order.samples.shape[1])
     if batch_rows % rank.world_size:
         whole = " without dividing pairs" if options.sampling == "pairs" else ""
@@ -121,7 +150,12 @@ def plan_epoch(order: Order, options: PlanOptions, rank: Rank) -> EpochPlan:
         )
     if options.equal_steps:
         return EpochPlan(order, dealt_spans(step_bounds(len(order), batch_rows, rank.world_size), rank))
-    return EpochPlan(order, stretch_spans(len(order), batch_rows // rank.world_size, rank))
+    rows = np.array([len(order)]) if sizes is None else sizes
+    spans = [
+        first + stretch_spans(int(n), batch_rows // rank.world_size, rank)
+        for first, n in zip(np.cumsum(rows) - rows, rows, strict=True)
+    ]
+    return EpochPlan(order, np.concatenate(spans))
 
 
 def step_bounds(n_rows: int, batch_rows: int, n_ranks: int) -> Ints:
@@ -164,35 +198,52 @@ def stretch_spans(n_rows: int, batch_rows: int, rank: Rank) -> Ints:
     return np.stack([firsts, np.minimum(firsts + batch_rows, stop)], axis=1).astype(np.int64)
 
 
-def natural_order(shards: Ints, options: PlanOptions, epoch: int) -> Order:
-    """Every sample once. `shards` has the shard of every sample; samples are numbered in the order of their shards."""
+def natural_order(shards: Ints, options: PlanOptions, epoch: int, mix: Mix | None = None) -> Order:
+    """Every sample once, or as the weights of a `mix` have it.
+
+    `shards` has the shard of every sample; samples are numbered in the order of their shards.
+    """
     samples = _line(shards, np.arange(len(shards)), options, epoch)
+    if mix is not None:
+        samples = np.repeat(samples, _mixed_times(samples, mix.reads(samples), mix, options, epoch))
     samples = samples[_windows(len(samples), options, epoch, "natural")]
     return _single(samples)
 
 
-def balanced_order(shards: Ints, labels: Ints, options: PlanOptions, epoch: int) -> Order:
-    """Real and fake in turns. `labels` are 0 and 1. Raises RefusedError where one of them is absent."""
+def balanced_order(shards: Ints, labels: Ints, options: PlanOptions, epoch: int, mix: Mix | None = None) -> Order:
+    """Real and fake in turns, within each class as the weights of a `mix` have it. `labels` are 0 and 1.
+
+    Raises RefusedError where one of them is absent.
+    """
     classes = [np.flatnonzero(labels == label) for label in (0, 1)]
     if not all(len(members) for members in classes):
         raise RefusedError("balanced sampling needs real and fake samples, and there is only one kind of them")
-    n = max(len(members) for members in classes)
+    n = max(len(members) if mix is None else int(mix.reads(members).sum()) for members in classes)
     sides = []
     for name, members in zip(("real", "fake"), classes, strict=True):
         line = _line(shards, members, options, epoch)
-        line = np.repeat(line, _times(len(members), n, options, epoch))
+        if mix is None:
+            times = _times(len(members), n, options, epoch)
+        else:
+            times = _mixed_times(line, _apportioned(mix.reads(members), n), mix, options, epoch)
+        line = np.repeat(line, times)
         sides.append(line[_windows(n, options, epoch, name, window=max(1, options.window_samples // 2))])
     return _single(np.stack(sides, axis=1).ravel())
 
 
-def pair_order(shards: Ints, pairs: Ints, options: PlanOptions, epoch: int) -> Order:
-    """Every pair once. `pairs` is (n, 2): a real sample, and a fake made from it. Raises RefusedError for none."""
+def pair_order(shards: Ints, pairs: Ints, options: PlanOptions, epoch: int, mix: Mix | None = None) -> Order:
+    """Every pair once, or as the weights of a `mix` have it. `pairs` is (n, 2): a real sample, and a fake made from it.
+
+    Raises RefusedError for none.
+    """
     if not len(pairs):
         raise RefusedError("there are no pairs of a fake and the real video it was made from; use another sampling")
     place = _shard_places(shards, options, epoch)[shards[pairs[:, 1]]]
     line = pairs[np.lexsort((pairs[:, 1], place))]
+    if mix is not None:
+        line = np.repeat(line, _mixed_times(line[:, 1], mix.reads(line[:, 1]), mix, options, epoch), axis=0)
     line = line[_windows(len(line), options, epoch, "pairs", window=max(1, options.window_samples // 2))]
-    return Order(line, np.repeat(line[:, 1:], 2, axis=1), np.zeros_like(line))
+    return Order(line, np.repeat(line[:, 1:], 2, axis=1), np.repeat(_copies(line[:, 1])[:, None], 2, axis=1))
 
 
 def _single(samples: Ints) -> Order:
@@ -222,12 +273,30 @@ def _windows(n: int, options: PlanOptions, epoch: int, name: str, *, window: int
     return np.lexsort((random_keys(options.seed, epoch, f"window/{name}", n), group))
 
 
-def _times(n: int, n_wanted: int, options: PlanOptions, epoch: int) -> Ints:
+def _times(n: int, n_wanted: int, options: PlanOptions, epoch: int, purpose: str = "times") -> Ints:
     """Return how often each of n is taken to make n_wanted: equally often, who is taken once more is drawn."""
     times = np.full(n, n_wanted // n)
-    lucky = np.argsort(random_keys(options.seed, epoch, "times", n), kind="stable")[: n_wanted % n]
+    lucky = np.argsort(random_keys(options.seed, epoch, purpose, n), kind="stable")[: n_wanted % n]
     times[lucky] += 1
     return times
+
+
+def _mixed_times(samples: Ints, wanted: Ints, mix: Mix, options: PlanOptions, epoch: int) -> Ints:
+    """Return how often each of some samples is taken to make `wanted` of each data set."""
+    part = mix.part[samples]
+    times = np.zeros(len(samples), np.int64)
+    for k in np.unique(part).tolist():
+        mine = part == k
+        times[mine] = _times(int(mine.sum()), int(wanted[k]), options, epoch, f"times/{k}")
+    return times
+
+
+def _apportioned(shares: Ints, n: int) -> Ints:
+    """Divide n in proportion to whole numbers: what is left over goes to the largest remainders, the first of equal."""
+    total = int(shares.sum())
+    whole, rest = np.divmod(shares * n, total)
+    whole[np.argsort(-rest, kind="stable")[: n - int(whole.sum())]] += 1
+    return np.asarray(whole, np.int64)
 
 
 def _copies(samples: Ints) -> Ints:

@@ -21,7 +21,7 @@ from lps.manifests.environment import write_atomically
 from lps.manifests.errors import LpsError, UnreadableError
 from lps.model.data.clip_decoder import Batch
 from lps.model.data.clip_reader import ClipReader, resume_place
-from lps.model.data.epoch_plan import EpochPlan, PlanOptions, Rank, balanced_order, natural_order, plan_epoch
+from lps.model.data.epoch_plan import EpochPlan, Mix, PlanOptions, Rank, balanced_order, natural_order, plan_epoch
 from lps.model.data.sample import BadSample
 
 JSON, ARRAY = "maps.json", "maps.f16"
@@ -110,8 +110,9 @@ def _fill(open_reader: Callable[[], ClipReader], encode: Encode, place: Path, fa
 class MapReader:
     """Reads maps in the way that `ClipReader` reads clips: same plan, same state."""
 
-    def __init__(self, maps: Maps, options: PlanOptions, rank: Rank | None = None) -> None:
+    def __init__(self, maps: Maps, options: PlanOptions, rank: Rank | None = None, mix: Mix | None = None) -> None:
         self.maps = maps
+        self.mix = mix
         self.options = options
         self.rank = rank or Rank()
         self.n_steps = self.plan(0).n_steps
@@ -129,11 +130,12 @@ class MapReader:
     def plan(self, epoch: int) -> EpochPlan:
         """Return this rank's plan of an epoch."""
         one_shard = np.zeros(len(self.maps.keys), np.int64)
+        mix = self.mix.weighted if self.mix is not None and self.options.shuffle else None
         if self.options.sampling == "balanced":
-            order = balanced_order(one_shard, self.maps.labels, self.options, epoch)
+            order = balanced_order(one_shard, self.maps.labels, self.options, epoch, mix)
         else:
-            order = natural_order(one_shard, self.options, epoch)
-        return plan_epoch(order, self.options, self.rank)
+            order = natural_order(one_shard, self.options, epoch, mix)
+        return plan_epoch(order, self.options, self.rank, None if self.mix is None else self.mix.sizes)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from a step on: `frames` are maps, float16 (B, N, C, h, w)."""
@@ -154,4 +156,5 @@ class MapReader:
         return resume_place(state, self._facts(), self.n_steps)
 
     def _facts(self) -> dict[str, Any]:
-        return {**asdict(self.options), "maps": self.maps.identity}
+        weights = {} if self.mix is None else {"weights": list(self.mix.weights)}
+        return {**asdict(self.options), **weights, "maps": self.maps.identity}

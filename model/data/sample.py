@@ -57,6 +57,13 @@ class Sample:
     """Number of the shard in the list of shards."""
     offset_bytes: int
     n_bytes: int
+    data: str = ""
+    """Name of its data set, where several are read together."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in batches and messages: its key, with the name of its data set if that has one."""
+        return f"{self.data}:{self.key}" if self.data else self.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +87,11 @@ def read_range(shard: LocalShard, sample: Sample) -> bytes:
             if shard.n_bytes is not None and size != shard.n_bytes:
                 raise IntegrityError(
                     f"shard {shard.shown} has {size} bytes, its record says {shard.n_bytes} (found at sample "
-                    f"{sample.key}): restore it from a copy, or make it again with `lps-prep run`"
+                    f"{sample.name}): restore it from a copy, or make it again with `lps-prep run`"
                 )
             data = os.pread(file.fileno(), sample.n_bytes, sample.offset_bytes)
     except OSError as e:
-        raise UnreadableError(f"cannot read shard {shard.shown} at sample {sample.key}: {e.strerror or e}") from e
+        raise UnreadableError(f"cannot read shard {shard.shown} at sample {sample.name}: {e.strerror or e}") from e
     if len(data) < sample.n_bytes:
         raise SampleFault(f"the shard ends {sample.n_bytes - len(data)} bytes before the sample does")
     return data

@@ -1,4 +1,4 @@
-"""Which samples a run reads: a split of a data set, a fold of it, or plain shards."""
+"""Which samples a run reads: a split of a data set, a fold of it, one of several data sets, or plain shards."""
 
 import hashlib
 from collections import Counter
@@ -13,6 +13,7 @@ from lps.manifests.columns import read_columns, split_path
 from lps.manifests.index import read_plan
 from lps.manifests.storage import open_store
 from lps.model.data.clip_data import ClipData, open_data
+from lps.model.data.mix import NamedData, join_data, part_data
 from lps.model.data.shard_cache import user_cache
 from lps.model.data.shard_index import open_shards
 
@@ -23,6 +24,8 @@ class Sources:
 
     data: str | None = None
     """Folder or URL of a data set."""
+    sets: tuple[NamedData, ...] = ()
+    """Instead of `data`: several, or one with a name. They are read in the order of their names."""
     split: str = "train"
     val_split: str | None = "val"
     """None trains without validation."""
@@ -37,12 +40,28 @@ class Sources:
     training and validated with. Nobody is in two groups."""
 
     def __post_init__(self) -> None:
-        if (self.data is None) == (self.shards is None):
+        if [self.data is None, self.shards is None, not self.sets].count(False) != 1:
             raise ValueError("name either a data set (--data) or shards (--shards)")
+        if len({each.name for each in self.sets}) < len(self.sets):
+            raise ValueError("two data sets have the same name")
+
+    @property
+    def ordered(self) -> tuple[NamedData, ...]:
+        """`sets` in the order in which they are read."""
+        return tuple(sorted(self.sets, key=lambda each: each.name))
+
+    @property
+    def shown(self) -> str:
+        """What is read, for messages."""
+        if self.shards is not None:
+            return self.shards
+        return f"split '{self.split}' of {self.data or ', '.join(each.name for each in self.ordered)}"
 
     def record(self) -> dict[str, Any]:
         """Return what decides which samples are read."""
-        return asdict(self)
+        record = asdict(self)
+        del record["sets"]
+        return {**record, "sets": [asdict(each) for each in self.ordered]} if self.sets else record
 
 
 def open_split(sources: Sources, split: str, *, held_out: bool = False) -> ClipData:
@@ -53,6 +72,15 @@ def open_split(sources: Sources, split: str, *, held_out: bool = False) -> ClipD
             return data
         k, n = sources.fold
         return data.select((groups_of(sources, data) % n == k) == held_out, data.left_out)
+    if sources.sets:
+        assert sources.fold is None  # `check` takes one data set
+        return join_data(
+            sources.ordered,
+            [
+                open_data(each.data, split, split_set=sources.split_set, allow_leaky=sources.allow_leaky)
+                for each in sources.ordered
+            ],
+        )
     assert sources.shards is not None  # Sources has one or the other
     return open_shards(sources.shards, user_cache())
 
@@ -74,17 +102,38 @@ def groups_of(sources: Sources, data: ClipData) -> Ints:
 
 
 def data_identity(sources: Sources, data: ClipData) -> dict[str, Any]:
-    """Return what checkpoints and results say about the data, with how its clips were prepared where that is known."""
+    """Return what checkpoints and results say about the data, with how its clips were prepared where that is known.
+
+    Of a mix, `sets` says it of each data set.
+    """
     identity = data.identity.as_json()
-    if sources.data is None:
+    if sources.shards is not None:
         return {**identity, "shards": sources.shards}
-    plan = read_plan(open_store(sources.data))
-    return {**identity, "prep": plan.values.get("params") if plan else None}
+    if sources.data is not None:
+        return {**identity, "prep": _preparation(sources.data)}
+    sets = [
+        {
+            "name": each.name,
+            "weight": each.weight,
+            **data.parts[k].identity.as_json(),
+            "samples_sha256": samples_sha256(part_data(data, k)),
+            "prep": _preparation(each.data),
+        }
+        for k, each in enumerate(sources.ordered)
+    ]
+    return {**identity, "prep": None, "sets": sets}
+
+
+def _preparation(location: str) -> dict[str, Any] | None:
+    plan = read_plan(open_store(location))
+    return plan.values.get("params") if plan else None
 
 
 def samples_sha256(data: ClipData) -> str:
     """Return the SHA-256, in hex, of what is read: the samples, their places, and the shards as far as known."""
     digest = hashlib.sha256(data.digest().encode())
+    for part in data.parts:
+        digest.update(f"{part.name}\t{part.first_shard}\n".encode())
     for name in ("offset", "n_bytes"):
         digest.update(data.column(name).astype("<i8").tobytes())
     for number in np.unique(data.column("shard")):

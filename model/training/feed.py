@@ -14,6 +14,7 @@ from lps.model.data.clip_decoder import Batch, ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions, verify_shards
 from lps.model.data.epoch_plan import PlanOptions, Rank
 from lps.model.data.feature_maps import MapReader, maps_of
+from lps.model.data.mix import mix_of_names, part_data
 from lps.model.data.sample import BadSample
 from lps.model.data.shard_cache import user_cache
 from lps.model.data.shard_index import open_shards
@@ -53,8 +54,9 @@ def open_run_data(job: TrainJob) -> RunData:
         notes.append(f"no validation: the last checkpoint counts as the best{plateau}")
     else:
         identity["val_samples_sha256"] = samples_sha256(val)
-        keys, ids = (val.samples[name].to_pylist() for name in ("key", "video_id"))
-        face_of = {key: (video.hex(), face) for key, video, face in zip(keys, ids, val.faces.tolist(), strict=True)}
+        for k, each in enumerate(identity.get("sets", ())):
+            each["val_samples_sha256"] = samples_sha256(part_data(val, k))
+        face_of = _faces(val)
         if job.stage in ("classify", "distill") and not {0, 1} <= {*val.labels.tolist()}:
             notes.append("validation has one class only, so no AUC: the lowest loss counts as the best")
     if job.stage == "distill" and preset.run.cache_maps:
@@ -62,10 +64,17 @@ def open_run_data(job: TrainJob) -> RunData:
     return RunData(train=train, val=val, identity=identity, face_of=face_of, notes=tuple(notes))
 
 
+def _faces(data: ClipData) -> dict[str, tuple[str, int]]:
+    """Return video and face of every sample by its name; equal ids in two data sets are two videos."""
+    ids = [video.hex() for video in data.samples["video_id"].to_pylist()]
+    if data.parts:
+        ids = [f"{data.parts[k].name}:{video}" for k, video in zip(data.part_of.tolist(), ids, strict=True)]
+    return dict(zip(data.names(), zip(ids, data.faces.tolist(), strict=True), strict=True))
+
+
 def _learnable(job: TrainJob, data: ClipData) -> ClipData:
     """Return the samples that a stage can learn from. Raises RefusedError where that is too little."""
-    sources = job.sources
-    where = f"split '{sources.split}' of {sources.data}" if sources.data else str(sources.shards)
+    where = job.sources.shown
     chosen = data if job.stage == "pretrain" else with_labels(data)
     chosen = long_enough(chosen, job.preset.n_frames)
     if not len(chosen):
@@ -74,6 +83,12 @@ def _learnable(job: TrainJob, data: ClipData) -> ClipData:
             f"{where} has nothing to learn from: of {len(data)} clips, {left.n_unlabelled} have no label and "
             f"{left.n_short} fewer than {job.preset.n_frames} frames"
         )
+    for number, part in enumerate(chosen.parts):
+        if number not in chosen.part_of:
+            raise RefusedError(
+                f"split '{part.identity.split}' of {part.name} has nothing to learn from, by label or length; leave "
+                f"--data {part.name}=... out"
+            )
     found = {*chosen.labels.tolist()}
     if job.stage != "pretrain" and found != {0, 1}:
         raise RefusedError(f"{where} has only {'fake' if 1 in found else 'real'} clips; a detector needs both classes")
@@ -218,7 +233,8 @@ class _MapSource:
         if not self.rank.index:
             all_gather_list(())
         note = f"feature maps of {len(maps.keys)} clips were {'made' if made else 'there already'}"
-        return MapReader(maps, _plan(self.job, training=training), self.rank), note
+        mix = mix_of_names(maps.keys, data)
+        return MapReader(maps, _plan(self.job, training=training), self.rank, mix), note
 
     def _encode(self, frames: torch.Tensor) -> torch.Tensor:
         bf16 = self.job.preset.run.precision == "bf16"

@@ -61,9 +61,22 @@ def _require_more(job: TrainJob, result: Mapping[str, Any], n_epochs: int) -> No
 
 def require_same_samples(old: Mapping[str, Any], new: Mapping[str, Any], checkpoint: Path) -> None:
     """Compare identities of data by the digests of their samples. Raises RefusedError that offers the checkpoint."""
+    instead = f"use another folder, and --init {checkpoint} if it should learn on from here"
+    before, now = ({each["name"]: each for each in identity.get("sets", ())} for identity in (old, new))
+    if [*before] != [*now]:
+        raise RefusedError(f"this run began with {_named(before)} and is given {_named(now)}; {instead}")
+    for name, each in now.items():
+        if each["weight"] != before[name]["weight"]:
+            weights = f"{before[name]['weight']:g} and is {each['weight']:g}"
+            raise RefusedError(f"the weight of {name} in this run was {weights} (mix.{name}); {instead}")
     changed = [name for name in ("index_sha256", *SAMPLES) if old.get(name) != new.get(name)]
     if {*changed} & {*SAMPLES}:
+        others = [name for name, each in now.items() if any(each.get(k) != before[name].get(k) for k in SAMPLES)]
+        of = f" of {', '.join(others)}" if others else ""
         raise RefusedError(
-            f"the samples are not those that this run began with ({', '.join(changed)} changed); use another folder, "
-            f"and --init {checkpoint} if it should learn on from here"
+            f"the samples{of} are not those that this run began with ({', '.join(changed)} changed); {instead}"
         )
+
+
+def _named(sets: Mapping[str, Any]) -> str:
+    return f"the data {'sets' if len(sets) > 1 else 'set'} {', '.join(sets)}" if sets else "data without a name"

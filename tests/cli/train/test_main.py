@@ -27,7 +27,7 @@ def run(*args: object) -> Result:
 def test_stages_say_how_they_are_used(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
-    assert "--data OUT" in result.output
+    assert "--data [NAME=]OUT" in result.output
     assert ("--init" in result.output) == (command != "encoder")
 
 
@@ -44,6 +44,13 @@ def test_stages_say_how_they_are_used(command: str) -> None:
         (["pretrain", "run", "--init", "random", "--data", "x", "--config", "absent.toml"], "does not exist"),
         (["pretrain", "run", "--init", "random", "--data", "x", "--seed", -1], "-1 is not in the range"),
         (["classify", "run", "--init", "random", "--data", "x", "--kernel", "rbf"], "--kernel is for --head svm"),
+        (
+            ["pretrain", "run", "--init", "random", "--data", "x", "--data", "b=y"],
+            "several data sets need names: NAME=x",
+        ),
+        (["pretrain", "run", "--init", "random", "--data", "a=x", "--data", "a=y"], "two data sets are called 'a'"),
+        (["pretrain", "run", "--init", "random", "--data", "a=x", "--shards", "y"], "name either a data set"),
+        (["check", "run", "--data", "a=x"], "check takes one data set, without a name"),
         (["teach"], "No such command 'teach'"),
     ],
 )
@@ -71,6 +78,24 @@ def test_errors_are_one_line(
     assert result.exit_code == code
     assert result.stderr.startswith("main: ") or result.stderr.startswith("lps-train: ")
     assert len(result.stderr.splitlines()) == 1
+    assert says in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("mix", "data", "says"),
+    [
+        ("fff = 2.0", ["ff=x"], "unknown name 'mix.fff'; did you mean 'ff'?"),
+        ("ff = 0.0", ["ff=x"], "the weight of ff must be above 0 and at most 1000, got 0.0"),
+        ('ff = "2"', ["ff=x"], "'mix.ff' must be a number, got '2'"),
+        ("ff = 2.0", ["x"], "[mix] has weights of data sets with a name: give them as --data NAME=OUT"),
+    ],
+)
+def test_wrong_weights_are_one_line(mix: str, data: list[str], says: str, tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text(f"[mix]\n{mix}\n")
+    given = [word for each in data for word in ("--data", each)]
+    result = run("pretrain", tmp_path / "run", "--init", "random", *given, "--config", config)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (4, 1)
     assert says in result.stderr
 
 

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
-from lps.cli.train.evaluate import named
+from lps.cli.train.data_sets import named
 from lps.cli.train.main import main
 from lps.manifests.canonical import pretty_json, sha256_hex
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError

@@ -1,0 +1,165 @@
+"""A stage trained on several data sets: what its files say of them, and that it resumes with these only."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from lps.model.training.checkpoint import read_checkpoint
+from lps.model.training.run_log import read_log
+from tests.model.training.test_learnt import seen
+
+if TYPE_CHECKING:
+    from tests.model.conftest import Maker, Runner, Spec
+
+    Settings = Callable[..., Path]
+    Family = Callable[..., list[Spec]]
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory, maker: "type[Maker]", family: "Family") -> dict[str, Path]:
+    """Return two data sets, of 7 and 4 clips to train on, with videos of equal ids in both. Tests only read them."""
+    make = maker(tmp_path_factory.mktemp("sets"))
+    one = make.data_set([family("a", 7), family("v", 4, "val")])
+    other = family("a", 4, content="other")
+    return {"one": one, "two": make.data_set([other, family("w", 4, "val")])}
+
+
+@pytest.fixture(scope="module")
+def trained(
+    sets: dict[str, Path], lps_train: "Runner", settings: "Settings", tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a finished run of `classify` on both."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    ended = lps_train("classify", out, *data(sets), "--init", "random", "--config", weighted(settings))
+    assert ended.code == 0, ended.stderr
+    return out
+
+
+def data(sets: dict[str, Path]) -> list[object]:
+    return [word for name, path in sets.items() for word in ("--data", f"{name}={path}")]
+
+
+def weighted(settings: "Settings", train: str = 'augment = "light"', weight: float = 2.0) -> Path:
+    return settings(train, mix=f"two = {weight}")
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(out / "checkpoints/best.pt").network
+
+
+def test_files_of_a_run_name_all_data_sets(trained: Path, sets: dict[str, Path], family: "Family") -> None:
+    asked = json.loads((trained / "config.json").read_bytes())["data"]
+    assert asked["data"] is None
+    assert asked["sets"] == [
+        {"name": "one", "data": str(sets["one"]), "weight": 1.0},
+        {"name": "two", "data": str(sets["two"]), "weight": 2.0},
+    ]
+    found = read_checkpoint(trained / "checkpoints/best.pt").data
+    assert json.loads((trained / "result.json").read_bytes())["data"] == found
+    assert [each["name"] for each in found["sets"]] == ["one", "two"]
+    for each in found["sets"]:
+        assert all(len(each[name]) == 64 for name in ("index_sha256", "samples_sha256", "val_samples_sha256"))
+    assert len({each["index_sha256"] for each in found["sets"]} | {found["index_sha256"]}) == 3
+    videos = seen(trained / "checkpoints/best.pt")
+    assert videos["labels"] == {spec.video_id for spec in family("a", 7)}
+    assert videos["validation"] == {spec.video_id for name in "vw" for spec in family(name, 4)}
+    learnt = json.loads((trained / "result.json").read_bytes())["learnt"]
+    assert learnt["gaps"] == []
+
+
+def test_an_epoch_reads_each_data_set_as_its_weight_says(trained: Path) -> None:
+    steps = [record for record in read_log(trained / "log.jsonl") if record["kind"] == "step"]
+    assert len(steps) == 2 * 4, "7 clips, and 2 times 4, in batches of 4"
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "classify", "distill"])
+def test_a_killed_run_resumes_to_the_same_weights(
+    stage: str, trained: Path, sets: dict[str, Path], lps_train: "Runner", settings: "Settings", tmp_path: Path
+) -> None:
+    init = trained / "checkpoints/best.pt" if stage == "distill" else "random"
+    train = "" if stage == "distill" else 'augment = "light"'
+    options = ["--init", init, "--config", weighted(settings, train)]
+    assert lps_train(stage, tmp_path / "undisturbed", *data(sets), *options).code == 0
+    killed = tmp_path / "killed"
+    assert lps_train(stage, killed, *data(sets), *options, kill=("outside", "StepDone", 3)).code == -9
+    turned = dict(reversed(sets.items()))
+    ended = lps_train(stage, killed, *data(turned), *options)
+    assert ended.code == 0, ended.stderr
+    assert "resumed at step" in ended.stderr[0]
+    assert read_log(killed / "log.jsonl") == read_log(tmp_path / "undisturbed/log.jsonl")
+    expected = weights(tmp_path / "undisturbed")
+    assert all(torch.equal(value, expected[name]) for name, value in weights(killed).items())
+
+
+def test_two_processes_go_on_from_one_with_the_same_steps(
+    sets: dict[str, Path], lps_train: "Runner", settings: "Settings", tmp_path: Path
+) -> None:
+    command = ["classify", tmp_path / "run", *data(sets), "--init", "random", "--config", weighted(settings)]
+    assert lps_train(*command, kill=("self", "CheckpointWritten", 1)).code == -9
+    ended = lps_train(*command, ranks=2)
+    assert ended.codes == [0, 0], ended.stderr
+    steps = [record["step"] for record in read_log(tmp_path / "run/log.jsonl") if record["kind"] == "step"]
+    assert steps == list(range(1, 9))
+
+
+def test_other_data_sets_weights_and_samples_are_refused_by_name(
+    sets: dict[str, Path],
+    lps_train: "Runner",
+    settings: "Settings",
+    make: "Maker",
+    family: "Family",
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    options = ["--init", "random", "--config", weighted(settings)]
+    assert lps_train("classify", run, *data(sets), *options, kill=("self", "CheckpointWritten", 1)).code == -9
+    changed = make.data_set([family("a", 6), family("v", 4, "val")])
+    plain = ["--init", "random", "--config", settings('augment = "light"')]
+    heavier = ["--init", "random", "--config", weighted(settings, weight=3)]
+    cases: list[tuple[list[Any], str]] = [
+        (
+            [*data({**sets, "three": sets["one"]}), *options],
+            "with the data sets one, two and is given the data sets one",
+        ),
+        ([*data({"two": sets["two"]}), *options], "with the data sets one, two and is given the data set two"),
+        (["--data", sets["one"], *plain], "with the data sets one, two and is given data without a name"),
+        ([*data(sets), *heavier], "the weight of two in this run was 2 and is 3 (mix.two)"),
+        ([*data({**sets, "one": changed}), *options], "the samples of one are not those that this run began with"),
+    ]
+    for args, says in cases:
+        refused = lps_train("classify", run, *args)
+        assert (refused.code, says in refused.last_line) == (3, True), refused.last_line
+    moved = {"one": Path(shutil.copytree(sets["one"], tmp_path / "moved")), "two": sets["two"]}
+    ended = lps_train("classify", run, *data(moved), *options)
+    assert ended.code == 0, ended.stderr
+    for args, says in cases:  # and so is a finished one
+        refused = lps_train("classify", run, *args)
+        assert (refused.code, says in refused.last_line) == (3, True), refused.last_line
+
+
+def test_a_data_set_without_a_clip_to_learn_from_is_named(
+    sets: dict[str, Path], lps_train: "Runner", settings: "Settings", make: "Maker", family: "Family", tmp_path: Path
+) -> None:
+    short = make.data_set([family("a", 4, n_frames=3), family("v", 4, "val")])
+    command = ["classify", tmp_path / "run", *data({**sets, "short": short}), "--init", "random", "--config"]
+    refused = lps_train(*command, settings())
+    assert refused.code == 3
+    assert "split 'train' of short has nothing to learn from" in refused.last_line
+
+
+def test_a_machine_is_fitted_on_several_data_sets(
+    trained: Path, sets: dict[str, Path], lps_train: "Runner", settings: "Settings", tmp_path: Path
+) -> None:
+    init = trained / "checkpoints/best.pt"
+    ended = lps_train(
+        "classify", tmp_path / "svm", *data(sets), "--init", init, "--config", settings(), "--head", "svm"
+    )
+    assert ended.code == 0, ended.stderr
+    result = json.loads((tmp_path / "svm/result.json").read_bytes())
+    assert [each["name"] for each in result["data"]["sets"]] == ["one", "two"]
+    assert result["last"]["n_clips"] == 8
