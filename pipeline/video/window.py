@@ -73,20 +73,22 @@ def _wanted(
     context, frame_of = stream.codec_context, index.frame_of()
     context.copy_opaque = True
     skips = context.codec.canonical_name in SKIPPING
-    wanted, start = cursor.frame, index.start_of(cursor.frame)
+    wanted, start, last = cursor.frame, index.start_of(cursor.frame), -1
     for number, packet in enumerate(_packets(container, stream)):
         if 0 < number < start:
             continue
         if number == start > 0:
             context.flush_buffers()
+            last = -1
         # what is shown before the first wanted frame is decoded only where others need it
         leave_out = skips and frame_of.get(number, len(index)) < wanted
         context.skip_frame = "NONREF" if leave_out else "DEFAULT"
         with_number(packet, number)
         for native in _decoded(packet):
             frame = frame_of.get(number_of(native, -1))
-            if frame is None:
+            if frame is None or frame <= last:  # several of one packet, or another order than the time stamps'
                 raise WindowError
+            last = frame
             cursor.decoded.add(frame)
             if frame < wanted:
                 continue
