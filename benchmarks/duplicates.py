@@ -135,7 +135,7 @@ def copied(images: Images, fps: float, copy: Copy, path: Path) -> Video | None:
     if len(images) < fps:
         return None
     with av.open(str(path), "w") as sink:
-        options = {"threads": "1", "preset": "veryfast", "crf": str(copy.crf)}
+        options = {"threads": "1", "preset": "ultrafast", "crf": str(copy.crf)}
         stream = sink.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         assert isinstance(stream, VideoStream)
         height, width = (side // 2 * 2 for side in images[0].shape[:2])
