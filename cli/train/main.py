@@ -257,7 +257,9 @@ def summary(result: dict[str, Any]) -> str:
     bad = f", {result['n_bad_samples']} bad samples" if result["n_bad_samples"] else ""
     leaky = ", on a LEAKY split set" if result["data"].get("leaky") else ""
     done = f"{result['stage']}: {result['epochs']} epochs, {result['steps']} steps"
-    return f"{done}; validation: {last or 'none'}{bad}{leaky}"
+    n_sets = len(result["data"].get("sets", ()))
+    mean = f" (mean of {n_sets} data sets)" if last and n_sets > 1 else ""
+    return f"{done}; validation: {last or 'none'}{mean}{bad}{leaky}"
 
 
 main.add_command(evaluate)

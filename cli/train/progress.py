@@ -1,5 +1,8 @@
 """What `lps-train` shows of a stage: a bar on a terminal, plain lines elsewhere."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from lps.cli.common import ProgressView
 from lps.manifests.records import Note
 from lps.model.training.events import RunBegun, StepDone, TrainEvent, Validated, Validating
@@ -30,7 +33,7 @@ class TrainProgress(ProgressView):
                 values = {name: event.metrics.get(name) for name in ("loss", "auc")}
                 shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)
                 found = f": {shown}{' (best)' if event.best else ''}" if shown else ""  # nothing without validation
-                self.say(f"epoch {event.epoch}, step {event.step}{found}")
+                self.say(f"epoch {event.epoch}, step {event.step}{found}{_by_set(event.metrics)}")
 
     def _begin(self, run: RunBegun) -> None:
         self._loss = None  # drop that of the run before, where a command has several
@@ -46,3 +49,14 @@ class TrainProgress(ProgressView):
         if loss is not None:
             self._loss = loss if self._loss is None else self._loss + SMOOTHING * (loss - self._loss)
         self.update(done.step, f"loss {self._loss:.4f}, lr {done.values['lr']:.1e}")
+
+
+def _by_set(metrics: Mapping[str, Any]) -> str:
+    """Say what validation found on each of several data sets: the AUC, the loss where there is none."""
+    for metric in ("auc", "loss"):
+        names = [name.removeprefix(f"{metric}/") for name in metrics if name.startswith(f"{metric}/")]
+        values = {name: metrics[f"{metric}/{name}"] for name in names}
+        shown = [f"{name} {value:.4g}" for name, value in values.items() if value is not None]
+        if shown:
+            return f"; {metric} of {', '.join(shown)}"
+    return ""

@@ -16,7 +16,7 @@ from lps.manifests.pages.pictures import SIDE_PX, read_strips, uris_of
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
 from lps.model.evaluation.scores import Scores, worst_errors
-from lps.model.report.runs import Evaluation, Record
+from lps.model.report.runs import Evaluation, Record, named_sets
 
 N_FRAMES = 6
 STRIP_PX = (SIDE_PX * N_FRAMES, SIDE_PX)
@@ -200,7 +200,8 @@ def recorded_locations(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str],
 
     Only folders: a URL in a record of somebody else must not make this program ask a server.
     """
-    found = [location for config in configs if isinstance(location := config.get("data"), str) and location]
+    places = [place.get("data") for config in configs for place in (config, *(s for _, s in named_sets(config)))]
+    found = [location for location in places if isinstance(location, str) and location]
     local = [location for location in found if "://" not in location and "::" not in location]
     note = "a data set of a run is at a URL; name it with --data to have its frames"
     return local, [note] if len(local) < len(found) else []

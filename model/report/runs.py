@@ -119,6 +119,13 @@ def mapping(value: Any) -> Record:
     return value if isinstance(value, Mapping) else {}
 
 
+def named_sets(record: Record) -> list[tuple[str, Record]]:
+    """Return the data sets of a mix, by name, of a configuration's `data` or an identity; none for one alone."""
+    found = record.get("sets")
+    sets = [mapping(each) for each in found] if isinstance(found, list) else []
+    return [(str(each.get("name")), each) for each in sets]
+
+
 def finite(value: Any) -> float | None:
     """Return a number, None for anything else and for what is not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -10,7 +10,7 @@ from lps.model.data.shards import Shard
 from lps.model.evaluation.evaluate import PREP_FIELDS
 from lps.model.report.curves import colour
 from lps.model.report.metrics import EvaluatedData
-from lps.model.report.runs import Record, TrainingRun, count, mapping
+from lps.model.report.runs import Record, TrainingRun, count, mapping, named_sets
 from lps.model.report.views import NameView, SettingRow, StampView
 from lps.model.training.params import RESULT_FIELDS
 from lps.model.training.presets import PAPER
@@ -76,6 +76,13 @@ def differing(rows: Sequence[SettingRow]) -> tuple[SettingRow, ...]:
 def _settings(config: Record) -> dict[str, str]:
     """Flatten a configuration into names as in a settings file, and values as words."""
     whole = {**{name: value for name, value in config.items() if name != "preset"}, **mapping(config.get("preset"))}
+    data = mapping(whole.get("data"))
+    if "sets" in data:
+        whole["data"] = {name: value for name, value in data.items() if name != "sets"} | {
+            f"{name}.{key}": shown_place(str(each.get(key)), 2) if key == "data" else each.get(key)
+            for name, each in named_sets(data)
+            for key in ("data", "weight")
+        }
     return {
         name: shown_place(value, PLACES[name]) if name in PLACES and isinstance(value, str) else spelled(value)
         for name, value in _flat(whole).items()
@@ -128,6 +135,15 @@ def _of_run(run: TrainingRun) -> dict[str, str]:
         "Validated on": spelled(wanted.get("val_split")),
         "SHA-256 of validation samples": spelled(run.data.get("val_samples_sha256")),
         "Prepared with": spelled({name: prep[name] for name in PREP_FIELDS if name in prep}) or "none",
+        **{
+            f"{name}: {title}": spelled(each.get(key))
+            for name, each in named_sets(run.data)
+            for title, key in (
+                ("SHA-256 of index.json", "index_sha256"),
+                ("SHA-256 of samples", "samples_sha256"),
+                ("SHA-256 of validation samples", "val_samples_sha256"),
+            )
+        },
     }
 
 

@@ -50,7 +50,8 @@ class Validated:
     epoch: int
     best: bool
     metrics: Mapping[str, Any]
-    """What is logged: `epoch`, `lr`; with a validation split `loss` and, for detectors, `auc` (None for one class)."""
+    """What is logged: `epoch`, `lr`; with a validation split `loss` and, for detectors, `auc` (None for one class);
+    of several data sets what `metrics_of` returns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,11 @@ class RunData:
     notes: tuple[str, ...]
     """What the user should know."""
 
+    @property
+    def val_sets(self) -> tuple[str, ...]:
+        """Names of the data sets of validation, where there are several."""
+        return () if self.val is None else tuple(part.name for part in self.val.parts)
+
 
 def open_run_data(job: TrainJob) -> RunData:
     """Return the samples of a run. Raises RefusedError for a split that cannot teach the stage."""
@@ -57,11 +62,23 @@ def open_run_data(job: TrainJob) -> RunData:
         for k, each in enumerate(identity.get("sets", ())):
             each["val_samples_sha256"] = samples_sha256(part_data(val, k))
         face_of = _faces(val)
-        if job.stage in ("classify", "distill") and not {0, 1} <= {*val.labels.tolist()}:
-            notes.append("validation has one class only, so no AUC: the lowest loss counts as the best")
+        if job.stage in ("classify", "distill"):
+            notes += _one_class(val)
     if job.stage == "distill" and preset.run.cache_maps:
         notes.append("every clip goes through the frozen encoder once; after that an epoch is short")
     return RunData(train=train, val=val, identity=identity, face_of=face_of, notes=tuple(notes))
+
+
+def _one_class(val: ClipData) -> list[str]:
+    """Say where validation has no AUC."""
+    lowest = "validation has one class only{}, so no AUC: the lowest loss counts as the best"
+    if not val.parts:
+        return [] if {0, 1} <= {*val.labels.tolist()} else [lowest.format("")]
+    labels, part_of = val.labels, val.part_of
+    lacking = [part.name for k, part in enumerate(val.parts) if not {0, 1} <= {*labels[part_of == k].tolist()}]
+    if len(lacking) == len(val.parts):
+        return [lowest.format(" in each data set")]
+    return [f"validation of {name} has one class only: its AUC is none, and not in the mean" for name in lacking]
 
 
 def _faces(data: ClipData) -> dict[str, tuple[str, int]]:

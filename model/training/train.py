@@ -321,7 +321,7 @@ def _validate(run: TrainRun) -> bool:
         share_buffers(learner.network if learner.average is None else learner.average)
         try:
             with _averaged(learner), torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.bf16):
-                found = validate(stage, val, run.data.face_of, learner.device, run.stop)
+                found = validate(stage, val, run.data.face_of, learner.device, run.stop, run.data.val_sets)
         except Interrupted:  # as if it had not begun: the epoch ends when the run is resumed
             progress.epoch, progress.position = progress.epoch - 1, run.feed.train.n_steps
             _stop(run)

@@ -6,7 +6,6 @@ anything that runs code when it is read. Scores are distances from the boundary;
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,18 +18,19 @@ from lps.manifests.names import Kernel
 from lps.manifests.splits.learnt import LEARNT_PARQUET
 from lps.model.data.clip_data import ClipData
 from lps.model.data.epoch_plan import Rank
+from lps.model.data.mix import part_name
 from lps.model.data.sample import BadSample
-from lps.model.data.video_score import video_auc
 from lps.model.networks.svm import Svm, fit_svm
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import Checkpoint, learnt_tensor, write_checkpoint
-from lps.model.training.feed import open_run_data, still_reader
+from lps.model.training.feed import RunData, open_run_data, still_reader
 from lps.model.training.job import TrainJob
 from lps.model.training.learnt import learnt_by, learnt_record
 from lps.model.training.processes import choose_device
 from lps.model.training.resume import finished, full_record
 from lps.model.training.run_folder import BEST, CONFIG, RESULT, lock_run_folder, require_same, write_file, write_json
 from lps.model.training.stages import ClassifyStage
+from lps.model.training.validate import Tally, metrics_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def train_svm(job: TrainJob, kernel: Kernel = "rbf") -> dict[str, Any]:
         learnt = _contexts(job, stage, data.train, device)
         svm = fit_svm(learnt.rows, learnt.labels, kernel)
         held_out = _contexts(job, stage, data.val, device) if data.val is not None else None
-        metrics = _validated(svm, held_out, data.face_of) if held_out is not None else {}
+        metrics = _validated(svm, held_out, data) if held_out is not None else {}
         bad = list(dict.fromkeys([*learnt.bad, *(held_out.bad if held_out is not None else ())]))
         checkpoint = Checkpoint(
             stage="classify",
@@ -95,10 +95,14 @@ def train_svm(job: TrainJob, kernel: Kernel = "rbf") -> dict[str, Any]:
         return result
 
 
-def _validated(svm: Svm, found: _Contexts, face_of: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+def _validated(svm: Svm, found: _Contexts, data: RunData) -> dict[str, Any]:
+    tallies: dict[str, Tally] = {}
     decision = svm.decision(torch.from_numpy(found.rows)).tolist()
-    faces = [face_of[key] for key in found.keys]
-    return {"auc": video_auc(zip(faces, found.labels.tolist(), decision, strict=True)), "n_clips": len(found.keys)}
+    for key, label, score in zip(found.keys, found.labels.tolist(), decision, strict=True):
+        tally = tallies.setdefault(part_name(key) if data.val_sets else "", Tally())
+        tally.scores.append((data.face_of[key], label, score))
+        tally.n_clips += 1
+    return metrics_of([tallies], data.val_sets)
 
 
 @torch.inference_mode()

@@ -6,11 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
+from lps.manifests.canonical import sha256_hex
+from lps.model.report.errors import recorded_locations
+from lps.model.report.runs import read_folders
+from lps.model.report.settings import identities, setting_rows
 from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.run_log import read_log
+from lps.model.training.validate import Tally, metrics_of
 from tests.model.training.test_learnt import seen
 
 if TYPE_CHECKING:
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
 def sets(tmp_path_factory: pytest.TempPathFactory, maker: "type[Maker]", family: "Family") -> dict[str, Path]:
     """Return two data sets, of 7 and 4 clips to train on, with videos of equal ids in both. Tests only read them."""
     make = maker(tmp_path_factory.mktemp("sets"))
-    one = make.data_set([family("a", 7), family("v", 4, "val")])
+    one = make.data_set([family("a", 7), family("v", 6, "val")])
     other = family("a", 4, content="other")
     return {"one": one, "two": make.data_set([other, family("w", 4, "val")])}
 
@@ -67,7 +75,7 @@ def test_files_of_a_run_name_all_data_sets(trained: Path, sets: dict[str, Path],
     assert len({each["index_sha256"] for each in found["sets"]} | {found["index_sha256"]}) == 3
     videos = seen(trained / "checkpoints/best.pt")
     assert videos["labels"] == {spec.video_id for spec in family("a", 7)}
-    assert videos["validation"] == {spec.video_id for name in "vw" for spec in family(name, 4)}
+    assert videos["validation"] == {spec.video_id for spec in (*family("v", 6), *family("w", 4))}
     learnt = json.loads((trained / "result.json").read_bytes())["learnt"]
     assert learnt["gaps"] == []
 
@@ -162,4 +170,85 @@ def test_a_machine_is_fitted_on_several_data_sets(
     assert ended.code == 0, ended.stderr
     result = json.loads((tmp_path / "svm/result.json").read_bytes())
     assert [each["name"] for each in result["data"]["sets"]] == ["one", "two"]
-    assert result["last"]["n_clips"] == 8
+    assert result["last"]["n_clips"] == 10
+    assert result["best"] == pytest.approx((result["last"]["auc/one"] + result["last"]["auc/two"]) / 2)
+
+
+# ---- validation ------------------------------------------------------------------------------------------------------
+
+
+def test_validation_is_that_of_each_data_set_alone_and_of_all_together(
+    trained: Path, sets: dict[str, Path], lps_train: "Runner", tmp_path: Path
+) -> None:
+    best = trained / "checkpoints/best.pt"
+    ended = lps_train("evaluate", "--checkpoint", best, *data(sets), "--split", "val", "--clips", 1, "--workers", 0,
+                      "--out", tmp_path / "out")  # fmt: skip
+    assert ended.code == 0, ended.stderr
+    rows = pq.read_table(tmp_path / "out/scores.parquet").to_pandas()
+    rows["loss"] = -np.log(np.where(rows["label"] == 1, rows["p_fake"], 1 - rows["p_fake"]))
+    parts = {"one": rows[rows["data"] == 0], "two": rows[rows["data"] == 1]}
+    assert [len(part) for part in parts.values()] == [6, 4]
+    found = read_checkpoint(best).metrics
+    aucs = {name: roc_auc_score(part["label"], part["p_fake"]) for name, part in parts.items()}
+    losses = {name: part["loss"].mean() for name, part in parts.items()}
+    for name in parts:
+        assert found[f"auc/{name}"] == pytest.approx(aucs[name], abs=1e-9)
+        assert found[f"loss/{name}"] == pytest.approx(losses[name], rel=1e-4)
+        assert found[f"n_clips/{name}"] == len(parts[name])
+    assert found["auc"] == pytest.approx(np.mean(list(aucs.values())), abs=1e-9)
+    assert found["loss"] == pytest.approx(np.mean(list(losses.values())), rel=1e-4)
+    assert found["auc_micro"] == pytest.approx(roc_auc_score(rows["label"], rows["p_fake"]), abs=1e-9)
+    assert found["loss_micro"] == pytest.approx(rows["loss"].mean(), rel=1e-4)
+    assert found["n_clips"] == 10
+    assert json.loads((trained / "result.json").read_bytes())["best"] == found["auc"]
+
+
+def test_means_over_data_sets_pass_over_what_has_no_value() -> None:
+    def tally(loss: float, *scores: tuple[str, int, float]) -> Tally:
+        found = Tally(scores=[((video, 0), label, p) for video, label, p in scores])
+        found.add({"loss": loss}, len(scores))
+        return found
+
+    both = tally(1.0, ("a", 0, 0.2), ("b", 1, 0.9), ("c", 1, 0.1))
+    reals = tally(4.0, ("d", 0, 0.5))
+    found = metrics_of([{"both": both}, {"reals": reals}], ("both", "reals", "gone"))
+    assert found == {
+        "loss": 2.5, "auc": 0.5, "loss_micro": 1.75, "auc_micro": 0.5,
+        "loss/both": 1.0, "auc/both": 0.5, "n_clips/both": 3,
+        "loss/reals": 4.0, "auc/reals": None, "n_clips/reals": 1, "n_clips/gone": 0, "n_clips": 4,
+    }  # fmt: skip
+    assert metrics_of([{"": both}], ()) == {"loss": 1.0, "auc": 0.5, "n_clips": 3}
+    halves = [{"both": tally(1.0, ("a", 0, 0.2))}, {"both": tally(2.0, ("b", 1, 0.9), ("c", 1, 0.1))}]
+    assert metrics_of(halves, ("both",))["loss/both"] == pytest.approx(5 / 3)
+
+
+def test_data_sets_of_one_class_are_told(
+    sets: dict[str, Path], lps_train: "Runner", settings: "Settings", make: "Maker", family: "Family", tmp_path: Path
+) -> None:
+    reals = make.data_set([family("r", 4), [each for each in family("v", 4, "val") if not each.label]])
+    options = ["--init", "random", "--config", settings("epochs = 1")]
+    ended = lps_train("classify", tmp_path / "run", *data({**sets, "reals": reals}), *options)
+    assert ended.code == 0, ended.stderr
+    said = ended.stderr[0]
+    assert "note: validation of reals has one class only: its AUC is none, and not in the mean" in said
+    found = read_checkpoint(tmp_path / "run/checkpoints/best.pt").metrics
+    assert found["auc/reals"] is None
+    assert found["auc"] == pytest.approx((found["auc/one"] + found["auc/two"]) / 2)
+    assert f"; auc of one {found['auc/one']:.4g}, two {found['auc/two']:.4g}\n" in said
+    ended = lps_train("classify", tmp_path / "reals", *data({"reals": reals}), *options)
+    assert "note: validation has one class only in each data set, so no AUC: the lowest loss counts" in ended.stderr[0]
+    assert read_checkpoint(tmp_path / "reals/checkpoints/best.pt").metrics["auc"] is None
+
+
+def test_page_of_a_run_names_its_data_sets_without_their_paths(trained: Path, sets: dict[str, Path]) -> None:
+    (run,), _ = read_folders([trained])
+    rows = {row.name: row.cells[0] for row in setting_rows([run])}
+    assert rows["data.two.weight"] == "2.0"
+    assert rows["data.two.data"] == f"…/{'/'.join(sets['two'].parts[-2:])}"
+    assert not any(str(sets["one"].parent) in cell for cell in rows.values())
+    found = {row.name: row.cells[0] for row in identities([run], [])[1]}
+    index = sha256_hex((sets["two"] / "index.json").read_bytes())
+    assert found["two: SHA-256 of index.json"] == index
+    places, notes = recorded_locations([run.config["data"], {"sets": [{"name": "x", "data": "s3://b/x"}]}])
+    assert places == [str(path) for path in sets.values()]
+    assert len(notes) == 1
