@@ -21,14 +21,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
-from threading import Event, Lock, Thread
 
 import numpy as np
+import processes  # type: ignore[import-not-found]  # beside this file
 from numpy.typing import NDArray
 from ray import cloudpickle
 from rich.console import Console
@@ -124,60 +123,11 @@ class Cost:
     """And of any process below it."""
 
 
-class Processes(Thread):
-    """Looks again and again at all processes below this one: Ray's daemons take no times over from those that end."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._ticks: dict[tuple[int, str], int] = {}
-        """CPU time of each process ever seen, by its number and start."""
-        self._lock, self._ended = Lock(), Event()
-        self._own_seconds = 0.0
-        self._peak_pages = 0
-
-    def run(self) -> None:
-        """Look twice a second."""
-        while not self._ended.wait(0.5):
-            self._look()
-            self._own_seconds = time.thread_time()
-
-    def end(self) -> None:
-        """Look no more."""
-        self._ended.set()
-        self.join()
-
-    def cpu_seconds(self) -> float:
-        """Return the CPU seconds of this process and of all that were seen below it, without those of looking."""
-        self._look()
-        return sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK") - self._own_seconds
-
-    def take_peak_mb(self) -> float:
-        """Return the largest resident memory of a process below this one since the last call."""
-        with self._lock:
-            peak, self._peak_pages = self._peak_pages, 0
-        return peak * os.sysconf("SC_PAGESIZE") / 1e6
-
-    def _look(self) -> None:
-        found: dict[int, list[str]] = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):  # it has just ended
-                found[int(stat.parent.name)] = stat.read_text().rpartition(") ")[2].split()
-        below = {os.getpid()}
-        while more := {pid for pid, values in found.items() if int(values[1]) in below and pid not in below}:
-            below |= more
-        with self._lock:
-            for pid in below:
-                values = found[pid]
-                self._ticks[pid, values[19]] = int(values[11]) + int(values[12])
-                if pid != os.getpid():
-                    self._peak_pages = max(self._peak_pages, int(values[21]))
-
-
 @dataclass(slots=True)
 class Meter:
     """Measures step after step."""
 
-    processes: Processes
+    counter: processes.Processes
     costs: dict[str, Cost] = field(default_factory=dict)
     step: str = ""
     start: float = 0.0
@@ -186,7 +136,7 @@ class Meter:
 
     def begin(self, step: str) -> None:
         """End the step before, and begin another."""
-        now, cpu, other_mb = time.perf_counter(), self.processes.cpu_seconds(), self.processes.take_peak_mb()
+        now, cpu, other_mb = time.perf_counter(), self.counter.cpu_seconds(), self.counter.take_peak_mb()
         if self.step:
             self.costs[self.step] = Cost(now - self.start, cpu - self.cpu_start, peak_mb(), other_mb)
         Path("/proc/self/clear_refs").write_text("5")  # lets the kernel forget the peak
@@ -224,9 +174,9 @@ def peak_mb() -> float:
 def run_once(source: str, out: str, workers: int) -> dict[str, Cost]:
     """Run the job, or find that there is nothing to do, and return what its steps cost."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
-    processes = Processes()
-    processes.start()
-    meter = Meter(processes)
+    counter = processes.Processes()
+    counter.start()
+    meter = Meter(counter)
     meter.begin("start")
     request = PrepRequest(
         source=source,
@@ -236,7 +186,7 @@ def run_once(source: str, out: str, workers: int) -> dict[str, Cost]:
     )
     run_job(request, RunOptions(workers=workers, process=instant_clip), meter.take)
     meter.begin("")
-    processes.end()
+    counter.end()
     return meter.costs
 
 

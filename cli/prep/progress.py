@@ -170,7 +170,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
 def print_plan(plan: Plan) -> None:
     """Print what a run of this plan would make and cost."""
     out, record = console(), plan_record(plan)
-    table = Table("split", "videos", "shards", "clips at most", "frames to decode", title="plan")
+    table = Table("split", "videos", "shards", "clips at most", "frames", title="plan")
     for row in record["splits"]:
         table.add_row(*map(str, row.values()))
     out.print(table)

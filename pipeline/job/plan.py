@@ -26,15 +26,13 @@ from lps.manifests.splits.inputs import source_inputs
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store
+from lps.pipeline.clips.effort import COLUMNS as COLUMNS_OF_EFFORT
+from lps.pipeline.clips.effort import Effort, effort
 from lps.pipeline.clips.encode import bytes_bound
 from lps.pipeline.config.params import ALL_CLIPS, Params
 from lps.pipeline.job.shards import WRITER_VERSION, ShardJob, ShardVideo
 from lps.pipeline.video.kept_probes import Probes, probes_in
 from lps.pipeline.video.probe import Probe
-
-# CPU seconds measured by benchmarks/prep.py on 720p and 1080p clips; only the printed estimate uses them.
-SECONDS_PER_FRAME = 0.004
-SECONDS_PER_CLIP_FRAME = {"mtcnn": 0.018, "retinaface-mobilenet": 0.011, "retinaface-fan": 0.6}
 
 PLANNED_OF_PROBES = ("n_bytes", "sha256", "n_frames_promised", "code", "detail")
 BATCH_ROWS = 1024
@@ -70,6 +68,8 @@ class Plan:
     """Id of the original of each source; null where it has none."""
     known: pa.Table
     """Probes, as columns of `kept_probes.SCHEMA`, of the sources that are not processed; null where there is none."""
+    effort: Effort
+    """What all videos that are processed will take."""
     json_bytes: bytes
     videos_bytes: bytes
     splits_bytes: bytes
@@ -142,13 +142,13 @@ class Plan:
         params = self.spec.params
         frames = int(pc.sum(chosen["n_frames_promised"]).as_py() or 0)
         clips = int(clips_bound(chosen["n_frames_promised"], params).sum())
-        hours = frames * SECONDS_PER_FRAME + clips * params.clip_frames * SECONDS_PER_CLIP_FRAME[params.localizer]
         read = pc.sum(chosen["bytes"]).as_py() or 0
         return [
-            f"reads {read / 1e9:.2f} GB of {chosen.num_rows} videos, {frames} frames to decode",
+            f"reads {read / 1e9:.2f} GB of {chosen.num_rows} videos, "
+            f"{self.effort.n_frames} of {frames} frames to decode",
             f"writes at most {clips * bytes_bound(params) / 1e9:.2f} GB: {clips} clips in "
             f"{pc.count_distinct(chosen['shard_id']).as_py()} shards",
-            f"takes about {hours / 3600:.2f} core hours with {params.localizer} on CPUs "
+            f"takes about {self.effort.core_seconds / 3600:.2f} core hours with {params.localizer} on CPUs "
             "(rates of docs/benchmarks.md; a GPU takes over most of it)",
         ]
 
@@ -209,6 +209,9 @@ def build_plan(spec: PlanSpec, sources: Sequence[SourceVideo], probes: Probes) -
     release_memory()
     left = rows["shard_id"].is_null()
     known = probes.aligned(uris.filter(left.combine_chunks()))
+    taken = probes.aligned(uris.filter(pc.invert(left).combine_chunks()), COLUMNS_OF_EFFORT)
+    work = effort(taken, clips_bound(taken["n_frames_promised"], spec.params), spec.params)
+    del taken
     videos_bytes = _plan_table(rows)
     record = plan_record(spec, rows, rule, videos_bytes, splits_bytes)
     return Plan(
@@ -217,6 +220,7 @@ def build_plan(spec: PlanSpec, sources: Sequence[SourceVideo], probes: Probes) -
         rows=rows,
         original_ids=originals,
         known=known,
+        effort=work,
         json_bytes=pretty_json(record),
         videos_bytes=videos_bytes,
         splits_bytes=splits_bytes,

@@ -60,6 +60,12 @@ class FrameIndex:
         steps = np.diff(self.times)
         return varies(int(steps.min()), int(steps.max())) if len(steps) else None
 
+    @property
+    def key_distance(self) -> float:
+        """Frames from where decoding may start to a frame, on average."""
+        gaps = np.diff(np.append(self.first_frames, len(self)))
+        return float((gaps * (gaps - 1)).sum()) / (2 * len(self))
+
     def start_of(self, frame: int) -> int:
         """Return the last packet from which decoding gives `frame` and all after it."""
         return int(self.starts[np.searchsorted(self.first_frames, frame, side="right") - 1])

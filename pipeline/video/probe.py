@@ -23,6 +23,8 @@ class Probe:
     header: Header = field(default_factory=Header)
     n_frames_promised: int = 0
     """Frames by the container's packets; decoding may give fewer."""
+    key_distance: float = 0.0
+    """Frames from where decoding may start to a frame, on average; of a video that decodes only whole, all frames."""
     code: Code | None = None
     stage: Stage | None = None
     detail: str = ""
@@ -93,7 +95,14 @@ def _probe(path: Path, limits: Limits) -> Probe:
         file = read_file(path, limits)
         if file.fault is not None:
             raise file.fault
-        return Probe(n_bytes=n_bytes, sha256=sha256, header=file.header, n_frames_promised=file.scan.n_frames)
+        n_frames, index = file.scan.n_frames, file.scan.index
+        return Probe(
+            n_bytes=n_bytes,
+            sha256=sha256,
+            header=file.header,
+            n_frames_promised=n_frames,
+            key_distance=round(index.key_distance, 3) if index else n_frames,
+        )
     except VideoFault as fault:
         return Probe(n_bytes=n_bytes, sha256=sha256, code=fault.code, stage=fault.stage, detail=fault.detail)
 

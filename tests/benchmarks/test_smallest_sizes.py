@@ -7,17 +7,22 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import av
+import numpy as np
 import pytest
+
+from lps.pipeline.tools.demo_videos import make_texture_video
 
 ROOT = Path(__file__).resolve().parents[2]
 
 SMALLEST = {
     "damage": ["--frames", "20", "--positions", "2", "--codings", "1"],
     "duplicates": ["--limit", "2", "--frames", "70"],
+    "detectors": ["--device", "cpu", "--smoke"],
     "landmarks": ["--limit", "1", "--localizers", "mtcnn"],
     "manifests": ["--n", "200"],
     "model": ["--batch", "32:1", "--calls", "1"],
-    "prep": ["--limit", "1", "--copies", "1", "--localizers", "mtcnn", "--workers", "1"],
+    "prep": ["--limit", "1", "--copies", "1,2", "--localizers", "mtcnn", "--workers", "1", "--field-frames", "2"],
     "scale": ["--n", "4,8", "--workers", "1"],
     "train": ["--clips", "16", "--passes", "1", "--workers", "1", "--batch", "2", "--parts", "readers"],
 }
@@ -41,6 +46,16 @@ def test_smallest_size_runs_through(name: str, tmp_path: Path, demo_videos: Path
     assert ran.stdout.strip()
 
 
+@pytest.mark.slow
+def test_without_a_gpu_the_detectors_are_not_run_and_that_is_said() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/detectors.py")]
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    ran = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    [line] = ran.stdout.splitlines()
+    assert line.startswith("not run: there is no CUDA device here")
+
+
 def loaded(name: str) -> ModuleType:
     """Import a benchmark, which belongs to no package."""
     spec = spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
@@ -51,14 +66,15 @@ def loaded(name: str) -> ModuleType:
     return module
 
 
-def test_what_does_not_grow_costs_nothing_a_video() -> None:
+def test_what_does_not_grow_costs_nothing_a_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     growth = loaded("scale").growth
     assert growth([10, 1010], [1.0, 3.0], "s") == ("2.000 ms", f"{3 + 0.002 * (12_000_000 - 1010):,.0f}")
     assert growth([10, 1010], [3.0, 2.0], "MB") == ("0.000 kB", "2")
 
 
 def test_processes_that_have_ended_count() -> None:
-    processes = loaded("scale").Processes()
+    processes = loaded("processes").Processes()
     processes.start()
     try:
         before = processes.cpu_seconds()
@@ -67,6 +83,29 @@ def test_processes_that_have_ended_count() -> None:
         assert processes.cpu_seconds() - before > 0.5  # of 2; the last look may be half a second old
     finally:
         processes.end()
+
+
+def test_long_videos_have_the_size_length_and_key_frames_of_the_data_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = loaded("sources")
+    form = sources.Form(name="small", width=128, height=72, n_frames=20, rate=25)
+    monkeypatch.setattr(sources, "SCENES", ((form, sources.Scene("short.mp4", top=16)),))
+    monkeypatch.setattr(sources, "CLIPS", ("short.mp4",))
+    clip = tmp_path / "short.mp4"
+    make_texture_video(clip, n_frames=7, width=64, height=64)
+    [path] = sources.long_videos([clip], tmp_path / "made")
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    assert {(frame.width, frame.height) for frame in frames} == {(128, 72)}
+    assert [frame.key_frame for frame in frames] == [True] + 19 * [False]
+    ways = [frame.to_ndarray(format="gray").astype(int) for frame in frames]
+    assert np.abs(ways[7] - ways[5]).mean() < np.abs(ways[7] - ways[4]).mean()  # 6 is the last one of the clip
+    path.write_bytes(b"kept")
+    assert sources.long_videos([clip], tmp_path / "made") == [path]
+    assert path.read_bytes() == b"kept"
+    other = tmp_path / "other.mp4"
+    assert sources.long_videos([other], tmp_path / "made") == [other]
 
 
 def test_any_folder_of_videos_can_be_given(tmp_path: Path) -> None:
