@@ -47,8 +47,9 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
 
     Several data sets give a row of the cross-data-set matrix. NAME is letters, digits, '_' and '-'; what exists as it
     stands is an OUT without a name. Each is measured as a whole, and by method, data set and compression where it has
-    several; where a class has fewer than 10 videos, intervals are not meaningful and not shown. Interrupted, the same
-    command resumes with the first data set that is not done.
+    several; then all together, pooled (micro) and as the mean over data sets (macro). Where a class has fewer than 10
+    videos, intervals are not meaningful and not shown. Interrupted, the same command resumes with the first data set
+    that is not done.
 
     Thresholds at the equal error rate and at false-positive rates, and the temperature that calibrates the scores of
     videos, are told of each. Choose yours on a validation split, and look at it on another one.

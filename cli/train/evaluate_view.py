@@ -38,7 +38,7 @@ class EvaluateProgress(ProgressView):
 
 
 def print_metrics(record: dict[str, Any], out: Path) -> None:
-    """Print the metrics by video: every data set, below it its methods where there are several."""
+    """Print the metrics by video: every data set, below it its methods where there are several; then all together."""
     screen = console()
     level = f"{record['request']['bootstrap']['level']:.0%}"
     table = Table("data", "real + fake", *TITLES.values(), title=f"by video, with {level} intervals")
@@ -52,6 +52,9 @@ def print_metrics(record: dict[str, Any], out: Path) -> None:
                 for name, found in parts.items():
                     _add(table, f"  {word} {name}", found["video"])
         table.add_section()
+    if "together" in record:
+        _add(table, "together (micro)", record["together"]["micro"]["video"])
+        _add_means(table, record["together"]["macro"]["video"])
     screen.print(table)
     for line in (f"p_fake of a {rule}", *_remarks(record)):
         screen.print(line, highlight=False, markup=False)
@@ -67,6 +70,16 @@ def _add(table: Table, name: str, found: dict[str, Any]) -> None:
 
     cells = [Text(shown(found[metric], few=_few(found))) for metric in TITLES]
     table.add_row(Text(name), f"{found['n_real']} + {found['n_fake']}", *cells)
+
+
+def _add_means(table: Table, found: dict[str, Any]) -> None:
+    """Add the means over data sets; one that is not of all says of how many."""
+    cells = []
+    for name in TITLES:
+        value, n = found[name]["value"], found[name]["n_data_sets"]
+        of = "" if n == found["n_data_sets"] else f"\nof {n}"
+        cells.append("-" if value is None else f"{value:.3f}{of}")
+    table.add_row("mean (macro)", f"{found['n_data_sets']} data sets", *cells)
 
 
 def shown(metric: dict[str, Any], *, few: bool) -> str:

@@ -42,11 +42,12 @@ from lps.model.evaluation.scores import (
     scores_bytes,
 )
 from lps.model.evaluation.threshold import decision_record
+from lps.model.evaluation.together import together
 from lps.model.training.checkpoint import code_version
 from lps.model.training.processes import choose_device
 
 METRICS_ID = "lps.metrics"
-METRICS_VERSION = "1.2"
+METRICS_VERSION = "1.3"
 METRICS_JSON, SCORES_PARQUET, PARTS = "metrics.json", "scores.parquet", "parts"
 MATRIX = ("auc", "recall", "precision")
 """Metrics of the cross-data-set matrix (the paper's Table 2)."""
@@ -181,13 +182,23 @@ def _entry(number: int, sources: Sources, given: str, loaded: LoadedDetector, op
 
 def _notes(identity: dict[str, Any], prep: dict[str, Any] | None, loaded: LoadedDetector) -> list[str]:
     """Say what makes the metrics weaker than they look."""
-    notes, theirs = [], loaded.data.get("prep")
+    notes = []
     if identity["leaky"]:
         notes.append("the split set is stamped leaky: one person is on both sides of it")
-    if prep and theirs:
-        changed = [name for name in PREP_FIELDS if prep.get(name) != theirs.get(name)]
-        notes += [f"{name} was {theirs.get(name)!r} in training and is {prep.get(name)!r} here" for name in changed]
+    learnt = [(f"training on {each['name']}", each.get("prep")) for each in loaded.data.get("sets", ())]
+    for where, theirs in learnt or [("training", loaded.data.get("prep"))]:
+        if prep and theirs:
+            changed = [name for name in PREP_FIELDS if prep.get(name) != theirs.get(name)]
+            notes += [f"{name} was {theirs.get(name)!r} in {where} and is {prep.get(name)!r} here" for name in changed]
     return notes
+
+
+def _learnt_from(loaded: LoadedDetector) -> dict[str, Any]:
+    """Return the identity of what a detector learnt from, without parameters and places."""
+    found = {name: value for name, value in loaded.data.items() if name not in ("prep", "shards")}
+    if "sets" in found:
+        found["sets"] = [{name: value for name, value in each.items() if name != "prep"} for each in found["sets"]]
+    return found
 
 
 def _unlinked(data: ClipData, options: EvaluateOptions) -> list[str]:
@@ -277,7 +288,9 @@ def _record(
     loaded: LoadedDetector, request: dict[str, Any], entries: Sequence[_DataEntry], parts: Sequence[ScoredData]
 ) -> dict[str, Any]:
     bootstrap = Bootstrap(**request["bootstrap"])
-    results = [metrics_by_group(part.scores.labelled(), bootstrap) for part in parts]
+    cases = [part.scores.labelled() for part in parts]
+    results = [metrics_by_group(each, bootstrap) for each in cases]
+    several = {"together": together(cases, results, bootstrap)} if len(entries) > 1 else {}
     return {
         "schema": METRICS_ID,
         "schema_version": METRICS_VERSION,
@@ -290,7 +303,7 @@ def _record(
             "seed": loaded.config.get("seed"),
             "image_px": loaded.image_px,
             "n_frames": loaded.n_frames,
-            "learnt_from": {name: value for name, value in loaded.data.items() if name not in ("prep", "shards")},
+            "learnt_from": _learnt_from(loaded),
         },
         "data": [_data_record(entry, part, found) for entry, part, found in zip(entries, parts, results, strict=True)],
         "matrix": {
@@ -298,6 +311,7 @@ def _record(
             "columns": [entry.name for entry in entries],
             **{name: [[found["all"]["video"][name]["value"] for found in results]] for name in MATRIX},
         },
+        **several,
     }
 
 

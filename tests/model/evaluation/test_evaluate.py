@@ -194,6 +194,59 @@ def test_several_data_sets_give_a_row_of_the_matrix(
     assert sum(event.n_clips for event in events if isinstance(event, ClipsScored)) == 36
 
 
+def test_several_data_sets_are_measured_together_pooled_and_as_means(
+    make: "Maker", clips: "Callable[..., list[Spec]]", checkpoint: Path, loaded: LoadedDetector, tmp_path: Path
+) -> None:
+    same_ids, other = clips(5), [replace(each, px=40, content="other") for each in clips(3)]
+    data = [make.data_set([same_ids]), make.data_set([other]), make.data_set([clips(4, labels=(0,))])]
+    record, _ = run(loaded, [source(each) for each in data], tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out/scores.parquet").to_pandas()
+    videos = rows.groupby(["data", "video_id"]).agg(label=("label", "first"), p=("p_fake", "mean"))
+    assert len(videos) == 10 + 6 + 4, "equal ids of two data sets are two videos"
+    micro, macro = record["together"]["micro"], record["together"]["macro"]
+    assert micro["video"]["auc"]["value"] == pytest.approx(roc_auc_score(videos["label"], videos["p"]))
+    assert micro["clip"]["auc"]["value"] == pytest.approx(roc_auc_score(rows["label"], rows["p_fake"]))
+    assert (micro["video"]["n_real"], micro["video"]["n_fake"]) == (12, 8)
+    assert micro["video"]["auc"]["low"] <= micro["video"]["auc"]["value"] <= micro["video"]["auc"]["high"]
+    aucs = [entry["results"]["all"]["video"]["auc"]["value"] for entry in record["data"]]
+    assert aucs[2] is None
+    assert macro["video"]["auc"] == {"value": pytest.approx((aucs[0] + aucs[1]) / 2), "n_data_sets": 2}
+    assert macro["video"]["accuracy"]["n_data_sets"] == macro["video"]["n_data_sets"] == 3
+    args = ["evaluate", "--checkpoint", checkpoint, "--out", tmp_path / "shown", "--workers", 0, "--device", "cpu"]
+    given = [
+        word for name, each in zip(("one", "two", "reals"), data, strict=True) for word in ("--data", f"{name}={each}")
+    ]
+    ended = CliRunner().invoke(main, [str(arg) for arg in (*args, *given)])
+    assert ended.exit_code == 0, ended.output
+    lines = [line for line in ended.stdout.splitlines() if "micro" in line or "macro" in line]
+    assert f"{micro['video']['auc']['value']:.3f}" in lines[0]
+    assert f"{macro['video']['auc']['value']:.3f}" in lines[1]
+    assert "3 data sets" in ended.stdout
+    alone, _ = run(loaded, [source(data[0])], tmp_path / "alone")
+    assert "together" not in alone
+    nothing = make.data_set([clips(2, labels=(None,))])
+    unlabelled, _ = run(loaded, [source(nothing), source(nothing)], tmp_path / "unlabelled")
+    assert unlabelled["together"]["macro"]["video"]["auc"] == {
+        "value": None, "reason": "none of the data sets has it", "n_data_sets": 0,
+    }  # fmt: skip
+
+
+def test_other_preparation_than_in_training_is_told_of_each_data_set_of_a_mix(
+    make: "Maker", clips: "Callable[..., list[Spec]]", loaded: LoadedDetector, tmp_path: Path
+) -> None:
+    def plan(**params: object) -> bytes:
+        return pretty_json({"schema": "lps.plan", "schema_version": "1.0", "params": params})
+
+    data = make.data_set([clips()])
+    (data / "plan").mkdir()
+    (data / "plan/plan.json").write_bytes(plan(align=True))
+    sets = [{"name": "one", "prep": {"align": True}}, {"name": "two", "prep": {"align": False}}]
+    mixed = replace(loaded, data={"sets": sets, "prep": None, "leaky": False})
+    record, _ = run(mixed, [source(data)], tmp_path / "out")
+    assert record["data"][0]["notes"][-1] == "align was False in training on two and is True here"
+    assert record["checkpoint"]["learnt_from"] == {"sets": [{"name": "one"}, {"name": "two"}], "leaky": False}
+
+
 def test_plain_shards_are_evaluated_and_no_secret_of_their_address_is_kept(
     make: "Maker",
     clips: "Callable[..., list[Spec]]",
