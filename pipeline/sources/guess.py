@@ -27,7 +27,7 @@ def guess_layout(paths: Iterable[str]) -> tuple[str, str]:
     if set(fitting) != {GENERIC}:
         beaten.add(GENERIC)
     left = {id: evidence for id, evidence in fitting.items() if id not in beaten}
-    said = " and ".join(f"{id} ({n} paths, such as {first})" for id, (n, first) in left.items())
+    said = " and ".join(f"{id} (by {first}; {n} paths fit)" for id, (n, first) in left.items())
     if not left:
         raise RefusedError(
             f"--dataset auto: no layout fits the {len(files)} files of the source, such as {files[0]}; give one of "
@@ -41,4 +41,4 @@ def guess_layout(paths: Iterable[str]) -> tuple[str, str]:
             f"--dataset auto: the source looks like {said}, but most of its {len(videos)} videos do not; "
             f"give --dataset {id}, or another: {_SEE}"
         )
-    return id, f"--dataset auto: read as {id} ({LAYOUTS[id].title}): {n} paths as {first}"
+    return id, f"--dataset auto: read as {id} ({LAYOUTS[id].title}) by {first}; {n} paths fit"

@@ -213,7 +213,7 @@ def test_a_plan_with_the_layout_that_its_files_show(tmp_path: Path) -> None:
     for out in ("out", "out"):  # the second finds the plan of the first, and the same one
         result = call(prep, "plan", words[0], str(tmp_path / out), *words[1:])
         assert result.exit_code == 0, result.output
-        assert "--dataset auto: read as uadfv (UADFV): 2 paths as fake/0000_fake.mp4" in result.output
+        assert "--dataset auto: read as uadfv (UADFV) by fake/0000_fake.mp4; 2 paths fit" in result.output
     assert json.loads((tmp_path / "out/plan/plan.json").read_text())["dataset"] == "uadfv"
     rows = {row["uri"]: row for row in plan_rows((tmp_path / "out/plan/videos.parquet").read_bytes())}
     assert {row["dataset"] for row in rows.values()} == {"uadfv"}
@@ -221,4 +221,7 @@ def test_a_plan_with_the_layout_that_its_files_show(tmp_path: Path) -> None:
     make_texture_video(tmp_path / "src/Deepfakes/000_001.mp4", seed=8)
     result = call(prep, "plan", words[0], str(tmp_path / "other"), *words[1:])
     assert result.exit_code == 3
-    assert ": --dataset auto: the source looks like ffpp-flat (1 paths, such as" in result.stderr
+    assert (
+        ": --dataset auto: the source looks like ffpp-flat (by Deepfakes/000_001.mp4; 1 paths fit) and uadfv"
+        in result.stderr
+    )

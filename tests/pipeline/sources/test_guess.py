@@ -26,8 +26,12 @@ TOLD = [name for name in TREES if not name.startswith("celebdf-v")]
 def test_each_release_is_recognised_and_evidence_is_named(dataset: str) -> None:
     found, told = guess_layout(TREES[dataset])
     assert found == dataset
-    assert told.startswith(f"--dataset auto: read as {dataset} ({LAYOUTS[dataset].title}): ")
-    assert told.rpartition(" ")[2] in " ".join(TREES[dataset])
+    assert told.startswith(f"--dataset auto: read as {dataset} ({LAYOUTS[dataset].title}) by ")
+    assert told.rpartition(" by ")[2].partition("; ")[0] in [*TREES[dataset]]
+
+
+def test_a_list_is_the_evidence_where_one_is_needed() -> None:
+    assert guess_layout(TREES["dfdc"])[1].endswith(" by dfdc_train_part_0/metadata.json; 1 paths fit")
 
 
 @pytest.mark.parametrize("dataset", [name for name in TOLD if name in RELEASES])
@@ -41,7 +45,9 @@ def test_every_layout_but_tables_has_a_tree_here() -> None:
 
 class TestCelebDf:
     def test_few_videos_may_be_v1_or_v2(self) -> None:
-        with pytest.raises(RefusedError, match=r"looks like celebdf \(3 paths, such as .*\) and celebdf-v1 \(3 paths"):
+        with pytest.raises(
+            RefusedError, match=r"looks like celebdf \(by .*; 3 paths fit\) and celebdf-v1 \(by .*; 3 paths"
+        ):
             guess_layout(RELEASES["celebdf-v1"])
 
     def test_more_than_v1_has_are_v2(self) -> None:
@@ -58,7 +64,7 @@ class TestRefusals:
     def test_two_releases_in_one_source(self) -> None:
         both = [*wrapped(RELEASES["uadfv"], "u"), *RELEASES["ffpp-flat"]]
         with pytest.raises(
-            RefusedError, match=r"looks like ffpp-flat \(2 paths, .* and uadfv \(2 paths, such as u/fake/0000"
+            RefusedError, match=r"looks like ffpp-flat \(by .* and uadfv \(by u/fake/0000_fake.mp4; 2 paths"
         ):
             guess_layout(both)
 
@@ -92,7 +98,7 @@ class TestJob:
     def test_the_request_goes_on_with_the_layout(self, source: Path) -> None:
         tree = list_sources(self.request(source))
         assert (tree.request.dataset, {v.dataset for v in tree.listing.videos}) == ("uadfv", {"uadfv"})
-        assert tree.told == "--dataset auto: read as uadfv (UADFV): 2 paths as fake/0000_fake.mp4"
+        assert tree.told == "--dataset auto: read as uadfv (UADFV) by fake/0000_fake.mp4; 2 paths fit"
 
     def test_a_given_layout_is_not_questioned(self, source: Path) -> None:
         tree = list_sources(PrepRequest(source=str(source), out=str(source.parent / "out")))
