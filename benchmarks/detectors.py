@@ -27,12 +27,14 @@ from torch import Tensor, nn
 
 from lps.manifests.errors import UnreadableError
 from lps.pipeline.config.params import LocalizeParams
-from lps.pipeline.faces.anchors import Backbone
+from lps.pipeline.faces.anchors import Backbone, FindCandidates
 from lps.pipeline.faces.detector import Faces, Localizer
 from lps.pipeline.faces.fan import HOURGLASSES, FanLocalizer, fan_network
 from lps.pipeline.faces.localizers import load_localizer
-from lps.pipeline.faces.retinaface import RetinaFaceLocalizer
-from lps.pipeline.faces.retinaface_torch import empty_network
+from lps.pipeline.faces.onnx_graphs import retinaface_graph
+from lps.pipeline.faces.retinaface import LEVELS, OnnxRetinaFace, RetinaFaceLocalizer
+from lps.pipeline.faces.retinaface_torch import TorchRetinaFace, empty_network
+from lps.pipeline.faces.weights import as_arrays
 from lps.pipeline.tools.demo_faces import load_portrait
 
 LOCALIZERS = ("retinaface-mobilenet", "retinaface-fan")
@@ -98,7 +100,12 @@ def without_weights(name: str, device: str, batch_size: int) -> Localizer:
     """Return the localizer with random weights."""
     backbone: Backbone = "resnet50" if name == "retinaface-fan" else "mobilenet"
     state = random_state(empty_network(backbone))
-    told = Told(RetinaFaceLocalizer(backbone, state, device, batch_size, min_score=1.0))
+    network: FindCandidates
+    if backbone == "mobilenet" and device == "cpu":
+        network = OnnxRetinaFace([retinaface_graph(as_arrays(state), levels) for levels in LEVELS])
+    else:
+        network = TorchRetinaFace(backbone, state, device, batch_size)
+    told = Told(RetinaFaceLocalizer(network, min_score=1.0))
     if name != "retinaface-fan":
         return told
     return FanLocalizer(told, fan_network(random_state(FAN(HOURGLASSES))), device, batch_size)

@@ -36,14 +36,13 @@ CHUNK = 64
 
 
 class MtcnnLocalizer:
-    """Three-stage cascade: ONNX Runtime on a CPU, torch on a GPU.
+    """Three-stage cascade of `nets`, by name: those of ONNX Runtime on a CPU, of torch on a GPU.
 
-    `states` are the state dicts of the three nets, by name. The cascade's inner batches are of the image's own
-    candidates, so images run one by one. Raises UnreadableError if a state does not fit its net.
+    The cascade's inner batches are of the image's own candidates, so images run one by one.
     """
 
-    def __init__(self, states: "Mapping[str, dict[str, Tensor]]", device: str) -> None:
-        self._nets = onnx_nets(states) if device == "cpu" else torch_nets(states, device)
+    def __init__(self, nets: "Mapping[str, RunNet]") -> None:
+        self._nets = nets
 
     def detect(self, images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
         """Find the faces of (B, H, W, 3) RGB images; `dense` says that each image is a crop around a known face."""
@@ -104,14 +103,15 @@ class MtcnnLocalizer:
         return boxes[passed], shares[passed, 1], codes[passed], points[0][passed] if points else codes[passed]
 
 
-def onnx_nets(states: "Mapping[str, dict[str, Tensor]]") -> "dict[str, RunNet]":
-    from lps.pipeline.faces.onnx_graphs import cpu_session, mtcnn_graph
-    from lps.pipeline.faces.weights import as_arrays
+def onnx_nets(graphs: Sequence[bytes]) -> "dict[str, RunNet]":
+    """Return the nets for a CPU; `graphs` in the order of NETS."""
+    from lps.pipeline.faces.onnx_graphs import cpu_session
 
-    return {name: cpu_session(mtcnn_graph(name, as_arrays(states[name]))) for name in NETS}
+    return dict(zip(NETS, map(cpu_session, graphs), strict=True))
 
 
 def torch_nets(states: "Mapping[str, dict[str, Tensor]]", device: str) -> "dict[str, RunNet]":
+    """Return the nets for a GPU, from their state dicts by name. Raises UnreadableError if one does not fit its net."""
     import torch
     from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 

@@ -5,43 +5,31 @@ same place, which costs score; this module turns the channels.) `resnet50` is th
 ImageNet-normalised RGB. Anchors and box coding are the same, and only what passes the score is decoded.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lps.manifests.arrays import Floats
-from lps.pipeline.faces.anchors import ANCHOR_SIDES, Backbone, Candidates, FindCandidates, anchors_of, decoded
+from lps.pipeline.faces.anchors import ANCHOR_SIDES, Candidates, FindCandidates, anchors_of, decoded
 from lps.pipeline.faces.detector import CROP_MIN_FACE_SHARE, Faces, Image, no_faces, rounded_faces
 from lps.pipeline.faces.suppression import best_boxes
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 SIDE_MULTIPLE = 32
 """Sides of the input that are not multiples of the last stride give maps that do not add up."""
+LEVELS = (2, 3)
+"""Levels of the pyramid, the coarsest ones, that images are searched with: crops around a known face, and others."""
 _BGR_MEANS = np.array([[[104.0]], [[117.0]], [[123.0]]], np.float32)
 
 
 class RetinaFaceLocalizer:
-    """Finds faces with one of the two networks: mobilenet on a CPU with ONNX Runtime, else with torch.
+    """Finds faces with one of the two networks.
 
-    `state` is a state dict as `weights.load_state` gives it; `device` a torch device; `batch_size` the images per pass
-    of torch: ONNX Runtime takes one at a time. Candidates need a score above `min_score`; an overlap (IoU) above
-    `max_overlap` with a better one suppresses them. Raises UnreadableError if `state` does not fit the network.
+    Candidates need a score above `min_score`; an overlap (IoU) above `max_overlap` with a better one suppresses them.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        state: "dict[str, Tensor]",
-        device: str,
-        batch_size: int,
-        *,
-        min_score: float = 0.5,
-        max_overlap: float = 0.4,
-    ) -> None:
-        self._candidates = _network(backbone, state, device, batch_size)
+    def __init__(self, network: FindCandidates, *, min_score: float = 0.5, max_overlap: float = 0.4) -> None:
+        self._candidates = network
         self._min_score = min_score
         self._max_overlap = max_overlap
         self._anchors: dict[tuple[int, int, int], Floats] = {}
@@ -81,14 +69,12 @@ class RetinaFaceLocalizer:
 
 
 class OnnxRetinaFace:
-    """MobileNet-0.25 on one thread of a CPU, an image at a time. Raises UnreadableError if `state` does not fit it."""
+    """MobileNet-0.25 with ONNX Runtime, on one thread of a CPU, an image at a time; `graphs` are those of LEVELS."""
 
-    def __init__(self, state: "dict[str, Tensor]") -> None:
-        from lps.pipeline.faces.onnx_graphs import cpu_session, retinaface_graph
-        from lps.pipeline.faces.weights import as_arrays
+    def __init__(self, graphs: Sequence[bytes]) -> None:
+        from lps.pipeline.faces.onnx_graphs import cpu_session
 
-        arrays = as_arrays(state)
-        self._run = {levels: cpu_session(retinaface_graph(arrays, levels)) for levels in (2, 3)}
+        self._run = dict(zip(LEVELS, map(cpu_session, graphs), strict=True))
 
     def __call__(self, images: NDArray[np.uint8], levels: int, min_score: float) -> list[Candidates]:
         """Return the candidates of each image."""
@@ -101,14 +87,6 @@ class OnnxRetinaFace:
             scores = 1 / (1 + np.exp(heads[:, 0] - heads[:, 1]))
         anchors = np.flatnonzero(scores > min_score)
         return Candidates(anchors, scores[anchors], heads[anchors, 2:])
-
-
-def _network(backbone: Backbone, state: "dict[str, Tensor]", device: str, batch_size: int) -> FindCandidates:
-    if backbone == "mobilenet" and device == "cpu":
-        return OnnxRetinaFace(state)
-    from lps.pipeline.faces.retinaface_torch import TorchRetinaFace
-
-    return TorchRetinaFace(backbone, state, device, batch_size)
 
 
 def require_images(images: NDArray[np.uint8]) -> None:

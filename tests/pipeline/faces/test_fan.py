@@ -29,7 +29,7 @@ from lps.pipeline.faces.fan import (
 )
 from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.faces.retinaface import RetinaFaceLocalizer
-from lps.pipeline.faces.retinaface_torch import empty_network
+from lps.pipeline.faces.retinaface_torch import TorchRetinaFace, empty_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -229,7 +229,7 @@ class TestPair:
         net = fan_network(random_state(FAN(4)))
         found = []
         for batch in (images, images[::-1]):
-            detector = RetinaFaceLocalizer("resnet50", state, "cpu", 2)
+            detector = RetinaFaceLocalizer(TorchRetinaFace("resnet50", state, "cpu", 2))
             found.append(FanLocalizer(detector, net, "cpu", 4, average_flip=False).detect(batch, dense=True))
         for faces, again in zip(found[0], found[1][::-1], strict=True):
             assert np.isfinite(faces.points).all()

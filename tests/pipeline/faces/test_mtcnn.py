@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -19,7 +19,8 @@ from lps.pipeline.faces import mtcnn
 from lps.pipeline.faces.detector import CROP_MIN_FACE_SHARE, Faces, Image
 from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.faces.mtcnn import CHUNK, FACTOR, NETS, THRESHOLDS, WHOLE_MIN_FACE_PX, MtcnnLocalizer
-from lps.pipeline.faces.weights import LOCALIZER_WEIGHTS, find_weight, load_state
+from lps.pipeline.faces.onnx_graphs import RunNet, mtcnn_graph
+from lps.pipeline.faces.weights import LOCALIZER_WEIGHTS, as_arrays, find_weight, load_state
 from lps.pipeline.tools.demo_faces import load_portrait
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,9 +68,14 @@ def states() -> States:
     return dict(zip(NETS, map(load_state, paths), strict=True))
 
 
+def nets_of(states: States) -> dict[str, RunNet]:
+    """Return the nets for a CPU."""
+    return mtcnn.onnx_nets([mtcnn_graph(name, as_arrays(states[name])) for name in NETS])
+
+
 @pytest.fixture(scope="module")
 def localizer(states: States) -> MtcnnLocalizer:
-    return MtcnnLocalizer(states, "cpu")
+    return MtcnnLocalizer(nets_of(states))
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +129,9 @@ class TestSameFaces:
             sizes.append(len(pixels))
             return net(pixels)
 
-        nets = mtcnn.onnx_nets(states)
+        nets = nets_of(states)
         net = nets["rnet"]
-        monkeypatch.setattr(mtcnn, "onnx_nets", lambda states: nets | {"rnet": counted})
-        faces = MtcnnLocalizer(states, "cpu").detect(crowd()[None], dense=False)[0]
+        faces = MtcnnLocalizer(nets | {"rnet": counted}).detect(crowd()[None], dense=False)[0]
         assert len(faces) >= 12
         assert len(sizes) > 1
         assert max(sizes) == CHUNK
@@ -137,12 +142,9 @@ class TestSameFaces:
         for dense in (True, False):
             assert len(localizer.detect(image[None], dense=dense)[0]) == 0
 
-    def test_nets_in_torch_give_the_same(
-        self, localizer: MtcnnLocalizer, states: States, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_nets_in_torch_give_the_same(self, localizer: MtcnnLocalizer, states: States) -> None:
         """What a GPU runs, on the CPU."""
-        monkeypatch.setattr(mtcnn, "onnx_nets", lambda states: mtcnn.torch_nets(states, "cpu"))
-        other = MtcnnLocalizer(states, "cpu")
+        other = MtcnnLocalizer(mtcnn.torch_nets(states, "cpu"))
         found = other.detect(crowd()[None], dense=False)[0]
         ours = localizer.detect(crowd()[None], dense=False)[0]
         assert_alike(ours, (found.boxes_xyxy, found.scores, found.points))
@@ -196,10 +198,8 @@ class TestMeans:
         assert windows.tolist() == [[0, 2, 8, 12], [94, 1, 100, 9]]
 
 
-@pytest.mark.parametrize("device", ["cpu", "cpu with torch"])
-def test_weights_of_another_net(states: States, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if device != "cpu":
-        monkeypatch.setattr(mtcnn, "onnx_nets", lambda states: mtcnn.torch_nets(states, "cpu"))
+@pytest.mark.parametrize("load", [nets_of, lambda states: mtcnn.torch_nets(states, "cpu")], ids=["onnx", "torch"])
+def test_weights_of_another_net(states: States, load: Callable[[States], object]) -> None:
     with pytest.raises(UnreadableError, match="weights of mtcnn-onet do not fit its network") as caught:
-        MtcnnLocalizer(states | {"onet": states["rnet"]}, "cpu")
+        load(states | {"onet": states["rnet"]})
     assert "\n" not in str(caught.value)

@@ -17,9 +17,10 @@ from lps.manifests.errors import UnreadableError
 from lps.pipeline.faces import retinaface
 from lps.pipeline.faces.anchors import VARIANCES, Backbone, decoded
 from lps.pipeline.faces.detector import Faces, Image
-from lps.pipeline.faces.retinaface import OnnxRetinaFace, RetinaFaceLocalizer
+from lps.pipeline.faces.onnx_graphs import retinaface_graph
+from lps.pipeline.faces.retinaface import LEVELS, OnnxRetinaFace, RetinaFaceLocalizer
 from lps.pipeline.faces.retinaface_torch import TorchRetinaFace, empty_network, pyramid
-from lps.pipeline.faces.weights import filled, load_state
+from lps.pipeline.faces.weights import as_arrays, filled, load_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -56,6 +57,14 @@ def overlap(one: Floats, other: Floats) -> float:
     return common / (float(np.prod(one[2:] - one[:2])) + float(np.prod(other[2:] - other[:2])) - common)
 
 
+def graphs(state: dict[str, torch.Tensor]) -> list[bytes]:
+    return [retinaface_graph(as_arrays(state), levels) for levels in LEVELS]
+
+
+def mobilenet(state: dict[str, torch.Tensor], **bounds: float) -> RetinaFaceLocalizer:
+    return RetinaFaceLocalizer(OnnxRetinaFace(graphs(state)), **bounds)
+
+
 @pytest.fixture
 def state(shared: Shared) -> dict[str, torch.Tensor]:
     return load_state(shared("weights/retinaface_mobilenet025.pth"))
@@ -63,7 +72,7 @@ def state(shared: Shared) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def localizer(state: dict[str, torch.Tensor]) -> RetinaFaceLocalizer:
-    return RetinaFaceLocalizer("mobilenet", state, "cpu", 2)
+    return mobilenet(state)
 
 
 class TestFaces:
@@ -104,8 +113,8 @@ class TestFaces:
 
     def test_thresholds(self, state: dict[str, torch.Tensor], shared: Shared) -> None:
         image = photo(shared("media/images/three_people_ternaus_13.jpg"))[None]
-        few = RetinaFaceLocalizer("mobilenet", state, "cpu", 1, min_score=0.995).detect(image, dense=False)[0]
-        many = RetinaFaceLocalizer("mobilenet", state, "cpu", 1, max_overlap=1.0).detect(image, dense=False)[0]
+        few = mobilenet(state, min_score=0.995).detect(image, dense=False)[0]
+        many = mobilenet(state, max_overlap=1.0).detect(image, dense=False)[0]
         assert len(few) < 3 < len(many)
 
 
@@ -156,7 +165,7 @@ class TestBatches:
         expected = torch.rand(2)
         torch.manual_seed(3)
         before = (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32)
-        RetinaFaceLocalizer("mobilenet", state, "cpu", 1).detect(np.zeros((1, 64, 64, 3), np.uint8), dense=False)
+        mobilenet(state).detect(np.zeros((1, 64, 64, 3), np.uint8), dense=False)
         assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32) == before
         assert torch.equal(torch.rand(2), expected)
 
@@ -211,7 +220,7 @@ class TestNetworks:
     @pytest.mark.parametrize("levels", [2, 3])
     def test_runtime_finds_what_torch_finds(self, state: dict[str, torch.Tensor], shared: Shared, levels: int) -> None:
         images = tiles(photo(shared("media/images/multi_face_facenet.jpg"), 0.7))
-        ours = OnnxRetinaFace(state)(images, levels, 0.5)
+        ours = OnnxRetinaFace(graphs(state))(images, levels, 0.5)
         theirs = TorchRetinaFace("mobilenet", state, "cpu", 2)(images, levels, 0.5)
         assert sum(len(found.anchors) for found in ours) >= 3
         for one, other in zip(ours, theirs, strict=True):
@@ -221,15 +230,15 @@ class TestNetworks:
 
     def test_state_of_another_network(self, state: dict[str, torch.Tensor]) -> None:
         with pytest.raises(UnreadableError, match="weights of retinaface-resnet50 do not fit") as caught:
-            RetinaFaceLocalizer("resnet50", state, "cpu", 1)
+            RetinaFaceLocalizer(TorchRetinaFace("resnet50", state, "cpu", 1))
         assert "\n" not in str(caught.value)
         with pytest.raises(UnreadableError, match="weights of retinaface-mobilenet do not fit"):
-            RetinaFaceLocalizer("mobilenet", random_state(empty_network("resnet50")), "cpu", 1)
+            mobilenet(random_state(empty_network("resnet50")))
 
     def test_large_network_takes_what_its_package_feeds_it(self) -> None:
         """Random weights: the package's preprocessing, in float64, and its decoding give the same faces."""
         state = random_state(empty_network("resnet50"))
-        localizer = RetinaFaceLocalizer("resnet50", state, "cpu", 1)
+        localizer = RetinaFaceLocalizer(TorchRetinaFace("resnet50", state, "cpu", 1))
         image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
         means, stds = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
         normalised = torch.from_numpy((image / 255.0 - means) / stds).permute(2, 0, 1)[None]

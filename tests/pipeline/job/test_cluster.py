@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 
 from lps.cli.prep.main import main
 from lps.manifests.environment import OWNER
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.faces.localizers import LocalizerSpec
-from lps.pipeline.job.cluster import load_workers, ray_cluster
+from lps.pipeline.faces.localizers import LocalizerSpec, load_localizer, own_localizer
+from lps.pipeline.job.cluster import load_workers, ray_cluster, start_detectors
+from lps.pipeline.tools.demo_faces import load_portrait
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +177,25 @@ def test_workers_load_what_the_first_video_needs(cluster_address: str) -> None:
         load_workers(LocalizerSpec("mtcnn", None, "cpu", 1), 2)
         task = ray.remote(num_cpus=1)(loaded)
         assert [missing for missing in ray.get([task.remote() for _ in range(2)]) if missing] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mtcnn", "retinaface-mobilenet"])
+def test_a_worker_on_a_cpu_has_the_networks_without_torch(name: str, shared: Callable[[str], Path]) -> None:
+    def faces(spec: LocalizerSpec, image: NDArray[np.uint8]) -> tuple[str, bool]:
+        import sys
+
+        found = own_localizer(spec).detect(image[None], dense=True)
+        return repr(found), "torch" in sys.modules
+
+    weights = shared("weights") if name != "mtcnn" else None
+    image = np.ascontiguousarray(load_portrait("astronaut").rgba[:320, 64:384, :3])
+    with ray_cluster(None, 1) as cluster:
+        [spec] = start_detectors(cluster, name, weights, None)
+        assert spec.graphs
+        answer = ray.get(ray.remote(faces).remote(spec, image))
+    here = load_localizer(name, weights_dir=weights, device="cpu", batch_size=1)
+    assert answer == (repr(here.detect(image[None], dense=True)), False)
 
 
 @pytest.mark.slow
