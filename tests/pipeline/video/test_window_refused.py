@@ -282,6 +282,20 @@ def assert_same_or_refused(path: Path) -> None:
     assert_right_or_refused(path, path)
 
 
+@each_codec
+def test_streams_that_begin_in_the_middle(
+    write_video: Write, scene: Scene, tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
+    """The first pictures may be shown before the first key frame, or never."""
+    path = write_video(tmp_path / name, scene(N_FRAMES, *LARGE), codec=codec, options=options)
+    with av.open(str(path)) as source:
+        keys = [k for k, packet in enumerate(source.demux(video=0)) if packet.size and packet.is_keyframe]
+    for first in (1, keys[1] - 1, keys[1], keys[1] + 1):
+        late = take_out(path, tmp_path / f"late-{name}", *range(first))
+        if index_of(late) is not None:
+            assert_same_frames(late)
+
+
 # ---- damage ----------------------------------------------------------------------------------------------------------
 
 
@@ -321,11 +335,16 @@ def test_damage(
 
         return change
 
+    def garbage(at: int) -> Callable[[int, AnyPacket], AnyPacket]:
+        return lambda number, packet: with_bytes(packet, rng.randbytes(300)) if number == at else packet
+
     for number in (0, 5, 19, 20, 21, 30, 41, 55):
         damaged = [take_out(path, tmp_path / f"lost-{name}", number)]
         for share in (0.0, 0.3, 0.8):
             with suppress(av.error.InvalidDataError):  # the muxer of AV1 reads what it writes
                 damaged.append(rewritten(path, tmp_path / f"{share}-{name}", overwrite(number, share)))
+        with suppress(av.error.InvalidDataError):
+            damaged.append(rewritten(path, tmp_path / f"garbage-{name}", garbage(number)))
         for file in damaged:
             n_decoded += assert_right_or_refused(file, path)
     for share in (0.4, 0.9):
