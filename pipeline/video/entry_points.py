@@ -68,7 +68,14 @@ class FrameIndex:
 
     def start_of(self, frame: int) -> int:
         """Return the last packet from which decoding gives `frame` and all after it."""
-        return int(self.starts[np.searchsorted(self.first_frames, frame, side="right") - 1])
+        return int(self.starts[self._start(frame)])
+
+    def gapless_from(self, frame: int, n: int) -> int:
+        """Return the frame `n` before `frame`, or the first that decoding from `start_of(frame)` gives."""
+        return max(frame - n, int(self.first_frames[self._start(frame)]))
+
+    def _start(self, frame: int) -> int:
+        return int(np.searchsorted(self.first_frames, frame, side="right")) - 1
 
     def frame_of(self) -> dict[int, int]:
         """Return the frame of each packet that shows one."""

@@ -2,7 +2,7 @@
 
 The packets are walked in order. Those before the key frame that a wanted frame needs are not decoded, but for the
 first, whose parameters decoders keep; see `entry_points`. On the way from a key frame to the first wanted frame
-pictures that no other needs are left out.
+pictures that no other needs are left out, but for the last few.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,8 @@ from lps.pipeline.video.decode import DecodeStats, StreamFacts, check_frame, not
 from lps.pipeline.video.entry_points import FrameIndex
 from lps.pipeline.video.frame import Frame
 
+NEAR = 8
+"""As many frames before a wanted one are decoded, needed or not: that they come in order shows that it is the one."""
 SKIPPING = ("h264", "hevc", "mpeg4")
 """Codecs whose decoders leave out just the picture that they are told to."""
 
@@ -73,20 +75,22 @@ def _wanted(
     context, frame_of = stream.codec_context, index.frame_of()
     context.copy_opaque = True
     skips = context.codec.canonical_name in SKIPPING
-    wanted, start, last = cursor.frame, index.start_of(cursor.frame), -1
+    wanted, last = cursor.frame, -1
+    start, near = index.start_of(wanted), index.gapless_from(wanted, NEAR)
     for number, packet in enumerate(_packets(container, stream)):
         if 0 < number < start:
             continue
         if number == start > 0:
             context.flush_buffers()
             last = -1
-        # what is shown before the first wanted frame is decoded only where others need it
-        leave_out = skips and frame_of.get(number, len(index)) < wanted
+        # what is shown well before the first wanted frame is decoded only where others need it
+        leave_out = skips and frame_of.get(number, len(index)) < near
         context.skip_frame = "NONREF" if leave_out else "DEFAULT"
         with_number(packet, number)
         for native in _decoded(packet):
             frame = frame_of.get(number_of(native, -1))
-            if frame is None or frame <= last:  # several of one packet, or another order than the time stamps'
+            # several of one packet, or another order than the time stamps'
+            if frame is None or frame <= last or (frame > near and frame != last + 1):
                 raise WindowError
             last = frame
             cursor.decoded.add(frame)
@@ -99,7 +103,7 @@ def _wanted(
             if wanted >= len(index):
                 return
             if wanted > frame + 1:
-                start = index.start_of(wanted)
+                start, near = index.start_of(wanted), index.gapless_from(wanted, NEAR)
     raise WindowError
 
 

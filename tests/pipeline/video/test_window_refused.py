@@ -275,11 +275,7 @@ def test_time_stamps_in_another_order(
         except (av.error.FFmpegError, ValueError):
             continue  # no such file can be written
         if index_of(swapped) is not None:
-            assert_same_or_refused(swapped)
-
-
-def assert_same_or_refused(path: Path) -> None:
-    assert_right_or_refused(path, path)
+            assert_same_frames(swapped, n_starts=12, may_refuse=True)
 
 
 @each_codec
