@@ -71,7 +71,11 @@ def stage_options(command: F) -> F:
         option("--config", type=file, help="TOML file with all other settings (docs/train.md)."),
         option("--epochs", type=click.IntRange(min=1), help="More than a run has had: it goes on, even if finished."),
         option("--seed", type=SEED, default=0, help="Decides first weights, order, augmentation."),
-        option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky."),
+        option(
+            "--allow-leaky",
+            is_flag=True,
+            help="Needed for a split set that is stamped leaky, and to learn from what another data set holds out.",
+        ),
     ]
     for decorator in reversed(decorators):
         command = decorator(command)

@@ -285,6 +285,19 @@ def _check_places(table: pa.Table, shards: Sequence[Shard], store: Store) -> Non
         raise IntegrityError(f"{store.url}: the manifest of clips places sample {key} outside of its shard")
 
 
+def video_files(location: str, split_set: str) -> pa.Table:
+    """Return the source file of every video with clips: columns `sha256`, `uri` and `split`, null for none.
+
+    Raises UnreadableError and IntegrityError as `open_data` does.
+    """
+    store = open_store(location)
+    videos = _columns(store, "videos", ("video_id", "sha256", "uri", "status"))
+    videos = videos.filter(pc.is_in(videos["status"], value_set=pa.array(["ok", "partial"])))
+    rows = _columns(store, "splits", ("video_id", "split"), split_path(split_set))
+    place = pc.index_in(videos["video_id"], value_set=rows["video_id"].combine_chunks())
+    return videos.select(["sha256", "uri"]).append_column("split", rows["split"].take(place))
+
+
 def with_labels(data: ClipData) -> ClipData:
     """Leave out samples whose label is unknown."""
     keep = data.labels != UNKNOWN_LABEL

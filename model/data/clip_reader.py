@@ -94,6 +94,8 @@ class ClipReader:
         self._shard_of = self.data.column("shard")
         self._mix = mix_of(self.data)
         self._pairs = pair_up(self.data) if plan.sampling == "pairs" else np.empty((0, 2), np.int64)
+        if plan.sampling == "pairs":
+            _require_pairs(self.data, self._pairs)
         self._samples_sha256 = self.data.digest()
         self.decoder = ClipDecoder(read, _image_px(self.data, read))
         self._ahead = ShardPrefetcher(data.shards, cache or user_cache())
@@ -293,6 +295,17 @@ def _usable(data: ClipData, read: ReadOptions) -> ClipData:
             f"{read.n_frames} frames"
         )
     return replace(chosen, samples=chosen.samples.combine_chunks())  # picking rows from many chunks is slow
+
+
+def _require_pairs(data: ClipData, pairs: Ints) -> None:
+    """Refuse a data set of a mix that would be left out as a whole."""
+    paired = set(data.part_of[pairs[:, 1]].tolist())
+    lacking = [part.name for k, part in enumerate(data.parts) if k not in paired]
+    if lacking:
+        raise RefusedError(
+            f"{lacking[0]} has no pair of a fake and the real video it was made from; use another train.sampling, or "
+            "leave it out"
+        )
 
 
 def _image_px(data: ClipData, read: ReadOptions) -> int:

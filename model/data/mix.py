@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.names import DATA_NAME
@@ -60,6 +62,61 @@ def part_data(data: ClipData, number: int) -> ClipData:
         identity=part.identity,
         parts=(),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedFiles:
+    """Source files that are learnt from in one data set of a mix and held out in another."""
+
+    learnt: str
+    """Name of the data set that they are learnt from in."""
+    held_out: str
+    split: str
+    """Where they are in the data set `held_out`."""
+    n_files: int
+    example: str
+    """URI of the first of them there."""
+
+    def said(self) -> str:
+        """Say so in words."""
+        files = "source file is" if self.n_files == 1 else "source files are"
+        return (
+            f"{self.n_files} {files} learnt from in {self.learnt} and held out in {self.held_out}, in its split "
+            f"'{self.split}' (such as {self.example})"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return what results say of it."""
+        return {name: value for name, value in asdict(self).items() if name != "example"}
+
+
+def shared_files(data: ClipData, files: Sequence[pa.Table]) -> tuple[SharedFiles, ...]:
+    """Return what the samples `data` of a mix take from the splits that its other data sets hold out.
+
+    `files` has the `video_files` of each data set, in its order. Files are compared by SHA-256: the same film encoded
+    anew is not noticed. What else may tell that two videos are one is to be looked for here.
+    """
+    part_of, digests = data.part_of, data.samples["source_sha256"]
+    found = []
+    for k, part in enumerate(data.parts):
+        learnt = digests.filter(pa.array(part_of == k)).combine_chunks().drop_null()
+        for other, table in zip(data.parts, files, strict=True):
+            if other is part:
+                continue
+            held = table.filter(pc.not_equal(table["split"], part.identity.split))
+            held = held.filter(pc.is_in(held["sha256"], value_set=learnt))
+            for split in sorted(set(held["split"].to_pylist())):
+                mine = held.filter(pc.equal(held["split"], split))
+                found.append(
+                    SharedFiles(
+                        learnt=part.name,
+                        held_out=other.name,
+                        split=split,
+                        n_files=pc.count_distinct(mine["sha256"]).as_py(),
+                        example=min(mine["uri"].to_pylist()),
+                    )
+                )
+    return tuple(found)
 
 
 def mix_of(data: ClipData) -> Mix | None:

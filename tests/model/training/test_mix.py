@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from lps.manifests.canonical import sha256_hex
+from lps.manifests.schemas import read_table, table_bytes
 from lps.model.report.errors import recorded_locations
 from lps.model.report.runs import read_folders
-from lps.model.report.settings import identities, setting_rows
+from lps.model.report.settings import LEAKY, identities, setting_rows
 from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.run_log import read_log
 from lps.model.training.validate import Tally, metrics_of
@@ -252,3 +254,79 @@ def test_page_of_a_run_names_its_data_sets_without_their_paths(trained: Path, se
     places, notes = recorded_locations([run.config["data"], {"sets": [{"name": "x", "data": "s3://b/x"}]}])
     assert places == [str(path) for path in sets.values()]
     assert len(notes) == 1
+
+
+# ---- what one data set learns from and another holds out -------------------------------------------------------------
+
+
+def test_files_learnt_from_in_one_data_set_and_held_out_in_another_need_a_flag_and_leave_a_stamp(
+    sets: dict[str, Path], lps_train: "Runner", settings: "Settings", make: "Maker", family: "Family", tmp_path: Path
+) -> None:
+    copies = [replace(each, content=f"a{each.video[1:]}") for each in family("k", 3, "test")]
+    leaking = make.data_set([family("c", 4), copies, family("x", 4, "val")])
+    run = tmp_path / "run"
+    command = [
+        "classify",
+        run,
+        *data({**sets, "three": leaking}),
+        "--init",
+        "random",
+        "--config",
+        settings("epochs = 1"),
+    ]
+    refused = lps_train(*command)
+    assert refused.code == 3
+    assert refused.last_line.endswith(
+        "3 source files are learnt from in one and held out in three, in its split 'test' (such as kf0): results there "
+        "would say little; use split sets that agree (`lps-prep split`), leave a data set out, or allow it with "
+        "--allow-leaky"
+    )
+    assert not (run / "checkpoints").exists()
+    ended = lps_train(*command, "--allow-leaky")
+    assert ended.code == 0, ended.stderr
+    assert "note: 3 source files are learnt from in one and held out in three, in its split 'test'" in ended.stderr[0]
+    assert "on a LEAKY split set" in ended.stdout[0]
+    found = read_checkpoint(run / "checkpoints/best.pt").data
+    shared = {"learnt": "one", "held_out": "three", "split": "test", "n_files": 3}
+    assert (found["leaky"], found["shared_files"]) == (True, [shared])
+    assert [each["leaky"] for each in found["sets"]] == [False, False, False]
+    (read,), _ = read_folders([run])
+    stamps, rows = identities([read], [])
+    assert [stamp.mark for stamp in stamps] == [LEAKY]
+    assert {row.name: row.cells[0] for row in rows}["Learnt from and held out"] == "3 files of one in three, test"
+    best = run / "checkpoints/best.pt"
+    ended = lps_train("evaluate", "--checkpoint", best, "--data", f"three={leaking}", "--workers", 0, "--clips", 1,
+                      "--out", tmp_path / "out")  # fmt: skip
+    assert ended.code == 0, ended.stderr
+    assert "note: three: the detector learnt from 3 of these 3 videos" in ended.stderr[0]
+    learnt = json.loads((tmp_path / "out/metrics.json").read_bytes())["checkpoint"]["learnt_from"]
+    assert (learnt["leaky"], learnt["shared_files"]) == (True, [shared])
+
+
+def test_same_files_to_learn_from_and_videos_without_clips_are_no_leak(
+    sets: dict[str, Path], lps_train: "Runner", settings: "Settings", make: "Maker", family: "Family", tmp_path: Path
+) -> None:
+    copies = [replace(each, content=f"a{each.video[1:]}") for each in family("k", 4)]
+    failed = [replace(each, content=f"a{each.video[1:]}") for each in family("m", 3, "test")]
+    twice = make.data_set([copies, failed, family("x", 4, "val")])
+    path = twice / "manifests/videos.parquet"
+    ids = {each.video_id for each in failed}
+    rows = read_table("videos", path.read_bytes()).to_pylist()
+    path.write_bytes(
+        table_bytes("videos", [{**r, "status": "failed"} if r["video_id"] in ids else r for r in rows], {})
+    )
+    command = ["classify", tmp_path / "run", *data({**sets, "twice": twice}), "--init", "random", "--config"]
+    ended = lps_train(*command, settings("epochs = 1"))
+    assert ended.code == 0, ended.stderr
+    found = read_checkpoint(tmp_path / "run/checkpoints/best.pt").data
+    assert (found["leaky"], "shared_files" in found) == (False, False)
+
+
+def test_with_pairs_a_data_set_without_any_is_refused(
+    sets: dict[str, Path], lps_train: "Runner", settings: "Settings", make: "Maker", family: "Family", tmp_path: Path
+) -> None:
+    reals = make.data_set([[each for each in family("r", 4) if not each.label], family("x", 4, "val")])
+    command = ["classify", tmp_path / "run", *data({**sets, "reals": reals}), "--init", "random", "--config"]
+    refused = lps_train(*command, settings('sampling = "pairs"'))
+    assert refused.code == 3
+    assert "reals has no pair of a fake and the real video it was made from" in refused.last_line
