@@ -24,7 +24,7 @@ from lps.model.training.validate import Tally, metrics_of
 from tests.model.training.test_learnt import seen
 
 if TYPE_CHECKING:
-    from tests.model.conftest import Maker, Runner, Spec
+    from tests.model.conftest import Maker, Runner, Spec, WebServer
 
     Settings = Callable[..., Path]
     Family = Callable[..., list[Spec]]
@@ -104,6 +104,21 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert read_log(killed / "log.jsonl") == read_log(tmp_path / "undisturbed/log.jsonl")
     expected = weights(tmp_path / "undisturbed")
     assert all(torch.equal(value, expected[name]) for name, value in weights(killed).items())
+
+
+def test_a_data_set_at_a_url_is_read_as_the_folder_is(
+    trained: Path, lps_train: "Runner", settings: "Settings", web: "WebServer", sets: dict[str, Path]
+) -> None:
+    shutil.copytree(sets["two"], web.root / "remote")
+    given = ["--data", f"two={web.url}/remote", "--data", f"one={sets['one']}"]
+    out = web.root / "run"
+    ended = lps_train("classify", out, *given, "--init", "random", "--config", weighted(settings))
+    assert ended.code == 0, ended.stderr
+    expected = weights(trained)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(out).items())
+    found, there = (read_checkpoint(run / "checkpoints/best.pt") for run in (out, trained))
+    assert found.data["sets"] == there.data["sets"]
+    assert found.metrics == there.metrics
 
 
 def test_two_processes_go_on_from_one_with_the_same_steps(
