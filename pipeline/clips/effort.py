@@ -31,11 +31,11 @@ HASH_FRAMES = 61
 LEAD_SHARE = {"h264": 0.6, "hevc": 0.6}
 """Share of the frames before a wanted one that decode: those that others refer to, with the usual B frames. Other
 codecs: all."""
-SECONDS_PER_FRAME = 0.0004
+SECONDS_PER_FRAME = 0.0002
 """Decoded, whatever its size."""
 SECONDS_PER_PACKET = 0.00015
 """Looked at by the probe and once more by the processing."""
-SECONDS_PER_CLIP_FRAME = {"mtcnn": 0.010, "retinaface-mobilenet": 0.0065, "retinaface-fan": 0.6}
+SECONDS_PER_CLIP_FRAME = {"mtcnn": 0.0055, "retinaface-mobilenet": 0.0048, "retinaface-fan": 0.6}
 """Finding faces, alignment and images."""
 SECONDS_PER_VIDEO = 0.05
 USUAL_SIZE = (1280, 720)

@@ -21,7 +21,7 @@ from lps.pipeline.video.decode import DecodeStats, StreamFacts, check_frame, not
 from lps.pipeline.video.entry_points import FrameIndex
 from lps.pipeline.video.frame import Frame
 
-NEAR = 8
+NEAR = 4
 """As many frames before a wanted one are decoded, needed or not: that they come in order shows that it is the one."""
 SKIPPING = ("h264", "hevc", "mpeg4")
 """Codecs whose decoders leave out just the picture that they are told to."""
