@@ -38,8 +38,6 @@ def mixed(data: Sequence[str], weights: Any, config: Path | None) -> "tuple[str 
 
     Raises BadParameter for several of which one has no name, UnreadableError for a weight of none of them.
     """
-    from lps.model.data.mix import NamedData
-
     names, places = named(data)
     known = checked(weights, Mapping[str, float], "mix")
     if names == [""] or not names:
@@ -49,11 +47,19 @@ def mixed(data: Sequence[str], weights: Any, config: Path | None) -> "tuple[str 
     if "" in names:
         place = places[names.index("")]
         raise click.BadParameter(f"several data sets need names: NAME={place}", param_hint="--data")
-    require_known(known, names, "mix")
+    return None, weighted(dict(zip(names, places, strict=True)), known, config)
+
+
+def weighted(places: Mapping[str, str], weights: Any, config: Path | None) -> "tuple[NamedData, ...]":
+    """Return data sets with their weights of [mix] in the settings. Raises UnreadableError for a weight of none."""
+    from lps.model.data.mix import NamedData
+
+    known = checked(weights, Mapping[str, float], "mix")
+    require_known(known, [*places], "mix")
     found = []
-    for name, place in zip(names, places, strict=True):
+    for name, place in places.items():
         try:
             found.append(NamedData(name=name, data=place, weight=known.get(name, 1.0)))
         except ValueError as e:
             raise UnreadableError(f"{config}: {e}") from e
-    return None, tuple(found)
+    return tuple(found)

@@ -1,17 +1,19 @@
 """lps-train experiment: every table of the paper as a command."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lps.cli.common import LpsCommand, console, echo
-from lps.manifests.errors import RefusedError
+from lps.cli.train.data_sets import weighted
+from lps.manifests.errors import UnreadableError
 from lps.manifests.names import EXPERIMENT_NAMES, PRESET_NAMES
 
 if TYPE_CHECKING:
     from lps.model.paper.results import Result
-    from lps.model.paper.zoo import ModelZoo
+    from lps.model.paper.zoo import DataSet, ModelZoo, TrainingMix
     from lps.model.training.events import OnTrainEvent
 
 
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--data", multiple=True, metavar="NAME=OUT", help="Data set of lps-prep and its name; may be given again."
+)
+@click.option(
+    "--mix",
+    "mixes",
+    multiple=True,
+    metavar="NAME[=A,B...]",
+    help="cross: also train on these data sets together, on all without '='; may be given again.",
 )
 @click.option("--preset", type=click.Choice(PRESET_NAMES), default="paper", show_default=True,
               help="Recipe of all runs.")  # fmt: skip
@@ -33,7 +42,7 @@ def experiment(name: str, out: Path, **asked: Any) -> None:
 
     \b
     table1      LPS_ri, LPS, LPS_ssd on each data set         (Table 1)
-    cross       trained on one data set, evaluated on each    (Table 2)
+    cross       trained on each data set and each mix, evaluated on each data set   (Table 2)
     align       with and without alignment: NAME and NAME-unaligned   (Table 3)
     variants    I3D encoder, support vector machine           (Table 4)
     sweep       lambda and T of the distillation              (Table 5)
@@ -46,7 +55,10 @@ def experiment(name: str, out: Path, **asked: Any) -> None:
     \b
     Example:
       lps-train experiment table1 exp/ --data ffpp=ffpp/ --data celebdf=celebdf/
+      lps-train experiment cross exp/ --data ffpp=ffpp/ --data celebdf=celebdf/ --data wild=wild/ --mix all
     """
+    if asked["mixes"] and name != "cross":
+        raise click.UsageError("--mix is for cross")
     from lps.cli.train.progress import TrainProgress
     from lps.model.paper.figures.tables import draw_table
     from lps.model.paper.tables import run_experiment
@@ -69,12 +81,34 @@ def _zoo(out: Path, on_event: "OnTrainEvent", asked: dict[str, Any]) -> "ModelZo
         if not sign or not name or not location:
             raise click.BadParameter(f"must be NAME=OUT, got '{text}'", param_hint="--data")
         data.append(DataSet(name, location))
-    if len({d.name for d in data}) < len(data):
-        raise RefusedError("two data sets have the same name; results of one would be taken for the other's")
+    settings = read_settings(asked["config"])
+    mixes = _mixes(asked["mixes"], data, settings.pop("mix", {}), asked["config"])
     return ModelZoo(
-        out=out, data=tuple(data), preset=asked["preset"], settings=read_settings(asked["config"]), seed=asked["seed"],
+        out=out, data=tuple(data), mixes=mixes, preset=asked["preset"], settings=settings, seed=asked["seed"],
         split_set=asked["split_set"], allow_leaky=asked["allow_leaky"], smoke=asked["smoke"], on_event=on_event,
     )  # fmt: skip
+
+
+def _mixes(
+    texts: Sequence[str], data: "Sequence[DataSet]", weights: Any, config: Path | None
+) -> "tuple[TrainingMix, ...]":
+    """Return the mixes of --mix. Raises BadParameter for what no data set is called, RefusedError for a bad name."""
+    from lps.model.paper.zoo import TrainingMix
+
+    if weights and not texts:
+        raise UnreadableError(f"{config}: [mix] has weights of data sets that are trained on together: give a --mix")
+    places = {each.name: each.location for each in data}
+    parts = {each.name: each for each in weighted(places, weights, config)} if texts else {}
+    found = []
+    for text in texts:
+        name, sign, chosen = text.partition("=")
+        members = chosen.split(",") if sign else list(places)
+        unknown = [member for member in members if member not in places]
+        if unknown or len({*members}) < len(members):
+            why = f"no --data is called '{unknown[0]}'" if unknown else "a data set comes twice"
+            raise click.BadParameter(f"{why}, got '{text}'", param_hint="--mix")
+        found.append(TrainingMix(name, tuple(parts[member] for member in members)))
+    return tuple(found)
 
 
 def _show(result: "Result", *, smoke: bool) -> None:

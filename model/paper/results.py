@@ -53,6 +53,8 @@ class ResultRow:
     """A value of another publication, not measured here."""
     trained_on: str = ""
     checkpoint_sha256: str = ""
+    notes: tuple[str, ...] = ()
+    """What makes the metrics say less than they seem to, as the evaluation tells it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,10 @@
 """The models that experiments share: trained networks by data set and variant, made once and then reused.
 
-OUT/runs/<data set>/<variant>/{encoder,pretrain,classify,random,svm,distill…}   one folder a run, as `lps-train` makes
-OUT/runs/<data set>/lps/maps                                                     feature maps that distillations share
-OUT/evals/<model>/<data set>-<split>                                             one folder an evaluation
+OUT/runs/<data>/<variant>/{encoder,pretrain,classify,random,svm,distill…}   one folder a run, as `lps-train` makes
+OUT/runs/<data>/lps/maps                                                     feature maps that distillations share
+OUT/evals/<model>/<data set>-<split>                                         one folder an evaluation
+
+<data> is the name of a data set or of a mix.
 """
 
 import re
@@ -15,6 +17,7 @@ from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import SPLITS, STAGES, StageName
 from lps.manifests.records import Note
+from lps.model.data.mix import NamedData
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
 from lps.model.evaluation.events import DataSetBegun, EvaluateEvent
@@ -46,6 +49,11 @@ SMOKE: dict[str, Any] = {
 """Settings of `--smoke`: shows that an experiment runs, and nothing else."""
 
 
+def _require_folder_name(name: str, what: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise RefusedError(f"'{name}' cannot name {what}; use letters, digits, dots and dashes")
+
+
 @dataclass(frozen=True, slots=True)
 class DataSet:
     """One prepared data set and the name that it goes by."""
@@ -54,8 +62,23 @@ class DataSet:
     location: str
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):  # it becomes the name of a folder
-            raise RefusedError(f"'{self.name}' cannot name a data set; use letters, digits, dots and dashes")
+        _require_folder_name(self.name, "a data set")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingMix:
+    """Several data sets to train on together, and the name that they go by."""
+
+    name: str
+    parts: tuple[NamedData, ...]
+
+    def __post_init__(self) -> None:
+        _require_folder_name(self.name, "a mix")
+        if len(self.parts) < 2:
+            raise RefusedError(f"the mix '{self.name}' has fewer than two data sets")
+
+
+TrainingData = DataSet | TrainingMix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +87,8 @@ class ModelZoo:
 
     out: Path
     data: tuple[DataSet, ...]
+    mixes: tuple[TrainingMix, ...] = ()
+    """Trained on besides each data set alone, by `cross`."""
     preset: str = "paper"
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -72,6 +97,15 @@ class ModelZoo:
     smoke: bool = False
     on_event: OnTrainEvent = lambda event: None
 
+    def __post_init__(self) -> None:
+        names = [each.name for each in self.data]
+        if len({*names}) < len(names):
+            raise RefusedError("two data sets have the same name; results of one would be taken for the other's")
+        names += [each.name for each in self.mixes]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise RefusedError(f"the name '{twice}' of a mix is taken; call it otherwise: --mix NAME=SET,SET")
+
     def configuration(self, stage: StageName, *changes: Mapping[str, Any]) -> Preset:
         """Return the preset of a stage with the settings and then further changes."""
         settings: dict[str, Any] = {}
@@ -79,11 +113,12 @@ class ModelZoo:
             settings = merged(settings, layer)
         return preset_for(self.preset, stage, settings)
 
-    def sources(self, data: DataSet, split: str = "train") -> Sources:
-        """Return a split of a data set."""
+    def sources(self, data: TrainingData, split: str = "train") -> Sources:
+        """Return a split of a data set, or of all of a mix."""
+        location, parts = (data.location, ()) if isinstance(data, DataSet) else (None, data.parts)
         return Sources(
-            data=data.location, split=split, split_set=self.split_set, allow_leaky=self.allow_leaky,
-            val_split="val" if split == "train" else None,
+            data=location, sets=parts, split=split,
+            split_set=self.split_set, allow_leaky=self.allow_leaky, val_split="val" if split == "train" else None,
         )  # fmt: skip
 
     def config_sha256(self) -> str:
@@ -102,8 +137,8 @@ class ModelZoo:
         }
         return {**facts, "sha256": sha256_hex(canonical_json(facts))}
 
-    def job(self, data: DataSet, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> TrainJob:
-        """Return the training of a stage in runs/<data set>/<name>."""
+    def job(self, data: TrainingData, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> TrainJob:
+        """Return the training of a stage in runs/<data>/<name>."""
         return TrainJob(
             stage=stage, out=self.out / "runs" / data.name / name, sources=self.sources(data),
             preset=self.configuration(stage, *changes), init=init, seed=self.seed,
@@ -115,17 +150,17 @@ class ModelZoo:
             self.on_event(Note(job.out.relative_to(self.out).as_posix()))
         return job.out / str(train(job, self.on_event)["checkpoint"])
 
-    def run(self, data: DataSet, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> Path:
+    def run(self, data: TrainingData, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> Path:
         """Return the best checkpoint of a stage, trained if it is not there."""
         return self.trained(self.job(data, name, stage, init, *changes))
 
-    def pretrained(self, data: DataSet, variant: str = "lps") -> Path:
+    def pretrained(self, data: TrainingData, variant: str = "lps") -> Path:
         """Return the pretraining checkpoint of a variant; I3D goes through stage 0 first."""
         changes = VARIANTS[variant]
         init = str(self.run(data, f"{variant}/encoder", "encoder", RANDOM, changes)) if variant == "i3d" else RANDOM
         return self.run(data, f"{variant}/pretrain", "pretrain", init, changes)
 
-    def detector(self, data: DataSet, variant: str = "lps") -> Path:
+    def detector(self, data: TrainingData, variant: str = "lps") -> Path:
         """Return the detector of a variant, LPS by default."""
         init = str(self.pretrained(data, variant))
         return self.run(data, f"{variant}/classify", "classify", init, VARIANTS[variant])
@@ -134,7 +169,7 @@ class ModelZoo:
         """Return LPS_ri: the same network, not pretrained."""
         return self.run(data, "lps/random", "classify", RANDOM)
 
-    def distilled(self, data: DataSet) -> Path:
+    def distilled(self, data: TrainingData) -> Path:
         """Return LPS_ssd."""
         return self.run(data, "lps/distill", "distill", str(self.detector(data)), self._shared_maps(data))
 
@@ -144,7 +179,7 @@ class ModelZoo:
         name = f"lps/sweep/lambda-{weight:g}-T-{temperature:g}"
         return self.job(data, name, "distill", str(self.detector(data)), self._shared_maps(data), change)
 
-    def _shared_maps(self, data: DataSet) -> dict[str, Any]:
+    def _shared_maps(self, data: TrainingData) -> dict[str, Any]:
         chosen = self.configuration("distill").run.maps_folder
         return {"run": {"maps_folder": chosen or str(self.out / "runs" / data.name / "lps" / "maps")}}
 

@@ -33,17 +33,20 @@ N_FRAMES = 20
 
 
 @pytest.fixture
-def prepared(make: "Maker", spec: "type[Spec]") -> Callable[[], str]:
-    """Return a function that writes a small data set with all three splits, and gives its folder."""
+def prepared(make: "Maker", spec: "type[Spec]") -> Callable[..., str]:
+    """Return a function that writes a small data set with all three splits, and gives its folder.
 
-    def write() -> str:
+    The names of its videos begin with what it is given.
+    """
+
+    def write(content: str = "") -> str:
         shards = []
         for split, n in (("train", 3), ("val", 2), ("test", 2)):
             shard = []
             for k in range(n):
-                name = f"{split}-r{k}"
+                name, fake = f"{content}{split}-r{k}", f"{content}{split}-f{k}"
                 shard.append(spec(video=name, label=0, n_frames=N_FRAMES, split=split))
-                shard.append(spec(video=f"{split}-f{k}", label=1, original=name, n_frames=N_FRAMES, split=split))
+                shard.append(spec(video=fake, label=1, original=name, n_frames=N_FRAMES, split=split))
             shards.append(shard)
         return str(make.data_set(shards))
 
@@ -51,7 +54,7 @@ def prepared(make: "Maker", spec: "type[Spec]") -> Callable[[], str]:
 
 
 @pytest.fixture
-def zoo(prepared: Callable[[], str], tmp_path: Path) -> ModelZoo:
+def zoo(prepared: Callable[..., str], tmp_path: Path) -> ModelZoo:
     return ModelZoo(out=tmp_path / "zoo", data=(DataSet("celebdf", prepared()),), preset="small", smoke=True)
 
 
@@ -91,6 +94,71 @@ def test_experiments_share_their_runs(zoo: ModelZoo) -> None:
         ("LPS_ssd", "celebdf", "celebdf"),
     ]
     assert result.rows[0].values["recall"].paper == 89.57
+
+
+def test_mixes_are_rows_besides_each_data_set_alone(prepared: Callable[..., str], tmp_path: Path) -> None:
+    out, settings = tmp_path / "zoo", tmp_path / "mix.toml"
+    settings.write_text("[mix]\nb = 2.0\n")
+    given = ["--data", f"a={prepared('a')}", "--data", f"b={prepared('b')}", "--data", f"c={prepared('c')}"]
+    asked = ["experiment", "cross", str(out), *given, "--preset", "small", "--smoke", "--config", str(settings)]
+    mixed = [*asked, "--mix", "every", "--mix", "two=b,a"]
+
+    def trained() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("best.pt")}
+
+    ended = CliRunner().invoke(main, mixed)
+    assert ended.exit_code == 0, ended.output
+    record = json.loads((out / "cross/result.json").read_bytes())
+    trainings = ["a", "b", "c", "every", "two"]
+    assert [(row["name"], row["trained_on"], row["data"]) for row in record["rows"]] == [
+        *product(("LPS", "LPS_ssd"), trainings, ("a", "b", "c"))
+    ]
+    assert all(row["values"]["auc"]["value"] is not None for row in record["rows"])
+    assert record["facts"] == {"mixes": {"every": {"a": 1.0, "b": 2.0, "c": 1.0}, "two": {"b": 2.0, "a": 1.0}}}
+    config = json.loads((out / "runs/two/lps/classify/config.json").read_bytes())
+    assert [(each["name"], each["weight"]) for each in config["data"]["sets"]] == [("a", 1.0), ("b", 2.0)]
+    assert "every is trained on a, b, c together." in (out / "cross/result.md").read_text()
+    before = trained()
+    assert len(before) == 5 * 3, "pretrained, detector and distilled of each"
+    ended = CliRunner().invoke(main, mixed)
+    assert ended.exit_code == 0, ended.output
+    assert trained() == before
+    assert json.loads((out / "cross/result.json").read_bytes()) == record
+    maps = ["figure", "featmap", str(tmp_path / "figs"), "--data", given[1].partition("=")[2], "--clips", "1"]
+    ended = CliRunner().invoke(main, [*maps, "--checkpoint", str(out / "runs/every/lps/classify/checkpoints/best.pt")])
+    assert ended.exit_code == 0, ended.output
+    assert (tmp_path / "figs/featmap.png").read_bytes().startswith(b"\x89PNG")
+    ended = CliRunner().invoke(main, [*asked, "--mix", "two=a,c"])
+    assert ended.exit_code == 3
+    assert "with the data sets a, b and is given the data sets a, c" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["cross", "--mix", "m=a,x"], "no --data is called 'x', got 'm=a,x'"),
+        (["cross", "--mix", "m=a,a"], "a data set comes twice, got 'm=a,a'"),
+        (["cross", "--mix", "a"], "the name 'a' of a mix is taken"),
+        (["cross", "--mix", "m=a"], "the mix 'm' has fewer than two data sets"),
+        (["cross", "--mix", "../m"], "'../m' cannot name a mix"),
+        (["table1", "--mix", "m"], "--mix is for cross"),
+    ],
+)
+def test_mixes_are_checked(tmp_path: Path, asked: list[str], message: str) -> None:
+    result = CliRunner().invoke(
+        main, ["experiment", asked[0], str(tmp_path), "--data", "a=x", "--data", "b=y", *asked[1:]]
+    )
+    assert result.exit_code in (2, 3)
+    assert message in result.output
+
+
+def test_weights_of_no_mix_are_refused(tmp_path: Path) -> None:
+    settings = tmp_path / "mix.toml"
+    settings.write_text("[mix]\na = 2.0\n")
+    asked = ["experiment", "cross", str(tmp_path), "--data", "a=x", "--config", str(settings)]
+    result = CliRunner().invoke(main, asked)
+    assert result.exit_code == 4
+    assert "mix.toml: [mix] has weights of data sets that are trained on together: give a --mix" in result.output
 
 
 def test_the_sweep_makes_one_cache_of_feature_maps(zoo: ModelZoo) -> None:
@@ -145,7 +213,7 @@ def test_alignment_needs_both_preparations(zoo: ModelZoo) -> None:
         align(zoo)
 
 
-def test_alignment_compares_both_preparations(zoo: ModelZoo, prepared: Callable[[], str]) -> None:
+def test_alignment_compares_both_preparations(zoo: ModelZoo, prepared: Callable[..., str]) -> None:
     both = ModelZoo(
         out=zoo.out, data=(*zoo.data, DataSet("celebdf-unaligned", prepared())), preset="small", smoke=True
     )  # fmt: skip
@@ -198,7 +266,7 @@ def test_the_record_names_settings_data_and_seed(zoo: ModelZoo) -> None:
     assert replace(zoo, settings={"run": {"workers": 7}}).config_sha256() == first["config_sha256"]
 
 
-def test_the_command_writes_json_markdown_and_picture(prepared: Callable[[], str], tmp_path: Path) -> None:
+def test_the_command_writes_json_markdown_and_picture(prepared: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "zoo"
     asked = ["experiment", "table1", str(out), "--data", f"ours={prepared()}", "--preset", "small", "--smoke"]
     result = CliRunner().invoke(main, asked)
