@@ -9,7 +9,7 @@ from lps.cli.common import ProgressView, console
 from lps.manifests.records import Note
 from lps.model.data.video_score import VIDEO_RULE_TEXT
 from lps.model.evaluation.events import ClipsScored, DataSetBegun, EvaluateEvent
-from lps.model.evaluation.metrics import NOT_MEANINGFUL, TITLES, few_videos
+from lps.model.evaluation.metrics import MIN_VIDEOS, NOT_MEANINGFUL, TITLES, few_videos
 
 PARTS = {"datasets": "data set", "methods": "method", "compressions": "compression"}
 """Kinds of groups within one evaluated data set, and what a row of the table calls them."""
@@ -56,9 +56,32 @@ def print_metrics(record: dict[str, Any], out: Path) -> None:
         _add(table, "together (micro)", record["together"]["micro"]["video"])
         _add_means(table, record["together"]["macro"]["video"])
     screen.print(table)
+    if any(_pairs(entry) for entry in record["data"]):
+        screen.print(_pair_table(record, level))
     for line in (f"p_fake of a {rule}", *_remarks(record)):
         screen.print(line, highlight=False, markup=False)
     screen.print(f"{out / 'scores.parquet'}, {out / 'metrics.json'}", highlight=False, markup=False)
+
+
+def _pairs(entry: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the pair accuracy of a data set; None where it has no pairs, or an older version did not look for them."""
+    found: dict[str, Any] | None = entry.get("pairs")
+    return found if found and found["all"]["n_pairs"] else None
+
+
+def _pair_table(record: dict[str, Any], level: str) -> Table:
+    from rich.text import Text
+
+    title = f"share of pairs in which the fake scores higher than its original, with {level} intervals"
+    table = Table("data", "pairs", "originals", "pair accuracy", title=title)
+    for entry in record["data"]:
+        if found := _pairs(entry):
+            methods = found["methods"] if len(found["methods"]) > 1 else {}
+            rows = {entry["name"]: found["all"], **{f"  method {name}": each for name, each in methods.items()}}
+            for name, each in rows.items():
+                cell = Text(shown(each, few=few_videos(each["n_originals"], each["n_pairs"])))
+                table.add_row(Text(name), str(each["n_pairs"]), str(each["n_originals"]), cell)
+    return table
 
 
 def _few(found: dict[str, Any]) -> bool:
@@ -103,7 +126,10 @@ def _remarks(record: dict[str, Any]) -> list[str]:
     """Say why metrics are missing, and what was not used."""
     lines = []
     groups = [group for entry in record["data"] for kind in ("all", *PARTS) for group in _groups(entry, kind)]
-    if any(map(_few, groups)):
+    few_originals = any(
+        found["all"]["n_originals"] < MIN_VIDEOS for entry in record["data"] if (found := _pairs(entry))
+    )
+    if few_originals or any(map(_few, groups)):
         lines.append(f"{FEW}: {NOT_MEANINGFUL}")
     for entry in record["data"]:
         found = entry["results"]["all"]["video"]

@@ -31,10 +31,12 @@ from lps.model.data.video_score import DEFAULT_RULE
 from lps.model.evaluation.events import ClipsScored, DataSetBegun, OnEvaluateEvent
 from lps.model.evaluation.loading import LoadedDetector
 from lps.model.evaluation.metrics import Bootstrap, measure
+from lps.model.evaluation.pairs import pairs_of
 from lps.model.evaluation.predict import PredictOptions, predict
 from lps.model.evaluation.scores import (
     SCORES_VERSION,
     THRESHOLD,
+    UNNAMED,
     LabelledScores,
     Scores,
     concat,
@@ -47,13 +49,12 @@ from lps.model.training.checkpoint import code_version
 from lps.model.training.processes import choose_device
 
 METRICS_ID = "lps.metrics"
-METRICS_VERSION = "1.3"
+METRICS_VERSION = "1.4"
 METRICS_JSON, SCORES_PARQUET, PARTS = "metrics.json", "scores.parquet", "parts"
 MATRIX = ("auc", "recall", "precision")
 """Metrics of the cross-data-set matrix (the paper's Table 2)."""
 MAX_NAMED = 100
 """Bad samples that are named; all are counted."""
-UNNAMED = "unnamed"
 PREP_FIELDS = ("localizer", "align", "template_scale", "out_px", "codec", "jpeg_quality", "clip_frames")
 """Parameters of the preparation that change what a detector sees."""
 
@@ -305,7 +306,10 @@ def _record(
             "n_frames": loaded.n_frames,
             "learnt_from": _learnt_from(loaded),
         },
-        "data": [_data_record(entry, part, found) for entry, part, found in zip(entries, parts, results, strict=True)],
+        "data": [
+            _data_record(entry, part, found, bootstrap)
+            for entry, part, found in zip(entries, parts, results, strict=True)
+        ],
         "matrix": {
             "rows": [f"{loaded.stage} {loaded.sha256[:12]}"],
             "columns": [entry.name for entry in entries],
@@ -315,7 +319,7 @@ def _record(
     }
 
 
-def _data_record(entry: _DataEntry, part: ScoredData, found: dict[str, Any]) -> dict[str, Any]:
+def _data_record(entry: _DataEntry, part: ScoredData, found: dict[str, Any], bootstrap: Bootstrap) -> dict[str, Any]:
     videos = part.scores.labelled().by_video()
     return {
         **entry.facts,
@@ -326,6 +330,7 @@ def _data_record(entry: _DataEntry, part: ScoredData, found: dict[str, Any]) -> 
         "bad_samples": list(part.bad[:MAX_NAMED]),
         **decision_record(videos.labels, videos.p_fake),
         "results": found,
+        "pairs": pairs_of(part.scores, entry.data.samples).record(bootstrap),
     }
 
 

@@ -28,6 +28,9 @@ SCORES_VERSION = "1.2"
 THRESHOLD = 0.5
 """Above it a clip or a video is called fake, as by the larger of two logits."""
 
+UNNAMED = "unnamed"
+"""Stands for the method of fakes of which nobody knows it."""
+
 _ID = pa.binary(16)
 SCORES = pa.schema(
     [
