@@ -217,7 +217,8 @@ def test_completion_is_that_of_every_shell_and_knows_words(monkeypatch: pytest.M
         assert get_completion_class(shell.name) is shell
         assert completed("lps-prep run", incomplete="vi", shell=shell) == ["file,vi"]
     assert completed("lps-prep", incomplete="pl") == ["plain,plan"]
-    assert completed("lps-prep run", "--dataset", incomplete="ff") == ["plain,ffpp"]
+    assert completed("lps-prep run", "--dataset", incomplete="ff") == ["plain,ffpp", "plain,ffpp-flat", "plain,ffiw"]
+    assert completed("lps-prep run", "--dataset", incomplete="ffpp-") == ["plain,ffpp-flat"]
     assert "plain,--dataset" in completed("lps-prep run", "videos", incomplete="--da")
     for name, value in (
         ("_LPS_PREP_COMPLETE", "bash_complete"),

@@ -181,21 +181,28 @@ def test_workers_load_what_the_first_video_needs(cluster_address: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mtcnn", "retinaface-mobilenet"])
-def test_a_worker_on_a_cpu_has_the_networks_without_torch(name: str, shared: Callable[[str], Path]) -> None:
-    def faces(spec: LocalizerSpec, image: NDArray[np.uint8]) -> tuple[str, bool]:
+def test_workers_and_detectors_on_cpus_have_the_networks_without_torch(
+    name: str, shared: Callable[[str], Path]
+) -> None:
+    def has_torch(*_: object) -> bool:
         import sys
 
-        found = own_localizer(spec).detect(image[None], dense=True)
-        return repr(found), "torch" in sys.modules
+        return "torch" in sys.modules
+
+    def faces(spec: LocalizerSpec, image: NDArray[np.uint8]) -> tuple[str, bool]:
+        return repr(own_localizer(spec).detect(image[None], dense=True)), has_torch()
 
     weights = shared("weights") if name != "mtcnn" else None
     image = np.ascontiguousarray(load_portrait("astronaut").rgba[:320, 64:384, :3])
     with ray_cluster(None, 1) as cluster:
         [spec] = start_detectors(cluster, name, weights, None)
         assert spec.graphs
-        answer = ray.get(ray.remote(faces).remote(spec, image))
+        answers = [ray.get(ray.remote(faces).remote(spec, image))]
+        [actor] = start_detectors(cluster, name, weights, 1)
+        found = ray.get(actor.detect.remote(image[None], dense=True))
+        answers.append((repr(found), ray.get(actor.__ray_call__.remote(has_torch))))
     here = load_localizer(name, weights_dir=weights, device="cpu", batch_size=1)
-    assert answer == (repr(here.detect(image[None], dense=True)), False)
+    assert answers == 2 * [(repr(here.detect(image[None], dense=True)), False)]
 
 
 @pytest.mark.slow
