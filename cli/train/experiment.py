@@ -47,6 +47,7 @@ def experiment(name: str, out: Path, **asked: Any) -> None:
     variants    I3D encoder, support vector machine           (Table 4)
     sweep       lambda and T of the distillation              (Table 5)
     ablate      without encoder, aggregator, memory bank      (Figure 8)
+    pairing     paired against unpaired sampling, 3 seeds each   (not in the paper)
     efficiency  time of each module, needs no data            (section 4.5)
 
     Call the data sets ffpp, dfdc and celebdf to have the paper's values beside them. Experiments with the same OUT

@@ -17,6 +17,7 @@ COLUMNS: dict[str, MetricColumn] = {
     "auc": MetricColumn("AUC %"),
     "recall": MetricColumn("recall %"),
     "precision": MetricColumn("precision %"),
+    "pair_accuracy": MetricColumn("pair accuracy %"),
     "loss_val": MetricColumn("L_ssd, val", 3),
     "cross_entropy_val": MetricColumn("cross entropy, val", 3),
     "auc_val": MetricColumn("AUC %, val"),
@@ -63,7 +64,7 @@ class Result:
 
     experiment: str
     item: str
-    """Table or figure of the paper."""
+    """Table or figure of the paper, or what else it is."""
     rows: tuple[ResultRow, ...]
     metrics: tuple[str, ...]
     """Names in COLUMNS, the columns."""

@@ -1,0 +1,109 @@
+"""Does it help to learn from pairs? The same network, data and steps, with a fake next to its own original or not."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from lps.manifests.errors import RefusedError
+from lps.model.data.clip_data import pair_up
+from lps.model.data.sources import open_split
+from lps.model.evaluation.metrics import LEVEL
+from lps.model.paper.results import Result, ResultRow, Value
+from lps.model.paper.zoo import DataSet, ModelZoo
+
+N_SEEDS = 3
+ARMS = {"pairs": "paired", "balanced": "unpaired"}
+"""Samplings, and what their rows are called. Unpaired batches are as balanced as pairs are: the classes come equally
+often in both."""
+METRICS = ("auc", "pair_accuracy")
+
+
+def pairing(zoo: ModelZoo) -> Result:
+    """Question of the field: detectors learnt from pairs beside detectors learnt from the same clips unpaired.
+
+    All start from one pretraining; each sampling is trained with N_SEEDS seeds, evaluated on the test split. Raises
+    RefusedError where the training split has no pairs.
+    """
+    rows: list[ResultRow] = []
+    notes: list[str] = []
+    seeds = range(zoo.seed, zoo.seed + (2 if zoo.smoke else N_SEEDS))
+    for data in zoo.data:
+        notes += _unpaired(zoo, data)
+        init = str(zoo.pretrained(data))
+        found: dict[str, list[ResultRow]] = {}
+        for sampling, called in ARMS.items():
+            found[called] = [_row(zoo, data, init, sampling, called, seed) for seed in seeds]
+            rows += [*found[called], _mean(found[called], f"{called}, mean of {len(seeds)} seeds")]
+        notes += [_difference(data, metric, *found.values()) for metric in METRICS]
+    notes.append(
+        "Intervals of a seed draw videos, or originals with their fakes, again; those of means and differences are "
+        f"Student's t over {len(seeds)} seeds, which say nothing of other data."
+    )
+    return Result(experiment="pairing", item="Paired against unpaired sampling", rows=tuple(rows), metrics=METRICS,
+                  notes=tuple(notes), facts={"seeds": list(seeds)})  # fmt: skip
+
+
+def _unpaired(zoo: ModelZoo, data: DataSet) -> list[str]:
+    """Say which clips only one of the two samplings learns from. Raises RefusedError where there are no pairs."""
+    train = open_split(zoo.sources(data), "train")
+    pairs = pair_up(train)
+    n_fakes, n_reals = int((train.labels == 1).sum()), int((train.labels == 0).sum())
+    if not len(pairs):
+        raise RefusedError(
+            f"data set '{data.name}' has no pairs to learn from: no fake in its training split has its original there"
+        )
+    left = n_fakes - len(pairs), n_reals - len(np.unique(pairs[:, 0]))
+    if not any(left):
+        return []
+    return [f"{data.name}: {left[0]} fake and {left[1]} real clips are in no pair, so only unpaired sampling has them."]
+
+
+def _row(zoo: ModelZoo, data: DataSet, init: str, sampling: str, called: str, seed: int) -> ResultRow:
+    """Train with one sampling and seed, and evaluate."""
+    change = {"train": {"sampling": sampling}}
+    job = replace(zoo.job(data, f"lps/pairing/{called}-{seed}", "classify", init, change), seed=seed)
+    record = zoo.evaluated(zoo.trained(job), data)
+    entry = record["data"][0]
+    values = {
+        "auc": _value(entry["results"]["all"]["video"]["auc"]),
+        "pair_accuracy": _value(entry["pairs"]["all"]),
+    }
+    return ResultRow(name=f"{called}, seed {seed}", data=data.name, trained_on=data.name, values=values,
+                     checkpoint_sha256=record["checkpoint"]["sha256"], notes=tuple(entry["notes"]))  # fmt: skip
+
+
+def _value(found: dict[str, Any]) -> Value:
+    percents = {name: 100 * found[name] for name in ("value", "low", "high") if found.get(name) is not None}
+    return Value(**{"value": None, **percents})
+
+
+def _mean(rows: Sequence[ResultRow], name: str) -> ResultRow:
+    values = {metric: over_seeds([row.values[metric].value for row in rows]) for metric in METRICS}
+    return replace(rows[0], name=name, values=values, checkpoint_sha256="", notes=())
+
+
+def _difference(data: DataSet, metric: str, paired: Sequence[ResultRow], unpaired: Sequence[ResultRow]) -> str:
+    """Say what pairs change, seed by seed."""
+    each = [(a.values[metric].value, b.values[metric].value) for a, b in zip(paired, unpaired, strict=True)]
+    change = over_seeds([None if a is None or b is None else a - b for a, b in each])
+    what = {"auc": "AUC", "pair_accuracy": "pair accuracy"}[metric]
+    if change.value is None:
+        return f"{data.name}: {what} cannot be compared: the test split gives none."
+    bounds = "" if change.low is None else f" [{change.low:+.2f}, {change.high:+.2f}]"
+    return f"{data.name}: pairs change the {what} by {change.value:+.2f}{bounds} points."
+
+
+def over_seeds(values: Sequence[float | None]) -> Value:
+    """Return the mean over seeds with the interval of Student's t; None where the value of one is missing."""
+    from scipy.stats import t
+
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return Value(value=None)
+    if len(known) < 2:
+        return Value(value=known[0])
+    half = float(t.ppf((1 + LEVEL) / 2, len(known) - 1)) * stdev(known) / len(known) ** 0.5
+    return Value(value=mean(known), low=mean(known) - half, high=mean(known) + half)
