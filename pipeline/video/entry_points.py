@@ -25,8 +25,8 @@ HEVC_BROKEN = (16, 17, 18, 36, 37)
 """BLA and ends of a sequence or stream: pictures between them and the next that starts anew are not shown."""
 SEQUENCE_ENDS = (b"\1\x48\1", b"\2\x48\1", b"\1\x4a\1", b"\2\x4a\1")
 """Last bytes of a packet that ends a sequence or stream of HEVC, after a start code or a length."""
-FOR_ALL_LATER = (47, 147)
-"""Messages (ITU-T H.274) that turn the picture, or name other colors, until another one comes."""
+FOR_ALL_LATER = (19, 47, 147)
+"""Messages (ITU-T H.274) that add grain, turn the picture, or name other colors, until another one comes."""
 NOT_CODED_BYTES = 19
 """As long is an MPEG-4 packet at most that repeats a picture, which no decoder shows."""
 EACH_ALONE = ("mjpeg", "prores", "dnxhd")
@@ -103,8 +103,8 @@ class EntryPoints:
     """How many pictures the decoder holds back at first to hand them out in order."""
     known: set[bytes] = field(default_factory=set)
     """Parameters that the decoder has after the first packet."""
-    tables: frozenset[int] = frozenset()
-    """Tables of the first JPEG picture, by their markers."""
+    tables: frozenset[tuple[int, int]] = frozenset()
+    """Tables of the last JPEG picture, by marker and number."""
     starts: list[int] = field(default_factory=list)
     times: list[int | None] = field(default_factory=list)
     """Time stamp of each packet, hidden or not."""
@@ -304,13 +304,16 @@ def _may_hide(unit: bytes) -> bool:
         return True
 
 
-def _jpeg_tables(data: memoryview) -> frozenset[int]:
-    """Return the markers of the tables that a picture brings: DQT, DHT (ISO/IEC 10918-1, B.2)."""
+def _jpeg_tables(data: memoryview) -> frozenset[tuple[int, int]]:
+    """Return the tables that a picture brings, by marker and number: DQT, DHT (ISO/IEC 10918-1, B.2.4.1, B.2.4.2)."""
     found, at = set(), 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        if data[at + 1] in (0xDB, 0xC4):
-            found.add(data[at + 1])
+        marker, table = data[at + 1], at + 4
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        while marker in (0xDB, 0xC4) and table + 17 <= min(at, len(data)):
+            found.add((marker, data[table]))
+            n_values = sum(data[table + 1 : table + 17]) + 16 if marker == 0xC4 else 64 * (1 + (data[table] >> 4))
+            table += 1 + n_values
     return frozenset(found)
 
 
