@@ -27,8 +27,8 @@ from av.video.stream import VideoStream
 from rich.console import Console
 from rich.table import Table
 
-from lps.manifests.audit.checks.near_duplicates import LIMITS, Hashed, Pair, calibrate, compared
 from lps.manifests.errors import VideoFault
+from lps.manifests.splits.near_copies import LIMITS, Hashed, Pair, calibrate, compared
 from lps.pipeline.clips.encode import RGB, perceptual_hash
 from lps.pipeline.clips.process import hash_places
 from lps.pipeline.config.params import Params

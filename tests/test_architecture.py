@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "manifests.pages": "manifests",
     "manifests": "manifests.remote",
     "manifests.splits": "manifests",
-    "model.data": "manifests manifests.remote",
+    "model.data": "manifests manifests.remote manifests.splits",
     "model.evaluation": "manifests manifests.splits model.data model.networks model.training",
     "model.networks": "manifests",
     "model.paper": "manifests model.data model.evaluation model.networks model.training",

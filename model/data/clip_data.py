@@ -14,11 +14,14 @@ from lps.manifests.columns import PATHS, read_columns, split_path
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.index import read_index, read_rule, split_sets
 from lps.manifests.schemas import read_table
+from lps.manifests.splits.across import COMPARED_COLUMNS, ComparedSet
 from lps.manifests.storage import Store, open_store
 from lps.model.data.sample import MAX_SAMPLE_BYTES, UNKNOWN_LABEL, BadSample, Sample
 from lps.model.data.shards import Shard
 
 _ID = pa.binary(16)
+SCHEMA_OF_HASHES = 3
+"""Major version since which frames at 0, 1 and 2 seconds are hashed."""
 SAMPLES = pa.schema(
     [
         ("key", pa.string()),
@@ -285,17 +288,20 @@ def _check_places(table: pa.Table, shards: Sequence[Shard], store: Store) -> Non
         raise IntegrityError(f"{store.url}: the manifest of clips places sample {key} outside of its shard")
 
 
-def video_files(location: str, split_set: str) -> pa.Table:
-    """Return the source file of every video with clips: columns `sha256`, `uri` and `split`, null for none.
+def compared_videos(location: str, split_set: str, name: str) -> ComparedSet:
+    """Return the videos with clips of a data set, to be compared with those of others; none is marked yet.
 
-    Raises UnreadableError and IntegrityError as `open_data` does.
+    `name` is what the data set is called. Raises UnreadableError and IntegrityError as `open_data` does.
     """
     store = open_store(location)
-    videos = _columns(store, "videos", ("video_id", "sha256", "uri", "status"))
+    videos = _columns(store, "videos", (*COMPARED_COLUMNS, "status"))
     videos = videos.filter(pc.is_in(videos["status"], value_set=pa.array(["ok", "partial"])))
     rows = _columns(store, "splits", ("video_id", "split"), split_path(split_set))
     place = pc.index_in(videos["video_id"], value_set=rows["video_id"].combine_chunks())
-    return videos.select(["sha256", "uri"]).append_column("split", rows["split"].take(place))
+    table = videos.select(COMPARED_COLUMNS).append_column("split", rows["split"].take(place))
+    nobody = np.zeros(table.num_rows, np.bool_)
+    version = int(str(read_index(store).values["schema_version"]).split(".")[0])
+    return ComparedSet(name=name, videos=table, learnt=nobody, held=nobody, older_hashes=version < SCHEMA_OF_HASHES)
 
 
 def with_labels(data: ClipData) -> ClipData:

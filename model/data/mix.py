@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lps.manifests.arrays import Bools
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.names import DATA_NAME
+from lps.manifests.splits.across import ComparedSet, Comparison, compare_sets
 from lps.model.data.clip_data import SAMPLES, ClipData, DataIdentity, DataPart
 from lps.model.data.epoch_plan import Mix
 from lps.model.data.shards import Shard
@@ -64,59 +65,26 @@ def part_data(data: ClipData, number: int) -> ClipData:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SharedFiles:
-    """Source files that are learnt from in one data set of a mix and held out in another."""
-
-    learnt: str
-    """Name of the data set that they are learnt from in."""
-    held_out: str
-    split: str
-    """Where they are in the data set `held_out`."""
-    n_files: int
-    example: str
-    """URI of the first of them there."""
-
-    def said(self) -> str:
-        """Say so in words."""
-        files = "source file is" if self.n_files == 1 else "source files are"
-        return (
-            f"{self.n_files} {files} learnt from in {self.learnt} and held out in {self.held_out}, in its split "
-            f"'{self.split}' (such as {self.example})"
-        )
-
-    def record(self) -> dict[str, Any]:
-        """Return what results say of it."""
-        return {name: value for name, value in asdict(self).items() if name != "example"}
-
-
-def shared_files(data: ClipData, files: Sequence[pa.Table]) -> tuple[SharedFiles, ...]:
+def compare_mix(data: ClipData, videos: Sequence[ComparedSet]) -> Comparison:
     """Return what the samples `data` of a mix take from the splits that its other data sets hold out.
 
-    `files` has the `video_files` of each data set, in its order. Files are compared by SHA-256: the same film encoded
-    anew is not noticed. What else may tell that two videos are one is to be looked for here.
+    `videos` are those of each data set, in its order.
     """
-    part_of, digests = data.part_of, data.samples["source_sha256"]
-    found = []
-    for k, part in enumerate(data.parts):
-        learnt = digests.filter(pa.array(part_of == k)).combine_chunks().drop_null()
-        for other, table in zip(data.parts, files, strict=True):
-            if other is part:
-                continue
-            held = table.filter(pc.not_equal(table["split"], part.identity.split))
-            held = held.filter(pc.is_in(held["sha256"], value_set=learnt))
-            for split in sorted(set(held["split"].to_pylist())):
-                mine = held.filter(pc.equal(held["split"], split))
-                found.append(
-                    SharedFiles(
-                        learnt=part.name,
-                        held_out=other.name,
-                        split=split,
-                        n_files=pc.count_distinct(mine["sha256"]).as_py(),
-                        example=min(mine["uri"].to_pylist()),
-                    )
-                )
-    return tuple(found)
+    sets = []
+    for k, (part, each) in enumerate(zip(data.parts, videos, strict=True)):
+        mine = data.samples["video_id"].filter(pa.array(data.part_of == k)).combine_chunks()
+        sets.append(
+            replace(
+                each,
+                learnt=_mask(pc.is_in(each.videos["video_id"], value_set=mine)),
+                held=_mask(pc.not_equal(each.videos["split"], part.identity.split)),
+            )
+        )
+    return compare_sets(sets)
+
+
+def _mask(values: pa.ChunkedArray) -> Bools:
+    return np.asarray(values.fill_null(False).to_numpy(), np.bool_)  # noqa: FBT003
 
 
 def mix_of(data: ClipData) -> Mix | None:

@@ -135,7 +135,7 @@ def _of_run(run: TrainingRun) -> dict[str, str]:
         "Validated on": spelled(wanted.get("val_split")),
         "SHA-256 of validation samples": spelled(run.data.get("val_samples_sha256")),
         "Prepared with": spelled({name: prep[name] for name in PREP_FIELDS if name in prep}) or "none",
-        **({"Learnt from and held out": _shared(run.data)} if "shared_files" in run.data else {}),
+        **({"Learnt from and held out": _shared(run.data)} if "shared_videos" in run.data else {}),
         **{
             f"{name}: {title}": spelled(each.get(key))
             for name, each in named_sets(run.data)
@@ -149,12 +149,12 @@ def _of_run(run: TrainingRun) -> dict[str, str]:
 
 
 def _shared(identity: Record) -> str:
-    """Say how many source files one data set learns from and another holds out."""
-    found = identity.get("shared_files")
+    """Say how many videos one data set learns from and another holds out, by the evidence."""
+    found = identity.get("shared_videos")
     each = [mapping(one) for one in found] if isinstance(found, list) else []
     return "; ".join(
-        f"{count(one.get('n_files'))} files of {spelled(one.get('learnt'))} in {spelled(one.get('held_out'))}, "
-        f"{spelled(one.get('split'))}"
+        f"{count(one.get('n_videos'))} of {spelled(one.get('learnt'))} in {spelled(one.get('held_out'))}, "
+        f"{spelled(one.get('split'))} ({spelled(one.get('kind')).replace('_', ' ')})"
         for one in each
     )
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.model.data.clip_data import ClipData, long_enough, spread_clips, video_files, with_labels
+from lps.model.data.clip_data import ClipData, compared_videos, long_enough, spread_clips, with_labels
 from lps.model.data.clip_decoder import Batch, ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions, verify_shards
 from lps.model.data.epoch_plan import PlanOptions, Rank
 from lps.model.data.feature_maps import MapReader, maps_of
-from lps.model.data.mix import mix_of_names, part_data, shared_files
+from lps.model.data.mix import compare_mix, mix_of_names, part_data
 from lps.model.data.sample import BadSample
 from lps.model.data.shard_cache import user_cache
 from lps.model.data.shard_index import open_shards
@@ -70,25 +70,29 @@ def open_run_data(job: TrainJob) -> RunData:
 
 
 def _stamp_shared(sources: Sources, train: ClipData, identity: dict[str, Any]) -> list[str]:
-    """Stamp the identity of a mix as leaky where one data set learns from files that another holds out; returns notes.
+    """Stamp the identity of a mix as leaky where one data set learns from what another holds out; returns notes.
 
     Raises RefusedError unless leaks are allowed.
     """
     if len(sources.sets) < 2:
         return []
-    files = [
-        video_files(each.data, part.identity.split_set) for each, part in zip(sources.ordered, train.parts, strict=True)
-    ]
-    found = shared_files(train, files)
-    if found and not sources.allow_leaky:
-        more = f", and {len(found) - 1} more such overlaps" if len(found) > 1 else ""
+    found = compare_mix(
+        train,
+        [
+            compared_videos(each.data, part.identity.split_set, each.name)
+            for each, part in zip(sources.ordered, train.parts, strict=True)
+        ],
+    )
+    if found.shared and not sources.allow_leaky:
         raise RefusedError(
-            f"{found[0].said()}{more}: results there would say little; use split sets that agree (`lps-prep split`), "
+            f"{found.refusal()}: results there would say little; use split sets that agree (`lps-prep split`), "
             "leave a data set out, or allow it with --allow-leaky"
         )
-    if found:
-        identity |= {"leaky": True, "shared_files": [each.record() for each in found]}
-    return [each.said() for each in found]
+    if found.shared:
+        identity |= {"leaky": True, "shared_videos": [each.record() for each in found.shared]}
+    if found.notes:
+        identity["shared_notes"] = list(found.notes)
+    return [*(each.said() for each in found.shared), *found.notes]
 
 
 def _one_class(val: ClipData) -> list[str]:

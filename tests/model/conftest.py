@@ -47,6 +47,10 @@ class Spec:
     codec: str = "jpg"
     split: str = "train"
     compression: str | None = None
+    target_keys: tuple[str, ...] = ()
+    hashes: tuple[bytes, ...] = ()
+    """PDQ of its three frames."""
+    dataset: str = "test"
 
     track: int = 0
     face: int | None = 0
@@ -83,7 +87,7 @@ class Spec:
         facts = {
             "clip_id": self.clip_id.hex(),
             "video_id": self.video_id.hex(),
-            "dataset": "test",
+            "dataset": self.dataset,
             "method": "swap" if self.label else None,
             "label": self.label,
             "track_id": self.track,
@@ -239,7 +243,7 @@ def _clip_row(spec: Spec, shard_id: str, start: int, n_bytes: int, members: list
         "clips",
         clip_id=spec.clip_id,
         video_id=spec.video_id,
-        dataset="test",
+        dataset=spec.dataset,
         method="swap" if spec.label else None,
         label=spec.label,
         split=spec.split,
@@ -277,8 +281,11 @@ def _write_manifests(
             "videos",
             video_id=spec.video_id,
             uri=spec.video,
-            dataset="test",
+            dataset=spec.dataset,
             label=spec.label,
+            target_keys=list(spec.target_keys),
+            phash=list(spec.hashes) or None,
+            phash_quality=[90] * len(spec.hashes) or None,
             original_video_id=digest16("test", spec.original) if spec.original else None,
             sha256=spec.source_sha256,
             compression=spec.compression,

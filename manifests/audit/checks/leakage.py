@@ -7,7 +7,6 @@ they are what a wrong split would have got wrong.
 from dataclasses import replace
 
 from lps.manifests.audit.checks.near_duplicates import L6, check_near_duplicates
-from lps.manifests.audit.checks.near_duplicates import LIMITS as NEARDUP_LIMITS
 from lps.manifests.audit.checks.reuse import reuse_check
 from lps.manifests.audit.core.database import sql_offenders
 from lps.manifests.audit.core.queries import (
@@ -37,6 +36,7 @@ from lps.manifests.names import UNTIED_FAKES
 from lps.manifests.splits.groups import Groups
 from lps.manifests.splits.key_edges import KeyEdges
 from lps.manifests.splits.leakage import crossing_groups, measure_leakage, untied_fakes
+from lps.manifests.splits.near_copies import LIMITS as NEARDUP_LIMITS
 
 LIMITS: dict[str, float] = {
     "l2_max_unresolved_pct": 0.1,

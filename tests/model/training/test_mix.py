@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -302,20 +303,59 @@ def test_files_learnt_from_in_one_data_set_and_held_out_in_another_need_a_flag_a
     assert "note: 3 source files are learnt from in one and held out in three, in its split 'test'" in ended.stderr[0]
     assert "on a LEAKY split set" in ended.stdout[0]
     found = read_checkpoint(run / "checkpoints/best.pt").data
-    shared = {"learnt": "one", "held_out": "three", "split": "test", "n_files": 3}
-    assert (found["leaky"], found["shared_files"]) == (True, [shared])
+    shared = {"learnt": "one", "held_out": "three", "split": "test", "kind": "file", "n_videos": 3}
+    assert (found["leaky"], found["shared_videos"]) == (True, [shared])
     assert [each["leaky"] for each in found["sets"]] == [False, False, False]
     (read,), _ = read_folders([run])
     stamps, rows = identities([read], [])
     assert [stamp.mark for stamp in stamps] == [LEAKY]
-    assert {row.name: row.cells[0] for row in rows}["Learnt from and held out"] == "3 files of one in three, test"
+    assert {row.name: row.cells[0] for row in rows}["Learnt from and held out"] == "3 of one in three, test (file)"
     best = run / "checkpoints/best.pt"
     ended = lps_train("evaluate", "--checkpoint", best, "--data", f"three={leaking}", "--workers", 0, "--clips", 1,
                       "--out", tmp_path / "out")  # fmt: skip
     assert ended.code == 0, ended.stderr
     assert "note: three: the detector learnt from 3 of these 3 videos" in ended.stderr[0]
     learnt = json.loads((tmp_path / "out/metrics.json").read_bytes())["checkpoint"]["learnt_from"]
-    assert (learnt["leaky"], learnt["shared_files"]) == (True, [shared])
+    assert (learnt["leaky"], learnt["shared_videos"]) == (True, [shared])
+
+
+def test_near_copies_and_people_of_another_data_set_are_refused_by_kind(
+    lps_train: "Runner", settings: "Settings", make: "Maker", family: "Family", tmp_path: Path
+) -> None:
+    def hashed(specs: "list[Spec]", seed: str) -> "list[Spec]":
+        random = Random(seed)
+        return [replace(each, hashes=tuple(random.randbytes(32) for _ in range(3))) for each in specs]
+
+    learnt = hashed(family("a", 24), "a")
+    learnt[0] = replace(learnt[0], target_keys=("ffpp/seq/043",))
+    one = make.data_set([learnt, family("v", 4, "val")])
+    held = hashed(family("b", 24, "test"), "b")
+    anew = [replace(held[k], hashes=learnt[k].hashes) if k < 2 else held[k] for k in range(24)]
+    anew[5] = replace(anew[5], target_keys=("ffpp/seq/043",))
+    two = make.data_set([family("c", 4), anew, family("w", 4, "val")])
+    run = tmp_path / "run"
+    command = ["classify", run, *data({"one": one, "two": two}), "--init", "random", "--config"]
+    refused = lps_train(*command, settings("epochs = 1"))
+    assert refused.code == 3
+    assert refused.last_line.endswith(
+        "2 videos are near copies of ones learnt from in one and held out in two, in its split 'test' (such as bf0), "
+        "and 1 more such overlap: results there would say little; use split sets that agree (`lps-prep split`), leave "
+        "a data set out, or allow it with --allow-leaky"
+    )
+    ended = lps_train(*command, settings("epochs = 1"), "--allow-leaky")
+    assert ended.code == 0, ended.stderr
+    said = "note: 1 video shares a person or recording with one learnt from in one and is held out in two"
+    assert said in ended.stderr[0]
+    found = read_checkpoint(run / "checkpoints/best.pt").data
+    where = {"learnt": "one", "held_out": "two", "split": "test"}
+    assert found["leaky"] is True
+    assert found["shared_videos"] == [
+        {**where, "kind": "near_copy", "n_videos": 2},
+        {**where, "kind": "key", "n_videos": 1},
+    ]
+    (read,), _ = read_folders([run])
+    rows = {row.name: row.cells[0] for row in identities([read], [])[1]}
+    assert rows["Learnt from and held out"] == "2 of one in two, test (near copy); 1 of one in two, test (key)"
 
 
 def test_same_files_to_learn_from_and_videos_without_clips_are_no_leak(
@@ -334,7 +374,7 @@ def test_same_files_to_learn_from_and_videos_without_clips_are_no_leak(
     ended = lps_train(*command, settings("epochs = 1"))
     assert ended.code == 0, ended.stderr
     found = read_checkpoint(tmp_path / "run/checkpoints/best.pt").data
-    assert (found["leaky"], "shared_files" in found) == (False, False)
+    assert (found["leaky"], "shared_videos" in found) == (False, False)
 
 
 def test_with_pairs_a_data_set_without_any_is_refused(

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from lps.manifests.audit.checks import leakage as audit_leakage
 from lps.manifests.audit.checks.leakage import L1
-from lps.manifests.audit.checks.near_duplicates import chance_distance
 from lps.manifests.audit.core.database import alias_table
 from lps.manifests.audit.core.queries import placed_table
 from lps.manifests.audit.core.types import AuditContext, CheckResult, State
@@ -21,6 +20,7 @@ from lps.manifests.canonical import digest16
 from lps.manifests.names import Level
 from lps.manifests.splits.inputs import EMPTY_SHA256
 from lps.manifests.splits.leakage import crossing_groups
+from lps.manifests.splits.near_copies import chance_distance
 
 if TYPE_CHECKING:
     from tests.manifests.audit.checks.conftest import World

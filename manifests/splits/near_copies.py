@@ -1,0 +1,166 @@
+"""Near copies of videos, by PDQ hashes of three whole frames of each: at 0, 1 and 2 seconds.
+
+Two videos are compared frame by frame at the same places, so that copies re-encoded, resized, recoloured or without
+their end are found. Of copies without their start some are, of cropped or mirrored ones none. Videos of one group are
+no finding: a fake shares its target's picture. Data sets of before schema 3 have hashes at 10, 50 and 90 % of a video.
+
+What counts as near is calibrated, not assumed. PDQ's published threshold holds for unlike pictures; faces before one
+backdrop are closer than that. The threshold of a data set is where one in a million pairs of different groups would
+match. That quantile is extrapolated from the bulk of the sampled distances: read off the sample itself it would be
+lowered by the very copies that are looked for.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lps.manifests.arrays import Bools, Ints
+from lps.manifests.splits.leakage import PAIRS
+
+LIMITS: dict[str, float] = {
+    "l6_max_distance": 31,
+    "l6_chance": 1e-6,
+    "l6_min_quality": 50,
+    "l6_min_pairs": 50,
+    "l6_max_videos": 500_000,
+}
+N_FRAMES = 3
+MIN_FRAMES = 2
+"""Frames that must be comparable, and near, for a pair to be confirmed; a single still may be a shared title."""
+N_SAMPLED = 200_000
+TILE = (128, 4096)
+"""Hashes compared at a time: their distances stay in the cache."""
+MAX_MATCHES = 200_000
+HISTOGRAM_BINS = 64
+
+Words = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hashed:
+    """The placed videos that have hashes."""
+
+    ids: list[str]
+    uris: list[str]
+    splits: NDArray[np.str_]
+    datasets: NDArray[np.str_]
+    groups: Ints
+    words: Words
+    """(videos, frames, 4): 256 bits."""
+    usable: Bools
+    """(videos, frames): the hash says enough of the picture to be compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two videos of different splits and groups that are near at some frame."""
+
+    a: int
+    b: int
+    distances: tuple[int | None, ...]
+    """Bits that differ, per frame; None where a frame cannot be compared."""
+    confirmed: bool
+
+
+def calibrate(videos: Hashed, limits: Mapping[str, float]) -> tuple[dict[str, int], dict[str, Any]]:
+    """Return the threshold of each data set (-1: none can be given) and the histograms of sampled distances."""
+    thresholds: dict[str, int] = {}
+    histograms: dict[str, Any] = {}
+    for name in np.unique(videos.datasets).tolist():
+        distances = _sampled_distances(videos, np.flatnonzero(videos.datasets == name))
+        enough = len(distances) >= limits["l6_min_pairs"]
+        tail = chance_distance(distances, limits["l6_chance"]) if enough else -1
+        thresholds[name] = min(tail, int(limits["l6_max_distance"]))
+        counts, edges = np.histogram(distances, bins=HISTOGRAM_BINS, range=(0, 256))
+        histograms[name] = {"edges": edges.tolist(), "counts": counts.tolist(), "threshold": thresholds[name]}
+    return thresholds, {"distances": histograms}
+
+
+def chance_distance(distances: Ints, chance: float) -> int:
+    """Return the largest distance that at most a share `chance` of such pairs reaches, or -1.
+
+    A normal tail through the median and a low quantile that a few real copies cannot move.
+    """
+    level = min(0.25, max(1e-3, 5 / len(distances)))
+    middle, low = np.quantile(distances, [0.5, level])
+    normal = NormalDist()
+    spread = (middle - low) / -normal.inv_cdf(level)
+    return max(-1, int(np.ceil(middle + spread * normal.inv_cdf(chance))) - 1)
+
+
+def _sampled_distances(videos: Hashed, members: Ints) -> Ints:
+    """Return distances of frames at equal places, of pairs of different groups: all pairs, or a seeded sample."""
+    n = len(members)
+    if n * (n - 1) // 2 <= N_SAMPLED:
+        first, second = np.triu_indices(n, k=1)
+    else:
+        first, second = np.random.default_rng(0).integers(0, n, (2, N_SAMPLED))
+    a, b = members[first], members[second]
+    apart = videos.groups[a] != videos.groups[b]
+    a, b = a[apart], b[apart]
+    # One frame per pair: the three of one pair are not independent.
+    frame = np.arange(len(a)) % N_FRAMES
+    both = videos.usable[a, frame] & videos.usable[b, frame]
+    return _distance(videos.words[a[both], frame[both]], videos.words[b[both], frame[both]])
+
+
+def _distance(a: Words, b: Words) -> Ints:
+    bits: Ints = np.bitwise_count(a ^ b).sum(axis=-1, dtype=np.int64)
+    return bits
+
+
+def near_pairs(
+    videos: Hashed, thresholds: Mapping[str, int], sides: Sequence[tuple[str, str]] = PAIRS
+) -> tuple[list[Pair], bool]:
+    """Return the near pairs of videos of two splits, for pairs of splits, and whether the search came to its end."""
+    limit = np.array([thresholds[name] for name in videos.datasets.tolist()], dtype=np.int64)
+    found: set[tuple[int, int]] = set()
+    for seen, held in sides:
+        for frame in range(N_FRAMES):
+            one = np.flatnonzero((videos.splits == seen) & videos.usable[:, frame] & (limit >= 0))
+            two = np.flatnonzero((videos.splits == held) & videos.usable[:, frame] & (limit >= 0))
+            for a, b, distance in _matches(videos.words[:, frame], one, two, int(limit.max())):
+                near = (distance <= np.minimum(limit[a], limit[b])) & (videos.groups[a] != videos.groups[b])
+                found.update(zip(a[near].tolist(), b[near].tolist(), strict=True))
+                if len(found) > MAX_MATCHES:
+                    return compared(videos, found, limit), False
+    return compared(videos, found, limit), True
+
+
+def _matches(words: Words, one: Ints, two: Ints, limit: int) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """Yield index pairs within `limit`, tile by tile. Half of the bits rule out nearly all pairs at half the cost."""
+    for i in range(0, len(one), TILE[0]):
+        rows = one[i : i + TILE[0]]
+        left = words[rows]
+        for j in range(0, len(two), TILE[1]):
+            columns = two[j : j + TILE[1]]
+            right = words[columns]
+            half = np.bitwise_count(left[:, None, 0] ^ right[None, :, 0])
+            half += np.bitwise_count(left[:, None, 1] ^ right[None, :, 1])
+            r, c = np.nonzero(half <= limit)
+            if len(r):
+                distance = _distance(left[r], right[c])
+                near = distance <= limit
+                yield rows[r[near]], columns[c[near]], distance[near]
+
+
+def compared(videos: Hashed, found: Collection[tuple[int, int]], limit: Ints) -> list[Pair]:
+    """Compare pairs of videos at every frame; `limit` is the largest near distance of each video."""
+    pairs: list[Pair] = []
+    for a, b in sorted(found):
+        usable = (videos.usable[a] & videos.usable[b]).tolist()
+        bits = _distance(videos.words[a], videos.words[b]).tolist()
+        near = [d <= min(limit[a], limit[b]) for d, use in zip(bits, usable, strict=True) if use]
+        pairs.append(
+            Pair(
+                a=a,
+                b=b,
+                distances=tuple(d if use else None for d, use in zip(bits, usable, strict=True)),
+                confirmed=len(near) >= MIN_FRAMES and all(near),
+            )
+        )
+    return pairs
