@@ -129,7 +129,7 @@ def write_atomically(target: Path) -> Iterator[Path]:
     The file is on the disk before it has its name, and its name is when this ends. After an error the target is as
     before and the temporary file is removed; `remove_unfinished` removes those of killed writers. Raises OSError.
     """
-    _make_folder(target.parent)
+    make_folder(target.parent)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
@@ -141,7 +141,7 @@ def write_atomically(target: Path) -> Iterator[Path]:
     sync(target.parent)
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make a folder and those above it, each on the disk as a name in the one above."""
     missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,9 @@ DATA_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 Codec = Literal["jpg", "png", "webp"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
+ConvertKind = Literal["deepfakebench", "frames", "mp4"]
+CONVERT_KINDS: tuple[ConvertKind, ...] = get_args(ConvertKind)
+"""What `lps-prep convert` makes."""
 Scan = Literal["window", "whole"]
 FacePolicy = Literal["largest", "all", "single"]
 ScoredFaces = Literal["largest", "all"]

@@ -10,7 +10,7 @@ import click
 
 from lps.cli.common import VERSION, LpsGroup, NumberRange, echo, json_option, show_or_write
 from lps.manifests.errors import RefusedError, TooManyFailedError
-from lps.manifests.names import AUTO, CODECS, DATASETS, LOCALIZERS, RULES
+from lps.manifests.names import AUTO, CODECS, CONVERT_KINDS, DATASETS, LOCALIZERS, RULES, ConvertKind
 
 if TYPE_CHECKING:
     from lps.pipeline.job.finalize import Summary
@@ -209,6 +209,36 @@ def preview(out: str, target: Path | None, per_row: int) -> None:
     path = target or Path("preview.png")
     draw_preview(out, path, per_row=per_row)
     echo(f"wrote {path}")
+
+
+@main.command()
+@click.argument("out")
+@click.argument("target", metavar="TO", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--to", "kind", type=click.Choice(CONVERT_KINDS), required=True, help="What to make.")
+@click.option("--split-set", metavar="SET", help="Split set that counts [default: the one of the shards].")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Clips of each split and label, at most.")
+def convert(out: str, target: Path, kind: ConvertKind, split_set: str | None, limit: int | None) -> None:
+    """Write the clips of OUT into the folder TO for other tools: pictures, videos, or what DeepfakeBench trains on.
+
+    frames: TO/SPLIT/LABEL/CLIP/00.jpg and so on, the stored bytes (WebP as PNG). mp4: TO/SPLIT/LABEL/CLIP.mp4, lossless
+    H.264 with the recorded time stamps. deepfakebench: PNG files and the lists that its data sets are read by. In each
+    TO/clips.jsonl tells of every clip. Stop it at any time and run it again: what is made is kept.
+
+    \b
+    Example:
+      lps-prep convert s3://bucket/ffpp-c23 ffpp-bench/ --to deepfakebench
+    """
+    from lps.cli.prep.convert import ConvertProgress
+    from lps.pipeline.tools.convert import ConvertRequest, convert_clips
+
+    if "://" in str(target) or ":/" in str(target):
+        raise click.BadParameter("must be a folder of this machine", param_hint="TO")
+    request = ConvertRequest(out=out, target=target, kind=kind, split_set=split_set, limit=limit)
+    with ConvertProgress() as progress:
+        made = convert_clips(request, progress.on_event)
+    echo(f"{made.n_clips} clips in {target}, {made.n_made} of them made now")
+    for name in made.lists:
+        echo(f"list: {target / name}")
 
 
 @main.command()

@@ -1,1 +1,1 @@
-"""Beside the job: recheck, preview, sample videos."""
+"""Beside the job: recheck, preview, convert, sample videos."""
