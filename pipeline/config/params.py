@@ -8,6 +8,8 @@ from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.fields import with_values
 from lps.manifests.names import Codec, FacePolicy, Scan
 
+WRITER_VERSION = "4"
+"""Rises when equal sources and parameters give other clips or rows: 2 since decoding knows lost frames."""
 ALL_CLIPS = 0
 """Value of `Params.clips` that means every clip the video holds."""
 WITHOUT_A_RECORD = {"max_outside_share": 1.0, "max_step": 2.5, "tone_map": False, "decode": {"scan": "whole"}}

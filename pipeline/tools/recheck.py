@@ -33,7 +33,7 @@ from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store
 from lps.pipeline.clips.encode import encode_image, frames_digest
 from lps.pipeline.clips.process import process_video
-from lps.pipeline.config.params import Params, params_from_record
+from lps.pipeline.config.params import WRITER_VERSION, Params, params_from_record
 from lps.pipeline.faces.align import warp
 from lps.pipeline.faces.detector import CHUNK, Localizer
 from lps.pipeline.faces.localizers import load_localizer
@@ -77,7 +77,8 @@ R1 = CheckSpec(
     title="Videos come out the same again",
     rule="r1_sample_videos videos, chosen by their ids in turn from each label and status, are processed again with "
     "the stored parameters: same status, code and clips, frames_sha256 equal. WARN where frames differ by less than "
-    "r1_min_psnr_db allows (another processor or library version), FAIL beyond. Needs --source.",
+    "r1_min_psnr_db allows (another processor or library version), FAIL beyond; UNKNOWN for a data set of another "
+    "writer version, which makes videos otherwise. Needs --source.",
     remedy="Compare versions, device and batch_size in plan.json with this machine; where they agree, report it.",
     severity=Severity.ERROR,
     level=Level.DEEP,
@@ -191,6 +192,10 @@ def check_again(ctx: AuditContext, *, load: LoadLocalizer) -> CheckResult:
         return not_evaluated(R1, State.SKIP, "needs the source videos: --source")
     if params is None:
         return not_evaluated(R1, State.UNKNOWN, "without a plan the parameters are not known")
+    writer = str(ctx.plan.get("writer_version", "1"))  # the first one did not say
+    if writer != WRITER_VERSION:
+        note = f"made by writer version {writer}, this is version {WRITER_VERSION}: only that one makes the same again"
+        return not_evaluated(R1, State.UNKNOWN, note)
     batch_size = _batch_size(ctx)
     try:
         localizer = load(params.localizer, batch_size)

@@ -14,8 +14,7 @@ from lps.cli.prep.main import main as prep
 from lps.manifests.canonical import jsonable
 from lps.manifests.codes import Status
 from lps.manifests.records import Outcome, SourceVideo, VideoResult
-from lps.pipeline.config.params import Params
-from lps.pipeline.job.shards import WRITER_VERSION
+from lps.pipeline.config.params import WRITER_VERSION, Params
 from lps.pipeline.video.probe import Probe
 from tests.builders import build_data_set, folder_spec, folder_video, still_clip
 

@@ -16,7 +16,7 @@ from lps.manifests.audit.diff import NAMED, SHOWN, Changes, DatasetDiff, diff_da
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import Row
 from lps.manifests.storage import open_store
-from lps.pipeline.job.shards import WRITER_VERSION
+from lps.pipeline.config.params import WRITER_VERSION
 from tests.builders import manifest_rows
 
 FAKE = "manipulated_sequences/Deepfakes/c23/videos/000_001.mp4"
@@ -258,13 +258,13 @@ def rewritten(data: bytes, change: Callable[[pa.Table], pa.Table]) -> bytes:
 
 
 def newer(table: pa.Table) -> pa.Table:
-    return table.replace_schema_metadata({**table.schema.metadata, b"lps.schema_version": b"3.0"})
+    return table.replace_schema_metadata({**table.schema.metadata, b"lps.schema_version": b"99.0"})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (newer, "schema version '3.0'"),
+        (newer, "schema version '99.0'"),
         (lambda table: table.replace_schema_metadata(None), "is not a table 'videos' of"),
         (lambda table: table.drop_columns(["uri"]), "no column 'uri'"),
         (lambda table: table.set_column(0, "video_id", pa.array(["é"] * len(table))), "column 'video_id'"),

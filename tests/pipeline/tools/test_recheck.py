@@ -166,3 +166,14 @@ def test_psnr_of_images() -> None:
     assert psnr_db(black, black + np.uint8(255)) == 0.0
     assert round(psnr_db(black, black + np.uint8(1)), 2) == 48.13
     assert psnr_db(black, black[:2]) == 0.0
+
+
+@pytest.mark.parametrize("says", ["3", None], ids=["named", "without a version"])
+def test_what_another_writer_made_is_not_made_again(copy: tuple[Path, Path], says: str | None) -> None:
+    path = copy[0] / "plan/plan.json"
+    plan = {**json.loads(path.read_text()), "writer_version": says}
+    path.write_text(json.dumps({key: value for key, value in plan.items() if value}))
+    found = run(*copy)
+    assert found["C2"].state == "pass", "its clips show the frames that they name all the same"
+    assert found["R1"].state == "unknown"
+    assert found["R1"].note.startswith(f"made by writer version {says or 1}, this is version ")
