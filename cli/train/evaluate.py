@@ -40,7 +40,11 @@ from lps.manifests.names import DEVICES, VIDEO_RULES
 @click.option("--threshold", metavar="FILE|x", help="Say what this threshold does here.  [default: none but 0.5]")
 @click.option("--max-bad-share", type=NumberRange(0, 1), default=0.01, show_default=True,
               help="Share of a data set's samples that may be unusable; they are counted and named.")  # fmt: skip
-@click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
+@click.option(
+    "--allow-leaky",
+    is_flag=True,
+    help="Needed for a split set that is stamped leaky, and for what the detector learnt from elsewhere.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of a table.")
 def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None:  # noqa: FBT001  click passes flags this way
     """Evaluate a detector: scores.parquet and metrics.json in --out, with 95 % intervals over videos.

@@ -4,12 +4,12 @@ Evidence of three kinds, the strongest first; each held-out video counts once fo
 
     file       the same bytes, by SHA-256
     near_copy  PDQ hashes within the threshold, as check L6 of the audit finds them (`near_copies.py`)
-    key        a published person, recording or target of both
+    key        a published person, recording or target of both; names of files in somebody's folder are none
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,11 +19,14 @@ import pyarrow.compute as pc
 from lps.manifests.arrays import Bools, Ints
 from lps.manifests.splits.inputs import EMPTY_SHA256, KEY_COLUMNS
 from lps.manifests.splits.key_edges import EDGE_COLUMNS, KeyEdges, listed, whole
+from lps.manifests.splits.kinship import kinships
 from lps.manifests.splits.near_copies import LIMITS, MAX_MATCHES, N_FRAMES, Hashed, Pair, calibrate, near_pairs
 
 COMPARED_COLUMNS = (*EDGE_COLUMNS, "uri", "dataset", "phash", "phash_quality")
 """Columns of the manifest `videos` that are compared."""
 HASH_BYTES = 32
+LOCAL_KEYS = r"^(folder|table)/"
+"""Keys that adapters make from names of files: equal ones of two data sets mean nothing."""
 
 Evidence = Literal["file", "near_copy", "key"]
 EVIDENCE: tuple[Evidence, ...] = get_args(Evidence)
@@ -112,7 +115,21 @@ def compare_sets(sets: Sequence[ComparedSet]) -> Comparison:
             notes.append(f"{n} {what} one frame like one of {one.name} in {two.name}, which may be a shared title")
         if not whole_search:
             notes.append(f"the search for near copies in {two.name} stopped after {MAX_MATCHES} near pairs")
-    return Comparison(shared=tuple(shared), notes=tuple(notes))
+    return Comparison(shared=tuple(shared), notes=(*notes, *_kin_notes(sets, shared)))
+
+
+def _kin_notes(sets: Sequence[ComparedSet], shared: Sequence[SharedVideos]) -> Iterator[str]:
+    """Say what is known of published data sets of which one is learnt from, where nothing better was found."""
+    found = {frozenset((each.learnt, each.held_out)) for each in shared}
+    for one, two in combinations(sets, 2):
+        apart = not (one.learnt.any() and two.held.any()) and not (two.learnt.any() and one.held.any())
+        if apart or frozenset((one.name, two.name)) in found:
+            continue
+        names = [pc.unique(each.videos["dataset"]).to_pylist() for each in (one, two)]
+        yield from (
+            f"{one.name} and {two.name} are kin, though no file, near copy or key says so: {kin.said()}"
+            for kin in kinships(*names)
+        )
 
 
 def _of_splits(one: ComparedSet, two: ComparedSet, kind: Evidence, mask: Bools, keys: Ints) -> Iterator[SharedVideos]:
@@ -137,7 +154,8 @@ def _equal_files(one: ComparedSet, two: ComparedSet) -> Bools:
 def _key_names(one: ComparedSet) -> pa.DictionaryArray:
     """Return the keys of the videos that `one` learns from."""
     keys = [listed(one.videos[column].filter(pa.array(one.learnt)))[1] for column in KEY_COLUMNS]
-    return pa.concat_arrays(keys).dictionary_encode()
+    published = pa.concat_arrays(keys)
+    return published.filter(pc.invert(pc.match_substring_regex(published, LOCAL_KEYS))).dictionary_encode()
 
 
 def _shared_keys(one: ComparedSet, two: ComparedSet) -> Ints:
@@ -238,12 +256,16 @@ def _hashed(sets: Sequence[ComparedSet], usable: Sequence[Ints], set_of: Ints) -
     words = b"".join(pc.list_flatten(whole(table["phash"])).to_pylist())
     quality = _ints(pc.list_flatten(whole(table["phash_quality"]))).reshape(-1, N_FRAMES)
     names = [sets[k].name for k in set_of.tolist()]
+    groups: list[Ints] = []
+    for each, rows in zip(sets, usable, strict=True):  # as the audit of each has them: what two share is looked for
+        labels = KeyEdges.of(each.videos.select(EDGE_COLUMNS)).labels()[0]
+        groups.append(labels[rows] + (1 + max(int(known.max(initial=-1)) for known in groups) if groups else 0))
     return Hashed(
         ids=[],
         uris=[],
         splits=np.array([]),
         datasets=np.array([f"{name} ({data})" for name, data in zip(names, table["dataset"].to_pylist(), strict=True)]),
-        groups=KeyEdges.of(table.select(EDGE_COLUMNS)).labels()[0],
+        groups=np.concatenate(groups),
         words=np.frombuffer(words, np.uint64).reshape(-1, N_FRAMES, 4),
         usable=quality >= LIMITS["l6_min_quality"],
     )

@@ -20,6 +20,7 @@ from lps.manifests.canonical import canonical_json, parse_json, pretty_json, sha
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.names import DeviceName, VideoRule
 from lps.manifests.records import Note
+from lps.manifests.splits.across import Comparison
 from lps.manifests.splits.learnt import overlap
 from lps.manifests.storage import Store, open_store
 from lps.model.data.clip_data import ClipData, spread_clips
@@ -29,6 +30,7 @@ from lps.model.data.epoch_plan import evaluation_plan
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.data.video_score import DEFAULT_RULE
 from lps.model.evaluation.events import ClipsScored, DataSetBegun, OnEvaluateEvent
+from lps.model.evaluation.learnt_sets import compare_learnt
 from lps.model.evaluation.loading import LoadedDetector
 from lps.model.evaluation.metrics import Bootstrap, measure
 from lps.model.evaluation.pairs import pairs_of
@@ -94,6 +96,13 @@ class _DataEntry:
     data: ClipData
     facts: dict[str, Any]
     """Its identity, as it is recorded."""
+    compared: Comparison
+    """With what the detector learnt from; it depends on what is at hand, and so is not of the identity."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What makes its metrics say less than they seem to."""
+        return [*self.facts["notes"], *(each.said() for each in self.compared.shared), *self.compared.notes]
 
     @property
     def name(self) -> str:
@@ -178,7 +187,13 @@ def _entry(number: int, sources: Sources, given: str, loaded: LoadedDetector, op
         facts[key] = facts[key] or None
     if sources.shards:
         facts["shards"] = [shard.shown for shard in (data.shards[0], data.shards[-1])]  # without what may be secret
-    return _DataEntry(number, data, facts)
+    compared = compare_learnt(loaded, sources, data, str(facts["name"]))
+    if compared.shared and not sources.allow_leaky:
+        raise RefusedError(
+            f"{compared.refusal()}: results on it would say little; evaluate on another data set, or allow it with "
+            "--allow-leaky"
+        )
+    return _DataEntry(number, data, facts, compared)
 
 
 def _notes(identity: dict[str, Any], prep: dict[str, Any] | None, loaded: LoadedDetector) -> list[str]:
@@ -253,7 +268,7 @@ def _scored(
 ) -> ScoredData:
     """Score a data set, or take the part of it that was kept."""
     path = _part_path(loaded, entry, options)
-    for note in entry.facts["notes"]:
+    for note in entry.notes:
         on_event(Note(f"{entry.name}: {note}"))
     if store.exists(path):
         scores, marks = read_scores(store.read(path), store.join(path))
@@ -321,8 +336,11 @@ def _record(
 
 def _data_record(entry: _DataEntry, part: ScoredData, found: dict[str, Any], bootstrap: Bootstrap) -> dict[str, Any]:
     videos = part.scores.labelled().by_video()
+    shared = [each.record() for each in entry.compared.shared]
     return {
         **entry.facts,
+        "notes": entry.notes,
+        **({"leaky": True, "shared_videos": shared} if shared else {}),
         "n_clips": len(part.scores),
         "n_unlabelled_clips": int((part.scores.labels < 0).sum()),
         "n_clips_left_out": entry.data.left_out.n_other_clips,

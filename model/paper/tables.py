@@ -48,8 +48,11 @@ def _row(
         )
         for metric in names
     }  # fmt: skip
+    notes = record["data"][0]["notes"]
+    if record["checkpoint"]["learnt_from"].get("leaky"):
+        notes = ["the training data of the detector is stamped leaky", *notes]
     return ResultRow(name=name, data=evaluated.name, trained_on=trained.name, values=values,
-               checkpoint_sha256=record["checkpoint"]["sha256"], notes=tuple(record["data"][0]["notes"]))  # fmt: skip
+               checkpoint_sha256=record["checkpoint"]["sha256"], notes=tuple(notes))  # fmt: skip
 
 
 def _percent(share: float | None) -> float | None:

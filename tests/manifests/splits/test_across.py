@@ -130,6 +130,16 @@ def test_the_strongest_evidence_counts(one: list[Row], two: list[Row]) -> None:
     )
 
 
+@pytest.mark.parametrize("key", ["folder/face_04", "table/face_04"])
+def test_equal_names_of_files_are_no_evidence(one: list[Row], two: list[Row], key: str) -> None:
+    for row in (one[0], two[1]):
+        row["target_keys"], row["source_keys"] = [key], [key]
+    assert found(one, two) == []
+    two[1]["original_video_id"] = one[0]["video_id"] = two[0]["video_id"]
+    encoded_anew(one[0], two[1])
+    assert found(one, two) == [("one", "two", "near_copy", 1, "b01")], "nor do they hide a copy"
+
+
 def test_empty_files_are_no_copies(one: list[Row], two: list[Row]) -> None:
     one[0]["sha256"] = two[1]["sha256"] = EMPTY_SHA256
     assert found(one, two) == []
@@ -142,6 +152,8 @@ def test_distances_are_judged_as_the_audit_does(one: list[Row], two: list[Row]) 
     assert result.notes == ("1 video has one frame like one of one in two, which may be a shared title",)
     two[1]["phash_quality"] = [90, 90, 10]
     assert found(one, two) == [("one", "two", "near_copy", 1, "b01")]
+    two[1]["phash_quality"] = [10, 90, 10]
+    assert found(one, two) == []
 
 
 def test_what_cannot_be_compared_is_said(one: list[Row], two: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from lps.model.training.validate import Tally, metrics_of
 from tests.model.training.test_learnt import seen
 
 if TYPE_CHECKING:
-    from tests.model.conftest import Maker, Runner, Spec, WebServer
+    from tests.model.conftest import Ended, Maker, Runner, Spec, WebServer
 
     Settings = Callable[..., Path]
     Family = Callable[..., list[Spec]]
@@ -311,9 +311,17 @@ def test_files_learnt_from_in_one_data_set_and_held_out_in_another_need_a_flag_a
     assert [stamp.mark for stamp in stamps] == [LEAKY]
     assert {row.name: row.cells[0] for row in rows}["Learnt from and held out"] == "3 of one in three, test (file)"
     best = run / "checkpoints/best.pt"
-    ended = lps_train("evaluate", "--checkpoint", best, "--data", f"three={leaking}", "--workers", 0, "--clips", 1,
-                      "--out", tmp_path / "out")  # fmt: skip
+    asked = ["--data", f"three={leaking}", "--workers", 0, "--clips", 1, "--out", tmp_path / "out"]
+    refused = lps_train("evaluate", "--checkpoint", best, *asked)
+    assert refused.code == 3
+    assert refused.last_line.endswith(
+        "3 source files are learnt from in one and held out in three, in its split 'test' (such as kf0): results on it "
+        "would say little; evaluate on another data set, or allow it with --allow-leaky"
+    )
+    ended = lps_train("evaluate", "--checkpoint", best, *asked, "--allow-leaky")
     assert ended.code == 0, ended.stderr
+    (entry,) = json.loads((tmp_path / "out/metrics.json").read_bytes())["data"]
+    assert (entry["leaky"], entry["shared_videos"]) == (True, [shared])
     assert "note: three: the detector learnt from 3 of these 3 videos" in ended.stderr[0]
     learnt = json.loads((tmp_path / "out/metrics.json").read_bytes())["checkpoint"]["learnt_from"]
     assert (learnt["leaky"], learnt["shared_videos"]) == (True, [shared])
@@ -356,6 +364,66 @@ def test_near_copies_and_people_of_another_data_set_are_refused_by_kind(
     (read,), _ = read_folders([run])
     rows = {row.name: row.cells[0] for row in identities([read], [])[1]}
     assert rows["Learnt from and held out"] == "2 of one in two, test (near copy); 1 of one in two, test (key)"
+
+
+def test_kin_is_a_note(
+    lps_train: "Runner", settings: "Settings", make: "Maker", family: "Family", tmp_path: Path
+) -> None:
+    one = make.data_set([family("a", 4, dataset="celebdf2"), family("v", 4, "val", dataset="celebdf2")])
+    two = make.data_set([family("b", 4, dataset="df40"), family("w", 4, "val", dataset="df40")])
+    command = ["classify", tmp_path / "run", *data({"one": one, "two": two}), "--init", "random", "--config"]
+    ended = lps_train(*command, settings("epochs = 1"))
+    assert ended.code == 0, ended.stderr
+    kin = (
+        "one and two are kin, though no file, near copy or key says so: DF40 is made from Celeb-DF (README of "
+        "github.com/YZY-stack/DF40)"
+    )
+    assert f"note: {kin}" in ended.stderr[0]
+    found = read_checkpoint(tmp_path / "run/checkpoints/best.pt").data
+    assert kin in found["shared_notes"]
+    assert (found["leaky"], "shared_videos" in found) == (False, False)
+
+
+def test_what_a_detector_learnt_from_elsewhere_is_refused_in_evaluate_by_kind(
+    lps_train: "Runner", settings: "Settings", make: "Maker", family: "Family", tmp_path: Path
+) -> None:
+    learnt = family("a", 4, target_keys=("ffpp/seq/043",), dataset="ffpp")
+    train = make.data_set([learnt, family("v", 4, "val", dataset="ffpp")])
+    best = tmp_path / "run/checkpoints/best.pt"
+    command = ["classify", tmp_path / "run", "--data", train, "--init", "random", "--config", settings("epochs = 1")]
+    assert lps_train(*command).code == 0
+
+    def evaluated(out: Path, *asked: object, split: str = "test") -> "Ended":
+        options = ["--split", split, "--workers", 0, "--clips", 1, "--out", out]
+        return lps_train("evaluate", "--checkpoint", best, *options, *asked)
+
+    def entry(out: Path) -> dict[str, Any]:
+        return dict(json.loads((out / "metrics.json").read_bytes())["data"][0])
+
+    held = family("b", 4, "test", target_keys=("ffpp/seq/043",), dataset="df40")
+    test = make.data_set([held, family("c", 4, target_keys=("ffpp/seq/043",), dataset="df40")])
+    refused = evaluated(tmp_path / "out", "--data", f"two={test}")
+    assert refused.code == 3
+    assert (
+        "4 videos share a person or recording with ones learnt from in ffpp and are held out in two, in its split "
+        "'test' (such as bf0 with ffpp/seq/043): results on it would say little"
+    ) in refused.last_line
+    ended = evaluated(tmp_path / "out", "--data", f"two={test}", "--allow-leaky")
+    assert ended.code == 0, ended.stderr
+    assert entry(tmp_path / "out")["shared_videos"] == [
+        {"learnt": "ffpp", "held_out": "two", "split": "test", "kind": "key", "n_videos": 4}
+    ]
+    assert evaluated(tmp_path / "seen", "--data", f"two={test}", split="train").code == 0, "it is not held out"
+    assert evaluated(tmp_path / "own", "--data", train, split="val").code == 0, "nor is its own data set another"
+    shutil.move(train, tmp_path / "gone")
+    ended = evaluated(tmp_path / "blind", "--data", f"two={test}")
+    assert ended.code == 0, ended.stderr
+    notes = entry(tmp_path / "blind")["notes"]
+    gone = (
+        "the data set ffpp that it learnt from is not at hand: copies encoded anew and people of both are not noticed"
+    )
+    assert notes[-2:] == [gone, "DF40 is made from FaceForensics++ (README of github.com/YZY-stack/DF40)"]
+    assert f"note: two: {gone}" in ended.stderr[0]
 
 
 def test_same_files_to_learn_from_and_videos_without_clips_are_no_leak(
