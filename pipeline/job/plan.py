@@ -142,13 +142,14 @@ class Plan:
         params = self.spec.params
         frames = int(pc.sum(chosen["n_frames_promised"]).as_py() or 0)
         clips = int(clips_bound(chosen["n_frames_promised"], params).sum())
-        read = pc.sum(chosen["bytes"]).as_py() or 0
+        read, seconds = pc.sum(chosen["bytes"]).as_py() or 0, self.effort.core_seconds
+        work = f"{seconds / 3600:.2f} core hours" if seconds >= 360 else f"{seconds:.0f} core seconds"
         return [
             f"reads {read / 1e9:.2f} GB of {chosen.num_rows} videos, "
             f"{self.effort.n_frames} of {frames} frames to decode",
             f"writes at most {clips * bytes_bound(params) / 1e9:.2f} GB: {clips} clips in "
             f"{pc.count_distinct(chosen['shard_id']).as_py()} shards",
-            f"takes about {self.effort.core_seconds / 3600:.2f} core hours with {params.localizer} on CPUs "
+            f"takes about {work} with {params.localizer} on CPUs "
             "(rates of docs/benchmarks.md; a GPU takes over most of it)",
         ]
 

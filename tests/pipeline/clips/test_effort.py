@@ -9,8 +9,10 @@ from lps.manifests.records import Header
 from lps.pipeline.clips.effort import HASH_FRAMES, Effort, effort, frames_to_decode
 from lps.pipeline.clips.process import start_frames
 from lps.pipeline.config.params import ALL_CLIPS, DecodeParams, Params
+from lps.pipeline.job.plan import build_plan
 from lps.pipeline.video.kept_probes import Probes
 from lps.pipeline.video.probe import Probe
+from tests.builders import folder_spec, folder_video
 
 WINDOW = Params(localizer="mtcnn", decode=DecodeParams(scan="window"))
 WHOLE = replace(WINDOW, decode=DecodeParams(scan="whole"))
@@ -66,3 +68,12 @@ def test_no_videos_take_nothing() -> None:
     nothing = effort(Probes.of({}).table, np.zeros(0, np.int64), WINDOW)
     assert nothing == Effort(n_frames=0, core_seconds=0.0)
     assert isinstance(nothing.n_frames, int)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(7.4, "7 core seconds"), (720.0, "0.20 core hours")])
+def test_little_work_is_told_in_seconds(seconds: float, said: str) -> None:
+    video = folder_video("real/a.mp4", 0)
+    spec = folder_spec(Params(localizer="mtcnn"))
+    plan = build_plan(spec, [video], Probes.of({video.uri: Probe(n_bytes=1, sha256="00" * 32, n_frames_promised=60)}))
+    told = replace(plan, effort=Effort(n_frames=60, core_seconds=seconds)).estimate()
+    assert f"takes about {said} with mtcnn" in told[-1]
