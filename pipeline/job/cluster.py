@@ -12,13 +12,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lps.manifests.environment import OWNER, scratch_folder, socket_place
 from lps.manifests.errors import Interrupted, LpsError, UnreadableError, first_line
-from lps.pipeline.faces.localizers import LocalizerSpec, batch_size_on, onnx_networks, own_localizer
+from lps.pipeline.faces.localizers import LocalizerSpec, batch_size_on, onnx_networks
 from lps.pipeline.job.cpus import usable_cpus
 
 DEVICE_VERSIONS = ("device", "batch_size")
@@ -245,11 +244,9 @@ def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, 
 
     require_ray()  # without it the first call of all would wait until Ray ends this process
     spec = LocalizerSpec(localizer, weights_dir, cluster.device, cluster.batch_size)
-    if not cluster.n_gpus:
-        spec = _with_graphs(spec)
     n = n_detectors or cluster.n_gpus
     if not n:
-        return [spec]
+        return [_with_graphs(spec)]
     # num_cpus=0: a detector that took a node's only core would keep the workers that feed it from starting
     remote = ray.remote(
         num_cpus=0,
@@ -258,7 +255,9 @@ def start_detectors(cluster: Cluster, localizer: str, weights_dir: Path | None, 
         max_task_retries=0,
         scheduling_strategy="SPREAD",
     )(LocalizerActor)
-    actors = [remote.remote(partial(own_localizer, spec), cluster.batch_size) for _ in range(n)]
+    # they read the weights themselves: an actor that starts again after the loss of a node waits for ever for arguments
+    # that lie in the object store
+    actors = [remote.remote(spec.load, cluster.batch_size) for _ in range(n)]
     try:
         refs = [actor.ready.remote() for actor in actors]
         _ready(refs)

@@ -220,6 +220,9 @@ class LocalizerActor:
     """A localizer in a process of its own. Requests that wait together share batches; results do not depend on that."""
 
     def __init__(self, load: Callable[[], Localizer], batch_size: int) -> None:
+        import torch
+
+        torch.set_num_threads(1)
         self._localizer = load()
         self._batch_size = batch_size
         self._waiting: deque[tuple[NDArray[np.uint8], bool, asyncio.Future[list[Faces]]]] = deque()

@@ -227,7 +227,7 @@ VIDEOS = "manifests/videos.parquet"
         (lambda out: (out / "index.json").write_text("[" * 200_000), "is damaged: it is nested too deeply"),
         (lambda out: (out / "plan/plan.json").write_text('{"a":' * 200_000), "is damaged: it is nested too deeply"),
         (json_edit("index.json", schema="other"), "is not the index"),
-        (json_edit("index.json", schema_version="3.0"), "schema version '3.0'"),
+        (json_edit("index.json", schema_version="4.0"), "schema version '4.0'"),
         (json_edit("index.json", manifests=3), "lists no manifests"),
         (
             json_edit("index.json", manifests={"../x.parquet": {}, "manifests/splits/group.parquet": {}}),
@@ -257,7 +257,7 @@ VIDEOS = "manifests/videos.parquet"
         (lambda out: (out / VIDEOS).write_text("PAR1 nonsense PAR1"), "not a readable Parquet file"),
         (lambda out: pq.write_table(pa.table({"a": [1]}), out / VIDEOS), "is not a table 'videos'"),
         (lambda out: shutil.copy(out / "manifests/shards.parquet", out / VIDEOS), "is not a table 'videos'"),
-        (rewritten(VIDEOS, lambda t: marked(t, schema_version="3.0")), "schema version '3.0'"),
+        (rewritten(VIDEOS, lambda t: marked(t, schema_version="4.0")), "schema version '4.0'"),
         (rewritten(VIDEOS, lambda t: t.drop_columns(["uri"])), "no column uri"),
         (rewritten(VIDEOS, lambda t: t.slice(0, 0)), "holds no videos"),
         (rewritten(VIDEOS, lambda t: t.set_column(1, "uri", pa.array([1, 2]))), "column uri is int64"),
@@ -274,10 +274,10 @@ def test_what_cannot_be_read_is_one_line(copy: Path, spoil: Spoil, said: str) ->
     [
         (removed("index.json"), "has no index.json"),
         (json_edit("index.json", schema="other"), "is not the index"),
-        (json_edit("index.json", schema_version="3.0"), "schema version '3.0'"),
+        (json_edit("index.json", schema_version="4.0"), "schema version '4.0'"),
         (json_edit("index.json", shards=[]), "is not whole"),
         (cut(VIDEOS), "not a readable Parquet file|is not readable"),
-        (rewritten(VIDEOS, lambda t: marked(t, schema_version="3.0")), "schema version '3.0'"),
+        (rewritten(VIDEOS, lambda t: marked(t, schema_version="4.0")), "schema version '4.0'"),
     ],
 )
 def test_no_command_reads_what_it_cannot_understand(

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from lps.manifests.canonical import digest16
 from lps.pipeline.faces.detector import Faces, no_faces
-from lps.pipeline.config.params import Params
+from lps.pipeline.config.params import DecodeParams, Params
 from lps.pipeline.clips.process import process_video
 
 def fake(in_crops):
@@ -54,7 +54,8 @@ asks = {
     "loses the face": lambda: fake(in_crops=False),
     "gives landmarks of no face": lambda: fake(in_crops=True),
 }
-outcome = process_video(Path(sys.argv[1]), digest16("a"), asks[sys.argv[2]](), Params(localizer="mtcnn")).outcome
+params = Params(localizer="mtcnn", decode=DecodeParams(scan="whole"))
+outcome = process_video(Path(sys.argv[1]), digest16("a"), asks[sys.argv[2]](), params).outcome
 # VmHWM begins anew with this program; ru_maxrss would begin with the peak of the process that started it.
 peak = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(outcome.n_frames_decoded, outcome.code, peak)
