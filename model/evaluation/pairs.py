@@ -36,9 +36,8 @@ class Pairs:
         return {
             "all": _record(self.wins, self.original, bootstrap),
             "methods": {
-                name: _record(self.wins[chosen], self.original[chosen], bootstrap)
+                name: _record(self.wins[self.method == name], self.original[self.method == name], bootstrap)
                 for name in methods
-                if (chosen := self.method == name).any()
             },
         }
 
