@@ -99,6 +99,37 @@ CODE_MEANING: dict[Code, str] = {
     Code.S_LINK: "another path to what is listed already",
 }
 
+
+class PairFallback(StrEnum):
+    """Why a fake does not share the windows and transforms of its original."""
+
+    P_ORIGINAL_ELSEWHERE = "P_ORIGINAL_ELSEWHERE"
+    P_ORIGINAL_FAILED = "P_ORIGINAL_FAILED"
+    P_SIZE = "P_SIZE"
+    P_FRAMES = "P_FRAMES"
+    P_TIMES = "P_TIMES"
+    P_DECODE = "P_DECODE"
+    P_NO_BACKGROUND = "P_NO_BACKGROUND"
+    P_BACKGROUND = "P_BACKGROUND"
+    P_SHIFTED = "P_SHIFTED"
+    P_NO_FACE = "P_NO_FACE"
+    P_FACE_MOVED = "P_FACE_MOVED"
+
+
+PAIR_FALLBACK_MEANING: dict[PairFallback, str] = {
+    PairFallback.P_ORIGINAL_ELSEWHERE: "the original is in another split, or is not processed",
+    PairFallback.P_ORIGINAL_FAILED: "the original gave no clip",
+    PairFallback.P_SIZE: "size, rotation or pixel aspect differ",
+    PairFallback.P_FRAMES: "the number of frames differs by more than the limit, or the window is not in the fake",
+    PairFallback.P_TIMES: "the time stamps of the window differ by more than half a frame",
+    PairFallback.P_DECODE: "the window does not decode without a break",
+    PairFallback.P_NO_BACKGROUND: "too little is seen around the face to compare",
+    PairFallback.P_BACKGROUND: "what lies around the face does not look alike",
+    PairFallback.P_SHIFTED: "the background fits better a frame or some pixels away",
+    PairFallback.P_NO_FACE: "the fake shows no face where the original does",
+    PairFallback.P_FACE_MOVED: "the fake's face lies elsewhere than the original's",
+}
+
 QUARANTINE_CODES = frozenset({Code.E_OOM, Code.E_TIMEOUT, Code.E_WORKER_LOST, Code.E_INTERNAL})
 """Faults of the processing rather than of the content: they count against `--max-failed`."""
 

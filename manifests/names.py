@@ -38,6 +38,11 @@ ConvertKind = Literal["deepfakebench", "frames", "mp4"]
 CONVERT_KINDS: tuple[ConvertKind, ...] = get_args(ConvertKind)
 """What `lps-prep convert` makes."""
 Scan = Literal["window", "whole"]
+Pairing = Literal["none", "original"]
+PAIRINGS: tuple[Pairing, ...] = get_args(Pairing)
+"""Whether fakes take windows and transforms of their originals."""
+PairMode = Literal["own", "shared", "fallback"]
+PAIR_MODES: tuple[PairMode, ...] = get_args(PairMode)
 FacePolicy = Literal["largest", "all", "single"]
 ScoredFaces = Literal["largest", "all"]
 SCORED_FACES: tuple[ScoredFaces, ...] = get_args(ScoredFaces)

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from lps.manifests.canonical import digest16
-from lps.manifests.codes import Code, Stage, Status
-from lps.manifests.names import Scan
+from lps.manifests.codes import Code, PairFallback, Stage, Status
+from lps.manifests.names import PairMode, Scan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +136,8 @@ class Clip:
     det_score: tuple[float, ...]
     lmk5: tuple[tuple[float, ...], ...]
     """Five points (eyes, nose, mouth corners; x, y) in source pixels."""
+    lmk68: tuple[tuple[float, ...], ...] | None = None
+    """68 points (x, y) in source pixels, of localizers that find so many."""
     align_M: tuple[tuple[float, ...], ...]  # noqa: N815  the manifest's published column name
     """2x3 row-major matrices, source pixels to output pixels, exactly as used (float32)."""
     det_rate: float
@@ -147,6 +149,13 @@ class Clip:
     """Digest of the aligned RGB frames before image encoding."""
     frames: tuple[bytes, ...]
     """Encoded images, in time order."""
+    pair_mode: PairMode = "own"
+    """`shared`: window, boxes and transforms are those of the original; `fallback`: they should have been."""
+    pair_fallback: PairFallback | None = None
+    pair_face_px: float | None = None
+    """Mean distance of the fake's own landmarks from its original's, output px; None where they were not looked for."""
+    pair_background: float | None = None
+    """Correlation, -1 to 1, of what lies around both faces; None where it was not looked at."""
 
     @property
     def n_frames(self) -> int:

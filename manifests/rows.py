@@ -84,8 +84,11 @@ def clip_id(video_id: bytes, clip: Clip, params_sha256: str) -> bytes:
     return digest16(video_id.hex(), str(clip.track_id), str(clip.frame_idx[0]), str(clip.n_frames), params_sha256)
 
 
-def clip_facts(source: SourceVideo, clip: Clip, *, split: str, params_sha256: str) -> Row:
-    """Return those columns of a clip's row that do not depend on its place in a shard or on the output format."""
+def clip_facts(source: SourceVideo, clip: Clip, *, split: str, params_sha256: str, pair_id: bytes | None = None) -> Row:
+    """Return those columns of a clip's row that do not depend on its place in a shard or on the output format.
+
+    `pair_id` is the video id of the family's original.
+    """
     gaps = [b - a for a, b in zip(clip.frame_idx, clip.frame_idx[1:], strict=False)]
     names = (
         *("blur_var_med", "luma_mean", "luma_std", "box_side_med", "iod_med", "yaw_absmax", "jitter_px"),
@@ -114,11 +117,17 @@ def clip_facts(source: SourceVideo, clip: Clip, *, split: str, params_sha256: st
         "box_source": list(clip.box_source),
         "det_score": [round(min(max(score, 0.0), 1.0) * 255) for score in clip.det_score],
         "lmk5": [_eighths(points) for points in clip.lmk5],
+        "lmk68": None if clip.lmk68 is None else [_eighths(points) for points in clip.lmk68],
         "align_M": [[single(value) for value in matrix] for matrix in clip.align_M],
         **{name: _single(clip.quality.get(name)) for name in names},
         "det_rate": single(clip.det_rate),
         "phash": clip.phash,
         "frames_sha256": clip.frames_sha256,
+        "pair_id": pair_id.hex() if pair_id else None,
+        "pair_mode": clip.pair_mode,
+        "pair_fallback": str(clip.pair_fallback) if clip.pair_fallback else None,
+        "pair_face_px": _single(clip.pair_face_px),
+        "pair_background": _single(clip.pair_background),
     }
 
 

@@ -19,7 +19,7 @@ from lps.manifests.errors import UnreadableError
 from lps.manifests.row_digest import table_digest
 
 SCHEMA_ID = "lps.manifest"
-SCHEMA_VERSION = "3.0"
+SCHEMA_VERSION = "3.1"
 BOX_UNITS = 8
 """Boxes and landmarks are stored as int16 eighths of a source pixel."""
 
@@ -136,6 +136,7 @@ CLIPS = pa.schema(
         _field("box_source", pa.list_(pa.uint8()), "0 detected, 1 between detections, 2 missed and bridged"),
         _field("det_score", pa.list_(pa.uint8()), "score * 255"),
         _field("lmk5", pa.list_(pa.list_(pa.int16(), 10)), "source px * 8"),
+        _opt("lmk68", pa.list_(pa.list_(pa.int16(), 136)), "source px * 8, of localizers that find 68; since 3.1"),
         _field("align_M", pa.list_(pa.list_(pa.float32(), 6)), "2x3 row-major, source px to output px"),
         _field("align_template", _TEXT),
         _field("interp", _TEXT),
@@ -154,6 +155,13 @@ CLIPS = pa.schema(
         _field("det_rate", pa.float32(), "detected / asked frames"),
         _field("phash", _SHA, "PDQ of the middle aligned frame"),
         _field("frames_sha256", _SHA, "aligned RGB before encoding"),
+        _opt("pair_id", _TEXT, "video id of the original, hex, of it and its fakes; since 3.1"),
+        _opt("pair_mode", _TEXT, "own, shared with the original, or fallback; since 3.1"),
+        _opt("pair_fallback", _TEXT, "code of why a fake shares nothing; since 3.1"),
+        _opt(
+            "pair_face_px", pa.float32(), "how far the fake's own face lies from its original's, output px; since 3.1"
+        ),
+        _opt("pair_background", pa.float32(), "correlation of what lies around both faces; since 3.1"),
     ]
 )
 

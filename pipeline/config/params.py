@@ -8,7 +8,7 @@ from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.fields import with_values
 from lps.manifests.names import Codec, FacePolicy, Scan
 
-WRITER_VERSION = "4"
+WRITER_VERSION = "5"
 """Rises when equal sources and parameters give other clips or rows: 2 since decoding knows lost frames."""
 ALL_CLIPS = 0
 """Value of `Params.clips` that means every clip the video holds."""

@@ -105,20 +105,25 @@ class Plan:
         for place, shard_id in enumerate(self.rows["shard_id"].to_pylist()):
             if shard_id is not None and (shard_ids is None or shard_id in shard_ids):
                 by_shard.setdefault(shard_id, []).append(place)
-        return [self._job(shard_id, places) for shard_id, places in sorted(by_shard.items(), key=_train_first)]
+        families = family_ids([source.video_id for source in self.sources], self.original_ids)
+        return [
+            self._job(shard_id, places, families) for shard_id, places in sorted(by_shard.items(), key=_train_first)
+        ]
 
-    def _job(self, shard_id: str, places: list[int]) -> ShardJob:
+    def _job(self, shard_id: str, places: list[int], pair_ids: pa.Array) -> ShardJob:
         columns = {name: self.rows[name].take(pa.array(places)).to_pylist() for name in ("split", "bytes", "sha256")}
         originals = self.original_ids.take(pa.array(places)).to_pylist()
+        families = pair_ids.take(pa.array(places)).to_pylist()
         videos = [
             ShardVideo(
                 source=self.sources[place],
                 n_bytes=n_bytes or 0,
                 sha256=bytes.fromhex(sha256 or ""),
                 original_video_id=original,
+                pair_id=family,
             )
-            for place, n_bytes, sha256, original in zip(
-                places, columns["bytes"], columns["sha256"], originals, strict=True
+            for place, n_bytes, sha256, original, family in zip(
+                places, columns["bytes"], columns["sha256"], originals, families, strict=True
             )
         ]
         seed = self.spec.params.seed
@@ -232,6 +237,12 @@ def _original_ids(ids: Sequence[bytes], sources: Sequence[SourceVideo]) -> Itera
     named = {(s.dataset, s.original_uri) for s in sources if s.original_uri is not None}
     by_uri = {(s.dataset, s.uri): i for i, s in zip(ids, sources, strict=True) if (s.dataset, s.uri) in named}
     return (by_uri.get((s.dataset, s.original_uri or "")) for s in sources)
+
+
+def family_ids(ids: Sequence[bytes], originals: pa.Array) -> pa.Array:
+    """Return the id of the original of each video's family, an original's own included; null without a family."""
+    own = pa.array(ids, pa.binary(16))
+    return pc.coalesce(originals, pc.if_else(pc.is_in(own, value_set=originals.drop_null()), own, None))
 
 
 def _splits(

@@ -27,6 +27,8 @@ class ShardVideo:
     n_bytes: int
     sha256: bytes
     original_video_id: bytes | None
+    pair_id: bytes | None = None
+    """Video id of the family's original, the video itself if fakes of it are here; None without a family."""
     mark: str = ""
     """Mark of its file in the listing of this run; no part of the plan."""
 
@@ -126,7 +128,9 @@ def _write_tar(
             ]
             rows.append(
                 {
-                    **clip_facts(video.source, clip, split=job.split, params_sha256=params_sha256),
+                    **clip_facts(
+                        video.source, clip, split=job.split, params_sha256=params_sha256, pair_id=video.pair_id
+                    ),
                     "shard_id": job.shard_id,
                     "sample_key": key,
                     "tar_offset": start,
