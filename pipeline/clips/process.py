@@ -259,6 +259,7 @@ class VideoWork:
             box_source=tuple(int(s) for s in track.source),
             det_score=tuple(float(s) for s in track.scores),
             lmk5=tuple(tuple(map(float, points.ravel())) for points in track.points),
+            lmk68=None if track.points68 is None else tuple(tuple(map(float, p.ravel())) for p in track.points68),
             align_M=tuple(tuple(map(float, matrix.ravel())) for matrix in matrices),
             det_rate=track.n_found / track.n_asked,
             quality={name: round(value, 4) for name, value in quality.items()},

@@ -26,12 +26,16 @@ class Faces:
     """(n,), 0 to 1."""
     points: Floats
     """(n, 5, 2): left eye, right eye (as seen in the image), nose tip, left and right mouth corner."""
+    points68: Floats | None = None
+    """(n, 68, 2) in the order of 300-W, nan for faces without; None where no face has them."""
 
     def __post_init__(self) -> None:
         n = len(self.scores)
-        if self.boxes_xyxy.shape != (n, 4) or self.points.shape != (n, 5, 2):
+        dense = (n, 68, 2) if self.points68 is None else self.points68.shape
+        if self.boxes_xyxy.shape != (n, 4) or self.points.shape != (n, 5, 2) or dense != (n, 68, 2):
             raise ValueError(
-                f"faces disagree: {self.boxes_xyxy.shape = }, {self.scores.shape = }, {self.points.shape = }"
+                f"faces disagree: {self.boxes_xyxy.shape = }, {self.scores.shape = }, {self.points.shape = }, "
+                f"68 points {dense}"
             )
 
     def __len__(self) -> int:
@@ -55,13 +59,16 @@ def no_faces() -> Faces:
     return Faces(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
 
 
-def rounded_faces(boxes: Floats, scores: Floats, points: Floats) -> Faces:
+def rounded_faces(boxes: Floats, scores: Floats, points: Floats, points68: Floats | None = None) -> Faces:
     """Sort by score (ties by place), round coordinates to 1/16 px and scores to 1e-4."""
-    boxes = np.asarray(np.round(boxes * GRID) / GRID, np.float64)
-    points = np.asarray(np.round(points * GRID) / GRID, np.float64)
+    boxes, points = _rounded(boxes), _rounded(points)
     scores = np.asarray(np.round(np.asarray(scores, np.float64), 4), np.float64)
     order = np.lexsort((boxes[:, 1], boxes[:, 0], -scores)) if len(scores) else np.zeros(0, np.int64)
-    return Faces(boxes[order], scores[order], points[order])
+    return Faces(boxes[order], scores[order], points[order], None if points68 is None else _rounded(points68)[order])
+
+
+def _rounded(places: Floats) -> Floats:
+    return np.asarray(np.round(places * GRID) / GRID, np.float64)
 
 
 CHUNK = 16

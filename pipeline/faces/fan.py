@@ -62,7 +62,7 @@ class FanLocalizer:
     def detect(self, images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
         """Find the faces of `images`, (B, H, W, 3) RGB uint8, H and W as the detector allows them.
 
-        With `dense` the points of the four largest faces per image are reduced from 68 landmarks.
+        With `dense` the four largest faces per image have 68 landmarks, and points that are reduced from these.
         """
         found = self._detector.detect(images, dense=dense)
         if not dense:
@@ -71,8 +71,7 @@ class FanLocalizer:
         boxes = [faces.boxes_xyxy[own] for faces, own in zip(found, chosen, strict=True)]
         landmarks = self.landmarks(images, boxes)
         return [
-            _with_points(faces, own, five_points(points))
-            for faces, own, points in zip(found, chosen, landmarks, strict=True)
+            _with_landmarks(faces, own, points) for faces, own, points in zip(found, chosen, landmarks, strict=True)
         ]
 
     def landmarks(self, images: NDArray[np.uint8], boxes: Sequence[Floats]) -> list[Floats]:
@@ -172,7 +171,9 @@ def _vertex(flat: Tensor, best: Tensor, at: Tensor, step: int, size: int) -> Ten
     return torch.where(rise + fall > 0, 0.5 * (rise - fall) / (rise + fall), 0.0)
 
 
-def _with_points(faces: Faces, chosen: NDArray[np.intp], points: Floats) -> Faces:
-    replaced = faces.points.copy()
-    replaced[chosen] = points
-    return rounded_faces(faces.boxes_xyxy, faces.scores, replaced)
+def _with_landmarks(faces: Faces, chosen: NDArray[np.intp], landmarks: Floats) -> Faces:
+    points = faces.points.copy()
+    points[chosen] = five_points(landmarks)
+    points68 = np.full((len(faces), NUM_LANDMARKS, 2), np.nan)
+    points68[chosen] = landmarks
+    return rounded_faces(faces.boxes_xyxy, faces.scores, points, points68)

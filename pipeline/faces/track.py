@@ -62,6 +62,8 @@ class Sighting:
     box: Floats
     points: Floats
     score: float
+    points68: Floats | None = None
+    """(68, 2); None where the detector gave five points alone."""
 
     @property
     def centre(self) -> Floats:
@@ -90,6 +92,8 @@ class Track:
     n_found: int
     n_faces: int
     """Most faces of usable size seen in one frame of the run."""
+    points68: Floats | None = None
+    """(n, 68, 2) source px, treated as `points` are; None unless every detection has them."""
 
 
 @dataclass(slots=True)
@@ -277,8 +281,6 @@ class FrameRun:
             raise TrackLost(Code.E_LOW_DET_RATE, Stage.DETECT, len(self.frames) // 2, detail)
 
     def _track(self, known: Sightings) -> Track:
-        from scipy.signal import savgol_filter
-
         n, found = len(self.frames), known.found()
         sightings = [s for i in found if (s := known.by_frame[i]) is not None]
         at = np.arange(n)
@@ -288,22 +290,30 @@ class FrameRun:
             columns = [np.interp(at, found, column) for column in flat.T]
             return np.stack(columns, 1).reshape(n, *values.shape[1:])
 
-        points = between(np.stack([s.points for s in sightings]))
-        window = min(self.local.smooth_frames, n if n % 2 else n - 1)
-        if window > 2:
-            points = savgol_filter(points, window, polyorder=2, axis=0, mode="interp")
+        dense = [s.points68 for s in sightings if s.points68 is not None]
         source = np.ones(n, np.uint8)
         source[found] = 0
         source[[i for i, s in known.by_frame.items() if s is None]] = 2
         return Track(
             boxes=between(np.stack([s.box for s in sightings])),
-            points=points,
+            points=self._smooth(between(np.stack([s.points for s in sightings]))),
             source=source,
             scores=between(np.array([[s.score] for s in sightings]))[:, 0],
             n_asked=len(known.by_frame),
             n_found=len(found),
             n_faces=self.n_faces,
+            points68=self._smooth(between(np.stack(dense))) if len(dense) == len(found) else None,
         )
+
+    def _smooth(self, points: Floats) -> Floats:
+        """Smooth (n, k, 2) points over the frames."""
+        from scipy.signal import savgol_filter
+
+        n = len(points)
+        window = min(self.local.smooth_frames, n if n % 2 else n - 1)
+        if window <= 2:
+            return points
+        return np.asarray(savgol_filter(points, window, polyorder=2, axis=0, mode="interp"), np.float64)
 
     def _detect_in_frames(self, indices: Sequence[int]) -> list[list[Sighting]]:
         """Search whole frames."""
@@ -375,8 +385,15 @@ class FrameRun:
             self.counts.with_face.add(self.frames[i].index)
         tile = np.tile(scale, 2)
         shift = np.tile(origin, 2)
+
+        def dense(k: int) -> Floats | None:
+            own = None if faces.points68 is None else faces.points68[k]
+            return None if own is None or not np.isfinite(own).all() else own * scale + origin
+
         return [
-            Sighting(faces.boxes_xyxy[k] * tile + shift, faces.points[k] * scale + origin, float(faces.scores[k]))
+            Sighting(
+                faces.boxes_xyxy[k] * tile + shift, faces.points[k] * scale + origin, float(faces.scores[k]), dense(k)
+            )
             for k in keep
         ]
 

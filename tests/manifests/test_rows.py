@@ -141,6 +141,16 @@ def test_units_of_a_clip() -> None:
     assert made["jitter_px"] is None
 
 
+def test_68_points_of_a_clip() -> None:
+    assert clip_row()["lmk68"] is None
+    points = tuple(tuple(k + 0.25 * i for i in range(136)) for k in range(3))
+    made = clip_row(replace(CLIP, lmk68=points))
+    assert made["lmk68"] == [[8 * k + 2 * i for i in range(136)] for k in range(3)]
+    assert row_from_json("clips", json.loads(json.dumps(row_to_json(made))))["lmk68"] == made["lmk68"]
+    stored = read_table("clips", table_bytes("clips", [made], {}))
+    assert stored["lmk68"].to_pylist() == [made["lmk68"]]
+
+
 def test_max_gap_is_the_largest_step() -> None:
     holed = replace(CLIP, frame_idx=(7, 8, 12))
     assert clip_row(holed)["max_gap_frames"] == 4

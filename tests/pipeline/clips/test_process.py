@@ -26,6 +26,7 @@ from lps.pipeline.clips import process as video_work
 from lps.pipeline.clips.process import process_video, start_frames, start_seed
 from lps.pipeline.config.params import ALL_CLIPS, DecodeParams, Limits, LocalizeParams, Params
 from lps.pipeline.faces.detector import Faces, no_faces, rounded_faces
+from lps.pipeline.faces.fan import five_points
 
 Image = NDArray[np.uint8]
 Write = Callable[..., Path]
@@ -71,6 +72,18 @@ def _see_one(image: Image) -> Faces:
     boxes = np.hstack([middles - sides / 2, middles + sides / 2])
     points = middles[:, None] + SHAPE * sides[:, None]
     return rounded_faces(boxes, np.full(len(found), 0.95), points)
+
+
+def see_68(images: Image, *, dense: bool) -> list[Faces]:
+    """Find white squares, in crops with 68 landmarks whose five points are those of `see`."""
+    return [_with_68(faces) if dense else faces for faces in see(images, dense=dense)]
+
+
+def _with_68(faces: Faces) -> Faces:
+    points68 = np.repeat(faces.points[:, 2:3], 68, axis=1)
+    for place, five in ((slice(36, 42), 0), (slice(42, 48), 1), (48, 3), (54, 4)):
+        points68[:, place] = faces.points[:, five : five + 1] if isinstance(place, slice) else faces.points[:, five]
+    return Faces(faces.boxes_xyxy, faces.scores, faces.points, points68)
 
 
 def see_collapsed(images: Image, *, dense: bool) -> list[Faces]:
@@ -528,3 +541,13 @@ def test_images_that_cannot_be_written_are_no_fault_of_the_video(
     monkeypatch.setattr(video_work, "SPOOL_BYTES", 1)
     with pytest.raises(UnreadableError, match=r"^cannot keep clips in .*gone: No such file or directory$"):
         process_video(path, digest16("a"), see, PARAMS, spool=str(tmp_path / "gone"))
+
+
+def test_68_landmarks_are_kept_and_nothing_else_changes(write_video: Write, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", shot(3 * LENGTH))
+    five, dense = (process(path, ask=ask) for ask in (see, see_68))
+    assert all(clip.lmk68 is None for clip in five.clips)
+    assert [replace(clip, lmk68=None) for clip in dense.clips] == list(five.clips)
+    for clip in dense.clips:
+        points = np.array(clip.lmk68).reshape(LENGTH, 68, 2)
+        assert np.abs(five_points(points.reshape(-1, 68, 2)).reshape(LENGTH, 10) - np.array(clip.lmk5)).max() < 1e-9

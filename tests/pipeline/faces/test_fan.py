@@ -62,6 +62,16 @@ class Brightness(nn.Module):
         return nn.functional.avg_pool2d(pixels[:, 1:2], 4).expand(-1, 68, -1, -1).contiguous()
 
 
+class Scattered(nn.Module):
+    """Every landmark has its own place in the crop, whatever that shows."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        maps = torch.zeros(len(pixels), 68, 64, 64)
+        for k in range(68):
+            maps[:, k, (37 * k) % 61 + 1, (23 * k) % 59 + 1] = 1
+        return maps
+
+
 def spot(x: float, y: float, sigma: float = 5.0, size: int = 320) -> Image:
     """A bright Gaussian spot in a black image."""
     rows, columns = np.mgrid[:size, :size]
@@ -191,6 +201,24 @@ class TestLocalizer:
         moved = [not np.array_equal(a, b) for a, b in zip(dense[1].points, found[1].points, strict=True)]
         assert sum(moved) == MAX_DENSE_FACES
         assert np.array_equal(np.round(dense[1].points * 16), dense[1].points * 16)
+
+    def test_dense_gives_the_landmarks_that_the_points_are_reduced_from(self) -> None:
+        boxes = [BOX, *(BOX + 9.0 * i for i in range(1, 6))]
+        localizer = FanLocalizer(Planted([faces_at(*boxes)]), Scattered(), "cpu", 3)
+        image = spot(140, 120)[None]
+        faces = localizer.detect(image, dense=True)[0]
+        assert faces.points68 is not None
+        with_68 = np.isfinite(faces.points68).all(axis=(1, 2))
+        assert with_68.sum() == MAX_DENSE_FACES
+        assert np.isnan(faces.points68[~with_68]).all()
+        landmarks = faces.points68[with_68]
+        assert np.ptp(landmarks, axis=1).min() > 40, "68 places, not one"
+        assert np.abs(five_points(landmarks) - faces.points[with_68]).max() <= 1 / 16, "both are rounded to 1/16 px"
+        assert np.array_equal(np.round(landmarks * 16), landmarks * 16)
+
+    def test_without_dense_nothing_has_landmarks(self) -> None:
+        localizer = FanLocalizer(Planted([faces_at(BOX)]), Brightness(), "cpu", 1)
+        assert localizer.detect(spot(140, 120)[None], dense=False)[0].points68 is None
 
     @pytest.mark.slow
     def test_a_face_alone_and_beside_others(self) -> None:

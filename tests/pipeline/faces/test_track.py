@@ -18,6 +18,7 @@ from lps.manifests.arrays import ARCFACE_112, Floats
 from lps.manifests.codes import Code
 from lps.pipeline.config.params import LocalizeParams, Params
 from lps.pipeline.faces.detector import Faces, no_faces, rounded_faces
+from lps.pipeline.faces.fan import five_points
 from lps.pipeline.faces.track import DetectionCounts, Track, TrackLost, find_tracks
 from lps.pipeline.video.frame import Frame
 
@@ -90,6 +91,19 @@ def read_faces(image: Image, channels: Iterable[int] = range(3)) -> Faces:
     return rounded_faces(np.array(boxes), np.array(scores), np.array(points)) if boxes else no_faces()
 
 
+def _shape_68() -> Floats:
+    """Return 68 places in the unit square whose five points are those of the template."""
+    five = ARCFACE_112 / 112
+    points = np.random.default_rng(3).uniform(0.1, 0.9, (68, 2))
+    for eye, place in ((slice(36, 42), five[0]), (slice(42, 48), five[1])):
+        points[eye] += place - points[eye].mean(axis=0)
+    points[[30, 48, 54]] = five[2:]
+    return points
+
+
+SHAPE_68 = _shape_68()
+
+
 class Detector:
     """Reads squares, and remembers what it was shown."""
 
@@ -135,6 +149,24 @@ def misses(track: Track, face: Face, *, aspect: float = 1.0) -> Floats:
 
 def swing(amplitude: float, period: float) -> Path2D:
     return lambda k: (160 + amplitude * np.sin(2 * np.pi * k / period), 120 + amplitude / 3 * np.cos(k / period))
+
+
+class DenseDetector(Detector):
+    """Gives 68 points in crops, and five that are reduced from them; none of the 68 where `blind` says so."""
+
+    def __init__(self, *, blind: Callable[[Faces], bool] = lambda faces: False) -> None:
+        super().__init__()
+        self.blind = blind
+
+    def __call__(self, images: Image, *, dense: bool) -> list[Faces]:
+        return [self._with_68(faces) if dense else faces for faces in super().__call__(images, dense=dense)]
+
+    def _with_68(self, faces: Faces) -> Faces:
+        if self.blind(faces):
+            return faces
+        low, sides = faces.boxes_xyxy[:, None, :2], faces.boxes_xyxy[:, None, 2:] - faces.boxes_xyxy[:, None, :2]
+        points68 = low + SHAPE_68 * sides
+        return rounded_faces(faces.boxes_xyxy, faces.scores, five_points(points68), points68)
 
 
 # ---- the bound -------------------------------------------------------------------------------------------------------
@@ -562,3 +594,46 @@ def assert_equal(a: Track, b: Track) -> None:
     for name in ("boxes", "points", "source", "scores"):
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
     assert (a.n_asked, a.n_found, a.n_faces) == (b.n_asked, b.n_found, b.n_faces)
+
+
+# ---- 68 points -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("smooth_frames", [1, 7])
+@pytest.mark.parametrize("face", [Face(swing(12, 30)), Face(swing(12, 30), seen=absent(range(20, 23)))])
+def test_68_points_are_followed_as_the_five_are(face: Face, smooth_frames: int) -> None:
+    """Detected, interpolated, bridged or smoothed: on every frame the five are what the 68 reduce to."""
+    track = find_tracks(film([face]), DenseDetector(), params(smooth_frames=smooth_frames), DetectionCounts())[0]
+    assert set(track.source.tolist()) >= {0, 1}
+    assert track.points68 is not None
+    assert track.points68.shape == (N, 68, 2)
+    assert np.abs(five_points(track.points68) - track.points).max() <= 1 / 16
+    if smooth_frames == 1:
+        truth = np.stack([face.centre(k) + (SHAPE_68 - 0.5) * face.side(k) for k in range(N)])
+        found = track.source == 0
+        assert np.abs(track.points68 - truth)[found].max() < 0.5
+
+
+def test_68_points_change_nothing_else() -> None:
+    run = film([Face(swing(12, 30))])
+    five, dense = (find_tracks(run, ask, params(), DetectionCounts())[0] for ask in (Detector(), DenseDetector()))
+    assert five.points68 is None
+    assert dense.points68 is not None
+    assert np.array_equal(five.boxes, dense.boxes)
+    assert np.array_equal(five.source, dense.source)
+
+
+def test_where_one_detection_has_five_points_alone_there_are_no_68() -> None:
+    asked: list[int] = []
+
+    def blind(faces: Faces) -> bool:
+        asked.append(len(faces))
+        return len(asked) == 5
+
+    track = find_tracks(film([Face(still())]), DenseDetector(blind=blind), params(), DetectionCounts())[0]
+    assert len(asked) > 5
+    assert track.points68 is None
+
+
+def test_in_pixels_that_are_not_square_68_points_agree_too() -> None:
+    track = find_tracks(film([Face(swing(9, 40))], aspect=4 / 3), DenseDetector(), params(), DetectionCounts())[0]
+    assert track.points68 is not None
+    assert np.abs(five_points(track.points68) - track.points).max() <= 1 / 16
