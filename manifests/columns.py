@@ -1,16 +1,20 @@
 """Some columns of a manifest, from wherever the data set lies: what is not asked for is not read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from lps.manifests.canonical import open_regular
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import Row, arrow_file, as_declared, check_table
 from lps.manifests.storage import Store
+
+T = TypeVar("T")
 
 BATCH_ROWS = 4096
 """Rows of a wide column held at a time."""
@@ -60,8 +64,47 @@ def column_batches(store: Store, name: str, columns: Sequence[str]) -> Iterator[
 
 def read_rows(store: Store, name: str, columns: Sequence[str], rows: Sequence[int]) -> list[Row]:
     """Return some rows of a manifest by their place in it, in the order asked for. Holds one batch at a time."""
-    wanted = sorted(set(rows))
     found: dict[int, Row] = {}
+    for places, batch in _batches_with(store, name, columns, rows):
+        # a nullable column that an older file lacks is null
+        nothing = dict.fromkeys(columns)
+        found |= {row: {**nothing, **values} for row, values in zip(places, batch.to_pylist(), strict=True)}
+    return _in_order(store, name, found, rows)
+
+
+def read_arrays(
+    store: Store, name: str, columns: Sequence[str], rows: Sequence[int]
+) -> list[dict[str, NDArray[Any] | None]]:
+    """Return columns of lists of k numbers as `read_rows` does, but each as an array (n, k) and not as objects.
+
+    None stands for null, and for a nullable column that an older file lacks; one of the columns must be there.
+    """
+    found: dict[int, dict[str, NDArray[Any] | None]] = {}
+    for places, batch in _batches_with(store, name, columns, rows):
+        for k, row in enumerate(places):
+            found[row] = {c: _array(batch.column(c)[k]) if c in batch.schema.names else None for c in columns}
+    return _in_order(store, name, found, rows)
+
+
+def _array(value: pa.ListScalar) -> NDArray[Any] | None:
+    if not value.is_valid:
+        return None
+    lists = value.values
+    return np.asarray(lists.flatten().to_numpy(zero_copy_only=False)).reshape(-1, lists.type.list_size)
+
+
+def _in_order(store: Store, name: str, found: Mapping[int, T], rows: Sequence[int]) -> list[T]:
+    missing = [row for row in sorted(set(rows)) if row not in found]
+    if missing:
+        raise UnreadableError(f"manifest '{name}' of {store.url} has no row {missing[0]}")
+    return [found[row] for row in rows]
+
+
+def _batches_with(
+    store: Store, name: str, columns: Sequence[str], rows: Sequence[int]
+) -> Iterator[tuple[list[int], pa.RecordBatch]]:
+    """Yield the wanted rows, with those columns that the file has, and their places in the manifest."""
+    wanted = sorted(set(rows))
     with _opened(store, name, PATHS[name]) as file:
         start = 0
         for group in range(file.num_row_groups):
@@ -69,30 +112,21 @@ def read_rows(store: Store, name: str, columns: Sequence[str], rows: Sequence[in
             inside = [row for row in wanted if start <= row < stop]
             if inside:
                 places = [row - start for row in inside]
-                found |= _rows_of_group(file, group, columns, places, start, use_threads=store.is_local)
+                for found, batch in _rows_of_group(file, group, columns, places, use_threads=store.is_local):
+                    yield [start + place for place in found], batch
             start = stop
-    missing = [row for row in wanted if row not in found]
-    if missing:
-        raise UnreadableError(f"manifest '{name}' of {store.url} has no row {missing[0]}")
-    return [found[row] for row in rows]
 
 
 def _rows_of_group(
-    file: pq.ParquetFile, group: int, columns: Sequence[str], rows: Sequence[int], first: int, *, use_threads: bool
-) -> dict[int, Row]:
-    found: dict[int, Row] = {}
+    file: pq.ParquetFile, group: int, columns: Sequence[str], rows: Sequence[int], *, use_threads: bool
+) -> Iterator[tuple[list[int], pa.RecordBatch]]:
     start = 0
     known = [column for column in columns if column in file.schema_arrow.names]
     for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=known, use_threads=use_threads):
         inside = [row for row in rows if start <= row < start + batch.num_rows]
         if inside:
-            picked = batch.take(pa.array([row - start for row in inside], pa.int64())).to_pylist()
-            # a nullable column that an older file lacks is null
-            found |= {
-                first + row: {**dict.fromkeys(columns), **values} for row, values in zip(inside, picked, strict=True)
-            }
+            yield inside, batch.take(pa.array([row - start for row in inside], pa.int64()))
         start += batch.num_rows
-    return found
 
 
 @contextmanager

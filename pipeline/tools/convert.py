@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import av
 
+from lps.manifests.arrays import Floats
 from lps.manifests.canonical import canonical_json, file_sha256
 from lps.manifests.columns import split_path
 from lps.manifests.environment import write_atomically
@@ -38,6 +39,7 @@ from lps.pipeline.tools.convert_clips import (
     decode_image,
     picture_names,
     read_images,
+    read_landmarks,
     stored_clips,
 )
 from lps.pipeline.tools.convert_deepfakebench import (
@@ -47,6 +49,7 @@ from lps.pipeline.tools.convert_deepfakebench import (
     bench_lists,
     bench_path,
     label_lines,
+    landmark_files,
 )
 from lps.pipeline.tools.convert_mp4 import encode_mp4
 from lps.pipeline.tools.convert_target import (
@@ -129,15 +132,16 @@ def convert_clips(request: ConvertRequest, on_event: OnEvent) -> Converted:
     paths = [_path_of(request.kind, clip) for clip in choice.clips]
     with held_target(root):
         begin_target(root, asked)
-        clean_target(root, {"", LISTS, *(path.rpartition("/")[0] for path in paths)})
+        places = [*paths, *(_landmarks_of(clip) for clip in choice.clips if request.kind == "deepfakebench")]
+        clean_target(root, {"", LISTS, *(place.rpartition("/")[0] for place in places)})
         left = {clip.key for clip, path in zip(choice.clips, paths, strict=True) if not (root / path).exists()}
         if left:
             reopen_target(root, asked)
-        _make_all(_Work(out, root, request.kind, frozenset(left)), choice.clips, on_event)
+        n_made = _make_all(_Work(out, root, request.kind, asked, frozenset(left)), choice.clips, on_event)
         lists = bench_lists(choice.clips) if request.kind == "deepfakebench" else {}
         tables = [CLIPS_JSONL, *_write_lists(root, choice.clips, lists)]
         finish_target(root, asked | _facts(out, root, asked["split_set"], choice, tables))
-    return Converted(n_clips=len(choice.clips), n_made=len(left), lists=tuple(f"{LISTS}/{name}.json" for name in lists))
+    return Converted(n_clips=len(choice.clips), n_made=n_made, lists=tuple(f"{LISTS}/{name}.json" for name in lists))
 
 
 def _asked(out: Store, index: JsonRecord, request: ConvertRequest) -> dict[str, Any]:
@@ -164,6 +168,10 @@ def _path_of(kind: ConvertKind, clip: ChosenClip) -> str:
     return f"{path}.mp4" if kind == "mp4" else path
 
 
+def _landmarks_of(clip: ChosenClip) -> str:
+    return f"{IMAGES}/{bench_path(clip, 'landmarks')}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     """What is the same for all clips."""
@@ -171,13 +179,15 @@ class _Work:
     out: Store
     root: Path
     kind: ConvertKind
+    asked: Mapping[str, Any]
     left: frozenset[str]
     """Keys of the clips that are not there yet."""
 
 
-def _make_all(work: _Work, chosen: Sequence[ChosenClip], on_event: OnEvent) -> None:
-    """Make the clips that are left, in order, and write the table of all."""
+def _make_all(work: _Work, chosen: Sequence[ChosenClip], on_event: OnEvent) -> int:
+    """Make what is left of the clips, in order, and write the table of all. Return how many it made something of."""
     uris, n_done = shard_uris(work.out), len(chosen) - len(work.left)
+    n_made = n_without = 0
     on_event(Converting(n_done, len(chosen)))
     with (
         write_errors(work.root),
@@ -187,11 +197,32 @@ def _make_all(work: _Work, chosen: Sequence[ChosenClip], on_event: OnEvent) -> N
     ):
         for some in _batches(chosen, ROWS_AT_A_TIME):
             clips = stored_clips(work.out, some, uris)
-            for clip, is_new in zip(clips, pool.map(partial(_make_one, work), clips), strict=True):
-                table.write(canonical_json(_record(work.kind, clip)) + b"\n")
-                if is_new:
+            landmarks = read_landmarks(work.out, some) if work.kind == "deepfakebench" else [None] * len(some)
+            absent = _absent_landmarks(work, some, landmarks)
+            made = pool.map(partial(_make_one, work), clips, absent)
+            for clip, points, is_new in zip(clips, landmarks, made, strict=True):
+                table.write(canonical_json(_record(work.kind, clip, has_landmarks=points is not None)) + b"\n")
+                n_made += is_new
+                n_without += points is None
+                if clip.chosen.key in work.left:
                     n_done += 1
                     on_event(Converting(n_done, len(chosen)))
+    if work.kind == "deepfakebench" and 0 < n_without < len(chosen):
+        on_event(Note(f"without landmarks, as not every frame has 68: {n_without} of {len(chosen)} clips"))
+    return n_made
+
+
+def _absent_landmarks(
+    work: _Work, chosen: Sequence[ChosenClip], landmarks: Sequence[Floats | None]
+) -> list[Floats | None]:
+    """Return the landmarks that are still to be written, None for clips without any and for those that have them."""
+    found = [
+        points if points is not None and not (work.root / _landmarks_of(clip)).exists() else None
+        for clip, points in zip(chosen, landmarks, strict=True)
+    ]
+    if any(points is not None and clip.key not in work.left for clip, points in zip(chosen, found, strict=True)):
+        reopen_target(work.root, work.asked)
+    return found
 
 
 @contextmanager
@@ -210,10 +241,12 @@ def _batches(items: Iterable[T], n: int) -> Iterator[list[T]]:
         yield some
 
 
-def _make_one(work: _Work, clip: StoredClip) -> bool:
-    """Make a clip, if it is not there. Runs in threads."""
+def _make_one(work: _Work, clip: StoredClip, landmarks: Floats | None) -> bool:
+    """Write what is not there: the landmarks, and then the clip, with which it is complete. Runs in threads."""
+    if landmarks is not None:
+        write_folder(work.root / _landmarks_of(clip.chosen), landmark_files(landmarks))
     if clip.chosen.key not in work.left:
-        return False
+        return landmarks is not None
     images, path = read_images(work.out, clip), work.root / _path_of(work.kind, clip.chosen)
     if work.kind == "mp4":
         write_file(path, as_mp4(images, clip))
@@ -247,10 +280,11 @@ def as_mp4(images: Sequence[bytes], clip: StoredClip) -> bytes:
         raise UnreadableError(f"cannot make a video of sample {clip.chosen.key}: {first_line(e)}") from e
 
 
-def _record(kind: ConvertKind, clip: StoredClip) -> Row:
+def _record(kind: ConvertKind, clip: StoredClip, *, has_landmarks: bool) -> Row:
     """Return the line of a clip in the table."""
     chosen = clip.chosen
-    return {
+    more = {"landmarks": _landmarks_of(chosen) if has_landmarks else None} if kind == "deepfakebench" else {}
+    return more | {
         "clip_id": clip.clip_id.hex(),
         "video_id": chosen.video_id.hex(),
         "sample_key": chosen.key,

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from lps.manifests.columns import read_columns, read_rows, split_path
+from lps.manifests.arrays import Floats
+from lps.manifests.columns import read_arrays, read_columns, read_rows, split_path
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.names import SPLITS
 from lps.manifests.pages.pictures import DECODE_ERRORS, MAX_FRAME_PX, frame_members
-from lps.manifests.schemas import Row
+from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store
 from lps.pipeline.clips.encode import RGB
 
@@ -199,6 +200,25 @@ def _stored(out: Store, clip: ChosenClip, row: Row, uris: Mapping[str, str]) -> 
         frame_idx=row["frame_idx"],
         pts_ticks=row["pts_ticks"],
     )
+
+
+def read_landmarks(out: Store, chosen: Sequence[ChosenClip]) -> list[Floats | None]:
+    """Return the 68 landmarks of some clips, (n_frames, 68, 2) px of their images; None where the manifest has none.
+
+    Raises IntegrityError where it has some, but not for every frame.
+    """
+    found = read_arrays(out, "clips", ("lmk68", "align_M"), [clip.place for clip in chosen])
+    return [_landmarks(out, clip, row["lmk68"], row["align_M"]) for clip, row in zip(chosen, found, strict=True)]
+
+
+def _landmarks(out: Store, clip: ChosenClip, lmk68: Floats | None, matrices: Floats | None) -> Floats | None:
+    if lmk68 is None:
+        return None
+    if matrices is None or lmk68.shape != (clip.n_frames, 136) or matrices.shape != (clip.n_frames, 6):
+        raise IntegrityError(f"{out.url}: the row of sample {clip.key} in the manifest of clips contradicts itself")
+    points = lmk68.reshape(-1, 68, 2) / BOX_UNITS
+    maps = matrices.astype(np.float64).reshape(-1, 2, 3)
+    return np.asarray(points @ maps[:, :, :2].transpose(0, 2, 1) + maps[:, None, :, 2], np.float64)
 
 
 def read_images(out: Store, clip: StoredClip) -> list[bytes]:

@@ -7,14 +7,22 @@ A list is `dataset_json/<name>.json`:
 with a compression between split and video in those of FaceForensics++. The reader asks every label for its split, and
 there for the compression of its settings; takes frames in the order of the list; wants a number as the name of a frame;
 and takes a path that begins with `./` as it is, below the folder where it was started.
+
+Landmarks are looked for at the path of an image with `landmarks` for `frames` and `.npy` for `.png`: `load_landmark`
+takes an array of any number of points (x, y), px of the image as it is stored. Its own have 81, of which the first 68
+are those of 300-W (`shape_predictor_81_face_landmarks` of `preprocess.py`); `sbi_api.py` takes 68, too.
 """
 
+import io
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from lps.manifests.arrays import Floats
 from lps.manifests.names import SPLITS
 from lps.pipeline.tools.convert_clips import ChosenClip, picture_names
 
@@ -81,10 +89,10 @@ def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", text)[:100] or "_"
 
 
-def bench_path(clip: ChosenClip) -> str:
-    """Return the folder of a clip's frames below IMAGES."""
+def bench_path(clip: ChosenClip, kind: str = "frames") -> str:
+    """Return the folder of a clip's frames, or its landmarks, below IMAGES."""
     name = _name_of(clip)
-    folders = [name.folder, name.label, "frames", clip.key]
+    folders = [name.folder, name.label, kind, clip.key]
     if name.folder in _COMPRESSED:
         folders.insert(2, _compression(clip))
     return "/".join(folders)
@@ -128,6 +136,16 @@ def _labels(name: str, clips_of: Mapping[str, Sequence[ChosenClip]]) -> dict[str
 def _frames(clip: ChosenClip) -> list[str]:
     folder = f"{SEEN_AS}/{bench_path(clip)}"
     return [f"{folder}/{name}" for name in picture_names(clip.n_frames, "png")]
+
+
+def landmark_files(points: Floats) -> dict[str, bytes]:
+    """Return the files of a clip's landmarks, (n, 68, 2) px, each (68, 2) float32, with the names of its pictures."""
+    found = {}
+    for name, face in zip(picture_names(len(points), "npy"), points, strict=True):
+        sink = io.BytesIO()
+        np.save(sink, face.astype(np.float32), allow_pickle=False)
+        found[name] = sink.getvalue()
+    return found
 
 
 def bench_labels(clips: Iterable[ChosenClip]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,8 @@ N_FRAMES = 5
 PARAMS = Params(localizer="mtcnn", codec="jpg", clip_frames=N_FRAMES, block_frames=N_FRAMES, out_px=32)
 TICKS = (30, 31, 33, 34, 38)
 """Time stamps of every clip, in units of 1/25 s: the rate is not constant."""
+ALIGN = (0.5, -0.25, 7.0, 0.25, 0.5, -3.5)
+"""Source px to px of the image, where a clip has landmarks."""
 FFPP_METHODS = ("Deepfakes", "NeuralTextures", "FaceShifter")
 
 
@@ -40,7 +42,18 @@ def pixels(video_id: bytes, params: Params = PARAMS) -> list[NDArray[np.uint8]]:
     return list(np.random.default_rng(list(video_id)).integers(0, 256, shape, np.uint8))
 
 
-def make_data_set(out: Path, videos: Sequence[SourceVideo], params: Params = PARAMS) -> Store:
+def landmarks_of(video_id: bytes, n_frames: int = N_FRAMES) -> NDArray[np.float64]:
+    """Return 68 landmarks for each frame of a video's clip, (n_frames, 68, 2) source px, eighths of them."""
+    return np.random.default_rng([1, *video_id]).integers(0, 3000, (n_frames, 68, 2)) / 8
+
+
+def make_data_set(
+    out: Path,
+    videos: Sequence[SourceVideo],
+    params: Params = PARAMS,
+    *,
+    with_landmarks: Callable[[SourceVideo], bool] = lambda video: False,
+) -> Store:
     """Make a data set of a clip a video."""
     header = Header(time_base_num=1, time_base_den=25)
 
@@ -49,6 +62,13 @@ def make_data_set(out: Path, videos: Sequence[SourceVideo], params: Params = PAR
         clip = still_clip(
             params.clip_frames, 30, frames=images, pts_ticks=TICKS, pts_seconds=tuple(t / 25 for t in TICKS)
         )
+        if with_landmarks(video):
+            points = landmarks_of(video.video_id, params.clip_frames)
+            clip = replace(
+                clip,
+                lmk68=tuple(tuple(map(float, face.ravel())) for face in points),
+                align_M=(ALIGN,) * params.clip_frames,
+            )
         outcome = Outcome(status=Status.OK, n_frames_decoded=80, n_tracks=1, header=header)
         return VideoResult(video_id=video.video_id, outcome=outcome, clips=(clip,))
 

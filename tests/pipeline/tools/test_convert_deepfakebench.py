@@ -5,6 +5,7 @@ name can fail.
 """
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,13 +13,27 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from lps.manifests.errors import IntegrityError
+from lps.manifests.records import Note
 from lps.manifests.storage import Store
+from lps.pipeline.tools.convert import ConvertRequest, convert_clips
 from lps.pipeline.tools.convert_deepfakebench import bench_name
 from tests.builders import folder_video, manifest_rows
-from tests.pipeline.tools.convert_data import PARAMS, converted, ffpp_videos, make_data_set, pixels
+from tests.pipeline.tools.convert_data import (
+    ALIGN,
+    PARAMS,
+    change_clips,
+    converted,
+    ffpp_videos,
+    landmarks_of,
+    make_data_set,
+    pixels,
+    tree,
+)
 
 PUBLISHED_LABELS = {
     "DFD_fake": 1, "DFD_real": 0, "FF-SH": 1, "FF-F2F": 1, "FF-DF": 1, "FF-FS": 1, "FF-NT": 1, "FF-FH": 1, "FF-real": 0,
@@ -40,6 +55,8 @@ class BenchFrame:
     label: int
     video: str
     """By which frames are put together for the measures of videos: the folder."""
+    landmark: NDArray[np.float32]
+    """As `load_landmark` gives it: zeros where there is no file, without a word."""
 
 
 def read_as_deepfakebench(
@@ -61,9 +78,14 @@ def read_as_deepfakebench(
                 image = cv2.imread(str(checkout / path))
                 assert image is not None, path
                 assert path.count("frames") == 1, "it puts masks, landmarks in its place"
-                assert not (checkout / path.replace("frames", "landmarks").replace(".png", ".npy")).exists()
-                frames.append(BenchFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), label, path.split("/")[-2]))  # type: ignore[arg-type]
+                landmark = load_landmark(checkout / path.replace("frames", "landmarks").replace(".png", ".npy"))
+                frames.append(BenchFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), label, path.split("/")[-2], landmark))  # type: ignore[arg-type]
     return frames
+
+
+def load_landmark(path: Path) -> NDArray[np.float32]:
+    """Return the landmarks of a frame, px of its image."""
+    return np.float32(np.load(path)) if path.exists() else np.zeros((81, 2), np.float32)  # type: ignore[return-value]
 
 
 def checkout_with(target: Path, place: Path) -> Path:
@@ -98,6 +120,8 @@ def test_its_reader_gets_every_frame_with_its_label(ffpp: tuple[Store, Path], mo
         assert {frame.label for frame in found} == {row["label"]}
         for frame, image in zip(found, pixels(row["video_id"]), strict=True):
             assert (frame.image == image).all()
+            assert not frame.landmark.any()
+    assert not list(checkout.rglob("datasets/rgb/**/landmarks"))
 
 
 def test_methods_have_lists_of_their_own_with_the_same_reals(ffpp: tuple[Store, Path]) -> None:
@@ -144,6 +168,78 @@ def test_data_sets_that_it_does_not_know_keep_their_names(tmp_path: Path) -> Non
     ]
     assert len({frame.video for frame in frames}) == 18
     assert {path.name for path in tmp_path.iterdir()} == {"out", "to", "checkout"}
+
+
+def test_its_reader_gets_the_landmarks_in_px_of_the_image(tmp_path: Path) -> None:
+    out = make_data_set(tmp_path / "out", ffpp_videos(4), with_landmarks=lambda video: video.label == 1)
+    notes: list[str] = []
+    made = convert_clips(
+        ConvertRequest(out=out.url, target=tmp_path / "to", kind="deepfakebench"),
+        lambda event: notes.append(event.text) if isinstance(event, Note) else None,
+    )
+    assert made.n_made == made.n_clips == 16
+    assert notes == ["without landmarks, as not every frame has 68: 4 of 16 clips"]
+    checkout = checkout_with(tmp_path / "to", tmp_path / "checkout")
+    frames = [
+        frame
+        for mode in ("train", "val", "test")
+        for frame in read_as_deepfakebench(checkout, "FaceForensics++", mode, PUBLISHED_LABELS)
+    ]
+    rows = {row["sample_key"]: row for row in manifest_rows(Path(out.url), "clips")}
+    matrix = np.reshape(ALIGN, (2, 3))
+    for key in {frame.video for frame in frames}:
+        found = np.stack([frame.landmark for frame in frames if frame.video == key])
+        if rows[key]["label"]:
+            points = landmarks_of(rows[key]["video_id"])
+            assert found.shape == points.shape
+            assert np.abs(found - np.stack([cv2.transform(face[None], matrix)[0] for face in points])).max() < 1e-3
+        else:
+            assert found.shape[1:] == (81, 2)
+            assert not found.any()
+    lines = [json.loads(line) for line in (tmp_path / "to/clips.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert (line["landmarks"] is not None) == (line["label"] == 1)
+        assert line["landmarks"] in (None, line["path"].replace("/frames/", "/landmarks/"))
+
+
+def test_landmarks_that_were_lost_are_made_again(tmp_path: Path) -> None:
+    out = make_data_set(tmp_path / "out", ffpp_videos(2), with_landmarks=lambda video: True)
+    converted(out, tmp_path / "to", "deepfakebench")
+    expected = tree(tmp_path / "to")
+    lost = sorted(path for path in (tmp_path / "to").rglob("landmarks/*") if path.is_dir())[3]
+    shutil.rmtree(lost)
+    half = lost.with_name(f".{lost.name}.0123abcd.tmp")
+    half.mkdir()
+    (half / "00.npy").touch()
+    assert converted(out, tmp_path / "to", "deepfakebench").n_made == 1
+    assert tree(tmp_path / "to") == expected
+    assert converted(out, tmp_path / "to", "deepfakebench").n_made == 0
+
+
+@pytest.mark.parametrize("kind", ["frames", "mp4"])
+def test_other_forms_have_no_landmarks(tmp_path: Path, kind: str) -> None:
+    trees = []
+    for name, has in (("a", False), ("b", True)):
+        out = make_data_set(tmp_path / name, ffpp_videos(1), with_landmarks=lambda video, has=has: has)  # type: ignore[misc]
+        converted(out, tmp_path / f"{name}-to", kind)
+        trees.append({path for path in tree(tmp_path / f"{name}-to") if path != "convert.json"})
+    assert trees[0] == trees[1]
+    assert not any("landmarks" in path for path in trees[0])
+
+
+def test_a_data_set_of_before_the_column_has_no_landmarks(tmp_path: Path) -> None:
+    out = make_data_set(tmp_path / "out", ffpp_videos(1), with_landmarks=lambda video: True)
+    path = tmp_path / "out/manifests/clips.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["lmk68"]), path)
+    assert converted(out, tmp_path / "to", "deepfakebench").n_made == 4
+    assert not list((tmp_path / "to").rglob("landmarks"))
+
+
+def test_landmarks_of_some_frames_alone_are_refused(tmp_path: Path) -> None:
+    out = make_data_set(tmp_path / "out", ffpp_videos(1), with_landmarks=lambda video: True)
+    change_clips(out, lmk68=[[0] * 136])
+    with pytest.raises(IntegrityError, match="contradicts itself"):
+        converted(out, tmp_path / "to", "deepfakebench")
 
 
 @pytest.mark.parametrize(
