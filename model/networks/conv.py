@@ -37,6 +37,21 @@ matrix that u + w and v make is symmetric and its eigenvectors are those of a ch
 """
 
 
+NARROW = 16
+"""Channels below which oneDNN's 1x1 kernels with a stride write past their memory when they compute the gradient of the
+weight of channels-last input, for AVX2 below 8 (its issue 6035): crashes, hangs or wrong numbers."""
+
+
+def strided(x: Tensor, n_in: int, kernel: int, stride: int) -> tuple[Tensor, int]:
+    """Return the input of a convolution and its stride: the places chosen here where oneDNN must not (`NARROW`).
+
+    `x` is (M, in, ...) with places in all further dimensions.
+    """
+    if kernel > 1 or stride == 1 or n_in >= NARROW or x.device.type != "cpu":
+        return x, stride
+    return x[(slice(None), slice(None), *[slice(None, None, stride)] * (x.ndim - 2))], 1
+
+
 class Conv3d(nn.Conv3d):
     """As torch's, by `along_time` where that is faster; in float32 under autocast on a CPU.
 
@@ -64,6 +79,9 @@ class Conv3d(nn.Conv3d):
             and self.bias is None
         ):
             return along_time(x, self.weight)
+        if self.kernel_size == (1, 1, 1) and self.padding == (0, 0, 0) and len({*self.stride}) == 1:
+            x, stride = strided(x, self.in_channels, 1, self.stride[0])
+            return F.conv3d(x, self.weight, self.bias, stride, groups=self.groups)
         return super().forward(x)
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 from lps.model.networks import stem
-from lps.model.networks.conv import Conv3d
+from lps.model.networks.conv import Conv3d, strided
 
 Act = Literal["pool_relu", "relu_pool"]
 """A5. The paper puts the pooling inside the encoder, so the default is pool, then ReLU; MemDPC's classifier has it the
@@ -37,7 +37,8 @@ class SpatialConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(frames, in, H, W) -> (frames, out, H', W')."""
-        return F.conv2d(x, self.weight.squeeze(2), stride=self.stride, padding=self.padding)
+        x, stride = strided(x, self.weight.shape[1], self.weight.shape[-1], self.stride)
+        return F.conv2d(x, self.weight.squeeze(2), stride=stride, padding=self.padding)
 
 
 class BasicBlock(nn.Module):

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from lps.model.networks import conv
-from lps.model.networks.conv import SCHEMES, Conv3d, along_time
-from lps.model.networks.resnet2d3d import ResNet2d3d
+from lps.model.networks.conv import NARROW, SCHEMES, Conv3d, along_time, strided
+from lps.model.networks.resnet2d3d import ResNet2d3d, SpatialConv
 
 
 def direct(x: Tensor, weight: Tensor) -> Tensor:
@@ -116,3 +116,24 @@ def test_there_is_no_second_derivative() -> None:
     (first,) = torch.autograd.grad(along_time(x, weight), x, grad.requires_grad_(), create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         torch.autograd.backward(first.sum())
+
+
+@pytest.mark.parametrize("n_in", [4, 8, 16])
+def test_strided_shortcuts_of_few_channels_have_the_gradients_of_the_plain_layout(n_in: int) -> None:
+    torch.manual_seed(0)
+    flat, deep = SpatialConv(n_in, 8, 1, 2), Conv3d(n_in, 8, 1, 2, bias=False)
+    torch.nn.init.normal_(flat.weight)
+    inputs = (
+        (flat, torch.randn(16, n_in, 9, 16).contiguous(memory_format=torch.channels_last), F.conv2d),
+        (deep, torch.randn(4, n_in, 3, 9, 8).contiguous(memory_format=torch.channels_last_3d), F.conv3d),
+    )
+    for module, x, plain in inputs:
+        weight = module.weight.detach()
+        weight = (weight.squeeze(2) if plain is F.conv2d else weight).double().requires_grad_()
+        out, expected = module(x), plain(x.double().contiguous(), weight, stride=2)
+        torch.testing.assert_close(out, expected.float())
+        grad = torch.randn_like(out)
+        (ours,) = torch.autograd.grad(out, module.weight, grad)
+        (theirs,) = torch.autograd.grad(expected, weight, grad.double().contiguous())
+        torch.testing.assert_close(ours.reshape(theirs.shape), theirs.float(), rtol=1e-4, atol=1e-4)
+        assert strided(x, n_in, 1, 2)[1] == (1 if n_in < NARROW else 2)
