@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import media  # type: ignore[import-not-found]  # beside this file
 import numpy as np
@@ -34,11 +34,12 @@ from torch import Tensor, nn
 
 from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import Params
-from lps.pipeline.faces import onnx_graphs
+from lps.pipeline.faces import onnx_graphs, onnx_session
 from lps.pipeline.faces.detector import CROP_MIN_FACE_SHARE, Faces, Localizer, rounded_faces
 from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.faces.mtcnn import FACTOR, THRESHOLDS, WHOLE_MIN_FACE_PX
-from lps.pipeline.faces.onnx_graphs import Array, RunNet, State
+from lps.pipeline.faces.onnx_graphs import State
+from lps.pipeline.faces.onnx_session import Array, RunNet
 from lps.pipeline.faces.retinaface_torch import empty_network, folded, pyramid
 
 NAMES = ("man_*", "woman_*")
@@ -172,9 +173,9 @@ def use_torch(*, compiled: bool) -> None:
         net.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
         return net
 
-    changed: Any = onnx_graphs
+    changed, session = cast("Any", onnx_graphs), cast("Any", onnx_session)
     changed.retinaface_graph, changed.mtcnn_graph = retinaface, cascade
-    changed.cpu_session = lambda net: torch_session(net, compiled=compiled)
+    session.cpu_session = lambda net: torch_session(net, compiled=compiled)
 
 
 class FacenetCascade:
@@ -224,9 +225,9 @@ def measure(localizer: str, runtime: str, weights_dir: Path | None, images: tupl
     if runtime.startswith("torch"):
         use_torch(compiled=runtime == "torch.compile")
     elif runtime == "openvino":
-        onnx_graphs.cpu_session = openvino_session
-    session = onnx_graphs.cpu_session
-    onnx_graphs.cpu_session = lambda graph: nets.append(session(graph)) or nets[-1]  # type: ignore[func-returns-value]
+        onnx_session.cpu_session = openvino_session
+    session = onnx_session.cpu_session
+    onnx_session.cpu_session = lambda graph: nets.append(session(graph)) or nets[-1]  # type: ignore[func-returns-value]
     net: Localizer = (
         FacenetCascade()
         if runtime == "facenet-pytorch"

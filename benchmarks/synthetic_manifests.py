@@ -24,8 +24,8 @@ from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.splits.table import split_table
 from lps.pipeline.clips.process import start_seed
-from lps.pipeline.config.params import Params
-from lps.pipeline.faces.align import TEMPLATE_NAME, align_matrix, template
+from lps.pipeline.config.params import TEMPLATE_NAME, Params
+from lps.pipeline.faces.align import align_matrix, template
 
 REAL_SHARE = 19_154 / 119_146
 CLIPS_PER_SHARD = 230

@@ -28,13 +28,6 @@ def encode_image(rgb: RGB, params: Params) -> bytes:
     return buffer.getvalue()
 
 
-def bytes_bound(params: Params) -> int:
-    """Return an upper estimate of one clip's bytes in a shard, used to pack shards before any pixel is seen."""
-    per_pixel = {"jpg": 0.6, "png": 2.0, "webp": 1.6}[params.codec]
-    image = int(params.out_px**2 * per_pixel)
-    return params.clip_frames * (image + 1024) + 32 * 1024
-
-
 def frames_digest(frames: Sequence[RGB]) -> bytes:
     """Return the SHA-256 over the raw RGB bytes of all frames in order."""
     digest = hashlib.sha256()

@@ -14,6 +14,8 @@ ALL_CLIPS = 0
 """Value of `Params.clips` that means every clip the video holds."""
 WITHOUT_A_RECORD = {"max_outside_share": 1.0, "max_step": 2.5, "tone_map": False, "decode": {"scan": "whole"}}
 """What was done before these parameters were: a record that lacks them is older than they are."""
+TEMPLATE_NAME, INTERPOLATION, BORDER = "arcface5", "linear", "reflect"
+"""How faces are aligned (pipeline/faces/align.py), in the words of the manifests."""
 MAX_CLIP_FRAMES = 1000
 """A run of as many frames is held in memory."""
 

@@ -14,9 +14,6 @@ from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import VideoFault
 from lps.pipeline.video.frame import Frame
 
-TEMPLATE_NAME = "arcface5"
-INTERPOLATION = "linear"
-BORDER = "reflect"
 BOX_MARGIN = 1.3
 """Without alignment the crop is the box's square times this, the usual margin of the field."""
 

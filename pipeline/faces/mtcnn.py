@@ -17,7 +17,7 @@ from lps.pipeline.faces.suppression import best_boxes
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lps.pipeline.faces.onnx_graphs import Array, RunNet
+    from lps.pipeline.faces.onnx_session import Array, RunNet
 
 NETS = ("pnet", "rnet", "onet")
 THRESHOLDS = (0.6, 0.7, 0.7)
@@ -105,7 +105,7 @@ class MtcnnLocalizer:
 
 def onnx_nets(graphs: Sequence[bytes]) -> "dict[str, RunNet]":
     """Return the nets for a CPU; `graphs` in the order of NETS."""
-    from lps.pipeline.faces.onnx_graphs import cpu_session
+    from lps.pipeline.faces.onnx_session import cpu_session
 
     return dict(zip(NETS, map(cpu_session, graphs), strict=True))
 

@@ -5,20 +5,16 @@ into the convolutions before them, channels filled up with zeros to whole blocks
 and PReLU in terms of what it can fuse. Any batch size and any image size may be run.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from lps.manifests.errors import UnreadableError
+from lps.pipeline.faces.onnx_session import Array
 
-Array = NDArray[np.float32]
 State = Mapping[str, Array]
-RunNet = Callable[[Array], list[Array]]
-"""(B, 3, H, W) float32 -> the outputs of a network."""
 
 OPSET, IR_VERSION = 17, 8
 """Versions of 2022, which every allowed release of ONNX Runtime reads."""
@@ -43,20 +39,6 @@ _MTCNN_HEADS = {
     "onet": ("dense6_1", "dense6_2", "dense6_3"),
 }
 """Class logits, box, and of the last net points."""
-
-
-def cpu_session(graph: bytes) -> RunNet:
-    """Return a function that runs `graph` on one thread of the CPU, in float32."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-    def run(pixels: Array) -> list[Array]:
-        found: list[Array] = session.run(None, {"pixels": pixels})
-        return found
-
-    return run
 
 
 def retinaface_graph(state: State, levels: int) -> bytes:

@@ -72,7 +72,7 @@ class OnnxRetinaFace:
     """MobileNet-0.25 with ONNX Runtime, on one thread of a CPU, an image at a time; `graphs` are those of LEVELS."""
 
     def __init__(self, graphs: Sequence[bytes]) -> None:
-        from lps.pipeline.faces.onnx_graphs import cpu_session
+        from lps.pipeline.faces.onnx_session import cpu_session
 
         self._run = dict(zip(LEVELS, map(cpu_session, graphs), strict=True))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from retinaface.net import FPN, SSH, conv_bn, conv_dw
 from retinaface.network import RetinaFace as ResNet50RetinaFace
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from lps.pipeline.faces.anchors import Backbone, Candidates
 from lps.pipeline.faces.weights import filled
 
+LEAK = 0.1
+"""Slope of the leaky ReLUs of MobileNet-0.25."""
 _BGR_MEANS = (104.0, 117.0, 123.0)
 _IMAGENET_MEANS = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 _IMAGENET_STDS = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -63,6 +66,47 @@ class TorchRetinaFace:
         return pixels.permute(0, 3, 1, 2).contiguous(memory_format=self._format)
 
 
+class MobileNetRetinaFace(ResNet50RetinaFace):  # type: ignore[misc] # without types
+    """RetinaFace with MobileNet-0.25 (biubug6/Pytorch_Retinaface), in parts of retinaface-pytorch.
+
+    BGR minus means, (B, 3, H, W), to box codes, class logits and point codes of all anchors, as its base class.
+    """
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)  # the base class knows one body alone
+        self.body = _MobileNet()
+        self.fpn = FPN([64, 128, 256], 64)
+        self.ssh1, self.ssh2, self.ssh3 = SSH(64, 64), SSH(64, 64), SSH(64, 64)
+        self.ClassHead = self._make_class_head(in_channels=64)
+        self.BboxHead = self._make_bbox_head(in_channels=64)
+        self.LandmarkHead = self._make_landmark_head(in_channels=64)
+
+
+class _MobileNet(nn.ModuleDict):
+    """MobileNet V1 (Howard et al., 2017) at a quarter of its width, up to its last map."""
+
+    def __init__(self) -> None:
+        halved, same = 2, 1
+        super().__init__(
+            {
+                "stage1": nn.Sequential(
+                    conv_bn(3, 8, halved, leaky=LEAK),
+                    *(conv_dw(8, 16, same), conv_dw(16, 32, halved), conv_dw(32, 32, same)),
+                    *(conv_dw(32, 64, halved), conv_dw(64, 64, same)),
+                ),
+                "stage2": nn.Sequential(conv_dw(64, 128, halved), *(conv_dw(128, 128, same) for _ in range(5))),
+                "stage3": nn.Sequential(conv_dw(128, 256, halved), conv_dw(256, 256, same)),
+            }
+        )
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Return the map of each stage, at 1/8, 1/16 and 1/32 of the image's sides."""
+        maps = {}
+        for name, stage in self.items():
+            pixels = maps[name] = stage(pixels)
+        return maps
+
+
 def pyramid(net: Any, pixels: Tensor, levels: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return box codes (B, anchors, 4), class logits (B, anchors, 2) and point codes (B, anchors, 10) of `pixels`.
 
@@ -88,10 +132,7 @@ def empty_network(backbone: Backbone) -> nn.Module:
     """Return the network of `backbone` on the meta device: names and shapes, no memory, no random numbers drawn."""
     with torch.device("meta"):
         if backbone == "mobilenet":
-            from face_alignment.detection.retinaface.net_retinaface import RetinaFace as MobileNetRetinaFace
-
-            mobilenet: nn.Module = MobileNetRetinaFace()
-            return mobilenet
+            return MobileNetRetinaFace()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module=r"torchvision\.models\._utils")
             resnet50: nn.Module = ResNet50RetinaFace(

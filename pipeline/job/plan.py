@@ -27,8 +27,7 @@ from lps.manifests.splits.records import SplitParams
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store
 from lps.pipeline.clips.effort import COLUMNS as COLUMNS_OF_EFFORT
-from lps.pipeline.clips.effort import Effort, effort
-from lps.pipeline.clips.encode import bytes_bound
+from lps.pipeline.clips.effort import Effort, bytes_bound, effort
 from lps.pipeline.config.params import ALL_CLIPS, WRITER_VERSION, Params
 from lps.pipeline.job.shards import ShardJob, ShardVideo
 from lps.pipeline.video.kept_probes import Probes, probes_in

@@ -15,8 +15,7 @@ from lps.manifests.records import Clip, SourceVideo, VideoResult
 from lps.manifests.rows import clip_facts, clip_id, row_to_json, video_row
 from lps.manifests.schemas import Row, packed_rows
 from lps.manifests.storage import Store
-from lps.pipeline.config.params import WRITER_VERSION, Params
-from lps.pipeline.faces.align import BORDER, INTERPOLATION, TEMPLATE_NAME
+from lps.pipeline.config.params import BORDER, INTERPOLATION, TEMPLATE_NAME, WRITER_VERSION, Params
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
+from lps.pipeline.clips.effort import bytes_bound
 from lps.pipeline.clips.encode import (
-    bytes_bound,
     clip_quality,
     encode_image,
     frames_digest,

@@ -19,7 +19,8 @@ from lps.pipeline.faces import mtcnn
 from lps.pipeline.faces.detector import CROP_MIN_FACE_SHARE, Faces, Image
 from lps.pipeline.faces.localizers import load_localizer
 from lps.pipeline.faces.mtcnn import CHUNK, FACTOR, NETS, THRESHOLDS, WHOLE_MIN_FACE_PX, MtcnnLocalizer
-from lps.pipeline.faces.onnx_graphs import RunNet, mtcnn_graph
+from lps.pipeline.faces.onnx_graphs import mtcnn_graph
+from lps.pipeline.faces.onnx_session import RunNet
 from lps.pipeline.faces.weights import LOCALIZER_WEIGHTS, as_arrays, find_weight, load_state
 from lps.pipeline.tools.demo_faces import load_portrait
 

@@ -8,7 +8,8 @@ from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from torch import nn
 
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.faces.onnx_graphs import State, cpu_session, mtcnn_graph, retinaface_graph
+from lps.pipeline.faces.onnx_graphs import State, mtcnn_graph, retinaface_graph
+from lps.pipeline.faces.onnx_session import cpu_session
 from lps.pipeline.faces.weights import as_arrays
 
 

@@ -180,13 +180,27 @@ class TestNetworks:
         assert np.array_equal(localizer.anchors(96, 160, 3), theirs.numpy())
         assert np.array_equal(localizer.anchors(96, 160, 2), theirs.numpy()[-2 * (6 * 10 + 3 * 5) :])
 
+    def test_mobilenet_is_that_of_face_alignment(self) -> None:
+        from face_alignment.detection.retinaface.net_retinaface import RetinaFace
+
+        theirs = RetinaFace().eval()
+        state = random_state(theirs)
+        theirs.load_state_dict(state)
+        ours = filled(empty_network("mobilenet"), state, "mobilenet")
+        pixels = torch.randn(2, 3, 96, 160, generator=torch.Generator().manual_seed(0)) * 60
+        with torch.inference_mode():
+            (boxes, logits, points), (their_boxes, shares, their_points) = ours(pixels), theirs(pixels)
+        assert torch.equal(boxes, their_boxes)
+        assert torch.equal(points, their_points)
+        assert torch.equal(logits.softmax(-1), shares)
+        assert boxes.abs().max() > 0
+
     @pytest.mark.parametrize("backbone", ["mobilenet", "resnet50"])
     def test_levels_are_those_of_the_whole_network(self, backbone: Backbone) -> None:
         net = filled(empty_network(backbone), random_state(empty_network(backbone)), backbone)
         pixels = torch.randn(2, 3, 96, 160, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            boxes, classes, points = net(pixels)
-            logits = classes.log() if backbone == "mobilenet" else classes
+            boxes, logits, points = net(pixels)
             for levels, n_anchors in ((3, 2 * (12 * 20 + 6 * 10 + 3 * 5)), (2, 2 * (6 * 10 + 3 * 5))):
                 part = pyramid(net, pixels, levels)
                 assert part[0].shape[1] == n_anchors
