@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "pipeline.sources.releases": "manifests pipeline.sources.shared",
     "pipeline.sources.shared": "manifests",
     "pipeline.tools": """manifests manifests.audit.core manifests.pages pipeline.clips pipeline.config pipeline.faces
-        pipeline.video""",
+        pipeline.sources.shared pipeline.video""",
     "pipeline.video": "manifests manifests.remote pipeline.config",
 }
 """Folder -> folders that its modules may import, besides their own. Every arrow here is used by some import."""

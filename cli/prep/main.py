@@ -36,6 +36,12 @@ def main() -> None:
     """
 
 
+def split_list_option(command: F) -> F:
+    """Give a command the option `--split-list`."""
+    help_text = "List of DeepfakeBench that gives the splits, for the rules official; may be given again."
+    return click.option("--split-list", "split_lists", multiple=True, metavar="FILE|URL", help=help_text)(command)
+
+
 def job_options(command: F) -> F:
     """Give a command the arguments that describe a data set and how to make it."""
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -60,6 +66,7 @@ def job_options(command: F) -> F:
         option("--no-align", is_flag=True, help="Crop the face box instead of aligning it."),
         option("--params", "params_file", type=file, help="TOML file with all other parameters (docs/prep.md)."),
         option("--splits-dir", metavar="DIR|URL", help="Published split lists of the data set."),
+        split_list_option,
         option("--weights-dir", type=folder, help="Folder with weight files (see `lps-prep weights`)."),
         option(
             "--address", help="Join this running Ray cluster, or `auto`: RAY_ADDRESS. Else a private one is started."
@@ -247,6 +254,7 @@ def convert(out: str, target: Path, kind: ConvertKind, split_set: str | None, li
 @click.option("--name", required=True, help="Name of the new split set.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the places of groups.")
 @click.option("--base", help="Split set whose videos must not move.")
+@split_list_option
 @click.option(
     "--params", "params_file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="TOML file whose table [split] has ratios, giant, tries and aliases (docs/prep.md).",
@@ -258,15 +266,18 @@ def split(out: str, name: str, base: str | None, params_file: Path | None, **ask
     \b
     Example:
       lps-prep split out/ --rule ranked --name ranked-v1
+      lps-prep split out/ --rule official --split-list dataset_json/Celeb-DF-v2.json --name bench
     """
     from lps.manifests.splits.records import SplitParams
     from lps.pipeline.config.settings import read_settings
     from lps.pipeline.job.split_sets import add_split_set
 
     _check_leak(asked["rule"], asked["i_understand_leakage"])
+    _check_lists(asked["rule"], asked["split_lists"])
     more = read_settings(params_file).split
     params = SplitParams(rule=asked["rule"], seed=asked["seed"], allow_leaky=asked["i_understand_leakage"], **more)
-    counts = add_split_set(out, name, params, base)
+    lists = asked["split_lists"]
+    counts = add_split_set(out, name, params, base, split_lists=lists, on_note=lambda note: echo(f"note: {note.text}"))
     echo(f"split set {name}: " + ", ".join(f"{key} {n}" for key, n in counts.items()))
 
 
@@ -358,6 +369,7 @@ def _job(asked: dict[str, Any]) -> "tuple[PrepRequest, RunOptions]":
         align=not asked["no_align"],
     )
     _check_leak(asked["rule"], asked["i_understand_leakage"])
+    _check_lists(asked["rule"], asked["split_lists"])
     rule = SplitParams(
         rule=asked["rule"], seed=asked["seed"], allow_leaky=asked["i_understand_leakage"], **settings.split
     )
@@ -369,6 +381,7 @@ def _job(asked: dict[str, Any]) -> "tuple[PrepRequest, RunOptions]":
         params=params,
         split=rule,
         splits_dir=asked["splits_dir"],
+        split_lists=asked["split_lists"],
         shard_mb=settings.shard_mb,
     )
     options = RunOptions(
@@ -382,6 +395,11 @@ def _check_leak(rule: str, understood: bool) -> None:  # noqa: FBT001
         raise RefusedError(
             "a random split shares people between its parts; add --i-understand-leakage if you want that"
         )
+
+
+def _check_lists(rule: str, split_lists: tuple[str, ...]) -> None:
+    if split_lists and not rule.startswith("official"):
+        raise click.UsageError("--split-list goes with the rules official and official-clean")
 
 
 def check_summary(summary: "Summary", max_failed_percent: float) -> None:

@@ -31,7 +31,8 @@ def official_rows(videos: Sequence[SplitInput], params: SplitParams, scene: Scen
     """Follow the published lists; carve a val where a data set publishes none. Groups may cross, and are reported."""
     if not scene.published:
         raise RefusedError("no video has a published split, so rule official has nothing to follow: use rule group")
-    listed = {video.video_id: listed_split(video, scene.published) for video in videos}
+    published = frozenset[tuple[str, str]]() if params.lists else scene.published
+    listed = {video.video_id: listed_split(video, published) for video in videos}
     carve = params.ratios[1] > 0
     pool = [v for v in videos if carve and listed[v.video_id] == "train" and (v.dataset, "val") not in scene.published]
     carved = {row.video_id: row for row in _carved_rows(pool, params, scene)} if pool else {}
@@ -53,7 +54,9 @@ def official_rows(videos: Sequence[SplitInput], params: SplitParams, scene: Scen
 def _carved_rows(pool: Sequence[SplitInput], params: SplitParams, scene: Scene) -> list[SplitRow]:
     """Divide published training videos into train and val by group. A giant group stays whole, hence in train."""
     train, val, _ = params.ratios
-    carve = replace(params, rule="group", giant="component", ratios=(train / (train + val), val / (train + val), 0.0))
+    carve = replace(
+        params, rule="group", lists=(), giant="component", ratios=(train / (train + val), val / (train + val), 0.0)
+    )
     attached = attach(pool, scene.owners.within(("train", "val")), carve)
     here = replace(scene, n_videos=len(pool), settled=scene.settled.within(("train", "val")))
     return [*attached.rows, *group_rows(attached.free, carve, here)]

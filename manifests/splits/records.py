@@ -42,6 +42,8 @@ class SplitParams:
     `identity-hash` or by `target-only`, which accepts that donors cross splits."""
     aliases: Aliases = ()
     """Pairs of keys that mean the same person or recording."""
+    lists: tuple[tuple[str, str], ...] = ()
+    """Name and sha256 of each split list that was given, for the rules that follow lists: no other video is taken."""
     allow_leaky: bool = False
     tries: int = 1
     """Only for identity-hash: how many divisions of the identities to try; the one that excludes least is kept.
@@ -56,6 +58,8 @@ class SplitParams:
             raise RefusedError(f"split ratios must be three shares of train, val, test that sum to 1: {self.ratios}")
         if not 0 <= self.seed < 2**64:
             raise RefusedError(f"a split seed is a whole number from 0 to 2**64 - 1, got {self.seed}")
+        if self.lists and not self.rule.startswith("official"):
+            raise RefusedError(f"rule {self.rule} follows no split list: use rule official or official-clean with one")
         if self.tries < 1:
             raise RefusedError(f"identity-hash needs at least one try, got {self.tries}")
 

@@ -35,6 +35,7 @@ def rule_record(
     video, so that they may be in another split than their originals.
     """
     giant = giant_groups(groups, params.ratios, videos.num_rows)
+    given = {"lists": [{"name": name, "sha256": digest} for name, digest in params.lists]} if params.lists else {}
     decided_by = _counts(splits["rule"])
     excluded = _counts(splits.filter(splits["excluded"])["exclude_reason"])
     counts = _counts(splits["split"]) | {f"excluded:{reason}": n for reason, n in excluded.items()}
@@ -42,6 +43,7 @@ def rule_record(
         "algorithm": "lps-split",
         "version": ALGORITHM_VERSION,
         "rule": params.rule,
+        **given,
         "ratios": list(params.ratios),
         "seed": params.seed,
         "tries": params.tries,

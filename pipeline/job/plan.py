@@ -405,7 +405,8 @@ def publish_plan(plan: Plan, out: Store) -> bool:
 def _differences(old: Row, new: Row, plan: Plan, out: Store) -> str:
     """Say in one line what changed since the output's plan was made."""
     ignored = {"videos_sha256", "splits_sha256", "shards", "params_sha256", "n_videos"}
-    asked = ("split.rule", "split.ratios", "split.seed", "split.tries", "split.giant.policy", "split.aliases")
+    names = ("rule", "lists", "ratios", "seed", "tries", "giant.policy", "aliases")
+    asked = tuple(f"split.{name}" for name in names)
     changed = [
         c
         for c in _changed(old, new)

@@ -36,6 +36,8 @@ class PrepRequest:
     split: SplitParams = field(default_factory=SplitParams)
     shard_mb: int = DEFAULT_SHARD_MB
     splits_dir: str | None = None
+    split_lists: tuple[str, ...] = ()
+    """Lists of DeepfakeBench, paths or fsspec URLs, that give the published splits instead of the source's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from lps.pipeline.job.shards import ShardJob
 from lps.pipeline.job.tasks import FileWork, file_task
 from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
 from lps.pipeline.sources.guess import guess_layout
+from lps.pipeline.sources.shared.split_lists import list_digests, read_split_lists, with_listed_splits
 from lps.pipeline.sources.shared.types import NOT_A_VIDEO, may_be_video
 from lps.pipeline.video.kept_probes import ProbeKeeper, Probes, read_probes
 from lps.pipeline.video.probe import Probe, holds_video, probe_file
@@ -67,6 +68,7 @@ def list_sources(request: PrepRequest) -> SourceTree:
         raise UnreadableError(f"source {request.root or request.source} is empty or not there")
     _refuse_own_output(files, open_store(request.out))
     request, told = _with_layout(request, files)
+    request = replace(request, split=replace(request.split, lists=list_digests(read_split_lists(request.split_lists))))
     return SourceTree(store, files, _read_listing(request, store, files, frozenset()), request, told)
 
 
@@ -181,7 +183,8 @@ def _read_listing(
         )
         for file in files.values()
     ]
-    return list_videos(request.dataset, listed, options)
+    listing = list_videos(request.dataset, listed, options)
+    return with_listed_splits(listing, read_split_lists(request.split_lists)) if request.split_lists else listing
 
 
 def _refuse_own_output(files: Mapping[str, StoredFile], out: Store) -> None:

@@ -14,16 +14,15 @@ are those of 300-W (`shape_predictor_81_face_landmarks` of `preprocess.py`); `sb
 """
 
 import io
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lps.manifests.arrays import Floats
 from lps.manifests.names import SPLITS
+from lps.pipeline.sources.shared.bench_names import COMPRESSED, FFPP, BenchName, bench_compression, bench_name
 from lps.pipeline.tools.convert_clips import ChosenClip, picture_names
 
 IMAGES = "rgb"
@@ -31,79 +30,18 @@ LISTS = "dataset_json"
 SEEN_AS = "./datasets/rgb"
 """What the reader calls the folder IMAGES: its checkout has the data there, or links to it."""
 
-_FFPP = "FaceForensics++"
-_FFPP_FAKES = {"deepfakes": "FF-DF", "face2face": "FF-F2F", "faceswap": "FF-FS", "neuraltextures": "FF-NT"}
-_COMPRESSED = frozenset({_FFPP, *_FFPP_FAKES.values(), "DeepFakeDetection", "FaceShifter"})
-"""Lists that the reader asks for a compression."""
-_COMPRESSION = {"c0": "raw", None: "unknown"}
-"""Where DeepfakeBench has another word than our manifests."""
-_TWO_LABELS = {
-    "dfd": ("DeepFakeDetection", "DFD_real", "DFD_fake"),
-    "celebdf1": ("Celeb-DF-v1", "CelebDFv1_real", "CelebDFv1_fake"),
-    "celebdf2": ("Celeb-DF-v2", "CelebDFv2_real", "CelebDFv2_fake"),
-    "dfdc": ("DFDC", "DFDC_Real", "DFDC_Fake"),
-    "deeperforensics": ("DeeperForensics-1.0", "DF_real", "DF_fake"),
-    "uadfv": ("UADFV", "UADFV_Real", "UADFV_Fake"),
-}
-"""Data set -> list, label of the reals, label of the fakes."""
-_DFDCP = {None: "DFDCP_Real", "method_A": "DFDCP_FakeA", "method_B": "DFDCP_FakeB"}
-
-
-@dataclass(frozen=True, slots=True)
-class BenchName:
-    """What DeepfakeBench calls a clip's data set and label, and the lists that have it."""
-
-    folder: str
-    label: str
-    lists: tuple[str, ...]
-
-
-def bench_name(dataset: str, method: str | None, label: int) -> BenchName:
-    """Return the names of a data set and method of ours; those that DeepfakeBench does not know keep their own."""
-    if dataset == "ffpp":
-        found = _ffpp_name(method or "", label)
-    elif dataset == "dfdcp" and (method if label else None) in _DFDCP:
-        found = BenchName("DFDCP", _DFDCP[method if label else None], ("DFDCP",))
-    elif dataset in _TWO_LABELS:
-        name, *labels = _TWO_LABELS[dataset]
-        found = BenchName(name, labels[label], (name,))
-    else:
-        found = None
-    if found is None:
-        name = _plain(dataset)
-        found = BenchName(name, f"{name}_{('Real', 'Fake')[label]}", (name,))
-    return found
-
-
-def _ffpp_name(method: str, label: int) -> BenchName | None:
-    if not label:
-        return BenchName(_FFPP, "FF-real", (_FFPP, *_FFPP_FAKES.values(), "FaceShifter"))
-    if method.lower() == "faceshifter":
-        return BenchName(_FFPP, "FF-FH", ("FaceShifter",))
-    fake = _FFPP_FAKES.get(method.lower())
-    return BenchName(_FFPP, fake, (_FFPP, fake)) if fake else None
-
-
-def _plain(text: str) -> str:
-    """Return text as a name of a folder."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)[:100] or "_"
-
 
 def bench_path(clip: ChosenClip, kind: str = "frames") -> str:
     """Return the folder of a clip's frames, or its landmarks, below IMAGES."""
     name = _name_of(clip)
     folders = [name.folder, name.label, kind, clip.key]
-    if name.folder in _COMPRESSED:
-        folders.insert(2, _compression(clip))
+    if name.folder in COMPRESSED:
+        folders.insert(2, bench_compression(clip.compression))
     return "/".join(folders)
 
 
 def _name_of(clip: ChosenClip) -> BenchName:
     return bench_name(clip.dataset, clip.method, 1 if clip.label else 0)
-
-
-def _compression(clip: ChosenClip) -> str:
-    return _plain(_COMPRESSION.get(clip.compression, clip.compression or ""))
 
 
 def bench_lists(clips: Iterable[ChosenClip]) -> dict[str, dict[str, Any]]:
@@ -113,21 +51,21 @@ def bench_lists(clips: Iterable[ChosenClip]) -> dict[str, dict[str, Any]]:
         name = _name_of(clip)
         for listed in name.lists:
             found.setdefault(listed, {}).setdefault(name.label, []).append(clip)
-    whole = {name: labels for name, labels in found.items() if set(labels) != {"FF-real"} or name == _FFPP}
+    whole = {name: labels for name, labels in found.items() if set(labels) != {"FF-real"} or name == FFPP}
     return {name: {name: _labels(name, labels)} for name, labels in sorted(whole.items())}
 
 
 def _labels(name: str, clips_of: Mapping[str, Sequence[ChosenClip]]) -> dict[str, Any]:
     """Return what a list says of each label: for every split, and compression where the reader asks for it."""
-    compressions = sorted({_compression(clip) for clips in clips_of.values() for clip in clips})
+    compressions = sorted({bench_compression(clip.compression) for clips in clips_of.values() for clip in clips})
     found: dict[str, Any] = {}
     for label, clips in clips_of.items():
         videos: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
         for clip in clips:
-            place = (clip.split, _compression(clip) if name in _COMPRESSED else "")
+            place = (clip.split, bench_compression(clip.compression) if name in COMPRESSED else "")
             videos[place][clip.key] = {"label": label, "frames": _frames(clip)}
         found[label] = {
-            split: {each: videos[split, each] for each in compressions} if name in _COMPRESSED else videos[split, ""]
+            split: {each: videos[split, each] for each in compressions} if name in COMPRESSED else videos[split, ""]
             for split in SPLITS
         }
     return found

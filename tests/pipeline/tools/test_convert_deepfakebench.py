@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from lps.manifests.errors import IntegrityError
 from lps.manifests.records import Note
 from lps.manifests.storage import Store
+from lps.pipeline.sources.shared.bench_names import PUBLISHED_LABELS as KNOWN_LABELS
+from lps.pipeline.sources.shared.bench_names import bench_name, class_of_label
 from lps.pipeline.tools.convert import ConvertRequest, convert_clips
-from lps.pipeline.tools.convert_deepfakebench import bench_name
 from tests.builders import folder_video, manifest_rows
 from tests.pipeline.tools.convert_data import (
     ALIGN,
@@ -265,3 +266,10 @@ def test_names_of_labels(dataset: str, method: str | None, label: int, expected:
     found = bench_name(dataset, method, label)
     assert found.label == expected
     assert PUBLISHED_LABELS.get(found.label, label) == label
+
+
+def test_classes_of_labels() -> None:
+    assert PUBLISHED_LABELS.keys() == KNOWN_LABELS
+    assert {label: class_of_label(label) for label in PUBLISHED_LABELS} == PUBLISHED_LABELS
+    others = {"heygen_real": 0, "simswap_Fake": 1, "real": 0, "Fake": 1, "ours-fake2": 1, "unreal": None, "FF-XY": None}
+    assert {label: class_of_label(label) for label in others} == others
