@@ -34,7 +34,7 @@ class BenchVideo:
     compression: str | None
     """In our words; None where the list has no level for it, or does not know it."""
     folder: str
-    """Of its frames, with slashes; empty where they lie in several or the list names none."""
+    """Folder of its frames, with slashes; empty where they lie in several or the list names none."""
 
     @property
     def video_id(self) -> bytes | None:

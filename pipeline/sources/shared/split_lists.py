@@ -50,7 +50,7 @@ def with_listed_splits(listing: SourceListing, lists: Sequence[BenchList]) -> So
     Raises RefusedError where they have none of the videos.
     """
     videos = listing.videos
-    known, found = _Known.of(videos), _Found()
+    known, found = _Known.of(videos), _Tally()
     entries = _entries(lists)
     for entry in entries:
         found.add(entry, known.match(entry))
@@ -70,7 +70,7 @@ def with_listed_splits(listing: SourceListing, lists: Sequence[BenchList]) -> So
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _ListedVideo:
     """A video of the lists."""
 
     name: str
@@ -84,13 +84,13 @@ class _Entry:
         return f"{self.name} of {self.label}" + (f", {self.compression}" if self.compression else "")
 
 
-def _entries(lists: Sequence[BenchList]) -> list[_Entry]:
+def _entries(lists: Sequence[BenchList]) -> list[_ListedVideo]:
     """Return each video of the lists once: several clips of ours are one."""
     splits: dict[tuple[str, str, str | None, bytes | None], set[str]] = defaultdict(set)
     for video in (video for each in lists for video in each.videos):
         name = video.video_id.hex() if video.video_id else video.name
         splits[name, video.label, video.compression, video.video_id].add(video.split)
-    return [_Entry(*key, frozenset(found)) for key, found in splits.items()]
+    return [_ListedVideo(*key, frozenset(found)) for key, found in splits.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class _Known:
         labels = frozenset(label for k in inputs for label in _labels_of(videos[k]))
         return cls(videos, inputs, {videos[k].video_id: k for k in inputs}, by_name, labels)
 
-    def match(self, entry: _Entry) -> _Match:
+    def match(self, entry: _ListedVideo) -> _Match:
         """Find the videos of an entry."""
         if entry.video_id is not None:
             place = self.by_id.get(entry.video_id)
@@ -136,7 +136,7 @@ class _Known:
             return self._labelled(named, entry)
         return self._checked(named, entry)
 
-    def _labelled(self, named: Sequence[int], entry: _Entry) -> _Match:
+    def _labelled(self, named: Sequence[int], entry: _ListedVideo) -> _Match:
         """Match by the label's own words; a video of the other class in the same data set is a conflict."""
         same = tuple(k for k in named if entry.label in _labels_of(self.videos[k]))
         if same:
@@ -144,7 +144,7 @@ class _Known:
         of_data_set = [k for k in named if entry.label in _labels_of(replace(self.videos[k], label=None))]
         return _Match((), self._checked(of_data_set, entry).conflicts)
 
-    def _checked(self, named: Sequence[int], entry: _Entry) -> _Match:
+    def _checked(self, named: Sequence[int], entry: _ListedVideo) -> _Match:
         label = class_of_label(entry.label)
         agree = tuple(k for k in named if label is None or self.videos[k].label in (None, label))
         return _Match(agree, () if agree else tuple(named))
@@ -161,19 +161,19 @@ def _labels_of(video: SourceVideo) -> tuple[str, ...]:
 
 
 @dataclass(slots=True)
-class _Found:
+class _Tally:
     """What becomes of the entries."""
 
     splits: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     conflicts: dict[int, str] = field(default_factory=dict)
     """Place of a video -> label of the list."""
-    contradicted: list[tuple[_Entry, tuple[int, ...]]] = field(default_factory=list)
+    contradicted: list[tuple[_ListedVideo, tuple[int, ...]]] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     unclear: list[str] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
     """Labels that say no class."""
 
-    def add(self, entry: _Entry, match: _Match) -> None:
+    def add(self, entry: _ListedVideo, match: _Match) -> None:
         """Take what an entry means."""
         if class_of_label(entry.label) is None:
             self.unread.add(entry.label)
