@@ -50,7 +50,7 @@ def with_listed_splits(listing: SourceListing, lists: Sequence[BenchList]) -> So
     Raises RefusedError where they have none of the videos.
     """
     videos = listing.videos
-    known, found = _Known.of(videos), _Tally()
+    known, found = _Known.of(videos), _SplitsFound()
     entries = _entries(lists)
     for entry in entries:
         found.add(entry, known.match(entry))
@@ -161,7 +161,7 @@ def _labels_of(video: SourceVideo) -> tuple[str, ...]:
 
 
 @dataclass(slots=True)
-class _Tally:
+class _SplitsFound:
     """What becomes of the entries."""
 
     splits: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
