@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lps.manifests.audit.checks import bias, clips, integrity, leakage, reproducibility, tamper
+from lps.manifests.audit.checks import bias, clips, integrity, leakage, pairs, reproducibility, tamper
 from lps.manifests.audit.checks.reuse import reuse_check
 from lps.manifests.audit.core.database import fetch_number
 from lps.manifests.audit.core.policy import Policy
@@ -100,7 +100,7 @@ def check_order(check_id: str) -> tuple[int, int]:
 
 def base_suite() -> Suite:
     """Return all checks that need the data set alone."""
-    modules = (integrity, tamper, leakage, bias, clips, reproducibility)
+    modules = (integrity, tamper, leakage, bias, clips, pairs, reproducibility)
     return Suite(
         entries=tuple(entry for module in modules for entry in module.CHECKS),
         limits={name: value for module in modules for name, value in module.LIMITS.items()},

@@ -194,25 +194,26 @@ SELECT 'clip' AS kind, sample_key AS key,
 FROM clip WHERE iou < getvariable('c5_min_iou') OR jump > getvariable('c5_max_jump') ORDER BY key""",
 )
 _SEEDS_SQL = """SELECT 'clip' AS kind, sample_key AS key, 'start_seed is not that of its video' AS detail FROM clips
-WHERE start_seed <>
-    ('0x' || substr(sha256(concat_ws(chr(0), 'start', getvariable('c6_seed'), lower(hex(video_id)))), 1, 16))::UBIGINT
+WHERE start_seed <> ('0x' || substr(sha256(concat_ws(chr(0), 'start', getvariable('c6_seed'),
+    CASE WHEN pair_mode = 'shared' THEN pair_id ELSE lower(hex(video_id)) END)), 1, 16))::UBIGINT
 ORDER BY key"""
-"""`c6_seed` is the seed in plan.json, as text."""
+"""`c6_seed` is the seed in plan.json, as text. A shared clip begins where its original's does."""
 _STARTS_SQL = f"""SELECT label, (frame_idx[1] + (start_seed // places % 1000003 + 0.5) / 1000003) / places AS place
 FROM (
     SELECT c.*, ({VIDEO_FRAMES} - c.n_frames + 1)::UBIGINT AS places FROM clips c JOIN videos v USING (video_id)
-    WHERE c.start_rule = 'seeded' AND c.label IN (0, 1)
+    WHERE c.start_rule = 'seeded' AND c.label IN (0, 1) AND c.pair_mode IS DISTINCT FROM 'shared'
         AND {VIDEO_FRAMES} - c.n_frames + 1 >= getvariable('c6_min_places'))"""
 """Starts are whole frames. What the seed leaves over spreads each evenly over its frame's share of the range: otherwise
-ten thousand clips of short videos would be told from uniform by their steps alone."""
+ten thousand clips of short videos would be told from uniform by their steps alone. Shared clips copy
+a start."""
 
 C6 = CheckSpec(
     id="C6",
     title="Clips begin at random places",
-    rule="start_seed of every clip is that of its video and the plan's seed. Where one clip a video was made, the "
-    "place of its start, 0 to 1, is uniform in each class and the same in both (Kolmogorov-Smirnov, p at least "
-    "c6_min_p; videos with fewer than c6_min_places possible starts, and classes of fewer than c6_min_clips clips, "
-    "are left out).",
+    rule="start_seed of every clip is that of its video (of its original for shared clips) and the plan's seed. Where "
+    "one clip a video was made, the place of its start, 0 to 1, is uniform in each class and the same in both "
+    "(Kolmogorov-Smirnov, p at least c6_min_p; shared clips, videos with fewer than c6_min_places possible starts, and "
+    "classes of fewer than c6_min_clips clips, are left out).",
     remedy="Starts that depend on the class are a shortcut: find out which videos give clips only late (data key "
     "starts).",
     severity=Severity.INFO,

@@ -26,11 +26,11 @@ from lps.manifests.audit.core.types import (
     pass_or_fail,
     with_unread,
 )
-from lps.manifests.codes import Code, Stage, Status
+from lps.manifests.codes import Code, PairFallback, Stage, Status
 from lps.manifests.columns import PATHS, split_path
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import INDEX_JSON, PLAN_JSON
-from lps.manifests.names import RULES, SPLITS, Level
+from lps.manifests.names import PAIR_MODES, RULES, SPLITS, Level
 from lps.manifests.schemas import TABLES
 from lps.manifests.splits.records import BRIDGE, NOT_SELECTED
 
@@ -114,6 +114,8 @@ A1 = CheckSpec(
             _strange("splits", "rule", (*RULES, "hash", "pinned")),
             _strange("clips", "start_rule", ("seeded", "all")),
             _strange("clips", "image_codec", ("jpg", "png", "webp")),
+            _strange("clips", "pair_mode", PAIR_MODES),
+            _strange("clips", "pair_fallback", tuple(PairFallback)),
             "SELECT 'column', 'videos.label', count(*) || ' rows with ' || label FROM videos\n"
             "WHERE label NOT IN (0, 1) GROUP BY label",
             "SELECT 'video', lower(hex(video_id)), 'status ' || status || ', code ' || coalesce(error_code, 'null')\n"

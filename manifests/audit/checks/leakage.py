@@ -72,17 +72,29 @@ L1 = CheckSpec(
 L2 = CheckSpec(
     id="L2",
     title="Fakes beside their originals",
-    rule="A fake's original is in the fake's split, or in none. WARN where more than l2_max_unresolved_pct of "
-    "the fakes of a data set that names originals have none among the inputs, or where nothing ties more than "
-    "that share of all fakes to a real video: no name, no list, no key.",
+    rule="A fake's original is in the fake's split, or in none; then all fakes of it are in one. The original is the "
+    "one that the video names, or that its clips name (pair_id). WARN where more than l2_max_unresolved_pct of the "
+    "fakes of a data set that names originals have none among the inputs, or where nothing ties more than that share "
+    "of all fakes to a real video: no name, no list, no key.",
     remedy="Split by group. Where originals are missing, complete the source tree or accept that their fakes are "
     "only tied by keys. Where nothing is known, use the adapter of the data set, or a table with originals.",
     severity=Severity.ERROR,
-    sql=f"""WITH {PLACED}
+    sql=f"""WITH {PLACED},
+named AS (
+    SELECT DISTINCT video_id, CASE WHEN regexp_full_match(pair_id, '[0-9a-f]{{32}}') THEN unhex(pair_id) END AS original
+    FROM clips WHERE pair_id IS NOT NULL),
+families AS (
+    SELECT p.*, coalesce(p.original_video_id, n.original) AS original FROM placed p LEFT JOIN named n USING (video_id)),
+torn AS (
+    SELECT original, {IN_SPLITS} AS splits FROM families ANTI JOIN placed o ON o.video_id = families.original
+    WHERE original IS NOT NULL GROUP BY original HAVING min(split) <> max(split))
 SELECT 'video' AS kind, lower(hex(f.video_id)) AS key,
     f.uri || ' is in ' || f.split || ', its original ' || o.uri || ' in ' || o.split AS detail
-FROM placed f JOIN placed o ON o.video_id = f.original_video_id
-WHERE f.split <> o.split ORDER BY f.uri""",
+FROM families f JOIN placed o ON o.video_id = f.original WHERE f.split <> o.split
+UNION ALL
+SELECT 'video', lower(hex(f.video_id)),
+    f.uri || ' is in ' || f.split || ', fakes of its original ' || left(lower(hex(original)), 12) || ' in ' || splits
+FROM families f JOIN torn USING (original) ORDER BY detail""",
 )
 L3 = CheckSpec(
     id="L3",

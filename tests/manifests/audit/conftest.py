@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from random import Random
@@ -25,7 +25,7 @@ from lps.manifests.audit.core.policy import Policy
 from lps.manifests.audit.core.types import AuditContext, State
 from lps.manifests.audit.run import Audit, Suite, base_suite, run_audit
 from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
-from lps.manifests.codes import Code, Stage, Status
+from lps.manifests.codes import Code, PairFallback, Stage, Status
 from lps.manifests.index import (
     TABLES_OF_A_COMMIT,
     commit_from,
@@ -51,11 +51,14 @@ from lps.pipeline.job.shards import write_shard
 from lps.pipeline.job.split_sets import add_split_set
 from lps.pipeline.video.kept_probes import Probes
 from lps.pipeline.video.probe import Probe
+from tests.builders import build_data_set
 
 RowEdit = Callable[[Row], Row | list[Row] | None]
 """Takes a row and returns what replaces it: a row, several, or None to delete it."""
 FileEdit = Callable[[bytes], bytes | None]
 """Takes a file's bytes (empty where there is none) and returns what replaces them; None deletes the file."""
+Cut = Callable[[SourceVideo, int], Clip]
+"""Takes a video and its number of frames and returns its clip."""
 
 PARAMS = Params(localizer="mtcnn", clip_frames=10, block_frames=5, out_px=64)
 VERSIONS = {
@@ -63,6 +66,14 @@ VERSIONS = {
     "device": "cpu",
     "weights/mtcnn": "0" * 64,
 }
+SPEC = PlanSpec(
+    dataset="table",
+    params=PARAMS,
+    split=SplitParams(rule="group"),
+    split_set="group",
+    shard_bytes=700_000,
+    versions=VERSIONS,
+)
 N_SEQUENCES = 14
 METHODS = ("Deepfakes", "Face2Face")
 FAILED = {
@@ -97,15 +108,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         (source / video.uri).write_bytes(data)
         if video.code is None:
             probes[video.uri] = _probe(video, data)
-    spec = PlanSpec(
-        dataset="table",
-        params=PARAMS,
-        split=SplitParams(rule="group"),
-        split_set="group",
-        shard_bytes=700_000,
-        versions=VERSIONS,
-    )
-    plan = build_plan(spec, videos, Probes.of(probes))
+    plan = build_plan(SPEC, videos, Probes.of(probes))
     store = Store(str(out))
     publish_plan(plan, store)
     for job in plan.shard_jobs():
@@ -114,6 +117,41 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     finalize(plan, store)
     add_split_set(str(out), "ranked", SplitParams(rule="ranked", seed=3, giant="component"), None)
     return Built(out, source)
+
+
+@pytest.fixture(scope="session")
+def build_paired(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that builds a data set with pairing, without the two files that are no videos.
+
+    It takes the URIs of fakes that show something else than their original around the face.
+    """
+
+    def build(unlike: Sequence[str] = ()) -> Path:
+        out = tmp_path_factory.mktemp("paired") / "out"
+        sources = _sequences()
+        by_uri = {video.uri: video for video in sources}
+        original = {video.uri: by_uri.get(video.original_uri or "") for video in sources}
+        probes = {video.uri: _probe(video, video.uri.encode(), original[video.uri]) for video in sources}
+
+        def cut(video: SourceVideo, n_frames: int) -> Clip:
+            ground = video.uri if video.uri in unlike else str(video.target_keys)
+            return _paired_clip(video, original[video.uri], n_frames, ground)
+
+        def result(video: SourceVideo) -> VideoResult:
+            return _result(video, probes[video.uri].header, cut)
+
+        build_data_set(out, SPEC, sources, probes, result)
+        pair = {"mode": "original", "max_face_px": 6.0, "min_background": 0.9}
+        _replan(out, {"params": {**PARAMS.record(), "pair": pair}})
+        return out
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def paired(build_paired: Callable[..., Path]) -> Path:
+    """Return the folder of an unspoiled data set with pairing. Tests only read it."""
+    return build_paired()
 
 
 @pytest.fixture(scope="session")
@@ -189,15 +227,19 @@ def replanned(dataset: Path, mutated: Callable[..., Path]) -> Callable[[Row], Pa
 
     def replan(changes: Row) -> Path:
         out = mutated()
-        plan = {**json.loads((out / "plan/plan.json").read_bytes()), **changes}
-        data = pretty_json(plan)
-        (out / "plan/plan.json").write_bytes(data)
-        for path in [out / "index.json", *(out / "commits").glob("*.json")]:
-            record = {**json.loads(path.read_bytes()), "plan_sha256": sha256_hex(data)}
-            path.write_bytes(canonical_json(record))
+        _replan(out, changes)
         return out
 
     return replan
+
+
+def _replan(out: Path, changes: Row) -> None:
+    plan = {**json.loads((out / "plan/plan.json").read_bytes()), **changes}
+    data = pretty_json(plan)
+    (out / "plan/plan.json").write_bytes(data)
+    for path in [out / "index.json", *(out / "commits").glob("*.json")]:
+        record = {**json.loads(path.read_bytes()), "plan_sha256": sha256_hex(data)}
+        path.write_bytes(canonical_json(record))
 
 
 @pytest.fixture
@@ -287,11 +329,12 @@ def _mask() -> SourceVideo:
     return SourceVideo(uri=MASK, dataset="ffpp", label=None, label_source="folder", code=Code.S_MASK)
 
 
-def _probe(video: SourceVideo, data: bytes) -> Probe:
+def _probe(video: SourceVideo, data: bytes, like: SourceVideo | None = None) -> Probe:
+    """Return what is known of a file; with `like` it is as long as that video."""
     sha256 = sha256_hex(data)
     if not data:
         return Probe(n_bytes=0, sha256=sha256, code=Code.E_EMPTY_FILE, stage=Stage.PROBE)
-    n_frames = Random(video.uri).randint(80, 140)
+    n_frames = Random((like or video).uri).randint(80, 140)
     header = Header(
         container="mov",
         codec="h264",
@@ -322,10 +365,10 @@ def _probe(video: SourceVideo, data: bytes) -> Probe:
 # ---- results -------------------------------------------------------------------------------------------------------
 
 
-def _result(video: SourceVideo, header: Header) -> VideoResult:
+def _result(video: SourceVideo, header: Header, cut: Cut | None = None) -> VideoResult:
     status, code, stage = FAILED.get(video.uri, (Status.OK, None, None))
     n_frames = header.n_frames_container or 0
-    clips = () if status == Status.FAILED else (_clip(video, n_frames),)
+    clips = () if status == Status.FAILED else ((cut or _clip)(video, n_frames),)
     outcome = Outcome(
         status=status,
         code=code,
@@ -406,6 +449,39 @@ def _face(rng: np.random.Generator, video: SourceVideo, k: int) -> NDArray[np.ui
         image[((x - eye) / 0.06) ** 2 + ((y - 0.42) / 0.04) ** 2 < 1] = 20
     image[((x - 0.5) / 0.14) ** 2 + ((y - 0.7) / (0.02 + 0.006 * k)) ** 2 < 1] = (150, 40, 50)
     return np.asarray(np.clip(image, 0, 255), np.uint8)
+
+
+def _paired_clip(video: SourceVideo, original: SourceVideo | None, n_frames: int, ground: str) -> Clip:
+    """Return the clip of a video before the ground of that name; cut as its original is, if that has a clip."""
+    shares = original is not None and original.uri not in FAILED
+    clip = _clip(original if original is not None and shares else video, n_frames)
+    boxes = np.array(clip.box_xyxy)
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * 0.3
+    faces = [_face_before(ground, video, k) for k in range(clip.n_frames)]
+    modes: dict[str, Any] = {}
+    if shares:
+        modes = {"pair_mode": "shared", "pair_face_px": 1.25, "pair_background": 0.995}
+    elif original is not None:
+        modes = {"pair_mode": "fallback", "pair_fallback": PairFallback.P_ORIGINAL_FAILED}
+    return replace(
+        clip,
+        box_xyxy=tuple(tuple(box) for box in np.hstack([middle - half, middle + half]).tolist()),
+        phash=Random(f"face in {video.uri}").randbytes(32),
+        frames_sha256=frames_digest(faces),
+        frames=tuple(encode_image(face, PARAMS) for face in faces),
+        **modes,
+    )
+
+
+def _face_before(ground: str, video: SourceVideo, k: int) -> NDArray[np.uint8]:
+    """Draw the face of a video before large squares of grey, which are those of all videos with this ground."""
+    n = PARAMS.out_px // 8
+    squares = np.random.default_rng(Random(ground).getrandbits(32)).integers(40, 220, (n, n, 1))
+    image = np.array(np.broadcast_to(np.kron(squares, np.ones((8, 8, 1))), (PARAMS.out_px, PARAMS.out_px, 3)), np.uint8)
+    rng = np.random.default_rng(Random(f"{video.uri} {k}").getrandbits(32))
+    inside = slice(PARAMS.out_px // 4, 3 * PARAMS.out_px // 4)
+    image[inside, inside] = _face(rng, video, k)[inside, inside] // 2 + rng.integers(0, 99, (1, 1, 3))
+    return image
 
 
 # ---- edits ---------------------------------------------------------------------------------------------------------
