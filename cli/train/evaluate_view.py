@@ -78,6 +78,9 @@ def _pair_table(record: dict[str, Any], level: str) -> Table:
         if found := _pairs(entry):
             methods = found["methods"] if len(found["methods"]) > 1 else {}
             rows = {entry["name"]: found["all"], **{f"  method {name}": each for name, each in methods.items()}}
+            shared = found.get("shared", {}).get("all", {})  # an older version did not look for them
+            if shared.get("n_pairs"):
+                rows["  clips of the same frames"] = shared
             for name, each in rows.items():
                 cell = Text(shown(each, few=few_videos(each["n_originals"], each["n_pairs"])))
                 table.add_row(Text(name), str(each["n_pairs"]), str(each["n_originals"]), cell)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from lps.manifests.arrays import Bools, Ints
-from lps.manifests.columns import PATHS, read_columns, split_path
+from lps.manifests.columns import PATHS, column_batches, read_columns, split_path
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.index import read_index, read_rule, split_sets
 from lps.manifests.schemas import read_table
@@ -22,6 +23,8 @@ from lps.model.data.shards import Shard
 _ID = pa.binary(16)
 SCHEMA_OF_HASHES = 3
 """Major version since which frames at 0, 1 and 2 seconds are hashed."""
+WINDOW_KEY = int.from_bytes(b"lps-window/v1", "big")
+"""Key of the random weights that windows are numbered with. Numbers are compared within one reading, never stored."""
 SAMPLES = pa.schema(
     [
         ("key", pa.string()),
@@ -41,6 +44,11 @@ SAMPLES = pa.schema(
         ("track_id", pa.int16()),
         ("face_id", pa.int16()),  # the face within its video; null where an older version made them
         ("start_s", pa.float64()),  # time stamp of the first frame
+        (
+            "window",
+            pa.uint64(),
+        ),  # number of its face track and frames; null where no clip shares those of another video
+        ("shares_window", pa.bool_()),  # of a fake: cut out where, and as, its original was
     ]
 )
 """Columns of the table of samples, sorted by shard and offset."""
@@ -60,6 +68,7 @@ CLIP_COLUMNS = {
     "track_id": "track_id",
     "face_id": "face_id",
     "pts_start_s": "start_s",
+    "pair_mode": "pair_mode",
 }
 """Columns of the manifest `clips`, and what they are called here."""
 
@@ -261,6 +270,9 @@ def _chosen_videos(store: Store, split_set: str, split: str) -> pa.Array:
 
 def _samples(store: Store, video_ids: pa.Array) -> pa.Table:
     clips = _columns(store, "clips", tuple(CLIP_COLUMNS)).rename_columns(list(CLIP_COLUMNS.values()))
+    shares = pc.equal(clips["pair_mode"], "shared").fill_null(False)  # noqa: FBT003  as pyarrow has it
+    window = _windows(store, clips.num_rows) if pc.any(shares).as_py() else pa.nulls(clips.num_rows, pa.uint64())
+    clips = clips.append_column("shares_window", shares).append_column("window", window)
     clips = clips.filter(pc.is_in(clips["video_id"], value_set=video_ids))
     if not clips.num_rows:
         raise UnreadableError(f"{store.url}: the videos of this split have no clips; `lps-audit show` counts")
@@ -276,6 +288,35 @@ def _samples(store: Store, video_ids: pa.Array) -> pa.Table:
     for column, name in VIDEO_COLUMNS.items():
         clips = clips.append_column(name, videos[column].take(row))
     return clips
+
+
+def _windows(store: Store, n_rows: int) -> pa.ChunkedArray:
+    """Return a number for the face track and the frames of every row of `clips`: equal for equal ones."""
+    columns = ("track_id", "frame_idx")
+    remote = store.url.startswith(("http://", "https://"))
+    tables = [_columns(store, "clips", columns)] if remote else column_batches(store, "clips", columns)
+    found = pa.chunked_array([window_numbers(table) for table in tables], pa.uint64())
+    if len(found) != n_rows:
+        raise IntegrityError(f"{store.url}: the manifest of clips changed while it was read; read it again")
+    return found
+
+
+def window_weights(n: int) -> NDArray[np.uint64]:
+    """Return random 64-bit numbers by which windows are numbered: of the video, its face track, then of each frame."""
+    return np.random.Philox(key=WINDOW_KEY).random_raw(n)
+
+
+def window_numbers(table: pa.Table) -> pa.Array:
+    """Hash lists of frames with their track: random 64-bit weights by place, so that any two differ."""
+    frames = pa.concat_arrays(table["frame_idx"].chunks)
+    values = np.asarray(frames.flatten().to_numpy(), np.int64).astype(np.uint64)
+    stops = np.cumsum(np.asarray(pc.list_value_length(frames).to_numpy(), np.int64))
+    sizes = np.diff(stops, prepend=0)
+    place = np.arange(len(values)) - np.repeat(stops - sizes, sizes)
+    weights = window_weights(2 + int(sizes.max(initial=0)))
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((values + np.uint64(1)) * weights[2 + place])])
+    track = np.asarray(table["track_id"].to_numpy(), np.int64).astype(np.uint64)
+    return pa.array(sums[stops] - sums[stops - sizes] + track * weights[1])
 
 
 def _check_places(table: pa.Table, shards: Sequence[Shard], store: Store) -> None:
@@ -340,8 +381,49 @@ def _all_of(first: Ints, size: Ints, width: int) -> Ints:
     return first[:, None] + np.minimum(np.arange(width), size[:, None] - 1)
 
 
-def pair_up(data: ClipData) -> Ints:
-    """Return (n, 2): for every fake whose original is among the samples, the original's clip nearest in time, and it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipPairs:
+    """Fakes, each beside a clip of the real video that it was made from."""
+
+    samples: Ints
+    """(n, 2): numbers of the real and of the fake clip."""
+    shared: Bools
+    """(n,): both are cut out of the same frames in the same way."""
+    n_fakes: int
+    """Fakes among the samples, in a pair or not."""
+    n_reals: int
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def only_shared(self) -> "ClipPairs":
+        """Return the pairs that show the same frames."""
+        return replace(self, samples=self.samples[self.shared], shared=self.shared[self.shared])
+
+    def record(self) -> dict[str, int]:
+        """Return how many there are, and how many clips are in none, as plain values."""
+        return {
+            "n_pairs": len(self),
+            "n_shared": int(self.shared.sum()),
+            "n_fakes_in_no_pair": self.n_fakes - len(self),
+            "n_reals_in_no_pair": self.n_reals - len(np.unique(self.samples[:, 0])),
+        }
+
+    def said(self) -> str:
+        """Say the same in words."""
+        found = self.record()
+        return (
+            f"{found['n_pairs']} pairs of a fake and its original, {found['n_shared']} of them of the same frames; "
+            f"{found['n_fakes_in_no_pair']} fake and {found['n_reals_in_no_pair']} real clips are in no pair"
+        )
+
+
+def pair_up(data: ClipData) -> ClipPairs:
+    """Return a pair for every fake whose original is among the samples.
+
+    A fake that shares the window of its original (`pair_mode`) has the original's clip of the same frames and face
+    track. Any other one, and one whose partner is not among the samples, has the original's clip nearest in time, of
+    two as near the earlier one.
 
     Raises RefusedError for plain shards, which do not say what a fake was made from.
     """
@@ -351,21 +433,54 @@ def pair_up(data: ClipData) -> Ints:
     ids = pa.chunked_array([*data.samples["video_id"].chunks, *data.samples["original_video_id"].chunks], _ID)
     codes = _codes(ids)
     video, original = _of_parts(codes[:n], data), _of_parts(codes[n:], data)
+    reals, fakes = np.flatnonzero(data.labels == 0), np.flatnonzero(data.labels == 1)
+    paired = fakes[(original[fakes] >= 0) & np.isin(original[fakes], video[reals])]
+    real, shared = np.empty(0, np.int64), np.empty(0, np.bool_)
+    if len(paired):
+        mate = _same_window(data, (reals, video[reals]), (paired, original[paired]))
+        shared = mate >= 0
+        real = np.where(shared, mate, _nearest(data, (reals, video[reals]), (paired, original[paired])))
+    return ClipPairs(samples=np.stack([real, paired], axis=1), shared=shared, n_fakes=len(fakes), n_reals=len(reals))
+
+
+def _nearest(data: ClipData, reals: tuple[Ints, Ints], fakes: tuple[Ints, Ints]) -> Ints:
+    """Return for each fake the number of the clip nearest in time of the video that it was made from.
+
+    Both are numbers of samples, and of the real videos that they belong to; each of these has some real clip.
+    """
     start = np.asarray(data.samples["start_s"].to_numpy())
-    reals, fakes = np.flatnonzero(data.labels == 0), np.flatnonzero((data.labels == 1) & (original >= 0))
-    fakes = fakes[np.isin(original[fakes], video[reals])]
-    if not len(fakes):
-        return np.empty((0, 2), np.int64)
-    span = float(start.max() - start.min()) + 1.0
-    line = video[reals] * 2 * span + (start[reals] - start.min())  # videos apart, clips of one in order of time
+    start = start - start.min()
+    span = float(start.max()) + 1.0
+    (real, video), (fake, original) = reals, fakes
+    line = video * 2 * span + start[real]  # videos apart, clips of one in order of time
     by_line = np.argsort(line, kind="stable")
-    wanted = original[fakes] * 2 * span + (start[fakes] - start.min())
-    after = np.clip(np.searchsorted(line[by_line], wanted), 0, len(reals) - 1)
+    wanted = original * 2 * span + start[fake]
+    after = np.clip(np.searchsorted(line[by_line], wanted), 0, len(real) - 1)
     before = np.maximum(after - 1, 0)
     far = np.abs(line[by_line][[before, after]] - wanted)
-    far[video[reals][by_line][[before, after]] != original[fakes]] = np.inf
-    nearest = by_line[np.where(far[0] <= far[1], before, after)]
-    return np.stack([reals[nearest], fakes], axis=1)
+    far[video[by_line][[before, after]] != original] = np.inf
+    return np.asarray(real[by_line[np.where(far[0] <= far[1], before, after)]], np.int64)
+
+
+def _same_window(data: ClipData, reals: tuple[Ints, Ints], fakes: tuple[Ints, Ints]) -> Ints:
+    """Return for each fake that shares its original's window the number of the original's clip of it, else -1.
+
+    Arguments are as those of `_nearest`.
+    """
+    shares = np.asarray(data.samples["shares_window"].fill_null(False).to_numpy(), np.bool_)  # noqa: FBT003
+    (real, video), (fake, original) = reals, fakes
+    mate = np.full(len(fake), -1, np.int64)
+    if not shares[fake].any():
+        return mate
+    window = np.asarray(data.samples["window"].fill_null(0).to_numpy(), np.uint64)
+    theirs = window[real] + video.astype(np.uint64) * window_weights(1)
+    wanted = window[fake] + original.astype(np.uint64) * window_weights(1)
+    by_number = np.argsort(theirs, kind="stable")
+    place = np.minimum(np.searchsorted(theirs[by_number], wanted), len(real) - 1)
+    found = by_number[place]
+    same = shares[fake] & (theirs[found] == wanted) & (video[found] == original)
+    mate[same] = real[found[same]]
+    return mate
 
 
 def _codes(ids: pa.ChunkedArray) -> Ints:

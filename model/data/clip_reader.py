@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from lps.manifests.arrays import Ints
 from lps.manifests.environment import socket_place
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
-from lps.model.data.clip_data import ClipData, long_enough, pair_up, with_labels
+from lps.model.data.clip_data import ClipData, ClipPairs, long_enough, pair_up, with_labels
 from lps.model.data.clip_decoder import Batch, BatchRequest, ClipDecoder, ReadOptions, SampleRequest
 from lps.model.data.download import verify_local
 from lps.model.data.epoch_plan import (
@@ -93,9 +93,7 @@ class ClipReader:
         self._check_bad_share(len(data.faults), len(self.data) + len(data.faults))
         self._shard_of = self.data.column("shard")
         self._mix = mix_of(self.data)
-        self._pairs = pair_up(self.data) if plan.sampling == "pairs" else np.empty((0, 2), np.int64)
-        if plan.sampling == "pairs":
-            _require_pairs(self.data, self._pairs)
+        self.pairs = _pairs(self.data, plan)
         self._samples_sha256 = self.data.digest()
         self.decoder = ClipDecoder(read, _image_px(self.data, read))
         self._ahead = ShardPrefetcher(data.shards, cache or user_cache())
@@ -135,8 +133,8 @@ class ClipReader:
         mix = self._mix.weighted if self._mix is not None and self.read_options.train else None
         if options.sampling == "balanced":
             order = balanced_order(self._shard_of, self.data.labels, options, epoch, mix)
-        elif options.sampling == "pairs":
-            order = pair_order(self._shard_of, self._pairs, options, epoch, mix)
+        elif self.pairs is not None:
+            order = pair_order(self._shard_of, self.pairs.samples, options, epoch, mix)
         else:
             order = natural_order(self._shard_of, options, epoch, mix)
         return plan_epoch(order, options, self.rank, None if self._mix is None else self._mix.sizes)
@@ -297,15 +295,28 @@ def _usable(data: ClipData, read: ReadOptions) -> ClipData:
     return replace(chosen, samples=chosen.samples.combine_chunks())  # picking rows from many chunks is slow
 
 
-def _require_pairs(data: ClipData, pairs: Ints) -> None:
-    """Refuse a data set of a mix that would be left out as a whole."""
-    paired = set(data.part_of[pairs[:, 1]].tolist())
+def _pairs(data: ClipData, plan: PlanOptions) -> ClipPairs | None:
+    """Return the pairs that a plan asks for, None for one without; refuse a data set that has none of them."""
+    if not plan.in_pairs:
+        return None
+    pairs = pair_up(data)
+    if plan.sampling == "shared_pairs":
+        if not pairs.shared.any():
+            raise RefusedError(
+                "no fake here is cut out of the same frames as its original (of "
+                f'{len(pairs)} pairs): prepare with `lps-prep run --pairing original`, or use train.sampling = "pairs"'
+            )
+        pairs = pairs.only_shared()
+    paired = set(data.part_of[pairs.samples[:, 1]].tolist())
     lacking = [part.name for k, part in enumerate(data.parts) if k not in paired]
     if lacking:
-        raise RefusedError(
-            f"{lacking[0]} has no pair of a fake and the real video it was made from; use another train.sampling, or "
-            "leave it out"
+        what = (
+            "its original of the same frames" if plan.sampling == "shared_pairs" else "the real video it was made from"
         )
+        raise RefusedError(
+            f"{lacking[0]} has no pair of a fake and {what}; use another train.sampling, or leave it out"
+        )
+    return pairs
 
 
 def _image_px(data: ClipData, read: ReadOptions) -> int:

@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 from lps.manifests.arrays import Ints
 from lps.manifests.errors import RefusedError
 
-Sampling = Literal["natural", "balanced", "pairs"]
+Sampling = Literal["natural", "balanced", "pairs", "shared_pairs"]
 """How often a sample is read in an epoch.
 
 * `natural`: each once.
 * `balanced`: real and fake take turns. Each sample of the larger class once, those of the smaller one equally often (up
   to one more or less), so that an epoch is twice the larger class.
-* `pairs`: each fake once, always next to the real clip that it was made from; no others.
+* `pairs`: each fake once, always next to a clip of the real video that it was made from; no others.
+* `shared_pairs`: of these pairs those whose clips show the same frames.
 """
+IN_PAIRS: tuple[Sampling, ...] = ("pairs", "shared_pairs")
+"""Samplings whose rows are pairs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +48,13 @@ class PlanOptions:
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.window_samples < 1:
             raise ValueError(f"sizes must be above 0: {self.batch_size = }, {self.window_samples = }")
-        if self.sampling == "pairs" and self.batch_size % 2:
+        if self.in_pairs and self.batch_size % 2:
             raise ValueError(f"a batch of pairs has an even size, got {self.batch_size}")
+
+    @property
+    def in_pairs(self) -> bool:
+        """Whether a row is a pair."""
+        return self.sampling in IN_PAIRS
 
 
 def evaluation_plan(batch_size: int) -> PlanOptions:
@@ -143,7 +151,7 @@ def plan_epoch(order: Order, options: PlanOptions, rank: Rank, sizes: Ints | Non
     """
     batch_rows = max(1, options.batch_size // order.samples.shape[1])
     if batch_rows % rank.world_size:
-        whole = " without dividing pairs" if options.sampling == "pairs" else ""
+        whole = " without dividing pairs" if options.in_pairs else ""
         raise RefusedError(
             f"a batch of {options.batch_size} cannot be shared by {rank.world_size} processes{whole}; change "
             "train.batch_size or the number of processes"

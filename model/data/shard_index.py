@@ -235,6 +235,8 @@ def _row(tar: tarfile.TarFile, piece: _Piece) -> dict[str, Any]:
         "track_id": _number(facts, "track_id") or 0,
         "face_id": _number(facts, "face_id"),
         "start_s": _start(facts),
+        "window": None,
+        "shares_window": False,
     }
 
 

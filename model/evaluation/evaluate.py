@@ -33,7 +33,7 @@ from lps.model.evaluation.events import ClipsScored, DataSetBegun, OnEvaluateEve
 from lps.model.evaluation.learnt_sets import compare_learnt
 from lps.model.evaluation.loading import LoadedDetector
 from lps.model.evaluation.metrics import Bootstrap, measure
-from lps.model.evaluation.pairs import pairs_of
+from lps.model.evaluation.pairs import NO_SHARED, pairs_of, shared_windows_of
 from lps.model.evaluation.predict import PredictOptions, predict
 from lps.model.evaluation.scores import (
     SCORES_VERSION,
@@ -51,7 +51,7 @@ from lps.model.training.checkpoint import code_version
 from lps.model.training.processes import choose_device
 
 METRICS_ID = "lps.metrics"
-METRICS_VERSION = "1.4"
+METRICS_VERSION = "1.5"
 METRICS_JSON, SCORES_PARQUET, PARTS = "metrics.json", "scores.parquet", "parts"
 MATRIX = ("auc", "recall", "precision")
 """Metrics of the cross-data-set matrix (the paper's Table 2)."""
@@ -348,7 +348,10 @@ def _data_record(entry: _DataEntry, part: ScoredData, found: dict[str, Any], boo
         "bad_samples": list(part.bad[:MAX_NAMED]),
         **decision_record(videos.labels, videos.p_fake),
         "results": found,
-        "pairs": pairs_of(part.scores, entry.data.samples).record(bootstrap),
+        "pairs": {
+            **pairs_of(part.scores, entry.data.samples).record(bootstrap),
+            "shared": shared_windows_of(part.scores, entry.data).record(bootstrap, NO_SHARED),
+        },
     }
 
 

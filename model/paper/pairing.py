@@ -5,8 +5,6 @@ from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-
 from lps.manifests.errors import RefusedError
 from lps.model.data.clip_data import pair_up
 from lps.model.data.sources import open_split
@@ -47,18 +45,27 @@ def pairing(zoo: ModelZoo) -> Result:
 
 
 def _unpaired(zoo: ModelZoo, data: DataSet) -> list[str]:
-    """Say which clips only one of the two samplings learns from. Raises RefusedError where there are no pairs."""
+    """Say what pairs show, and which clips only one of the two samplings learns from.
+
+    Raises RefusedError where there are no pairs.
+    """
     train = open_split(zoo.sources(data), "train")
     pairs = pair_up(train)
-    n_fakes, n_reals = int((train.labels == 1).sum()), int((train.labels == 0).sum())
     if not len(pairs):
         raise RefusedError(
             f"data set '{data.name}' has no pairs to learn from: no fake in its training split has its original there"
         )
-    left = n_fakes - len(pairs), n_reals - len(np.unique(pairs[:, 0]))
-    if not any(left):
-        return []
-    return [f"{data.name}: {left[0]} fake and {left[1]} real clips are in no pair, so only unpaired sampling has them."]
+    found = pairs.record()
+    notes = [
+        f"{data.name}: {found['n_shared']} of {found['n_pairs']} pairs to learn from are of the same frames; the "
+        "others are of clips near in time."
+    ]
+    left = found["n_fakes_in_no_pair"], found["n_reals_in_no_pair"]
+    if any(left):
+        notes.append(
+            f"{data.name}: {left[0]} fake and {left[1]} real clips are in no pair, so only unpaired sampling has them."
+        )
+    return notes
 
 
 def _row(zoo: ModelZoo, data: DataSet, init: str, sampling: str, called: str, seed: int) -> ResultRow:

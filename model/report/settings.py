@@ -136,6 +136,7 @@ def _of_run(run: TrainingRun) -> dict[str, str]:
         "SHA-256 of validation samples": spelled(run.data.get("val_samples_sha256")),
         "Prepared with": spelled({name: prep[name] for name in PREP_FIELDS if name in prep}) or "none",
         **({"Learnt from and held out": _shared(run.data)} if "shared_videos" in run.data else {}),
+        **({"Pairs": _pairs(run.data)} if "pairs" in run.data else {}),
         **{
             f"{name}: {title}": spelled(each.get(key))
             for name, each in named_sets(run.data)
@@ -146,6 +147,15 @@ def _of_run(run: TrainingRun) -> dict[str, str]:
             )
         },
     }
+
+
+def _pairs(identity: Record) -> str:
+    """Say how many pairs are learnt from."""
+    found = mapping(identity.get("pairs"))
+    return (
+        f"{count(found.get('n_pairs'))}, {count(found.get('n_shared'))} of them of the same frames; in no pair "
+        f"{count(found.get('n_fakes_in_no_pair'))} fake and {count(found.get('n_reals_in_no_pair'))} real clips"
+    )
 
 
 def _shared(identity: Record) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.model.data.clip_data import ClipData, compared_videos, long_enough, spread_clips, with_labels
+from lps.model.data.clip_data import ClipData, ClipPairs, compared_videos, long_enough, spread_clips, with_labels
 from lps.model.data.clip_decoder import Batch, ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions, verify_shards
-from lps.model.data.epoch_plan import PlanOptions, Rank
+from lps.model.data.epoch_plan import IN_PAIRS, PlanOptions, Rank
 from lps.model.data.feature_maps import MapReader, maps_of
 from lps.model.data.mix import compare_mix, mix_of_names, part_data
 from lps.model.data.sample import BadSample
@@ -161,6 +161,8 @@ class Feed:
     val: ClipReader | MapReader | None
     notes: tuple[str, ...] = ()
     """What the user should know."""
+    pairs: ClipPairs | None = None
+    """What is learnt from, where that is pairs."""
 
     @property
     def validation(self) -> Iterator[Batch] | None:
@@ -198,9 +200,9 @@ def open_feed(
             val = None
             if data.val is not None:
                 val = stack.enter_context(_clip_reader(job, data.val, own, _plan(job, training=False)))
-            yield Feed(train, val)
+            yield Feed(train, val, () if train.pairs is None else (train.pairs.said(),), train.pairs)
         return
-    if params.augment != "none" or params.sampling == "pairs":
+    if params.augment != "none" or params.sampling in IN_PAIRS:
         raise RefusedError(
             "feature maps are computed once, each clip on its own, so they can neither be augmented nor be in "
             'pairs: set train.augment = "none" and another train.sampling, or run.cache_maps = false'

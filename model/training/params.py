@@ -5,7 +5,7 @@ from typing import Literal
 
 from lps.manifests.names import DeviceName
 from lps.model.data.augment import Augmentation
-from lps.model.data.epoch_plan import Sampling
+from lps.model.data.epoch_plan import IN_PAIRS, Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class TrainParams:
     """Stop when validation has not improved for this many epochs."""
     sampling: Sampling = "natural"
     """`balanced` draws real and fake equally often; `pairs` puts each fake next to its own original, under the same
-    augmentation."""
+    augmentation; `shared_pairs` takes only those that show the same frames."""
     augment: Augmentation = "none"
     eval_clips: int = 1
     """Clips per video in validation; 3 are the paper's 180 frames."""
@@ -54,7 +54,7 @@ class TrainParams:
             raise ValueError(f"{self.grad_clip = } is not above 0")
         if self.stop_epochs is not None and self.stop_epochs < 1:
             raise ValueError(f"{self.stop_epochs = } is not above 0")
-        if self.sampling == "pairs" and self.batch_size % 2:
+        if self.sampling in IN_PAIRS and self.batch_size % 2:
             raise ValueError(f"a batch of pairs has an even size, got {self.batch_size = }")
 
 

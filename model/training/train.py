@@ -112,6 +112,8 @@ def train(job: TrainJob, on_event: OnTrainEvent = lambda event: None) -> dict[st
         _emit_notes(learnt.gaps, on_event)
         with open_feed(job, data, stage, device, rank) as feed:
             _emit_notes(feed.notes, on_event)
+            if feed.pairs is not None:
+                data = replace(data, identity={**data.identity, "pairs": feed.pairs.record()})
             learner = _learner(job, stage, feed.train.n_steps, device, rank)
             plateau = _plateau(learner, job.preset)
             run = TrainRun(job, record, data, learnt, learnt_tensor(learnt), feed, learner, plateau, on_event)

@@ -55,6 +55,7 @@ class Spec:
     track: int = 0
     face: int | None = 0
     """None as an older version left it."""
+    pair_mode: str | None = None
 
     @property
     def video_id(self) -> bytes:
@@ -66,11 +67,11 @@ class Spec:
 
     @property
     def clip_id(self) -> bytes:
-        return digest16("clip", self.video, str(self.start_frame))
+        return digest16("clip", self.video, str(self.start_frame), *([str(self.track)] if self.track else []))
 
     @property
     def key(self) -> str:
-        return f"{self.video_id.hex()}-00-{self.start_frame:06d}"
+        return f"{self.video_id.hex()}-{self.track:02d}-{self.start_frame:06d}"
 
     def frames(self) -> list[NDArray[np.uint8]]:
         """Return pictures that differ between clips and frames, smooth enough for JPEG."""
@@ -255,7 +256,9 @@ def _clip_row(spec: Spec, shard_id: str, start: int, n_bytes: int, members: list
         track_id=spec.track,
         face_id=spec.face,
         n_frames=spec.n_frames,
+        frame_idx=list(range(spec.start_frame, spec.start_frame + spec.n_frames)),
         out_size=spec.px,
+        pair_mode=spec.pair_mode,
         pts_start_s=spec.start_frame / 25,
     )
 

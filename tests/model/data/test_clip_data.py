@@ -245,6 +245,8 @@ def million() -> ClipData:
         "track_id": pa.array(np.zeros(n, np.int16)),
         "face_id": pa.array(np.zeros(n, np.int16)),
         "start_s": pa.array(np.zeros(n)),
+        "window": pa.array(number.astype(np.uint64) // 5),
+        "shares_window": pa.array(number % 5 == 1),
         "compression": pa.nulls(n, pa.string()),
     }
     shards = tuple(Shard(uri=f"s{k}.tar") for k in range(n // 230 + 1))
@@ -269,5 +271,6 @@ def test_a_million_samples_can_be_planned_and_asked_for(million: ClipData, cache
 def test_a_million_samples_are_paired_and_spread(million: ClipData) -> None:
     pairs = pair_up(million)
     assert len(pairs) == 800_000
-    assert (pairs[:, 0] == pairs[:, 1] // 5 * 5).all()
+    assert (pairs.samples[:, 0] == pairs.samples[:, 1] // 5 * 5).all()
+    assert int(pairs.shared.sum()) == 200_000
     assert len(spread_clips(million, 1)) == 1_000_000

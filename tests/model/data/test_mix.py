@@ -178,7 +178,7 @@ def test_part_of_a_mix_has_the_digest_of_its_data_set_alone(two: dict[str, Path]
 
 def test_pairs_and_clips_of_a_video_are_looked_for_in_their_own_data_set(two: dict[str, Path]) -> None:
     data = opened(two)
-    pairs = pair_up(data)
+    pairs = pair_up(data).samples
     assert len(pairs) == 2 + 1 + 3
     assert (data.part_of[pairs[:, 0]] == data.part_of[pairs[:, 1]]).all()
     assert len(spread_clips(data, 1)) == 13

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from lps.cli.train.main import main
 from lps.manifests.canonical import digest16
 from lps.model.evaluation.metrics import Bootstrap
-from lps.model.evaluation.pairs import NO_PAIRS, Pairs, pairs_of
+from lps.model.evaluation.pairs import NO_PAIRS, NO_SHARED, Pairs, pairs_of
 from lps.model.evaluation.scores import ScoreRows, Scores
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import Detector, HeadParams
@@ -122,19 +122,33 @@ def test_evaluate_tells_pair_accuracy(make: "Maker", spec: "type[Spec]", tmp_pat
         network = Detector(PRESET.net, PRESET.head)
     config = {"stage": "classify", "seed": 7, "preset": PRESET.record()}
     write_checkpoint(checkpoint, detector_checkpoint(network, PRESET, stage="classify", config=config))
-    reals = [spec(video=f"r{k}", split="test") for k in range(4)]
-    fakes = [spec(video=f"f{k}", label=1, original=f"r{k // 2}", split="test") for k in range(5)]
+    reals = [spec(video=f"r{k}", start_frame=start, split="test") for k in range(4) for start in (0, 60)]
+    modes = {0: "shared", 70: "fallback"}
+    fakes = [
+        spec(video=f"f{k}", label=1, original=f"r{k // 2}", start_frame=start, split="test", pair_mode=mode)
+        for k in range(5)
+        for start, mode in modes.items()
+    ]
     data, alone = make.data_set([[*reals, *fakes]]), make.data_set([reals])
     args = ["evaluate", "--checkpoint", checkpoint, "--out", tmp_path / "out", "--workers", 0, "--device", "cpu"]
     ended = CliRunner().invoke(main, [*map(str, args), "--data", f"mixed={data}", "--data", f"reals={alone}"])
     assert ended.exit_code == 0, ended.output
-    found, none = (entry["pairs"]["all"] for entry in json.loads((tmp_path / "out/metrics.json").read_text())["data"])
+    entries = json.loads((tmp_path / "out/metrics.json").read_text())["data"]
+    found, none = (entry["pairs"]["all"] for entry in entries)
     assert (found["n_pairs"], found["n_originals"]) == (5, 3)
     table = pq.read_table(tmp_path / "out/scores.parquet").to_pandas()
     score = table[table["data"] == 0].groupby("video_id")["p_fake"].mean()
     ahead = [score[digest16("test", f"f{k}")] - score[digest16("test", f"r{k // 2}")] for k in range(5)]
     assert found["value"] == pytest.approx(np.mean(np.heaviside(ahead, 0.5)))
     assert none["reason"] == NO_PAIRS
+    clip = table[table["data"] == 0].set_index("clip_id")["p_fake"]
+    first = {each.video: clip[each.clip_id] for each in [*reals, *fakes] if not each.start_frame}
+    alike, nowhere = (entry["pairs"]["shared"]["all"] for entry in entries)
+    assert (alike["n_pairs"], alike["n_originals"]) == (5, 3)
+    wins = np.heaviside([first[f"f{k}"] - first[f"r{k // 2}"] for k in range(5)], 0.5)
+    assert alike["value"] == pytest.approx(wins.mean())
+    assert nowhere["reason"] == NO_SHARED
+    assert any("clips of the same frames" in line and "│ 5 " in line for line in ended.stdout.splitlines())
     shown = [line for line in ended.stdout.splitlines() if f"{found['value']:.3f}" in line and "mixed" in line]
     assert any(line.split("│")[2:4] == [" 5     ", " 3         "] for line in shown), ended.stdout
     assert "interval not meaningful" in ended.stdout

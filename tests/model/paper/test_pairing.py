@@ -22,7 +22,10 @@ N_FRAMES = 20
 
 
 def write(make: "Maker", spec: "type[Spec]", *, original: bool = True) -> str:
-    """Write a data set with two fakes of each real video, and a real and a fake video that are in no pair."""
+    """Write a data set with two fakes of each real video, and a real and a fake video that are in no pair.
+
+    Two of three real videos share their window with their fakes.
+    """
     shards = []
     for split, n in (("train", 3), ("val", 2), ("test", 3)):
         reals = [f"{split}-r{k}" for k in range(n)]
@@ -31,7 +34,14 @@ def write(make: "Maker", spec: "type[Spec]", *, original: bool = True) -> str:
             [
                 *(spec(video=name, label=0, n_frames=N_FRAMES, split=split) for name in [*reals, f"{split}-alone"]),
                 *(
-                    spec(video=name, label=1, original=of if original else None, n_frames=N_FRAMES, split=split)
+                    spec(
+                        video=name,
+                        label=1,
+                        original=of if original else None,
+                        n_frames=N_FRAMES,
+                        split=split,
+                        pair_mode="fallback" if "0" in name else "shared",
+                    )
                     for name, of in [*fakes, (f"{split}-stray", "elsewhere")]
                 ),
             ]
@@ -60,7 +70,9 @@ def test_pairs_are_measured_beside_unpaired_batches(make: "Maker", spec: "type[S
     values = record["rows"][0]["values"]
     assert values["pair_accuracy"]["value"] == pytest.approx(100 * metrics["data"][0]["pairs"]["all"]["value"])
     assert metrics["data"][0]["pairs"]["all"]["n_pairs"] == 6
+    assert metrics["data"][0]["pairs"]["shared"]["all"]["n_pairs"] == 4
     notes = "\n".join(record["notes"])
+    assert "demo: 4 of 6 pairs to learn from are of the same frames; the others are of clips near in time." in notes
     assert "demo: 1 fake and 1 real clips are in no pair, so only unpaired sampling has them." in notes
     means = [record["rows"][k]["values"]["auc"]["value"] for k in (2, 5)]
     assert f"demo: pairs change the AUC by {means[0] - means[1]:+.2f}" in notes

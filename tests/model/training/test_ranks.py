@@ -82,6 +82,33 @@ def test_ranks_stay_in_step_and_resume(
     assert not list((tmp_path / "killed/checkpoints").glob(".*"))
 
 
+def test_pairs_of_the_same_frames_go_on_after_kills_with_any_number_of_ranks(
+    lps_train: "Runner", settings: "Settings", make: "Maker", family: "Callable[..., list[Spec]]", tmp_path: Path
+) -> None:
+    """12 pairs that share their window, in batches of four; of the others nothing is read."""
+    shared = family("a", 24, pair_mode="shared")
+    data = make.data_set([shared[:9], [*family("b", 4, pair_mode="fallback"), *shared[9:]], family("v", 4, "val")])
+    config = settings('sampling = "shared_pairs"\naugment = "strong"\nbatch_size = 8', run="checkpoint_steps = 1")
+
+    def command(name: str) -> list[object]:
+        return ["classify", tmp_path / name, "--data", data, "--init", "random", "--config", config]
+
+    undisturbed = lps_train(*command("undisturbed"), ranks=2)
+    assert undisturbed.codes == [0, 0], undisturbed.stderr
+    assert "12 pairs of a fake and its original, 12 of them of the same frames; 2 fake and 2 real" in " ".join(
+        undisturbed.stderr[0].split()
+    )
+    assert -9 in lps_train(*command("killed"), ranks=2, kill=("outside", "CheckpointWritten", 2)).codes
+    assert lps_train(*command("killed"), ranks=2).codes == [0, 0]
+    assert_equal(seen(tmp_path / "killed"), seen(tmp_path / "undisturbed"))
+    assert -9 in lps_train(*command("elastic"), ranks=2, kill=("self", "CheckpointWritten", 1)).codes
+    assert -9 in lps_train(*command("elastic"), ranks=4, kill=("self", "CheckpointWritten", 2)).codes
+    ended = lps_train(*command("elastic"))
+    assert ended.code == 0, ended.stderr
+    steps = [r["step"] for r in read_log(tmp_path / "elastic/log.jsonl") if r["kind"] == "step"]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
 def test_two_ranks_learn_as_one_does(
     lps_train: "Runner", settings: "Settings", make: "Maker", family: "Callable[..., list[Spec]]", tmp_path: Path
 ) -> None:

@@ -45,10 +45,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def ran(*args: object) -> Result:
+def ran(*args: object, code: int = 0) -> Result:
     """Run `lps-train` here, to its end."""
     result = CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == code, result.stderr
     return result
 
 
@@ -334,6 +334,15 @@ def test_pairs_are_trained_side_by_side(settings: "Settings", tiny_data: Path, t
     said = ran("classify", tmp_path / "run", "--data", tiny_data, "--init", "random",
                "--config", settings('sampling = "pairs"\naugment = "light"'))  # fmt: skip
     assert "6 steps on cpu" in said.stderr  # 6 pairs, 2 a batch, 2 epochs
+    assert (
+        "note: 6 pairs of a fake and its original, 0 of them of the same frames; 0 fake and 1 real clips are in no pair"
+    ) in " ".join(said.stderr.split())
+    counts = {"n_pairs": 6, "n_shared": 0, "n_fakes_in_no_pair": 0, "n_reals_in_no_pair": 1}
+    assert json.loads((tmp_path / "run/result.json").read_text())["data"]["pairs"] == counts
+    assert best(tmp_path / "run").data["pairs"] == counts
+    only = settings('sampling = "shared_pairs"')
+    refused = ran("classify", tmp_path / "no", "--data", tiny_data, "--init", "random", "--config", only, code=3)
+    assert "prepare with `lps-prep run --pairing original`" in " ".join(refused.stderr.split())
 
 
 def test_clip_left_alone_in_a_batch_trains(
