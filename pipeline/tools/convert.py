@@ -287,6 +287,7 @@ def _record(kind: ConvertKind, clip: StoredClip, *, has_landmarks: bool) -> Row:
     return more | {
         "clip_id": clip.clip_id.hex(),
         "video_id": chosen.video_id.hex(),
+        "original_video_id": chosen.original_video_id.hex() if chosen.original_video_id else None,
         "sample_key": chosen.key,
         "path": _path_of(kind, chosen),
         "dataset": chosen.dataset,

@@ -41,6 +41,8 @@ class ChosenClip:
     """Its row in the manifest of clips."""
     key: str
     video_id: bytes
+    original_video_id: bytes | None
+    """Of a fake, where the data set has its original."""
     dataset: str
     method: str | None
     label: int | None
@@ -108,7 +110,9 @@ def choose_clips(out: Store, split_set: str, limit: int | None, *, labelled: boo
     """
     clips = read_columns(out, "clips", NARROW)
     splits = _splits(out, split_set, clips["video_id"])
-    videos = read_columns(out, "videos", ("video_id", "compression", "time_base_num", "time_base_den"))
+    videos = read_columns(
+        out, "videos", ("video_id", "original_video_id", "compression", "time_base_num", "time_base_den")
+    )
     at = pc.index_in(clips["video_id"], value_set=videos["video_id"].combine_chunks())
     for name in videos.column_names[1:]:
         clips = clips.append_column(name, videos[name].take(at))
@@ -143,6 +147,7 @@ def _chosen(out: Store, row: Row) -> ChosenClip:
         place=row["place"],
         key=key,
         video_id=row["video_id"],
+        original_video_id=row["original_video_id"],
         dataset=row["dataset"],
         method=row["method"],
         label=label,

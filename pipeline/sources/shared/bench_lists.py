@@ -29,6 +29,8 @@ class BenchVideo:
 
     name: str
     """As the list has it, without folders and the ending of a video."""
+    data_set: str
+    """What the list calls it."""
     label: str
     split: str
     compression: str | None
@@ -82,39 +84,59 @@ def _videos(path: str, root: Any) -> Iterator[BenchVideo | None]:
     for data_set, labels in _level(path, "the file", root):
         for label, splits in _level(path, data_set, labels):
             for split, found in _level(path, f"{data_set}, {label}", splits):
-                where = f"{data_set}, {label}, {split}"
+                place = _Place(path, data_set, label, split)
                 if split not in SPLITS:
-                    raise UnreadableError(
-                        f"{path}: {where}: expected one of the splits {', '.join(SPLITS)}; {_EXPECTED}"
-                    )
-                yield from _videos_of_split(path, where, label, split, found)
+                    raise place.error("", f"expected one of the splits {', '.join(SPLITS)}; ")
+                yield from _videos_of_split(place, found)
 
 
-def _videos_of_split(path: str, where: str, label: str, split: str, found: Any) -> Iterator[BenchVideo | None]:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in a list something is."""
+
+    path: str
+    data_set: str
+    label: str
+    split: str
+
+    def error(self, inner: str, what: str = "") -> UnreadableError:
+        where = ", ".join(filter(None, (self.data_set, self.label, self.split, inner)))
+        return UnreadableError(f"{self.path}: {where}: {what}{_EXPECTED}")
+
+
+def _videos_of_split(place: _Place, found: Any) -> Iterator[BenchVideo | None]:
+    if not isinstance(found, Mapping):
+        raise place.error("")
     if _is_video(found):
         yield None
-    for name, value in _level(path, where, found):
+    for name, value in found.items():
         if _is_video(value):
-            yield _video(path, f"{where}, {name}", name, value, label, split, None)
-        elif isinstance(value, dict):
-            for inner, video in _level(path, f"{where}, {name}", value):
-                yield _video(path, f"{where}, {name}, {inner}", inner, video, label, split, our_compression(name))
+            yield _video(place, name, name, value, None)
+        elif isinstance(value, Mapping):
+            for inner, video in value.items():
+                yield _video(place, f"{name}, {inner}", inner, video, our_compression(name))
         elif not _is_video(found):
-            raise UnreadableError(f"{path}: {where}, {name}: {_EXPECTED}")
+            raise place.error(name)
 
 
 def _is_video(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("frames"), str)
+    return isinstance(value, Mapping) and isinstance(value.get("frames"), str)
 
 
-def _video(path: str, where: str, name: str, value: Any, label: str, split: str, compression: str | None) -> BenchVideo:
+def _video(place: _Place, where: str, name: str, value: Any, compression: str | None) -> BenchVideo:
     """Return a video. Its own label counts, as for the reader of DeepfakeBench."""
-    own = value.get("label", label) if _is_video(value) else None
+    own = value.get("label", place.label) if _is_video(value) else None
     base = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     if not isinstance(own, str) or not base:
-        raise UnreadableError(f"{path}: {where}: {_EXPECTED}")
-    name = stem_of(base) if is_video(base) else base
-    return BenchVideo(name=name, label=own, split=split, compression=compression, folder=value["frames"])
+        raise place.error(where)
+    return BenchVideo(
+        name=stem_of(base) if is_video(base) else base,
+        data_set=place.data_set,
+        label=own,
+        split=place.split,
+        compression=compression,
+        folder=value["frames"],
+    )
 
 
 def _level(path: str, where: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,15 @@ import re
 from dataclasses import dataclass
 
 FFPP = "FaceForensics++"
-_FFPP_FAKES = {"deepfakes": "FF-DF", "face2face": "FF-F2F", "faceswap": "FF-FS", "neuraltextures": "FF-NT"}
+_FFPP_METHODS = {
+    "FF-DF": "Deepfakes",
+    "FF-F2F": "Face2Face",
+    "FF-FS": "FaceSwap",
+    "FF-NT": "NeuralTextures",
+    "FF-FH": "FaceShifter",
+}
+_FFPP_FAKES = {method.lower(): label for label, method in _FFPP_METHODS.items() if method != "FaceShifter"}
+"""Those of the list FaceForensics++, in which FaceShifter is not."""
 COMPRESSED = frozenset({FFPP, *_FFPP_FAKES.values(), "DeepFakeDetection", "FaceShifter"})
 """Lists that the reader asks for a compression."""
 _COMPRESSION = {"c0": "raw", None: "unknown"}
@@ -22,11 +30,18 @@ _TWO_LABELS = {
 }
 """Data set -> list, label of the reals, label of the fakes."""
 _DFDCP = {None: "DFDCP_Real", "method_A": "DFDCP_FakeA", "method_B": "DFDCP_FakeB"}
-_FFPP_LABELS = frozenset({*_FFPP_FAKES.values(), "FF-FH", "FF-SH"})
-"""Labels of fakes that do not say so. FF-FH is FaceShifter; no list has FF-SH, but the settings do."""
+_FFPP_LABELS = frozenset({*_FFPP_METHODS, "FF-SH"})
+"""Labels of fakes that do not say so; no list has FF-SH, but the settings do."""
 PUBLISHED_LABELS = frozenset(
     {"FF-real", *_FFPP_LABELS, *_DFDCP.values(), *(label for _, *labels in _TWO_LABELS.values() for label in labels)}
 )
+_METHODS = {
+    "dfd": "DeepFakeDetection",
+    "celebdf1": "celeb_synthesis",
+    "celebdf2": "celeb_synthesis",
+    "dfdc": "dfdc",
+}
+"""What the fakes of a data set are called that has one method; `fake` of others."""
 _CLASS = re.compile(r"(?:.*[^a-z])?(?:(?P<real>real)|fake[a-z0-9]?)")
 
 
@@ -78,6 +93,19 @@ def bench_compression(compression: str | None) -> str:
 def our_compression(level: str) -> str | None:
     """Return what we call a compression of DeepfakeBench; None for one that is not known."""
     return {word: ours for ours, word in _COMPRESSION.items()}.get(level, level)
+
+
+def our_names(data_set: str, label: str) -> tuple[str, str | None]:
+    """Return our name of the data set, and the method, of a label in a list; None for a method of reals."""
+    if label == "FF-real" or label in _FFPP_METHODS:
+        return "ffpp", _FFPP_METHODS.get(label)
+    for method, name in _DFDCP.items():
+        if name == label:
+            return "dfdcp", method
+    for dataset, (_, real, fake) in _TWO_LABELS.items():
+        if label in (real, fake):
+            return dataset, _METHODS.get(dataset, "fake") if label == fake else None
+    return plain_name(data_set), "fake" if class_of_label(label) else None
 
 
 def class_of_label(label: str) -> int | None:

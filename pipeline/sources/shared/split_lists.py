@@ -10,7 +10,7 @@ and train before val.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lps.manifests.codes import Code
@@ -197,7 +197,7 @@ class _SplitsFound:
     def described(self, place: int, video: SourceVideo) -> SourceVideo:
         """Return a video as the lists have it."""
         found = self.splits.get(place, set())
-        video = replace(video, official_split=next((split for split in PRECEDENCE if split in found), None))
+        video = replace(video, official_split=one_split(found))
         if place not in self.conflicts or video.code is not None:
             return video
         detail = f"{label_name(video.label)} in the source, {self.conflicts[place]} in the split list"
@@ -205,11 +205,7 @@ class _SplitsFound:
 
     def notes(self, videos: Sequence[SourceVideo], absent: Sequence[str], n_nameless: int) -> Iterator[str]:
         """Yield what does not go together."""
-        several = Counter("+".join(sorted(found)) for found in self.splits.values() if len(found) > 1)
-        if several:
-            counts = ", ".join(f"{n} in {splits}" for splits, n in sorted(several.items()))
-            uris = sorted(videos[place].uri for place, found in self.splits.items() if len(found) > 1)
-            yield f"videos in several splits: {counts}; test counts before train, train before val ({_some(uris)})"
+        yield from several_splits({videos[place].uri: found for place, found in self.splits.items()})
         if self.absent:
             yield f"{len(self.absent)} of its videos are not here: {_some(sorted(self.absent))}"
         if absent:
@@ -223,6 +219,20 @@ class _SplitsFound:
             yield f"labels that say neither real nor fake are not compared: {_some(sorted(self.unread))}"
         if n_nameless:
             yield f"{n_nameless} of its videos have no name and are left out"
+
+
+def one_split(splits: Collection[str]) -> str | None:
+    """Return the split that counts of several; None of none."""
+    return next((split for split in PRECEDENCE if split in splits), None)
+
+
+def several_splits(splits_of: Mapping[str, Collection[str]]) -> Iterator[str]:
+    """Yield the note on videos, by uri, that are in several splits, if there are any."""
+    several = {uri: "+".join(sorted(splits)) for uri, splits in splits_of.items() if len(splits) > 1}
+    if several:
+        counts = ", ".join(f"{n} in {splits}" for splits, n in sorted(Counter(several.values()).items()))
+        order = "test counts before train, train before val"
+        yield f"videos in several splits: {counts}; {order} ({_some(sorted(several))})"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -76,9 +76,19 @@ FFPP = [
 class TestReading:
     def test_a_list_with_compressions(self) -> None:
         found = ffpp_list(real={"train": ["000"]}, DF={"test": ["000_003"]})
+        ffpp = "FaceForensics++"
         assert found.videos == (
-            BenchVideo(name="000", label="FF-real", split="train", compression="c23", folder="root/frames/000"),
-            BenchVideo(name="000_003", label="FF-DF", split="test", compression="c23", folder="root/frames/000_003"),
+            BenchVideo(
+                name="000", data_set=ffpp, label="FF-real", split="train", compression="c23", folder="root/frames/000"
+            ),
+            BenchVideo(
+                name="000_003",
+                data_set=ffpp,
+                label="FF-DF",
+                split="test",
+                compression="c23",
+                folder="root/frames/000_003",
+            ),
         )
         assert found.name == "list.json"
         assert len(found.sha256) == 64
