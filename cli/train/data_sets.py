@@ -1,36 +1,51 @@
-"""Data sets on the command line: `--data OUT`, or `--data NAME=OUT` again and again."""
+"""Data sets on the command line: `--data OUT`, or `--data NAME=OUT` again and again; `--shards` likewise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lps.manifests.errors import UnreadableError
+from lps.manifests.errors import LpsError, UnreadableError
 from lps.manifests.fields import checked, require_known
 from lps.manifests.names import DATA_NAME
 
 if TYPE_CHECKING:
-    from lps.model.data.mix import NamedData
+    from lps.model.data.mix import NamedData, NamedShards
+
+N = TypeVar("N")
 
 
-def named(data: Sequence[str]) -> tuple[list[str], list[str]]:
+def named(texts: Sequence[str], option: str = "--data") -> tuple[list[str], list[str]]:
     """Divide each NAME=OUT into its two; what has no NAME, or exists as it stands, gets an empty one.
 
     Raises BadParameter for a name that is given twice and for one without a place.
     """
     found = []
-    for text in data:
+    for text in texts:
         name, sign, location = text.partition("=")
-        is_named = sign and DATA_NAME.fullmatch(name) and not Path(text).exists()
+        is_named = sign and DATA_NAME.fullmatch(name) and not _exists(text, option)
         if is_named and not location:
-            raise click.BadParameter(f"must be OUT or NAME=OUT, got '{text}'", param_hint="--data")
+            word = "OUT" if option == "--data" else "PATTERN"
+            raise click.BadParameter(f"must be {word} or NAME={word}, got '{text}'", param_hint=option)
         found.append((name, location) if is_named else ("", text))
     names = [name for name, _ in found]
     for name in names:
         if name and names.count(name) > 1:
-            raise click.BadParameter(f"two data sets are called '{name}'", param_hint="--data")
+            what = "data sets" if option == "--data" else "sets of shards"
+            raise click.BadParameter(f"two {what} are called '{name}'", param_hint=option)
     return names, [location for _, location in found]
+
+
+def _exists(text: str, option: str) -> bool:
+    if option == "--data":
+        return Path(text).exists()
+    from lps.model.data.shards import expand_shards
+
+    try:
+        return Path(expand_shards(text)[0].uri).exists()
+    except LpsError:
+        return False
 
 
 def mixed(data: Sequence[str], weights: Any, config: Path | None) -> "tuple[str | None, tuple[NamedData, ...]]":
@@ -39,27 +54,72 @@ def mixed(data: Sequence[str], weights: Any, config: Path | None) -> "tuple[str 
     Raises BadParameter for several of which one has no name, UnreadableError for a weight of none of them.
     """
     names, places = named(data)
-    known = checked(weights, Mapping[str, float], "mix")
-    if names == [""] or not names:
-        if known:
-            raise UnreadableError(f"{config}: [mix] has weights of data sets with a name: give them as --data NAME=OUT")
+    if _alone(names, weights, config, "--data NAME=OUT"):
         return (places[0] if places else None), ()
+    _require_names(names, places, "--data")
+    return None, weighted(dict(zip(names, places, strict=True)), weights, config)
+
+
+def mixed_shards(
+    shards: Sequence[str], val_shards: Sequence[str], weights: Any, config: Path | None
+) -> "tuple[str | None, str | None, tuple[NamedShards, ...]]":
+    """Return the patterns of the one set of shards without a name and of its validation, or the sets that have one.
+
+    Raises BadParameter where names do not fit together, UnreadableError for a weight of none of them.
+    """
+    from lps.model.data.mix import NamedShards
+
+    names, patterns = named(shards, "--shards")
+    val_names, val_patterns = named(val_shards, "--val-shards")
+    if _alone(names, weights, config, "--shards NAME=PATTERN"):
+        if val_names not in ([], [""]):
+            raise click.BadParameter("one set of shards without a name takes one PATTERN", param_hint="--val-shards")
+        return patterns[0], (val_patterns[0] if val_patterns else None), ()
+    _require_names(names, patterns, "--shards")
+    _require_names(val_names, val_patterns, "--val-shards")
+    unknown = next((name for name in val_names if name not in names), None)
+    if unknown is not None:
+        raise click.BadParameter(f"no --shards is called '{unknown}'", param_hint="--val-shards")
+    places, val = dict(zip(names, patterns, strict=True)), dict(zip(val_names, val_patterns, strict=True))
+
+    def make(name: str, weight: float) -> NamedShards:
+        return NamedShards(name=name, shards=places[name], val_shards=val.get(name), weight=weight)
+
+    return None, None, _weighted(names, weights, config, make)
+
+
+def _alone(names: Sequence[str], weights: Any, config: Path | None, said: str) -> bool:
+    """Tell whether there is one set without a name, or none. Raises UnreadableError for weights then."""
+    if list(names) not in ([], [""]):
+        return False
+    if checked(weights, Mapping[str, float], "mix"):
+        raise UnreadableError(f"{config}: [mix] has weights of data sets with a name: give them as {said}")
+    return True
+
+
+def _require_names(names: Sequence[str], places: Sequence[str], option: str) -> None:
     if "" in names:
         place = places[names.index("")]
-        raise click.BadParameter(f"several data sets need names: NAME={place}", param_hint="--data")
-    return None, weighted(dict(zip(names, places, strict=True)), known, config)
+        what = "several data sets need" if len(names) > 1 else "a mix needs"
+        raise click.BadParameter(f"{what} names: NAME={place}", param_hint=option)
 
 
 def weighted(places: Mapping[str, str], weights: Any, config: Path | None) -> "tuple[NamedData, ...]":
     """Return data sets with their weights of [mix] in the settings. Raises UnreadableError for a weight of none."""
     from lps.model.data.mix import NamedData
 
+    def make(name: str, weight: float) -> NamedData:
+        return NamedData(name=name, data=places[name], weight=weight)
+
+    return _weighted([*places], weights, config, make)
+
+
+def _weighted(
+    names: Sequence[str], weights: Any, config: Path | None, make: Callable[[str, float], N]
+) -> tuple[N, ...]:
     known = checked(weights, Mapping[str, float], "mix")
-    require_known(known, [*places], "mix")
-    found = []
-    for name, place in places.items():
-        try:
-            found.append(NamedData(name=name, data=place, weight=known.get(name, 1.0)))
-        except ValueError as e:
-            raise UnreadableError(f"{config}: {e}") from e
-    return tuple(found)
+    require_known(known, names, "mix")
+    try:
+        return tuple(make(name, known.get(name, 1.0)) for name in names)
+    except ValueError as e:
+        raise UnreadableError(f"{config}: {e}") from e

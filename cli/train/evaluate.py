@@ -21,7 +21,7 @@ from lps.manifests.names import DEVICES, VIDEO_RULES
               help="Data set of lps-prep, folder or URL, and what to call it; may be given again.")  # fmt: skip
 @click.option("--split", default="test", show_default=True, help="Split to evaluate on.")
 @click.option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]")
-@click.option("--shards", multiple=True, metavar="PATTERN",
+@click.option("--shards", multiple=True, metavar="[NAME=]PATTERN",
               help="Shards instead of --data: 'URL/test-{000000..000009}.tar'; may be given again.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
 @click.option("--clips", default="3", show_default=True, metavar="N|all",
@@ -69,6 +69,7 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
         raise click.UsageError("--save-threshold takes one data set: a threshold is chosen on one validation split")
     n_clips = clip_count(asked["clips"])
     names, asked["data"] = named(asked["data"])
+    shard_names, asked["shards"] = named(asked["shards"], "--shards")
     from lps.cli.train.evaluate_view import EvaluateProgress, print_metrics
     from lps.cli.train.thresholds import parse_threshold, print_thresholds, save_threshold, videos_of
     from lps.manifests.canonical import pretty_json
@@ -90,7 +91,7 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
     if isinstance(given, StoredThreshold):
         given.require_fit(loaded.sha256, options.video_score)
     with EvaluateProgress() as progress:
-        record = evaluate(loaded, sources(asked), out, options, progress.on_event, names)
+        record = evaluate(loaded, sources(asked), out, options, progress.on_event, [*names, *shard_names])
     videos = videos_of(out, len(record["data"]))
     if asked["save_threshold"]:
         save_threshold(asked["save_threshold"], record, videos[0], asked["fpr"])

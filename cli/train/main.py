@@ -21,6 +21,7 @@ from lps.manifests.names import HEADS, KERNELS, PRESET_NAMES
 
 if TYPE_CHECKING:
     from lps.manifests.names import Kernel, StageName
+    from lps.model.data.sources import Sources
     from lps.model.training.job import TrainJob
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,8 +66,18 @@ def stage_options(command: F) -> F:
         option("--split", default="train", help="Split to learn from."),
         option("--val-split", default="val", help="Split to validate with; 'none' for none."),
         option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]"),
-        option("--shards", metavar="PATTERN", help="Shards instead of --data: 'URL/train-{000000..000009}.tar'."),
-        option("--val-shards", metavar="PATTERN", help="Shards to validate with."),
+        option(
+            "--shards",
+            multiple=True,
+            metavar="[NAME=]PATTERN",
+            help="Shards instead of --data: 'URL/train-{000000..000009}.tar'; with a name, may be given again.",
+        ),
+        option(
+            "--val-shards",
+            multiple=True,
+            metavar="[NAME=]PATTERN",
+            help="Shards to validate with, of the set NAME; may be given again.",
+        ),
         option("--preset", type=click.Choice(PRESET_NAMES), default="paper", help="Recipe to start from."),
         option("--config", type=file, help="TOML file with all other settings (docs/train.md)."),
         option("--epochs", type=click.IntRange(min=1), help="More than a run has had: it goes on, even if finished."),
@@ -176,30 +187,18 @@ def check(folds: int, **asked: Any) -> None:
 
 def stage_job(stage: "StageName", asked: dict[str, Any]) -> "TrainJob":
     """Return the job that the command line describes."""
-    from lps.cli.train.data_sets import mixed
-    from lps.model.data.sources import Sources
     from lps.model.training.job import TrainJob
     from lps.model.training.presets import preset_for, read_settings
 
-    if bool(asked["data"]) == (asked["shards"] is not None):
+    if bool(asked["data"]) == bool(asked["shards"]):
         raise click.UsageError("name either a data set (--data) or shards (--shards)")
     wrong = "val_shards" if asked["data"] else "split_set"
-    if asked[wrong] is not None:
+    if asked[wrong]:
         raise click.UsageError(
             f"--{wrong.replace('_', '-')} does not go with {'--data' if asked['data'] else '--shards'}"
         )
     settings = read_settings(asked["config"])
-    data, sets = mixed(asked["data"], settings.pop("mix", {}), asked["config"])
-    sources = Sources(
-        data=data,
-        sets=sets,
-        split=asked["split"],
-        val_split=None if asked["val_split"] == "none" else asked["val_split"],
-        split_set=asked["split_set"],
-        shards=asked["shards"],
-        val_shards=asked["val_shards"],
-        allow_leaky=asked["allow_leaky"],
-    )
+    sources = _sources(asked, settings.pop("mix", {}))
     if asked["epochs"]:
         settings = {**settings, "train": {**settings.get("train", {}), "epochs": asked["epochs"]}}
     return TrainJob(
@@ -210,6 +209,24 @@ def stage_job(stage: "StageName", asked: dict[str, Any]) -> "TrainJob":
         init=asked["init"],
         seed=asked["seed"],
         keep_head=asked.get("keep_head", False),
+    )
+
+
+def _sources(asked: dict[str, Any], weights: Any) -> "Sources":
+    from lps.cli.train.data_sets import mixed, mixed_shards
+    from lps.model.data.sources import Sources
+
+    if asked["shards"]:
+        shards, val_shards, sets = mixed_shards(asked["shards"], asked["val_shards"], weights, asked["config"])
+        return Sources(shards=shards, val_shards=val_shards, sets=sets, allow_leaky=asked["allow_leaky"])
+    data, data_sets = mixed(asked["data"], weights, asked["config"])
+    return Sources(
+        data=data,
+        sets=data_sets,
+        split=asked["split"],
+        val_split=None if asked["val_split"] == "none" else asked["val_split"],
+        split_set=asked["split_set"],
+        allow_leaky=asked["allow_leaky"],
     )
 
 

@@ -13,7 +13,7 @@ from lps.manifests.columns import read_columns, split_path
 from lps.manifests.index import read_plan
 from lps.manifests.storage import open_store
 from lps.model.data.clip_data import ClipData, open_data
-from lps.model.data.mix import NamedData, join_data, part_data
+from lps.model.data.mix import NamedData, NamedShards, join_data, part_data
 from lps.model.data.shard_cache import user_cache
 from lps.model.data.shard_index import open_shards
 
@@ -24,8 +24,8 @@ class Sources:
 
     data: str | None = None
     """Folder or URL of a data set."""
-    sets: tuple[NamedData, ...] = ()
-    """Instead of `data`: several, or one with a name. They are read in the order of their names."""
+    sets: tuple[NamedData, ...] | tuple[NamedShards, ...] = ()
+    """Instead of `data` and `shards`: several, or one with a name. They are read in the order of their names."""
     split: str = "train"
     val_split: str | None = "val"
     """None trains without validation."""
@@ -46,15 +46,32 @@ class Sources:
             raise ValueError("two data sets have the same name")
 
     @property
-    def ordered(self) -> tuple[NamedData, ...]:
+    def ordered(self) -> tuple[NamedData | NamedShards, ...]:
         """`sets` in the order in which they are read."""
         return tuple(sorted(self.sets, key=lambda each: each.name))
+
+    @property
+    def ordered_data(self) -> tuple[NamedData, ...]:
+        """Those of `ordered` that have manifests: all or none."""
+        return tuple(each for each in self.ordered if isinstance(each, NamedData))
+
+    @property
+    def ordered_shards(self) -> tuple[NamedShards, ...]:
+        """Those of `ordered` that are plain shards: all or none."""
+        return tuple(each for each in self.ordered if isinstance(each, NamedShards))
+
+    @property
+    def plain(self) -> bool:
+        """True where shards without manifests are read."""
+        return self.shards is not None or bool(self.ordered_shards)
 
     @property
     def shown(self) -> str:
         """What is read, for messages."""
         if self.shards is not None:
             return self.shards
+        if self.ordered_shards:
+            return f"the shards of {', '.join(each.name for each in self.ordered)}"
         return f"split '{self.split}' of {self.data or ', '.join(each.name for each in self.ordered)}"
 
     def record(self) -> dict[str, Any]:
@@ -74,15 +91,25 @@ def open_split(sources: Sources, split: str, *, held_out: bool = False) -> ClipD
         return data.select((groups_of(sources, data) % n == k) == held_out, data.left_out)
     if sources.sets:
         assert sources.fold is None  # `check` takes one data set
-        return join_data(
-            sources.ordered,
-            [
-                open_data(each.data, split, split_set=sources.split_set, allow_leaky=sources.allow_leaky)
-                for each in sources.ordered
-            ],
-        )
+        return join_data(sources.ordered, [_open_part(sources, each, split) for each in sources.ordered])
     assert sources.shards is not None  # Sources has one or the other
     return open_shards(sources.shards, user_cache())
+
+
+def _open_part(sources: Sources, each: NamedData | NamedShards, split: str) -> ClipData:
+    if isinstance(each, NamedShards):
+        return open_shards(each.shards, user_cache())
+    return open_data(each.data, split, split_set=sources.split_set, allow_leaky=sources.allow_leaky)
+
+
+def open_val_shards(sources: Sources) -> ClipData | None:
+    """Return the samples of plain shards to validate with, None for none. Raises as `open_shards` does."""
+    if sources.shards is not None:
+        return open_shards(sources.val_shards, user_cache()) if sources.val_shards else None
+    chosen = [(each, each.val_shards) for each in sources.ordered_shards if each.val_shards]
+    if not chosen:
+        return None
+    return join_data([each for each, _ in chosen], [open_shards(pattern, user_cache()) for _, pattern in chosen])
 
 
 def groups_of(sources: Sources, data: ClipData) -> Ints:
@@ -117,7 +144,7 @@ def data_identity(sources: Sources, data: ClipData) -> dict[str, Any]:
             "weight": each.weight,
             **data.parts[k].identity.as_json(),
             "samples_sha256": samples_sha256(part_data(data, k)),
-            "prep": _preparation(each.data),
+            **({"prep": _preparation(each.data)} if isinstance(each, NamedData) else {"shards": each.shards}),
         }
         for k, each in enumerate(sources.ordered)
     ]

@@ -213,7 +213,9 @@ def _learnt_from(loaded: LoadedDetector) -> dict[str, Any]:
     """Return the identity of what a detector learnt from, without parameters and places."""
     found = {name: value for name, value in loaded.data.items() if name not in ("prep", "shards")}
     if "sets" in found:
-        found["sets"] = [{name: value for name, value in each.items() if name != "prep"} for each in found["sets"]]
+        found["sets"] = [
+            {name: value for name, value in each.items() if name not in ("prep", "shards")} for each in found["sets"]
+        ]
     return found
 
 

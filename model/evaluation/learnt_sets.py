@@ -69,7 +69,7 @@ def compare_learnt(loaded: LoadedDetector, sources: Sources, data: ClipData, nam
 
 def _learnt_sets(loaded: LoadedDetector) -> Iterator[_LearntSet]:
     asked = loaded.config.get("data", {})
-    places = {each["name"]: each["data"] for each in asked.get("sets", ())}
+    places = {each["name"]: each.get("data") for each in asked.get("sets", ())}
     for each in loaded.data.get("sets") or [loaded.data]:
         if each.get("index_sha256"):  # plain shards have none
             name = str(each.get("name") or "+".join(each.get("datasets", ())))

@@ -14,6 +14,7 @@ from lps.model.report.runs import Record, TrainingRun, count, mapping, named_set
 from lps.model.report.views import NameView, SettingRow, StampView
 from lps.model.training.params import RESULT_FIELDS
 from lps.model.training.presets import PAPER
+from lps.model.training.run_folder import DATA_SHA256
 
 LEAKY = Mark("LEAKY SPLIT", "✕", "bad")
 SAFE = Mark("not leaky", "✓", "good")
@@ -75,13 +76,15 @@ def differing(rows: Sequence[SettingRow]) -> tuple[SettingRow, ...]:
 
 def _settings(config: Record) -> dict[str, str]:
     """Flatten a configuration into names as in a settings file, and values as words."""
-    whole = {**{name: value for name, value in config.items() if name != "preset"}, **mapping(config.get("preset"))}
+    given = {name: value for name, value in config.items() if name not in ("preset", DATA_SHA256)}
+    whole = {**given, **mapping(config.get("preset"))}
     data = mapping(whole.get("data"))
     if "sets" in data:
         whole["data"] = {name: value for name, value in data.items() if name != "sets"} | {
-            f"{name}.{key}": shown_place(str(each.get(key)), 2) if key == "data" else each.get(key)
+            f"{name}.{key}": shown_place(each[key], 2) if isinstance(each[key], str) else each[key]
             for name, each in named_sets(data)
-            for key in ("data", "weight")
+            for key in ("data", "shards", "val_shards", "weight")
+            if key in each
         }
     return {
         name: shown_place(value, PLACES[name]) if name in PLACES and isinstance(value, str) else spelled(value)

@@ -14,11 +14,9 @@ from lps.model.data.clip_decoder import Batch, ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions, verify_shards
 from lps.model.data.epoch_plan import IN_PAIRS, PlanOptions, Rank
 from lps.model.data.feature_maps import MapReader, maps_of
-from lps.model.data.mix import compare_mix, mix_of_names, part_data
+from lps.model.data.mix import compare_mix, mix_of_names, part_data, shared_ids
 from lps.model.data.sample import BadSample
-from lps.model.data.shard_cache import user_cache
-from lps.model.data.shard_index import open_shards
-from lps.model.data.sources import Sources, data_identity, open_split, samples_sha256
+from lps.model.data.sources import Sources, data_identity, open_split, open_val_shards, samples_sha256
 from lps.model.training.build import state_sha256
 from lps.model.training.engine import RunProgress
 from lps.model.training.job import TrainJob
@@ -59,8 +57,14 @@ def open_run_data(job: TrainJob) -> RunData:
         notes.append(f"no validation: the last checkpoint counts as the best{plateau}")
     else:
         identity["val_samples_sha256"] = samples_sha256(val)
-        for k, each in enumerate(identity.get("sets", ())):
-            each["val_samples_sha256"] = samples_sha256(part_data(val, k))
+        number = {part.name: k for k, part in enumerate(val.parts)}
+        for each in identity.get("sets", ()):
+            if each["name"] in number:
+                each["val_samples_sha256"] = samples_sha256(part_data(val, number[each["name"]]))
+            else:
+                notes.append(f"{each['name']} has no shards to validate with: it counts in no metric")
+        if job.sources.plain:
+            notes += shared_ids(train, val)
         face_of = _faces(val)
         if job.stage in ("classify", "distill"):
             notes += _one_class(val)
@@ -74,13 +78,15 @@ def _stamp_shared(sources: Sources, train: ClipData, identity: dict[str, Any]) -
 
     Raises RefusedError unless leaks are allowed.
     """
-    if len(sources.sets) < 2:
+    if len(sources.ordered_shards) > 1:
+        return ["shards without manifests: what one set learns from and another holds out is not looked for"]
+    if len(sources.ordered_data) < 2:
         return []
     found = compare_mix(
         train,
         [
             compared_videos(each.data, part.identity.split_set, each.name)
-            for each, part in zip(sources.ordered, train.parts, strict=True)
+            for each, part in zip(sources.ordered_data, train.parts, strict=True)
         ],
     )
     if found.shared and not sources.allow_leaky:
@@ -128,9 +134,11 @@ def _learnable(job: TrainJob, data: ClipData) -> ClipData:
         )
     for number, part in enumerate(chosen.parts):
         if number not in chosen.part_of:
+            what, option = (
+                ("the set", "--shards") if job.sources.plain else (f"split '{part.identity.split}' of", "--data")
+            )
             raise RefusedError(
-                f"split '{part.identity.split}' of {part.name} has nothing to learn from, by label or length; leave "
-                f"--data {part.name}=... out"
+                f"{what} {part.name} has nothing to learn from, by label or length; leave {option} {part.name}=... out"
             )
     found = {*chosen.labels.tolist()}
     if job.stage != "pretrain" and found != {0, 1}:
@@ -139,8 +147,8 @@ def _learnable(job: TrainJob, data: ClipData) -> ClipData:
 
 
 def _open_val(sources: Sources, preset: Preset) -> ClipData | None:
-    if sources.shards is not None:
-        data = open_shards(sources.val_shards, user_cache()) if sources.val_shards else None
+    if sources.plain:
+        data = open_val_shards(sources)
     elif sources.fold is not None:
         data = open_split(sources, sources.split, held_out=True)
     elif sources.val_split is None:

@@ -10,14 +10,34 @@ from lps.model.training.build import RANDOM
 from lps.model.training.checkpoint import file_sha256
 from lps.model.training.feed import open_run_data
 from lps.model.training.job import TrainJob
-from lps.model.training.run_folder import BEST, RESULT, read_json, recorded, require_same, step_checkpoints
+from lps.model.training.run_folder import (
+    BEST,
+    DATA_SHA256,
+    RESULT,
+    read_json,
+    recorded,
+    require_same,
+    step_checkpoints,
+)
 
 SAMPLES = ("samples_sha256", "val_samples_sha256")
+DIGESTS = ("index_sha256", *SAMPLES)
 
 
 def full_record(job: TrainJob) -> dict[str, Any]:
     """Return the record of a job with the digest of the checkpoint that it starts from. Raises UnreadableError."""
     return {**job.record(), "init_sha256": "" if job.init == RANDOM else file_sha256(Path(job.init))}
+
+
+def with_digests(record: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a job with the digests of its data; of several data sets, those of each by its name."""
+    found = _digests(identity)
+    sets = {each["name"]: _digests(each) for each in identity.get("sets", ())}
+    return {**record, DATA_SHA256: {**found, **({"sets": sets} if sets else {})}}
+
+
+def _digests(identity: Mapping[str, Any]) -> dict[str, str]:
+    return {name: identity[name] for name in DIGESTS if identity.get(name)}
 
 
 def finished(job: TrainJob, more: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -69,7 +89,7 @@ def require_same_samples(old: Mapping[str, Any], new: Mapping[str, Any], checkpo
         if each["weight"] != before[name]["weight"]:
             weights = f"{before[name]['weight']:g} and is {each['weight']:g}"
             raise RefusedError(f"the weight of {name} in this run was {weights} (mix.{name}); {instead}")
-    changed = [name for name in ("index_sha256", *SAMPLES) if old.get(name) != new.get(name)]
+    changed = [name for name in DIGESTS if old.get(name) != new.get(name)]
     if {*changed} & {*SAMPLES}:
         others = [name for name, each in now.items() if any(each.get(k) != before[name].get(k) for k in SAMPLES)]
         of = f" of {', '.join(others)}" if others else ""

@@ -18,6 +18,8 @@ from lps.model.training.presets import preset_from_record
 
 CONFIG, RESULT, BEST, LOCK = "config.json", "result.json", "best.pt", ".lock"
 EPOCHS = "train.epochs"
+DATA_SHA256 = "data_sha256"
+"""Digests of the data in a configuration. They are compared with the samples, in words that name the data set."""
 
 
 @contextmanager
@@ -79,7 +81,7 @@ def _compared(record: dict[str, Any]) -> dict[str, Any]:
     known = {"keep_head": False, "head": "linear", "kernel": None, **json.loads(json.dumps(record))}
     if "preset" in known:
         known["preset"] = json.loads(json.dumps(preset_from_record(known["preset"]).record()))
-    by_digest = ("data", "init")
+    by_digest = ("data", "init", DATA_SHA256)
     return result_settings({name: value for name, value in known.items() if name not in by_digest})
 
 

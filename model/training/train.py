@@ -42,7 +42,7 @@ from lps.model.training.job import TrainJob
 from lps.model.training.learnt import learnt_by, learnt_record
 from lps.model.training.presets import Preset
 from lps.model.training.processes import StopSignals, all_gather_list, process_group
-from lps.model.training.resume import finished, full_record, require_same_samples
+from lps.model.training.resume import finished, full_record, require_same_samples, with_digests
 from lps.model.training.run_folder import (
     BEST,
     CONFIG,
@@ -68,7 +68,7 @@ class TrainRun:
 
     job: TrainJob
     record: dict[str, Any]
-    """The job's, with the digest of the checkpoint that it starts from."""
+    """The job's, with the digests of the checkpoint that it starts from and of the data."""
     data: RunData
     learnt: Learnt
     learnt_file: torch.Tensor
@@ -106,6 +106,7 @@ def train(job: TrainJob, on_event: OnTrainEvent = lambda event: None) -> dict[st
     with process_group(job.preset.run.device) as (rank, device), lock_run_folder(job.out, rank):
         torch.manual_seed(job.seed)  # initial weights are the same on all ranks
         data = open_run_data(job)
+        record = with_digests(record, data.identity)
         _emit_notes(data.notes, on_event)
         stage = build_stage(job.stage, job.preset, job.init, keep_head=job.keep_head).to(device)
         learnt = learnt_by(job, data)

@@ -27,7 +27,7 @@ from lps.model.training.feed import RunData, open_run_data, still_reader
 from lps.model.training.job import TrainJob
 from lps.model.training.learnt import learnt_by, learnt_record
 from lps.model.training.processes import choose_device
-from lps.model.training.resume import finished, full_record
+from lps.model.training.resume import finished, full_record, with_digests
 from lps.model.training.run_folder import BEST, CONFIG, RESULT, lock_run_folder, require_same, write_file, write_json
 from lps.model.training.stages import ClassifyStage
 from lps.model.training.validate import Tally, metrics_of
@@ -65,6 +65,7 @@ def train_svm(job: TrainJob, kernel: Kernel = "rbf") -> dict[str, Any]:
         stage = build_stage("classify", job.preset, job.init).to(device).eval()
         assert isinstance(stage, ClassifyStage)  # mypy
         data = open_run_data(job)
+        record = with_digests(record, data.identity)
         everything = learnt_by(job, data)
         file = learnt_tensor(everything)
         write_json(job.out / CONFIG, record)

@@ -83,6 +83,28 @@ def test_files_of_a_run_name_all_data_sets(trained: Path, sets: dict[str, Path],
     assert learnt["gaps"] == []
 
 
+def test_configuration_names_all_data_sets_by_digest(trained: Path) -> None:
+    config = json.loads((trained / "config.json").read_bytes())
+    checkpoint = read_checkpoint(trained / "checkpoints/best.pt")
+    assert checkpoint.config == config
+    digests = ("index_sha256", "samples_sha256", "val_samples_sha256")
+    expected = {each["name"]: {name: each[name] for name in digests} for each in checkpoint.data["sets"]}
+    whole = {name: checkpoint.data[name] for name in digests}
+    assert config["data_sha256"] == {**whole, "sets": expected}
+
+
+def test_one_data_set_under_two_names_is_refused(
+    sets: dict[str, Path], lps_train: "Runner", settings: "Settings", tmp_path: Path
+) -> None:
+    copy = shutil.copytree(sets["one"], tmp_path / "copy")
+    for again in (sets["one"], copy):
+        given = data({"one": sets["one"], "again": again})
+        refused = lps_train("classify", tmp_path / "run", *given, "--init", "random", "--config", settings())
+        assert refused.code == 3
+        assert "again and one are one data set (index.json has the SHA-256 " in refused.last_line
+        assert refused.last_line.endswith("would count twice: give it once, with a weight ([mix] again = 2.0)")
+
+
 def test_an_epoch_reads_each_data_set_as_its_weight_says(trained: Path) -> None:
     steps = [record for record in read_log(trained / "log.jsonl") if record["kind"] == "step"]
     assert len(steps) == 2 * 4, "7 clips, and 2 times 4, in batches of 4"
@@ -149,7 +171,7 @@ def test_other_data_sets_weights_and_samples_are_refused_by_name(
     heavier = ["--init", "random", "--config", weighted(settings, weight=3)]
     cases: list[tuple[list[Any], str]] = [
         (
-            [*data({**sets, "three": sets["one"]}), *options],
+            [*data({**sets, "three": changed}), *options],
             "with the data sets one, two and is given the data sets one",
         ),
         ([*data({"two": sets["two"]}), *options], "with the data sets one, two and is given the data set two"),
