@@ -122,16 +122,20 @@ def compare_mix(data: ClipData, videos: Sequence[ComparedSet]) -> Comparison:
 
     `videos` are those of each data set, in its order.
     """
+    return compare_learning([part_data(data, k) for k in range(len(data.parts))], videos)
+
+
+def compare_learning(learnt: Sequence[ClipData], videos: Sequence[ComparedSet], held: str = "") -> Comparison:
+    """Return what the samples of data sets take from what the others hold out: the split `held`, else all not learnt.
+
+    `videos` are those of each data set, in its order.
+    """
     sets = []
-    for k, (part, each) in enumerate(zip(data.parts, videos, strict=True)):
-        mine = data.samples["video_id"].filter(pa.array(data.part_of == k)).combine_chunks()
-        sets.append(
-            replace(
-                each,
-                learnt=_mask(pc.is_in(each.videos["video_id"], value_set=mine)),
-                held=_mask(pc.not_equal(each.videos["split"], part.identity.split)),
-            )
-        )
+    for data, each in zip(learnt, videos, strict=True):
+        split = each.videos["split"]
+        out = pc.equal(split, held) if held else pc.not_equal(split, data.identity.split)
+        mine = data.samples["video_id"].combine_chunks()
+        sets.append(replace(each, learnt=_mask(pc.is_in(each.videos["video_id"], value_set=mine)), held=_mask(out)))
     return compare_sets(sets)
 
 

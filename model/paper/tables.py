@@ -83,7 +83,11 @@ def table1(zoo: ModelZoo) -> Result:
 
 
 def cross(zoo: ModelZoo) -> Result:
-    """Table 2: trained on each data set, and on each mix of several, and evaluated on each data set."""
+    """Table 2: trained on each data set, and on each mix of several, and evaluated on each data set.
+
+    Raises RefusedError before any training where one of them would be refused for what the data sets share.
+    """
+    zoo.require_apart()
     rows: list[ResultRow] = []
     learnt: tuple[TrainingData, ...] = (*zoo.data, *zoo.mixes)
     for name, make in (("LPS", zoo.detector), ("LPS_ssd", zoo.distilled)):

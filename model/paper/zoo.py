@@ -17,7 +17,8 @@ from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import SPLITS, STAGES, StageName
 from lps.manifests.records import Note
-from lps.model.data.mix import NamedData
+from lps.model.data.clip_data import compared_videos
+from lps.model.data.mix import NamedData, compare_learning
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
 from lps.model.evaluation.events import DataSetBegun, EvaluateEvent
@@ -136,6 +137,28 @@ class ModelZoo:
             "samples_sha256": {split: each.digest() for split, each in opened.items()},
         }
         return {**facts, "sha256": sha256_hex(canonical_json(facts))}
+
+    def require_apart(self) -> None:
+        """Raise RefusedError where trainings and evaluations of all would be refused for what data sets share.
+
+        That is looked for before anything is trained: a test split that gives something away of what another data set
+        learns from, and for a mix any other split of its data sets.
+        """
+        if self.allow_leaky:
+            return
+        train = {each.name: open_split(self.sources(each), "train") for each in self.data}
+        videos = {
+            each.name: compared_videos(each.location, train[each.name].identity.split_set, each.name)
+            for each in self.data
+        }
+        groups = [(tuple(train), "test"), *((tuple(part.name for part in mix.parts), "") for mix in self.mixes)]
+        for names, held in groups:
+            found = compare_learning([train[name] for name in names], [videos[name] for name in names], held)
+            if found.shared:
+                raise RefusedError(
+                    f"{found.refusal()}: results there would say little; use split sets that agree (`lps-prep split`), "
+                    "leave a data set out, or allow it with --allow-leaky. Nothing was trained"
+                )
 
     def job(self, data: TrainingData, name: str, stage: StageName, init: str, *changes: Mapping[str, Any]) -> TrainJob:
         """Return the training of a stage in runs/<data>/<name>."""

@@ -96,6 +96,32 @@ def test_experiments_share_their_runs(zoo: ModelZoo) -> None:
     assert result.rows[0].values["recall"].paper == 89.57
 
 
+def test_what_data_sets_share_is_refused_before_anything_is_trained(
+    make: "Maker", spec: "type[Spec]", tmp_path: Path
+) -> None:
+    def data(name: str, **content: str) -> str:
+        specs = [
+            [spec(video=f"{name}{split}{k}", label=k, n_frames=N_FRAMES, split=split, content=content.get(split)
+             if not k else None) for k in range(2)]
+            for split in ("train", "val", "test")
+        ]  # fmt: skip
+        return str(make.data_set(specs))
+
+    a, in_test, in_val = data("a", train="same"), data("b", test="same"), data("c", val="same")
+    asked = ["experiment", "cross", str(tmp_path / "zoo"), "--data", f"a={a}", "--preset", "small", "--smoke"]
+    for more, held in (
+        (["--data", f"b={in_test}"], "b, in its split 'test' (such as "),
+        (["--data", f"c={in_val}", "--mix", "both"], "c, in its split 'val' (such as "),
+    ):
+        ended = CliRunner().invoke(main, [*asked, *more])
+        assert ended.exit_code == 3, ended.output
+        assert f"1 source file is learnt from in a and held out in {held}" in ended.output
+        assert "Nothing was trained" in ended.output
+        assert not (tmp_path / "zoo").exists()
+    ModelZoo(out=tmp_path, data=(DataSet("a", a), DataSet("c", in_val))).require_apart()
+    ModelZoo(out=tmp_path, data=(DataSet("a", a), DataSet("b", in_test)), allow_leaky=True).require_apart()
+
+
 def test_mixes_are_rows_besides_each_data_set_alone(prepared: Callable[..., str], tmp_path: Path) -> None:
     out, settings = tmp_path / "zoo", tmp_path / "mix.toml"
     settings.write_text("[mix]\nb = 2.0\n")
