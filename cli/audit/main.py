@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+REPORTS = {"json": "json_to", "html": "html_file", "junit": "junit_file", "reports": "reports_dir"}
+"""Options of `check` that name what is written, and the arguments that they become."""
 
 
 class AuditGroup(LpsGroup):
@@ -67,6 +69,7 @@ def main() -> None:
 @click.option("--source", metavar="DIR|URL", help="Root of the source videos, for checks that need them.")
 @json_option
 @click.option("--html", "html_file", type=FILE, help="Write the report as one self-contained page.")
+@click.option("--junit", "junit_file", type=FILE, help="Write the checks as JUnit XML, which CI servers read.")
 @click.option("--reports", "reports_dir", metavar="DIR|URL",
               help="Write both and all offenders as Parquet into a new folder below, such as OUT/audits.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Exit code 2 if there are warnings.")
@@ -85,6 +88,7 @@ def check(out: str | None, explain: str | None, **asked: Any) -> None:
     Example:
       lps-audit check out/
       lps-audit check s3://bucket/ffpp-c23 --checks L,B1 --json report.json --strict
+      lps-audit check out/ --level full --junit audit.xml
       lps-audit check out/ --level deep --source /data/FaceForensics --reports out/audits
       lps-audit check --explain L1
     """
@@ -142,7 +146,7 @@ def _selection(suite: "Suite", checks: str) -> tuple[str, ...]:
 
 def _check_outputs(out: str, asked: dict[str, Any]) -> None:
     """Find out before the audit, not after it, that a report cannot be written, or would spoil the data set."""
-    for name, key in (("json", "json_to"), ("html", "html_file"), ("reports", "reports_dir")):
+    for name, key in REPORTS.items():
         place = asked[key]
         if place is None or (name == "json" and is_stdout(place)):
             continue
@@ -167,6 +171,10 @@ def _write(audit: "Audit", store: "Store", asked: dict[str, Any]) -> None:
         write_output(asked["json_to"], record)
     if asked["html_file"]:
         write_output(asked["html_file"], page)
+    if asked["junit_file"]:
+        from lps.manifests.audit.report.junit import junit_xml
+
+        write_output(asked["junit_file"], junit_xml(audit.record(), audit.results))
     if asked["reports_dir"]:
         reports = open_store(asked["reports_dir"])
         files = {"report.json": record, "report.html": page, "findings.parquet": audit.findings()}

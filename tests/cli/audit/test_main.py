@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -81,6 +82,32 @@ def test_check_prints_a_table_and_writes_all_reports(small: Path, tmp_path: Path
         assert str(small.parent) not in text, "reports are passed on"
 
 
+def test_junit_is_written_beside_the_others(small: Path, copy: Path, tmp_path: Path) -> None:
+    """Of a data set with spoiled bytes: one test case a check, as the JSON report has them, and the same exit code."""
+    (copy / "plan/plan.json").write_bytes((copy / "plan/plan.json").read_bytes() + b"\n")
+    for out, code in ((small, 0), (copy, 5)):
+        files = {name: tmp_path / f"{out.name}.{name}" for name in ("json", "html", "junit")}
+        words = [word for name, path in files.items() for word in (f"--{name}", path)]
+        ended = audit("check", out, "--checks", "A1,T,L1,R4", *words, "--quiet")
+        assert (ended.exit_code, ended.output) == (code, "")
+        record = json.loads(files["json"].read_bytes())
+        [suite] = ET.fromstring(files["junit"].read_bytes())
+        cases = {case.attrib["name"].split()[0]: case[0] for case in suite.iter("testcase")}
+        assert list(cases) == [check["id"] for check in record["checks"]]
+        failed = {name for name, kind in cases.items() if kind.tag == "failure"}
+        assert failed == {c["id"] for c in record["checks"] if c["state"] == "fail" and c["severity"] != "warn"}
+        assert bool(failed) == bool(code)
+        assert {c["id"] for c in record["checks"] if c["state"] in ("skip", "unknown")} == {
+            name for name, kind in cases.items() if kind.tag == "skipped"
+        }
+        properties = {each.attrib["name"]: each.attrib["value"] for each in suite.iter("property")}
+        assert (properties["exit_code"], properties["verdict"]) == (str(code), record["verdict"])
+        assert str(out.parent) not in files["junit"].read_text(), "reports are passed on"
+    before = files["junit"].read_bytes()
+    assert_one_line(audit("check", copy / "nowhere", "--junit", files["junit"]), 4, "nowhere")
+    assert files["junit"].read_bytes() == before
+
+
 def test_json_on_stdout_is_all_that_is_there(small: Path) -> None:
     for words in (("--json",), ("--json", "-"), ("--json", "-", "--quiet")):
         ended = audit("check", small, "--checks", "R4", *words)
@@ -121,7 +148,9 @@ def test_reports_are_kept_beside_the_data_without_spoiling_it(copy: Path) -> Non
     assert audit("check", copy, "--checks", "T,A1,A9", "--strict").exit_code == 0
 
 
-@pytest.mark.parametrize("words", [("--html", "x.html"), ("--json", "plan/x.json"), ("--reports", "audit")])
+@pytest.mark.parametrize(
+    "words", [("--html", "x.html"), ("--json", "plan/x.json"), ("--junit", "x.xml"), ("--reports", "audit")]
+)
 def test_reports_do_not_go_anywhere_else_in_it(small: Path, words: tuple[str, str]) -> None:
     ended = audit("check", small, "--checks", "A1", words[0], small / "manifests" / ".." / words[1])
     assert ended.exit_code == 3
@@ -151,6 +180,7 @@ def test_exit_codes(small: Path, copy: Path, tmp_path: Path) -> None:
         (("check", "OUT", "--level", "most"), "--level"),
         (("check", "--explain", "Z3"), "no check 'Z3'"),
         (("check", "OUT", "--json", "nowhere/report.json"), "no folder"),
+        (("check", "OUT", "--junit", "nowhere/audit.xml"), "no folder"),
     ],
 )
 def test_wrong_usage(small: Path, words: tuple[str, ...], said: str) -> None:
