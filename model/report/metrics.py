@@ -1,7 +1,7 @@
 """Metrics of evaluations for the trainer's page: tables with intervals, ROC curves, distributions of scores."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -13,7 +13,7 @@ from lps.model.evaluation.scores import LabelledScores
 from lps.model.report.curves import colour, interval, roc_chart, roc_points
 from lps.model.report.errors import of_entry
 from lps.model.report.runs import Evaluation, Record, count, finite, mapping
-from lps.model.report.views import CellView, DataView, MetricsRow, NameView
+from lps.model.report.views import CellView, DataView, MetricsRow, NameView, TogetherView
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +180,54 @@ def _groups(results: Sequence[tuple[EvaluatedData, Record]]) -> Iterator[Metrics
                     yield _row(each, f"{word} {name}", metrics)
 
 
+def together_view(evaluations: Sequence[Evaluation]) -> TogetherView | None:
+    """Return the metrics of evaluations on several data sets together, None for none."""
+    rows: dict[str, list[MetricsRow]] = {"video": [], "clip": []}
+    reasons: list[str] = []
+    for evaluation in evaluations:
+        found = mapping(evaluation.record.get("together"))
+        micro, macro = mapping(found.get("micro")), mapping(found.get("macro"))
+        counts = mapping(micro.get("video"))
+        few = few_videos(count(counts.get("n_real")), count(counts.get("n_fake")))
+        who = NameView(name=evaluation.name, style=colour(evaluation.number))
+        for level, mine in rows.items():
+            if micro:
+                mine.append(_metrics_row(who, "pooled (micro)", mapping(micro.get(level)), few=few))
+            if macro:
+                mine.append(_mean_row(who, mapping(macro.get(level))))
+        for name, title in TITLES.items() if macro else ():
+            metric = mapping(mapping(macro.get("video")).get(name))
+            if finite(metric.get("value")) is None:
+                reasons.append(f"{evaluation.name}: {title}: {metric.get('reason') or 'not measured'}")
+    if not rows["video"]:
+        return None
+    return TogetherView(videos=tuple(rows["video"]), clips=tuple(rows["clip"]), reasons=tuple(dict.fromkeys(reasons)))
+
+
+def _mean_row(who: NameView, metrics: Record) -> MetricsRow:
+    """Return the row of means over data sets; a cell says where not all have the metric."""
+    n = count(metrics.get("n_data_sets"))
+    cells = []
+    for name in TITLES:
+        metric = mapping(metrics.get(name))
+        cell, have = _cell(metric, few=False, drawn=name == "auc"), count(metric.get("n_data_sets"))
+        cells.append(replace(cell, span=f"{have} of {n} data sets") if 0 < have < n else cell)
+    return MetricsRow(who=who, group="mean (macro)", n=f"{n} data sets", cells=tuple(cells))
+
+
 def _row(each: EvaluatedData, group: str, metrics: Record, *, few: bool | None = None) -> MetricsRow:
     """Return a row; `few` says that its intervals are not meaningful, where the counts of videos are not its own."""
     n_real, n_fake = count(metrics.get("n_real")), count(metrics.get("n_fake"))
-    hidden = few_videos(n_real, n_fake) if few is None else few
+    return _metrics_row(each.who, group, metrics, few=few_videos(n_real, n_fake) if few is None else few)
+
+
+def _metrics_row(who: NameView, group: str, metrics: Record, *, few: bool) -> MetricsRow:
+    n_real, n_fake = count(metrics.get("n_real")), count(metrics.get("n_fake"))
     return MetricsRow(
-        who=each.who,
+        who=who,
         group=group,
         n=f"{n_real:,} + {n_fake:,}",
-        cells=tuple(_cell(mapping(metrics.get(name)), few=hidden, drawn=name == "auc") for name in TITLES),
+        cells=tuple(_cell(mapping(metrics.get(name)), few=few, drawn=name == "auc") for name in TITLES),
     )
 
 

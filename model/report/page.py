@@ -31,6 +31,7 @@ from lps.model.report.metrics import (
     evaluated_data,
     incomparable,
     level_of,
+    together_view,
 )
 from lps.model.report.runs import Evaluation, Series, TrainingRun, count, finite, mapping, read_folders
 from lps.model.report.settings import (
@@ -121,6 +122,7 @@ def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence
         notes=tuple(dict.fromkeys(notes)),
         level=level_of(evaluations),
         data=data_views(found),
+        together=together_view(evaluations),
         heads=tuple(TITLES.values()),
         errors=tuple(_errors(found, sources, n_errors)),
         strip_px=STRIP_PX,

@@ -64,6 +64,16 @@ class DataView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TogetherView:
+    """What was measured on several data sets together: pooled, and as means over them."""
+
+    videos: tuple[MetricsRow, ...]
+    clips: tuple[MetricsRow, ...]
+    reasons: tuple[str, ...]
+    """Why metrics are missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CurveRow:
     """One run in the table below a chart."""
 
@@ -143,6 +153,8 @@ class ReportPageView:
     level: str
     """Confidence of the intervals, as a percentage."""
     data: tuple[DataView, ...]
+    together: TogetherView | None
+    """None where no evaluation has several data sets."""
     heads: tuple[str, ...]
     """Titles of the columns of metrics."""
     errors: tuple[ErrorsView, ...]

@@ -18,7 +18,10 @@ from PIL import Image
 
 from lps.cli.train.main import main
 from lps.manifests.errors import UnreadableError
+from lps.model.evaluation.evaluate import metrics_by_group
+from lps.model.evaluation.metrics import Bootstrap
 from lps.model.evaluation.scores import Scores, scores_bytes
+from lps.model.evaluation.together import together
 from lps.model.report.errors import STRIP_PX
 from lps.model.report.page import render_report
 from lps.model.report.settings import shown_place
@@ -462,7 +465,7 @@ def written(name: str, data: bytes, number: int = 0) -> Callable[[list[Path]], N
         (written("metrics.json", b'{"schema": "other"}', 2), "metrics.json is not a result of lps-train evaluate"),
         (
             written("metrics.json", b'{"schema": "lps.metrics", "schema_version": "9.1", "data": []}', 2),
-            "metrics.json has schema version '9.1'; this program reads up to 1.4",
+            "metrics.json has schema version '9.1'; this program reads up to 1.5",
         ),
         (written("scores.parquet", b"PAR1", 2), "scores.parquet is not a readable Parquet file"),
     ],
@@ -544,3 +547,27 @@ def test_browser_needs_no_sideways_scrolling_on_a_telephone(whole: str, tmp_path
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
 def test_dark_rooms_and_paper(whole: str, tmp_path: Path) -> None:
     assert_dark_and_printable(tmp_path, whole)
+
+
+def test_several_data_sets_are_shown_together_pooled_and_as_means(tmp_path: Path) -> None:
+    parts = [made_scores(1), made_scores(2, n=30, labels=(1, 1))]
+    cases = [part.labelled() for part in parts]
+    bootstrap = Bootstrap(n_draws=60)
+    found = together(cases, [metrics_by_group(each, bootstrap) for each in cases], bootstrap)
+    write_evaluation(tmp_path / "both", parts[0], record={"together": found})
+    write_evaluation(tmp_path / "one", parts[0])
+    text = render_report([tmp_path / "both", tmp_path / "one"])
+    checked(text)
+    section = text.partition('<h3 id="together">')[2].partition("<h2")[0]
+    by_video, by_clip = section.split("<details")
+    for level, part in (("video", by_video), ("clip", by_clip)):
+        micro, macro = found["micro"][level]["auc"], found["macro"][level]["auc"]
+        cells = re.findall(r'<td class="n span">([\d.–]+)', part)
+        assert cells[0] == f"{micro['value']:.3f}"
+        assert cells[len(cells) // 2] == f"{macro['value']:.3f}"
+    assert f"{found['micro']['video']['auc']['low']:.3f}–{found['micro']['video']['auc']['high']:.3f}" in by_video
+    assert "12 + 42" in by_video
+    assert "2 data sets" in by_video
+    assert "1 of 2 data sets" in by_video, "one of them has no AUC"
+    assert section.count("pooled (micro)") == section.count("mean (macro)") == 2, "one evaluation has one data set"
+    assert 'id="together"' not in render_report([tmp_path / "one"])
