@@ -32,6 +32,7 @@ CLIPS_PER_SHARD = 230
 CHUNK_ROWS = 32_768
 SPLIT_SET = "group"
 OUT_PX = 224
+PAIR = {"mode": "original", "max_face_px": 8.0, "min_background": 0.9}
 
 Ints = NDArray[np.int64]
 
@@ -48,6 +49,13 @@ class World:
     has_clip: NDArray[np.bool_]
     n_frames: Ints
 
+    @property
+    def in_family(self) -> NDArray[np.bool_]:
+        """True for fakes, and for the originals of some."""
+        found = self.original >= 0
+        found[self.original[found]] = True
+        return found
+
 
 def make_world(n: int) -> World:
     """Name `n` videos; every fake has an original."""
@@ -60,21 +68,22 @@ def make_world(n: int) -> World:
     rank = np.empty(n, dtype=np.int64)
     rank[order] = np.arange(n)
     label = (np.arange(n) >= n_real).astype(np.int64)
-    original = np.where(label == 1, rank[rng.integers(0, n_real, n)], -1)
+    original = np.where(label == 1, rank[rng.integers(0, n_real, n)], -1)[order]
+    has_clip = rng.random(n) > 0.02
     return World(
         ids=ids[order],
         uris=[uris[i] for i in order.tolist()],
         label=label[order],
-        original=original[order],
-        has_clip=rng.random(n) > 0.02,
-        n_frames=rng.choice([300, 299, 240], n),
+        original=original,
+        has_clip=has_clip,
+        n_frames=rng.choice([300, 299, 240], n)[np.where(original < 0, np.arange(n), original)],
     )
 
 
 def make_data_set(folder: Path, n: int, clip_frames: int) -> None:
     """Write manifests, plan, index and sparse shards."""
     world = make_world(n)
-    params = Params(localizer="mtcnn", clip_frames=clip_frames or 60).record()
+    params = Params(localizer="mtcnn", clip_frames=clip_frames or 60).record() | {"pair": PAIR}
     marks = {"lps.params_sha256": sha256_hex(canonical_json(params)), "lps.code_version": "0.1.0"}
     for name in ("manifests/splits", "plan"):
         (folder / name).mkdir(parents=True)
@@ -122,7 +131,7 @@ def _videos(world: World, splits: Ints | None) -> Iterator[pa.RecordBatch]:
         label, ids = world.label[rows], world.ids[rows]
         n, fake, kept = len(label), world.label[rows] == 1, world.has_clip[rows]
         family = np.where(fake, world.original[rows], np.arange(start, start + n))
-        height = rng.choice([480, 720, 1080], n)
+        height = np.array([480, 720, 1080])[family % 3]
         n_frames = world.n_frames[rows]
         known: dict[str, Any] = {
             "video_id": _binary(ids),
@@ -200,7 +209,10 @@ def _clip_batch(
     fake = world.label[rows] == 1
     ids = world.ids[rows]
     params = Params(localizer="mtcnn", clip_frames=n_frames)
-    seeds = np.array([start_seed(video_id, params) for video_id in map(bytes, ids)], np.uint64)
+    original = np.where(fake, world.original[rows], rows)
+    shared = fake & world.has_clip[original]
+    cut_of = world.ids[np.where(shared, original, rows)]
+    seeds = np.array([start_seed(video_id, params) for video_id in map(bytes, cut_of)], np.uint64)
     start = (seeds % (world.n_frames[rows] - n_frames + 1).astype(np.uint64)).astype(np.int64)
     frames = (start[:, None] + np.arange(n_frames)).astype(np.int32)
     known: dict[str, Any] = {
@@ -243,6 +255,13 @@ def _clip_batch(
         "det_rate": rng.choice([1.0, 0.95, 0.9], n),
         "phash": _binary(rng.integers(0, 256, (n, 32), dtype=np.uint8)),
         "frames_sha256": _binary(rng.integers(0, 256, (n, 32), dtype=np.uint8)),
+        "pair_id": pa.array(
+            [video_id.hex() for video_id in map(bytes, world.ids[original])], mask=~world.in_family[rows]
+        ),
+        "pair_mode": _of(("own", "shared", "fallback"), np.where(shared, 1, np.where(fake, 2, 0))),
+        "pair_fallback": pa.array(np.full(n, "P_ORIGINAL_FAILED", dtype=object), pa.string(), mask=shared | ~fake),
+        "pair_face_px": pa.array(rng.uniform(0, 6, n), mask=~shared),
+        "pair_background": pa.array(rng.uniform(0.95, 1, n), mask=~shared),
         **{name: column.slice(0, n) for name, column in wide.items()},
     }
     return _batch(CLIPS, known, n)

@@ -137,3 +137,9 @@ QUARANTINE_CODES = frozenset({Code.E_OOM, Code.E_TIMEOUT, Code.E_WORKER_LOST, Co
 def meaning_of(code: str) -> str:
     """Return what a code means, one that this version does not know included."""
     return CODE_MEANING[Code(code)] if code in tuple(Code) else "a code that this version does not know"
+
+
+def fallback_meaning(code: str) -> str:
+    """Return why a fake shares nothing, for a code that this version does not know, too."""
+    known = code in tuple(PairFallback)
+    return PAIR_FALLBACK_MEANING[PairFallback(code)] if known else "a code that this version does not know"

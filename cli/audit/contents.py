@@ -13,10 +13,12 @@ from lps.manifests.audit.core.policy import Policy
 from lps.manifests.audit.core.types import AuditContext
 from lps.manifests.audit.imbalance import Imbalance, measure_imbalance
 from lps.manifests.audit.run import dataset_facts, seal_facts
+from lps.manifests.codes import fallback_meaning
 from lps.manifests.columns import rule_path, split_path
 from lps.manifests.index import read_rule, split_sets
 from lps.manifests.names import UNTIED_FAKES
 
+PAIR_NAMES = ("method", "pair_mode", "pair_fallback", "videos", "clips")
 _LABEL = "CASE label WHEN 0 THEN 'real' WHEN 1 THEN 'fake' ELSE 'unknown' END"
 
 
@@ -47,6 +49,8 @@ class DatasetContents:
     """Split, label, method (empty: none), videos, clips."""
     codes: tuple[tuple[str, str, int], ...]
     """Code, label, videos."""
+    pairs: tuple[tuple[str, str, str, int, int], ...]
+    """Method (empty: none), pair mode, code of fallback (empty: none), videos, clips; empty where nothing is paired."""
     split_sets: tuple[SplitSetContents, ...]
     balance: Imbalance
     """How even the split set that was opened is."""
@@ -60,6 +64,10 @@ class DatasetContents:
             "schema_version": self.schema_version,
             "n_bytes": self.n_bytes,
             "clips": [dict(zip(clips, (*row[:2], row[2] or None, *row[3:]), strict=True)) for row in self.clips],
+            "pairs": [
+                dict(zip(PAIR_NAMES, (row[0] or None, row[1], row[2] or None, *row[3:]), strict=True))
+                for row in self.pairs
+            ],
             "codes": [{"code": code, "label": label, "videos": n} for code, label, n in self.codes],
             "split_sets": [asdict(each) for each in self.split_sets],
             "balance": asdict(self.balance),
@@ -74,6 +82,8 @@ def contents_of(ctx: AuditContext) -> DatasetContents:
         FROM videos WHERE n_clips > 0 GROUP BY ALL
     ) ORDER BY list_position(['train', 'val', 'test'], split), class DESC, method"""
     codes = f"SELECT error_code, {_LABEL}, count(*) FROM videos WHERE error_code IS NOT NULL GROUP BY ALL ORDER BY ALL"
+    pairs = """SELECT coalesce(method, ''), pair_mode, coalesce(pair_fallback, ''), count(DISTINCT video_id), count(*)
+        FROM clips WHERE label = 1 AND EXISTS (FROM clips WHERE pair_mode <> 'own') GROUP BY ALL ORDER BY ALL"""
     [(n_bytes,)] = fetch_rows(ctx, "SELECT sum(bytes)::BIGINT FROM shards")
     return DatasetContents(
         location=ctx.store.url,
@@ -82,6 +92,7 @@ def contents_of(ctx: AuditContext) -> DatasetContents:
         n_bytes=n_bytes or 0,
         clips=tuple(fetch_rows(ctx, clips)),
         codes=tuple(fetch_rows(ctx, codes)),
+        pairs=tuple(fetch_rows(ctx, pairs)),
         split_sets=tuple(each for name in split_sets(ctx.index) if (each := _split_set(ctx, name)) is not None),
         balance=measure_imbalance(ctx),
         seal=str(seal_facts(ctx, Policy())["seal"]),
@@ -126,6 +137,8 @@ def print_contents(found: DatasetContents) -> None:
     out.print(clips)
     if found.codes:
         out.print(codes_table({(code, label): n for code, label, n in found.codes}))
+    if found.pairs:
+        out.print(_pairs_table(found))
     sets = Table("split set", "train", "val", "test", "excluded", "note", title="split sets")
     for each in found.split_sets:
         n = (each.n_train, each.n_val, each.n_test, each.n_excluded)
@@ -141,6 +154,15 @@ def print_contents(found: DatasetContents) -> None:
     ]
     for line in lines:
         out.print(line, highlight=False, markup=False)
+
+
+def _pairs_table(found: DatasetContents) -> Table:
+    """Say how many fakes share the cut of their original, and why others do not."""
+    table = Table("method", "window and cut", "why", "videos", "clips", title="fakes beside their originals")
+    for method, mode, code, *counts in found.pairs:
+        why = f"{code}: {fallback_meaning(code)}" if code else ""
+        table.add_row(*map(escape, (method, mode, why)), *map(str, counts))
+    return table
 
 
 def _balance_tables(found: DatasetContents) -> tuple[Table, Table]:

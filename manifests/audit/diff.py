@@ -24,7 +24,7 @@ SHOWN = 5
 """Changes of one kind that the lines for people name."""
 
 VIDEO_COLUMNS = ("video_id", "uri", "label", "status", "error_code", "sha256")
-CLIP_COLUMNS = ("clip_id", "sample_key", "frames_sha256")
+CLIP_COLUMNS = ("clip_id", "video_id", "sample_key", "frames_sha256", "pair_mode", "pair_fallback")
 SPLIT_COLUMNS = ("video_id", "split")
 RULE_FIELDS = ("algorithm", "version", "rule", "ratios", "seed", "tries", "giant", "aliases_sha256")
 """What the user decides about a split; the rest of its rule file is counted from the videos."""
@@ -153,7 +153,7 @@ def diff_datasets(a: Store, b: Store) -> DatasetDiff:
         videos = _video_changes(db)
         splits = tuple(_split_diff(db, name, a, b) for name in sorted(sets_a & sets_b))
         _register(db, "clips", CLIP_COLUMNS, a, b)
-        clips = _clip_changes(db)
+        clips = (*_clip_changes(db), _pair_changes(db))
     return DatasetDiff(
         videos=videos,
         clips=clips,
@@ -185,6 +185,14 @@ def _clip_changes(db: duckdb.DuckDBPyConnection) -> tuple[Changes, ...]:
         _changes(db, "clips removed", "clip_id", "sample_key", "a_clips ANTI JOIN b_clips USING (clip_id)"),
         _changes(db, "clips with other frames", "clip_id", "b.sample_key", both, *_short("frames_sha256")),
     )
+
+
+def _pair_changes(db: duckdb.DuckDBPyConnection) -> Changes:
+    """Compare how videos with clips on both sides are paired; what is older than pairs was cut on its own."""
+    paired = """(SELECT video_id, string_agg(DISTINCT concat_ws(' ', coalesce(pair_mode, 'own'), pair_fallback), ', '
+        ORDER BY concat_ws(' ', coalesce(pair_mode, 'own'), pair_fallback)) AS mode FROM {0}_clips GROUP BY video_id)"""
+    joined = f"{paired.format('a')} a JOIN {paired.format('b')} b USING (video_id) JOIN b_videos v USING (video_id)"
+    return _changes(db, "videos paired otherwise", "video_id", "v.uri", joined, "a.mode", "b.mode")
 
 
 def _split_diff(db: duckdb.DuckDBPyConnection, name: str, a: Store, b: Store) -> SplitDiff:

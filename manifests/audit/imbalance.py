@@ -25,8 +25,9 @@ FACETS = {
     "compression": "compression",
     "part": "source_part",
     "height": f"CASE {_HEIGHT} WHEN height < {HEIGHT_EDGES[0]} THEN '<{HEIGHT_EDGES[0]}' END",
+    "pair": "(SELECT max(c.pair_mode) FROM clips c WHERE c.video_id = placed.video_id)",
 }
-"""Name of each facet, and what it is of a video."""
+"""Name of each facet, and what it is of a video. `pair`: its pair mode, shared if any of its clips is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ VIDEO_COLUMNS = (
 )
 CLIP_COLUMNS = (
     *("video_id", "label", "box_side_med", "blur_var_med", "det_rate", "jitter_px", "outside_share"),
-    *("luma_mean", "luma_std"),
+    *("luma_mean", "luma_std", "pair_mode", "pair_fallback"),
 )
 TILE_COLUMNS = (
     *("sample_key", "shard_id", "video_id", "label", "method", "split", "members", "pts_start_s"),
@@ -71,7 +71,7 @@ class ValueCounts:
 
     title: str
     rows: tuple[tuple[str, tuple[int, int]], ...]
-    """Value, and how many real and fake videos have it; most frequent first."""
+    """Value, and how many real and fake videos (clips, if the title says so) have it; most frequent first."""
     totals: tuple[int, int]
 
 
@@ -142,7 +142,7 @@ def read_facts(store: Store, split_set: str, video_ids: Sequence[str]) -> Facts:
     return Facts(
         matrix=matrix,
         measures=(*_video_measures(videos), *_clip_measures(clips)),
-        tallies=_tallies(videos),
+        tallies=_tallies(videos, clips),
         codes=_codes(videos),
         totals=_totals(videos),
         strips=strips,
@@ -200,9 +200,7 @@ def _code_count(rows: pa.Table, code: str) -> CodeCount:
     return CodeCount(code=code, meaning=meaning_of(code), by_label=_by_label(rows["label"]), shown=tuple(shown))
 
 
-def _tallies(videos: pa.Table | None) -> tuple[ValueCounts, ...]:
-    if videos is None:
-        return ()
+def _tallies(videos: pa.Table | None, clips: pa.Table | None) -> tuple[ValueCounts, ...]:
     columns = {
         "codec": "Codec",
         "container": "Container",
@@ -211,12 +209,15 @@ def _tallies(videos: pa.Table | None) -> tuple[ValueCounts, ...]:
         "field_order": "Field order",
         "has_audio": "Sound track",
     }
-    tallies = (_tally(videos, column, title) for column, title in columns.items())
+    of_pairs = {"pair_mode": "Window and cut (clips)", "pair_fallback": "Why none is shared (clips)"}
+    is_paired = clips is not None and pc.any(pc.not_equal(clips["pair_mode"], "own")).as_py()
+    asked = [(videos, columns), (clips if is_paired else None, of_pairs)]
+    tallies = [_tally(table, *column) for table, names in asked if table is not None for column in names.items()]
     return tuple(tally for tally in tallies if tally.rows)
 
 
-def _tally(videos: pa.Table, column: str, title: str) -> ValueCounts:
-    present = videos.filter(pc.is_valid(videos[column]))
+def _tally(table: pa.Table, column: str, title: str) -> ValueCounts:
+    present = table.filter(pc.is_valid(table[column]))
     counts = present.group_by([column, "label"]).aggregate([([], "count_all")]).to_pylist()
     rows: dict[str, list[int]] = {}
     for row in counts:

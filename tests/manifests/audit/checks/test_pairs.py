@@ -1,6 +1,7 @@
 """Checks C7, C8 and B13, and what C6, A1 and L2 know of pairs: shared cuts are shared, and shared evenly."""
 
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,21 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from lps.cli.audit.main import main
 from lps.manifests.audit.checks import clips as clip_checks
 from lps.manifests.audit.checks import integrity, leakage
 from lps.manifests.audit.checks.bias import LIMITS as BIAS_LIMITS
 from lps.manifests.audit.checks.pair_pixels import around_face, check_surroundings, compare_around
 from lps.manifests.audit.checks.pairs import CHECKS, LIMITS, check_fallbacks, check_shared
 from lps.manifests.audit.core.types import AuditContext, CheckResult
+from lps.manifests.audit.diff import diff_datasets
+from lps.manifests.audit.report.data import read_facts
 from lps.manifests.audit.run import Audit, base_suite
 from lps.manifests.canonical import digest16
-from lps.manifests.codes import PairFallback
+from lps.manifests.codes import PairFallback, fallback_meaning
 from lps.manifests.schemas import BOX_UNITS, TABLES, Row
 from lps.manifests.storage import Store
 from tests.builders import manifest_rows
@@ -429,5 +434,38 @@ def test_fakes_of_an_original_in_no_split_stay_together(
     assert {offender.detail.split(" ")[0] for offender in found} == {"Deepfakes/000_001.mp4", "FaceSwap/000_001.mp4"}
 
 
-def test_every_check_of_pairs_says_what_to_do() -> None:
-    assert [entry.spec.id for entry in CHECKS] == ["B13", "C7", "C8"]
+# ---- show, diff, balance, report -----------------------------------------------------------------------------------
+
+
+def test_show_tells_who_shares_and_who_does_not(paired: Path, dataset: Path) -> None:
+    shown = CliRunner().invoke(main, ["show", str(paired)]).stdout
+    assert "fakes beside their originals" in shown
+    assert "fallback" in shown
+    record = json.loads(CliRunner().invoke(main, ["show", str(paired), "--json"]).stdout)
+    counts = {(row["method"], row["pair_mode"], row["pair_fallback"]): row["clips"] for row in record["pairs"]}
+    assert counts[("Deepfakes", "fallback", "P_ORIGINAL_FAILED")] == 1
+    assert sum(n for (_, mode, _), n in counts.items() if mode == "shared") == 24
+    [facet] = [facet for facet in record["balance"]["facets"] if facet["facet"] == "pair"]
+    assert {cell["value"] for cell in facet["cells"]} >= {"own", "shared", "fallback"}
+    assert json.loads(CliRunner().invoke(main, ["show", str(dataset), "--json"]).stdout)["pairs"] == []
+
+
+def test_diff_names_videos_that_are_paired_otherwise(dataset: Path, paired: Path) -> None:
+    assert diff_datasets(Store(str(paired)), Store(str(paired))).same
+    found = diff_datasets(Store(str(dataset)), Store(str(paired)))
+    [changes] = [changes for changes in found.clips if changes.what == "videos paired otherwise"]
+    assert changes.n == 24 + 2
+    assert {(change.before, change.after) for change in changes.named} >= {("own", "shared")}
+    assert "params.pair.mode" in {change.name for change in found.parameters}
+
+
+def test_page_counts_clips_by_how_they_are_paired(paired: Path, dataset: Path) -> None:
+    tallies = {tally.title: tally for tally in read_facts(Store(str(paired)), "group", []).tallies}
+    assert dict(tallies["Window and cut (clips)"].rows) == {"shared": (0, 24), "own": (13, 0), "fallback": (0, 2)}
+    assert tallies["Why none is shared (clips)"].rows == (("P_ORIGINAL_FAILED", (0, 2)),)
+    assert "Window and cut (clips)" not in {t.title for t in read_facts(Store(str(dataset)), "group", []).tallies}
+
+
+def test_code_that_nobody_knows_has_words() -> None:
+    assert fallback_meaning("P_SIZE") == "size, rotation or pixel aspect differ"
+    assert fallback_meaning("P_NEW") == "a code that this version does not know"
