@@ -46,7 +46,7 @@ def test_facets_name_what_is_uneven(world: "World", opened: Opened) -> None:
         world.add(f"even{i}", ("train", "val", "test")[i % 3], 1, method="even", height=240, source_part="p")
         world.add(f"odd{i}", "train", 1, method="odd", height=2160, source_part="p")
     facets = {facet.facet: facet for facet in measure_imbalance(opened(world)).facets}
-    assert list(facets) == ["label", "method", "dataset", "compression", "part", "height"]
+    assert list(facets) == ["label", "method", "dataset", "compression", "part", "height", "pair"]
     method = facets["method"]
     assert method.chi2_p < 1e-6
     assert method.cramers_v == pytest.approx(0.707, abs=0.01)
