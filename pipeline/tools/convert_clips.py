@@ -42,7 +42,7 @@ class ChosenClip:
     key: str
     video_id: bytes
     original_video_id: bytes | None
-    """Of a fake, where the data set has its original."""
+    """Id of the video that a fake was made from, where the data set has it."""
     dataset: str
     method: str | None
     label: int | None

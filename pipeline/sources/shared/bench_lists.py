@@ -84,14 +84,14 @@ def _videos(path: str, root: Any) -> Iterator[BenchVideo | None]:
     for data_set, labels in _level(path, "the file", root):
         for label, splits in _level(path, data_set, labels):
             for split, found in _level(path, f"{data_set}, {label}", splits):
-                place = _Place(path, data_set, label, split)
+                place = _ListPlace(path, data_set, label, split)
                 if split not in SPLITS:
                     raise place.error("", f"expected one of the splits {', '.join(SPLITS)}; ")
                 yield from _videos_of_split(place, found)
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _ListPlace:
     """Where in a list something is."""
 
     path: str
@@ -104,7 +104,7 @@ class _Place:
         return UnreadableError(f"{self.path}: {where}: {what}{_EXPECTED}")
 
 
-def _videos_of_split(place: _Place, found: Any) -> Iterator[BenchVideo | None]:
+def _videos_of_split(place: _ListPlace, found: Any) -> Iterator[BenchVideo | None]:
     if not isinstance(found, Mapping):
         raise place.error("")
     if _is_video(found):
@@ -123,7 +123,7 @@ def _is_video(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("frames"), str)
 
 
-def _video(place: _Place, where: str, name: str, value: Any, compression: str | None) -> BenchVideo:
+def _video(place: _ListPlace, where: str, name: str, value: Any, compression: str | None) -> BenchVideo:
     """Return a video. Its own label counts, as for the reader of DeepfakeBench."""
     own = value.get("label", place.label) if _is_video(value) else None
     base = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
