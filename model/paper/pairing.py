@@ -22,12 +22,12 @@ METRICS = ("auc", "pair_accuracy")
 def pairing(zoo: ModelZoo) -> Result:
     """Question of the field: detectors learnt from pairs beside detectors learnt from the same clips unpaired.
 
-    All start from one pretraining; each sampling is trained with N_SEEDS seeds, evaluated on the test split. Raises
-    RefusedError where the training split has no pairs.
+    All start from one pretraining; each sampling is trained with the zoo's number of seeds, by default N_SEEDS, and
+    evaluated on the test split. Raises RefusedError where the training split has no pairs.
     """
     rows: list[ResultRow] = []
     notes: list[str] = []
-    seeds = range(zoo.seed, zoo.seed + (2 if zoo.smoke else N_SEEDS))
+    seeds = range(zoo.seed, zoo.seed + (zoo.n_seeds or (2 if zoo.smoke else N_SEEDS)))
     for data in zoo.data:
         notes += _unpaired(zoo, data)
         init = str(zoo.pretrained(data))

@@ -93,6 +93,8 @@ class ModelZoo:
     preset: str = "paper"
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    n_seeds: int | None = None
+    """Seeds of each sampling in `pairing`, from `seed` on; None is its default."""
     split_set: str | None = None
     allow_leaky: bool = False
     smoke: bool = False

@@ -52,10 +52,12 @@ def write(make: "Maker", spec: "type[Spec]", *, original: bool = True) -> str:
 def test_pairs_are_measured_beside_unpaired_batches(make: "Maker", spec: "type[Spec]", tmp_path: Path) -> None:
     out = tmp_path / "zoo"
     args = ["experiment", "pairing", str(out), "--data", f"demo={write(make, spec)}", "--preset", "small", "--smoke"]
+    args += ["--seeds", "3"]
     ended = CliRunner().invoke(main, args)
     assert ended.exit_code == 0, ended.output
     record = json.loads((out / "pairing/result.json").read_bytes())
-    named = [f"{arm}, {run}" for arm in ("paired", "unpaired") for run in ("seed 0", "seed 1", "mean of 2 seeds")]
+    runs = ("seed 0", "seed 1", "seed 2", "mean of 3 seeds")
+    named = [f"{arm}, {run}" for arm in ("paired", "unpaired") for run in runs]
     assert [row["name"] for row in record["rows"]] == named
     samplings = {}
     for path in sorted((out / "runs/demo/lps/pairing").iterdir()):
@@ -64,8 +66,10 @@ def test_pairs_are_measured_beside_unpaired_batches(make: "Maker", spec: "type[S
     inits = {init for _, _, init in samplings.values()}
     assert len(inits) == 1, "all start from one pretraining"
     assert {name: facts[:2] for name, facts in samplings.items()} == {
-        "paired-0": ("pairs", 0), "paired-1": ("pairs", 1), "unpaired-0": ("balanced", 0), "unpaired-1": ("balanced", 1)
-    }  # fmt: skip
+        f"{arm}-{k}": (sampling, k)
+        for arm, sampling in (("paired", "pairs"), ("unpaired", "balanced"))
+        for k in range(3)
+    }
     metrics = json.loads((out / "evals/demo-lps-pairing-paired-0/demo-test/metrics.json").read_bytes())
     values = record["rows"][0]["values"]
     assert values["pair_accuracy"]["value"] == pytest.approx(100 * metrics["data"][0]["pairs"]["all"]["value"])
@@ -74,7 +78,7 @@ def test_pairs_are_measured_beside_unpaired_batches(make: "Maker", spec: "type[S
     notes = "\n".join(record["notes"])
     assert "demo: 4 of 6 pairs to learn from are of the same frames; the others are of clips near in time." in notes
     assert "demo: 1 fake and 1 real clips are in no pair, so only unpaired sampling has them." in notes
-    means = [record["rows"][k]["values"]["auc"]["value"] for k in (2, 5)]
+    means = [record["rows"][k]["values"]["auc"]["value"] for k in (3, 7)]
     assert f"demo: pairs change the AUC by {means[0] - means[1]:+.2f}" in notes
     before = {path: path.stat().st_mtime_ns for path in out.rglob("best.pt")}
     assert CliRunner().invoke(main, args).exit_code == 0
@@ -86,6 +90,7 @@ def test_without_pairs_it_is_refused(make: "Maker", spec: "type[Spec]", tmp_path
     data = write(make, spec, original=False)
     args = ["experiment", "pairing", str(tmp_path / "zoo"), "--data", f"demo={data}", "--preset", "small", "--smoke"]
     ended = CliRunner().invoke(main, args)
+    assert CliRunner().invoke(main, ["experiment", "table1", *args[2:], "--seeds", "2"]).exit_code == 2
     assert ended.exit_code == 3
     assert "data set 'demo' has no pairs to learn from" in ended.output
     assert not (tmp_path / "zoo/runs").exists()
