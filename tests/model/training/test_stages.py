@@ -340,6 +340,9 @@ def test_pairs_are_trained_side_by_side(settings: "Settings", tiny_data: Path, t
     counts = {"n_pairs": 6, "n_shared": 0, "n_fakes_in_no_pair": 0, "n_reals_in_no_pair": 1}
     assert json.loads((tmp_path / "run/result.json").read_text())["data"]["pairs"] == counts
     assert best(tmp_path / "run").data["pairs"] == counts
+    ran("report", tmp_path / "run", "--html", tmp_path / "run.html")
+    page = (tmp_path / "run.html").read_text()
+    assert "6, 0 of them of the same frames; in no pair 0 fake and 1 real clips" in page
     only = settings('sampling = "shared_pairs"')
     refused = ran("classify", tmp_path / "no", "--data", tiny_data, "--init", "random", "--config", only, code=3)
     assert "prepare with `lps-prep run --pairing original`" in " ".join(refused.stderr.split())
