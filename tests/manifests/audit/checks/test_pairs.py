@@ -407,6 +407,20 @@ def test_even_grounds_are_told_by_their_difference(noise: float, alike: bool) ->
     assert (seen.difference <= LIMITS["c8_max_diff"]) == alike
 
 
+# ---- B3 ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "state"), [("shared", "pass"), ("fallback", "fail"), (None, "fail")])
+def test_few_looks_at_fakes_that_share_are_no_higher_rate(
+    world: World, bias_of: Callable[[World], Mapping[str, CheckResult]], mode: str | None, state: str
+) -> None:
+    for row in world.each(1):
+        row |= {"n_frames_sampled": 3, "n_frames_with_face": 3}
+    for clip in world.clips:
+        clip["pair_mode"] = mode if clip["label"] else "own"
+    assert bias_of(world)["B3"].state == state
+
+
 # ---- L2 ------------------------------------------------------------------------------------------------------------
 
 
