@@ -30,7 +30,7 @@ from rich.table import Table
 from lps.manifests.errors import VideoFault
 from lps.manifests.splits.near_copies import LIMITS, Hashed, Pair, calibrate, compared
 from lps.pipeline.clips.encode import RGB, perceptual_hash
-from lps.pipeline.clips.process import hash_places
+from lps.pipeline.clips.places import hash_places
 from lps.pipeline.config.params import Params
 from lps.pipeline.video.container import read_header
 from lps.pipeline.video.decode import DecodeStats, decode

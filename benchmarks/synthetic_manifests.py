@@ -23,7 +23,7 @@ from lps.manifests.schemas import CLIPS, PLANNED_VIDEOS, SCHEMA_ID, SCHEMA_VERSI
 from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.splits.table import split_table
-from lps.pipeline.clips.process import start_seed
+from lps.pipeline.clips.places import start_seed
 from lps.pipeline.config.params import TEMPLATE_NAME, Params
 from lps.pipeline.faces.align import align_matrix, template
 

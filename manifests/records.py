@@ -164,12 +164,37 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedWindow:
+    """A run of frames of an original that gave clips, as its fakes need it."""
+
+    clips: tuple[Clip, ...]
+    """One for each face, without images."""
+    thumbs: bytes
+    """Small gray pictures of all frames, one below the other, JPEG."""
+    stills: tuple[bytes, ...]
+    """Larger gray pictures of some frames, JPEG."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginalWindows:
+    """All that the fakes of an original need of it."""
+
+    header: Header
+    n_frames: int
+    """As many as its packets promise, or decode."""
+    windows: tuple[SharedWindow, ...] = ()
+    """In order of time; none where it gave no clip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoResult:
     """All that one processing task returns."""
 
     video_id: bytes
     outcome: Outcome
     clips: tuple[Clip, ...] = ()
+    windows: OriginalWindows | None = None
+    """What its fakes need, where it is an original."""
 
 
 @dataclass(frozen=True, slots=True)

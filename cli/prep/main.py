@@ -10,7 +10,7 @@ import click
 
 from lps.cli.common import VERSION, LpsGroup, NumberRange, echo, json_option, show_or_write
 from lps.manifests.errors import RefusedError, TooManyFailedError
-from lps.manifests.names import AUTO, CODECS, CONVERT_KINDS, DATASETS, LOCALIZERS, RULES, ConvertKind
+from lps.manifests.names import AUTO, CODECS, CONVERT_KINDS, DATASETS, LOCALIZERS, PAIRINGS, RULES, ConvertKind
 
 if TYPE_CHECKING:
     from lps.pipeline.job.finalize import Summary
@@ -63,6 +63,12 @@ def job_options(command: F) -> F:
         option("--workers", type=click.IntRange(min=1), help="Videos at a time.  [default: one a usable CPU]"),
         option("--seed", type=click.IntRange(min=0), default=0, help="Decides clip starts, order and split."),
         option("--codec", type=click.Choice(CODECS), default="jpg", help="Image format of the frames."),
+        option(
+            "--pairing",
+            type=click.Choice(PAIRINGS),
+            default="none",
+            help="original: a fake takes frames, boxes and transforms of its original, where both line up.",
+        ),
         option("--no-align", is_flag=True, help="Crop the face box instead of aligning it."),
         option("--params", "params_file", type=file, help="TOML file with all other parameters (docs/prep.md)."),
         option("--splits-dir", metavar="DIR|URL", help="Published split lists of the data set."),
@@ -367,6 +373,7 @@ def _job(asked: dict[str, Any]) -> "tuple[PrepRequest, RunOptions]":
         seed=asked["seed"],
         codec=asked["codec"],
         align=not asked["no_align"],
+        pair=replace(settings.params.pair, mode=asked["pairing"]),
     )
     _check_leak(asked["rule"], asked["i_understand_leakage"])
     _check_lists(asked["rule"], asked["split_lists"])

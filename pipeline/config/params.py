@@ -6,7 +6,7 @@ from typing import Any
 
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.fields import with_values
-from lps.manifests.names import Codec, FacePolicy, Scan
+from lps.manifests.names import Codec, FacePolicy, Pairing, Scan
 
 WRITER_VERSION = "5"
 """Rises when equal sources and parameters give other clips or rows: 2 since decoding knows lost frames."""
@@ -87,6 +87,28 @@ class DecodeParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PairParams:
+    """Whether a fake takes windows, boxes and transforms of its original, and how far the two may differ."""
+
+    mode: Pairing = "none"
+    max_frames_off: float = 0.05
+    """Largest difference of their numbers of frames, in shares of the original's; two frames are always allowed."""
+    min_background: float = 0.9
+    """Smallest correlation of what lies around both faces."""
+    face_frames: int = 3
+    """Frames of each clip on which the fake's own face is looked for."""
+    max_face_px: float = 8.0
+    """Largest mean distance, in output px, of its five points from its original's."""
+
+    def __post_init__(self) -> None:
+        require_above_zero(self, "face_frames", "max_face_px")
+        if not 0 <= self.max_frames_off < 1:
+            raise ValueError(f"max_frames_off must be from 0 to below 1, got {self.max_frames_off}")
+        if not -1 <= self.min_background <= 1:
+            raise ValueError(f"min_background is a correlation, -1 to 1, got {self.min_background}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Params:
     """What to make of each video."""
 
@@ -111,6 +133,7 @@ class Params:
     seed: int = 0
     decode: DecodeParams = field(default_factory=DecodeParams)
     localize: LocalizeParams = field(default_factory=LocalizeParams)
+    pair: PairParams = field(default_factory=PairParams)
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -5,6 +5,8 @@ clip_frames = 60            # any field of Params
 scan = "whole"
 [localize]                  # any field of LocalizeParams
 bound_px = 1.0
+[pair]                      # any field of PairParams but its mode
+max_face_px = 10.0
 [limits]                    # any field of Limits
 max_seconds = 600
 [split]                     # ratios, giant, tries
@@ -88,6 +90,8 @@ def _settings(values: dict[str, Any]) -> Settings:
     for name in OPTION_NAMES:
         if name in values:
             raise UnreadableError(f"'{name}' is set by its own option on the command line")
+    if isinstance(pair := values.get("pair"), dict) and "mode" in pair:
+        raise UnreadableError("'pair.mode' is set by its own option on the command line, --pairing")
     split = checked_values(SplitParams, values.pop("split", {}), "split", SPLIT_NAMES)
     run = asdict(with_values(_RunTable(), values.pop("run", {}), "run"))
     shard_mb = run.pop("shard_mb")

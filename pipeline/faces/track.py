@@ -6,7 +6,7 @@ interpolated landmarks miss the detected ones by more than `bound_px` is split a
 detected or lies between two detections whose middle was checked. With a stride of 1 every frame is detected.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -205,6 +205,17 @@ class FrameRun:
         self._bisect(known)
         self._check(known)
         return self._track(known)
+
+    def look_for(self, expected: Mapping[int, Sighting]) -> dict[int, float]:
+        """Look for a face where it is `expected`, by frame of the run, in crops of one size.
+
+        Returns the mean distance of the five points from those expected, output px, for each frame that shows a face.
+        """
+        frames = sorted(expected)
+        self.face_side, self.crops = max(expected[frames[len(frames) // 2]].side, 1.0), {}
+        places = [(expected[i].centre, expected[i].side) for i in frames]
+        found = zip(frames, self._detect_in_crops(frames, places), strict=True)
+        return {i: self._output_px(s.points - expected[i].points, expected[i].points, i) for i, s in found if s}
 
     def _bisect(self, known: Sightings) -> None:
         """Detect middles until every interval is short or its middle is where interpolation says."""

@@ -209,7 +209,7 @@ def build_plan(spec: PlanSpec, sources: Sequence[SourceVideo], probes: Probes) -
     marks = {"lps.params_sha256": spec.params.sha256()}
     splits_bytes = parquet_bytes("splits", splits, marks)
     release_memory()
-    rows = _packed(_rows(ids, sources, found, splits), ids, spec)
+    rows = _packed(_rows(ids, sources, found, splits), ids, originals, spec)
     del splits, found
     release_memory()
     left = rows["shard_id"].is_null()
@@ -306,22 +306,28 @@ def clips_bound(n_frames: pa.ChunkedArray, params: Params) -> Ints:
     return np.asarray(clips * (4 if params.localize.faces == "all" else 1))  # more faces than four per run are rare
 
 
-def _packed(rows: pa.Table, ids: Sequence[bytes], spec: PlanSpec) -> pa.Table:
-    """Give every processable video its shard: in seeded order, filled up to the byte target by an upper bound."""
+def _packed(rows: pa.Table, ids: Sequence[bytes], originals: pa.Array, spec: PlanSpec) -> pa.Table:
+    """Give every processable video its shard: in seeded order, filled up to the byte target by an upper bound.
+
+    Where fakes share the windows of their originals, a family comes into one shard.
+    """
     shards: list[str | None] = [None] * len(ids)
     bounds = (clips_bound(rows["n_frames_promised"], spec.params) * bytes_bound(spec.params)).tolist()
-    members: dict[str, list[int]] = {}
+    families = family_ids(ids, originals).to_pylist() if spec.params.pair.mode == "original" else ids
+    members: dict[str, dict[bytes, list[int]]] = {}
     for place, (split, code) in enumerate(zip(rows["split"].to_pylist(), rows["code"].to_pylist(), strict=True)):
         if split is not None and code is None:
-            members.setdefault(split, []).append(place)
-    for split, places in members.items():
+            members.setdefault(split, {}).setdefault(families[place] or ids[place], []).append(place)
+    for split, by_family in members.items():
         number, filled, shard_id = 0, 0, f"{split}-000000"
-        for place in sorted(places, key=lambda k: _order(ids[k], spec.params.seed)):
-            if filled and filled + bounds[place] > spec.shard_bytes:
+        for family in sorted(by_family, key=lambda family: _order(family, spec.params.seed)):
+            n_bytes = sum(bounds[place] for place in by_family[family])
+            if filled and filled + n_bytes > spec.shard_bytes:
                 number, filled = number + 1, 0
                 shard_id = f"{split}-{number:06d}"
-            filled += bounds[place]
-            shards[place] = shard_id
+            filled += n_bytes
+            for place in by_family[family]:
+                shards[place] = shard_id
     return rows.set_column(rows.schema.get_field_index("shard_id"), "shard_id", pa.array(shards, pa.string()))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lps.manifests.codes import Stage, Status
 from lps.manifests.errors import LpsError
-from lps.manifests.records import Outcome, VideoResult
+from lps.manifests.records import Header, OriginalWindows, Outcome, VideoResult
 from lps.pipeline.job.events import JobRetried, VideoDone
 from lps.pipeline.job.plan import Plan
 from lps.pipeline.job.pool import CommitJob, Done, End, FirstVideos, Job, LostInputs, Pool, Quarantined, VideoJob
@@ -16,6 +16,8 @@ from lps.pipeline.job.tasks import VideoTasks, process_task, run_commit
 
 COMMIT_SECONDS = 3600.0
 """Deadline of writing one shard."""
+NO_WINDOWS = OriginalWindows(header=Header(), n_frames=0)
+"""What a quarantined original gives its fakes."""
 
 
 class ShardScheduler:
@@ -37,6 +39,10 @@ class ShardScheduler:
         """Shard -> its videos without a result."""
         self.results: dict[VideoJob, Any] = {}
         """Result of a video, or the reference to it in the object store."""
+        self.windows: dict[VideoJob, Any] = {}
+        """Original that is processed -> the reference to what its fakes need."""
+        self.waiting: dict[VideoJob, list[tuple[VideoJob, ShardVideo]]] = {}
+        """Original without a result -> its fakes in the shard, which wait for it."""
         self.n_detectors = len(detectors)
         self.detector_of: dict[VideoJob, int] = {}
         """Detector of each running video. Videos that run at the same time are spread evenly over them."""
@@ -86,17 +92,26 @@ class ShardScheduler:
         self.missing[shard.shard_id] = set(_video_jobs(shard))
         # The longest first, so that no core is left with one at the end while the others have nothing to do.
         videos = sorted(shard.videos, key=lambda video: -self.frames[video.source.video_id])
-        self.queue.extend(self._process_job(VideoJob(shard.shard_id, video.source.video_id), video) for video in videos)
+        here = {video.source.video_id for video in videos}
+        for video in videos:
+            key = VideoJob(shard.shard_id, video.source.video_id)
+            if self.params.pair.mode == "original" and not video.is_original and video.pair_id in here:
+                self.waiting.setdefault(VideoJob(shard.shard_id, video.pair_id), []).append((key, video))
+            else:
+                self.queue.append(self._process_job(key, video))
 
-    def _process_job(self, key: VideoJob, video: ShardVideo) -> Job:
+    def _process_job(self, key: VideoJob, video: ShardVideo, windows: Any = None) -> Job:
+        """Return the job of one video; of a fake with `windows` of its original, or the reference to them."""
         task = self.process_task.options(name=f"process {video.source.uri}")
 
         def submit(label: str) -> Any:
-            done, self.results[key] = task.remote(label, str(key), self._assign_detector(key), video)
+            made = task.remote(label, str(key), self._assign_detector(key), video, windows)
+            done, self.results[key], self.windows[key] = made
             return done
 
         frames = self.frames[key.video_id]
-        return Job(key, submit, self.options.deadline_seconds + frames * self.options.deadline_seconds_per_frame)
+        deadline_seconds = self.options.deadline_seconds + frames * self.options.deadline_seconds_per_frame
+        return Job(key, submit, deadline_seconds, has_inputs=windows is not None)
 
     def _assign_detector(self, key: VideoJob) -> int:
         self.detector_of.pop(key, None)
@@ -105,8 +120,13 @@ class ShardScheduler:
         return self.detector_of[key]
 
     def _take_video(self, key: VideoJob, end: End) -> None:
-        """Note that a video has its result; queue the commit when it was the shard's last."""
+        """Note that a video has its result; queue its fakes, and the commit when it was the shard's last."""
+        windows = self.windows.pop(key, None)
+        if isinstance(end, LostInputs):
+            self._process_original_again(key)
+            return
         if isinstance(end, Quarantined):
+            windows = NO_WINDOWS
             outcome = Outcome(status=Status.FAILED, code=end.code, stage=Stage.DECODE, detail=end.detail)
             self.results[key] = VideoResult(video_id=key.video_id, outcome=outcome)
             code = str(end.code)
@@ -115,10 +135,24 @@ class ShardScheduler:
             self.context.traffic.n_bytes_fetched += end.value.n_bytes_fetched
             self.log(end.value)
         del self.detector_of[key]
+        self.queue.extendleft(self._process_job(*fake, windows) for fake in reversed(self.waiting.pop(key, [])))
         missing = self.missing[key.shard_id]
         missing.discard(key)
         if not missing:
             self.queue.appendleft(self._commit_job(self.open[key.shard_id]))
+
+    def _process_original_again(self, fake: VideoJob) -> None:
+        """Let a fake wait for its original once more, uncharged: what that gave was lost."""
+        del self.detector_of[fake]
+        videos = {video.source.video_id: video for video in self.open[fake.shard_id].videos}
+        video = videos[fake.video_id]
+        assert video.pair_id is not None  # only fakes have inputs
+        original = VideoJob(fake.shard_id, video.pair_id)
+        self.log(JobRetried(str(original), "results lost", 0.0))
+        if original not in self.waiting:
+            self.missing[fake.shard_id].add(original)
+            self.queue.appendleft(self._process_job(original, videos[video.pair_id]))
+        self.waiting.setdefault(original, []).append((fake, video))
 
     def _commit_job(self, shard: ShardJob) -> Job:
         task = self.commit_task.options(name=f"commit {shard.shard_id}")

@@ -11,7 +11,7 @@ from typing import Any
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import IntegrityError
 from lps.manifests.index import Commit, commit_of, commit_path, publish_commit, read_commit
-from lps.manifests.records import Clip, SourceVideo, VideoResult
+from lps.manifests.records import Clip, OriginalWindows, SourceVideo, VideoResult
 from lps.manifests.rows import clip_facts, clip_id, row_to_json, video_row
 from lps.manifests.schemas import Row, packed_rows
 from lps.manifests.storage import Store
@@ -30,6 +30,13 @@ class ShardVideo:
     """Video id of the family's original, the video itself if fakes of it are here; None without a family."""
     mark: str = ""
     """Mark of its file in the listing of this run; no part of the plan."""
+    original: OriginalWindows | None = None
+    """What its original gave, where the video is a fake that shares the windows of that."""
+
+    @property
+    def is_original(self) -> bool:
+        """Whether fakes of this video are in the data set."""
+        return self.pair_id == self.source.video_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

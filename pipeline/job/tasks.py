@@ -20,10 +20,10 @@ import ray
 from numpy.typing import NDArray
 
 from lps.manifests.canonical import file_sha256
-from lps.manifests.codes import Code, Status
+from lps.manifests.codes import Code, PairFallback, Status
 from lps.manifests.environment import scratch_folder
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.records import Outcome, VideoResult
+from lps.manifests.records import OriginalWindows, Outcome, VideoResult
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.faces.detector import CHUNK, Faces, Localizer
@@ -104,7 +104,19 @@ def _process(
             raise RefusedError(
                 f"source changed since the plan was made: {video.source.uri}; restore it or use a new output"
             )
-        return process_video(path, video.source.video_id, detect, params, spool=source.place)
+        share: OriginalWindows | PairFallback | None = None
+        pairs = params.pair.mode == "original"
+        if pairs and video.pair_id is not None and not video.is_original:
+            share = video.original or PairFallback.P_ORIGINAL_ELSEWHERE
+        return process_video(
+            path,
+            video.source.video_id,
+            detect,
+            params,
+            spool=source.place,
+            share=share,
+            keep_windows=pairs and video.is_original,
+        )
 
 
 def file_task(work: FileWork) -> Any:
@@ -156,19 +168,26 @@ def run_load(spec: LocalizerSpec) -> None:
 
 
 def process_task(work: VideoTasks) -> Any:
-    """Return the Ray function (label, name of the job, number of the detector, video) -> as `run_process`, a pair."""
+    """Return the Ray function (label, name of the job, number of the detector, video, what its original gave).
 
-    def process(label: str, name: str, detector: int, video: ShardVideo) -> tuple[VideoDone, VideoResult]:
+    It returns what `run_process` does, as three objects.
+    """
+
+    def process(
+        label: str, name: str, detector: int, video: ShardVideo, original: OriginalWindows | None = None
+    ) -> tuple[VideoDone, VideoResult, OriginalWindows | None]:
         work.start_times.started.remote(label)
-        pair = run_process(work, name, work.detectors[detector], video)
+        made = run_process(work, name, work.detectors[detector], replace(video, original=original))
         leave_when_grown()
-        return pair
+        return made
 
-    return ray.remote(num_cpus=1, max_retries=0, max_calls=MAX_CALLS, num_returns=2)(process)
+    return ray.remote(num_cpus=1, max_retries=0, max_calls=MAX_CALLS, num_returns=3)(process)
 
 
-def run_process(work: VideoTasks, name: str, detector: Any, video: ShardVideo) -> tuple[VideoDone, VideoResult]:
-    """Process one video and return the event for the driver and the result for the shard."""
+def run_process(
+    work: VideoTasks, name: str, detector: Any, video: ShardVideo
+) -> tuple[VideoDone, VideoResult, OriginalWindows | None]:
+    """Process one video and return the event for the driver, the result for the shard, and what its fakes need."""
     own = own_localizer(detector) if isinstance(detector, LocalizerSpec) else None
     limit_memory(work.memory_bytes)
 
@@ -189,7 +208,7 @@ def run_process(work: VideoTasks, name: str, detector: Any, video: ShardVideo) -
         seconds=round(time.perf_counter() - started, 3),
         n_bytes_fetched=work.source.n_fetched - before,
     )
-    return done, in_place(result)
+    return done, in_place(replace(result, windows=None)), result.windows
 
 
 def in_place(result: VideoResult) -> VideoResult:

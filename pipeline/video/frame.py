@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
@@ -80,6 +81,22 @@ class Frame:
         scale = min(1.0, longest_px / max(width, height))
         size = (max(2, round(width * scale)), max(2, round(height * scale)))
         return _upright(self._shown(self._converted(self.native, size)), self.rotation)
+
+    def luma(self, longest_px: int) -> NDArray[np.uint8]:
+        """Return the frame in gray with its longest side at `longest_px` (never enlarged), pixels as stored, (h, w).
+
+        For comparing videos of one size: quick, and no more exact than that needs.
+        """
+        width, height = self.native.width, self.native.height
+        scale = min(1.0, longest_px / max(width, height))
+        size = (max(2, round(width * scale)), max(2, round(height * scale)))
+        if self.native.format.name in PLANAR_8BIT:
+            plane = self.native.planes[0]
+            pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]  # a buffer
+            gray = cv2.resize(pixels[:height, :width], size, interpolation=cv2.INTER_AREA)
+        else:
+            gray = cv2.cvtColor(self._shown(self._converted(self.native, size)), cv2.COLOR_RGB2GRAY)
+        return _upright(np.asarray(gray, np.uint8), self.rotation)
 
     def _converted(self, native: VideoFrame, size: tuple[int, int] | None = None) -> NDArray[Any]:
         """Return this frame or a part of it as RGB, (h, w, 3), shrunk to `size` if given: 16 bits if HDR, else 8."""

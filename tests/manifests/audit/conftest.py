@@ -42,7 +42,7 @@ from lps.manifests.schemas import Row, packed_rows, read_table, table_bytes
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.clips.encode import encode_image, frames_digest
-from lps.pipeline.clips.process import start_frames, start_seed
+from lps.pipeline.clips.places import start_frames, start_seed
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.align import align_matrix, template
 from lps.pipeline.job.finalize import finalize

@@ -7,7 +7,7 @@ import pytest
 
 from lps.manifests.records import Header
 from lps.pipeline.clips.effort import HASH_FRAMES, Effort, effort, frames_to_decode
-from lps.pipeline.clips.process import start_frames
+from lps.pipeline.clips.places import start_frames
 from lps.pipeline.config.params import ALL_CLIPS, DecodeParams, Params
 from lps.pipeline.job.plan import build_plan
 from lps.pipeline.video.kept_probes import Probes

@@ -22,8 +22,9 @@ from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import VideoResult
-from lps.pipeline.clips import process as video_work
-from lps.pipeline.clips.process import process_video, start_frames, start_seed
+from lps.pipeline.clips import video_work
+from lps.pipeline.clips.places import start_frames, start_seed
+from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import ALL_CLIPS, DecodeParams, Limits, LocalizeParams, Params
 from lps.pipeline.faces.detector import Faces, no_faces, rounded_faces
 from lps.pipeline.faces.fan import five_points

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Status
 from lps.manifests.records import VideoResult
-from lps.pipeline.clips.process import hash_places, process_video, start_frames
+from lps.pipeline.clips.places import hash_places, start_frames
+from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import ALL_CLIPS, DecodeParams, Params
 from tests.pipeline.clips.test_process import PARAMS, coded_packets, named, overwrite, see, shot
 

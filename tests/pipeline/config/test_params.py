@@ -10,12 +10,13 @@ import pytest
 
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.config.params import DecodeParams, Limits, LocalizeParams, Params, params_from_record
+from lps.pipeline.config.params import DecodeParams, Limits, LocalizeParams, PairParams, Params, params_from_record
 
-TABLES: dict[str, Params | DecodeParams | LocalizeParams | Limits] = {
+TABLES: dict[str, Params | DecodeParams | LocalizeParams | PairParams | Limits] = {
     "": Params(),
     "decode": DecodeParams(),
     "localize": LocalizeParams(),
+    "pair": PairParams(),
     "limits": Limits(),
 }
 
@@ -73,6 +74,7 @@ def test_every_parameter_is_in_the_digest(table: str, name: str, default: object
         "smooth_frames": 5,
         "max_side_px": 4000,
         "scan": "whole",
+        "mode": "original",
     }.get(name)
     if other is None:
         other = (not default) if isinstance(default, bool) else default / 2 if isinstance(default, float) else 1

@@ -195,7 +195,7 @@ def test_a_copy_that_is_not_what_the_plan_knows_is_read_again(
 ) -> None:
     from hashlib import sha256
 
-    def processed(path: Path, video_id: bytes, detect: object, params: Params, *, spool: object) -> VideoResult:
+    def processed(path: Path, video_id: bytes, detect: object, params: Params, **how: object) -> VideoResult:
         assert path.read_bytes() == DATA
         return VideoResult(video_id=video_id, outcome=None)  # type: ignore[arg-type]
 

@@ -17,7 +17,7 @@ from lps.manifests.audit.core.types import AuditContext
 from lps.manifests.audit.run import Audit
 from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store
-from lps.pipeline.clips.process import start_seed
+from lps.pipeline.clips.places import start_seed
 from tests.builders import manifest_rows
 
 Mutated = Callable[..., Path]
