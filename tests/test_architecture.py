@@ -29,15 +29,16 @@ MAY_IMPORT = {
     "cli.docs": "cli.audit cli.prep cli.train manifests.audit.core",
     "cli.prep": """cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.sources
         pipeline.tools""",
-    "cli.train": """cli manifests manifests.splits model.data model.evaluation model.paper model.paper.figures
-        model.report model.training pipeline.clips pipeline.config pipeline.faces pipeline.sources.shared
-        pipeline.video""",
+    "cli.train": """cli manifests manifests.sequences manifests.splits model.data model.evaluation model.paper
+        model.paper.figures model.report model.training pipeline.clips pipeline.config pipeline.faces
+        pipeline.sources.shared pipeline.video""",
     "manifests.audit": "manifests manifests.audit.checks manifests.audit.core",
-    "manifests.audit.checks": "manifests manifests.audit.core manifests.splits",
+    "manifests.audit.checks": "manifests manifests.audit.core manifests.sequences manifests.splits",
     "manifests.audit.core": "manifests manifests.splits",
     "manifests.audit.report": "manifests manifests.audit.core manifests.pages",
     "manifests.pages": "manifests",
     "manifests": "manifests.remote",
+    "manifests.sequences": "manifests",
     "manifests.splits": "manifests",
     "model.data": "manifests manifests.remote manifests.splits",
     "model.evaluation": "manifests manifests.splits model.data model.networks model.training",
@@ -49,14 +50,14 @@ MAY_IMPORT = {
     "pipeline.clips": "manifests pipeline.config pipeline.faces pipeline.video",
     "pipeline.config": "manifests manifests.splits",
     "pipeline.faces": "manifests pipeline.config pipeline.video",
-    "pipeline.job": """manifests manifests.splits pipeline.clips pipeline.config pipeline.faces pipeline.sources
-        pipeline.sources.shared pipeline.video""",
-    "pipeline.sources": "manifests pipeline.sources.releases pipeline.sources.shared",
-    "pipeline.sources.releases": "manifests pipeline.sources.shared",
-    "pipeline.sources.shared": "manifests",
+    "pipeline.job": """manifests manifests.sequences manifests.splits pipeline.clips pipeline.config pipeline.faces
+        pipeline.sources pipeline.sources.shared pipeline.video""",
+    "pipeline.sources": "manifests manifests.sequences pipeline.sources.releases pipeline.sources.shared",
+    "pipeline.sources.releases": "manifests manifests.sequences pipeline.sources.shared",
+    "pipeline.sources.shared": "manifests manifests.sequences",
     "pipeline.tools": """manifests manifests.audit.core manifests.pages pipeline.clips pipeline.config pipeline.faces
         pipeline.sources.shared pipeline.video""",
-    "pipeline.video": "manifests manifests.remote pipeline.config",
+    "pipeline.video": "manifests manifests.remote manifests.sequences pipeline.config",
 }
 """Folder -> folders that its modules may import, besides their own. Every arrow here is used by some import."""
 

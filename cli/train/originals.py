@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from lps.manifests.canonical import file_sha256
 from lps.manifests.columns import read_columns
 from lps.manifests.errors import RefusedError, UnreadableError, VideoFault
 from lps.manifests.index import PLAN_JSON, read_plan
+from lps.manifests.sequences.folder import source_sha256
 from lps.manifests.storage import Store, open_store
 from lps.model.paper.figures.align import Example, Original
 from lps.pipeline.config.params import Params, params_from_record
 from lps.pipeline.faces.align import crop_matrix, warp
-from lps.pipeline.video.decode import DecodeStats, decode
+from lps.pipeline.video.decode import DecodeStats
 from lps.pipeline.video.frame import Frame
+from lps.pipeline.video.images import decode_source
 from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
 
@@ -48,9 +49,9 @@ def _frame(videos: Store, uri: str, sha256: bytes | None, index: int, params: Pa
     name = videos.join(uri)
     try:
         with SourceReader(videos).local(SourceRef(uri)) as path:
-            if sha256 is not None and path.is_file() and file_sha256(path) != sha256.hex():
+            if sha256 is not None and path.exists() and source_sha256(path) != sha256.hex():
                 raise RefusedError(f"{name} is not the file that the data set was made from; give its source folder")
-            for frame in decode(path, params, DecodeStats()):
+            for frame in decode_source(path, params, DecodeStats()):
                 if frame.index == index:
                     return frame
     except VideoFault as e:

@@ -13,8 +13,9 @@ from lps.pipeline.clips.share import SharedWork, as_fallback
 from lps.pipeline.clips.video_work import VideoWork
 from lps.pipeline.config.params import ALL_CLIPS, Params
 from lps.pipeline.faces.track import DetectFaces
-from lps.pipeline.video.container import VideoFile, read_file
+from lps.pipeline.video.container import VideoFile
 from lps.pipeline.video.damage import PacketScan
+from lps.pipeline.video.images import read_source
 from lps.pipeline.video.window import Cursor, WindowError
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ def process_video(
     cannot be written.
     """
     try:
-        file = read_file(path, params.limits)
+        file = read_source(path, params)
     except VideoFault as fault:
         file = VideoFile(Header(), PacketScan(), fault.with_traceback(None))
 

@@ -22,9 +22,10 @@ from lps.pipeline.faces.align import align_matrix, crop_matrix, outside_share, t
 from lps.pipeline.faces.link import with_faces
 from lps.pipeline.faces.track import DetectFaces, DetectionCounts, Track, TrackLost, find_tracks
 from lps.pipeline.video.container import VideoFile
-from lps.pipeline.video.decode import DecodeStats, decode
+from lps.pipeline.video.decode import DecodeStats
 from lps.pipeline.video.frame import Frame
-from lps.pipeline.video.window import Cursor, decode_windows
+from lps.pipeline.video.images import decode_source, decode_source_windows
+from lps.pipeline.video.window import Cursor
 
 FAULT_ORDER = (
     Code.E_NO_FACE,
@@ -162,8 +163,8 @@ class VideoWork:
 
     def _frames(self, stats: DecodeStats) -> Iterator[Frame]:
         if self.cursor is None:
-            return decode(self.path, self.params, stats, self.file.scan)
-        return decode_windows(self.path, self.params, stats, self.file.scan, self.cursor)
+            return decode_source(self.path, self.params, stats, self.file.scan)
+        return decode_source_windows(self.path, self.params, stats, self.file.scan, self.cursor)
 
     @staticmethod
     def _extend(run: list[Frame], frame: Frame, *, wanted: bool) -> list[Frame]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from lps.manifests.canonical import canonical_json, sha256_hex
@@ -84,6 +85,17 @@ class DecodeParams:
     scan: Scan = "window"
     """`window`: what its clips need, from the key frame before each on, where every pixel is then that of decoding from
     the start. `whole`: all of it, which sees damage anywhere."""
+    frames_fps: float = 25.0
+    """Rate of sequences of images, which say nothing of time: their numbers over it are their time stamps, seconds."""
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.frames_fps <= 1000:
+            raise ValueError(f"frames_fps must be from 0.1 to 1000, got {self.frames_fps}")
+
+    @property
+    def rate(self) -> Fraction:
+        """`frames_fps` as a fraction: 23.976 is 2997/125."""
+        return Fraction(str(self.frames_fps)).limit_denominator(1001)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

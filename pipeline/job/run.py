@@ -37,6 +37,7 @@ from lps.pipeline.job.survey import (
     probe_all,
     source_store,
     versions_of,
+    with_archives,
     with_marks,
     with_odd_names,
 )
@@ -150,7 +151,7 @@ def _make_plan(run: RunContext) -> tuple[Plan, Probes]:
     if tree.told:
         run.log(Note(tree.told))
     keeper = kept_probes(run, tree)
-    tree = with_odd_names(run, tree, keeper)
+    tree = with_archives(run, with_odd_names(run, tree, keeper), keeper)
     _record_links(run, tree)
     for text in tree.listing.notes:
         run.log(Note(text))

@@ -13,6 +13,8 @@ from lps.manifests.canonical import escape_name, unescape_name
 from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.names import AUTO, TABLE_SUFFIXES
+from lps.manifests.sequences.folder import with_sequences
+from lps.manifests.sequences.names import archive_of, uri_in
 from lps.manifests.storage import Store, StoredFile, lies_in, open_store
 from lps.pipeline.config.params import Limits
 from lps.pipeline.faces.localizers import weight_digests
@@ -21,12 +23,12 @@ from lps.pipeline.job.pool import Done, FirstVideos, Pool, Quarantined, file_end
 from lps.pipeline.job.request import PrepRequest, RunContext, RunOptions
 from lps.pipeline.job.shards import ShardJob
 from lps.pipeline.job.tasks import FileWork, file_task
-from lps.pipeline.sources.adapters import SourceFile, SourceListing, SourceOptions, list_videos
+from lps.pipeline.sources.adapters import LAYOUTS, SourceFile, SourceListing, SourceOptions, list_videos
 from lps.pipeline.sources.guess import guess_layout
 from lps.pipeline.sources.shared.split_lists import list_digests, read_split_lists, with_listed_splits
-from lps.pipeline.sources.shared.types import NOT_A_VIDEO, may_be_video
+from lps.pipeline.sources.shared.types import NO_SEQUENCE, NOT_A_VIDEO, may_be_video
 from lps.pipeline.video.kept_probes import ProbeKeeper, Probes, read_probes
-from lps.pipeline.video.probe import Probe, holds_video, probe_file
+from lps.pipeline.video.probe import ArchiveProbe, Probe, holds_video, probe_archive, probe_file
 from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
 
@@ -36,7 +38,7 @@ class SourceTree:
 
     store: Store
     files: dict[str, StoredFile]
-    """By path."""
+    """By path; sequences of images in the place of their images, those of archives beside these once they are known."""
     listing: SourceListing
     request: PrepRequest
     """With the layout that was found, where none was given."""
@@ -69,6 +71,8 @@ def list_sources(request: PrepRequest) -> SourceTree:
     _refuse_own_output(files, open_store(request.out))
     request, told = _with_layout(request, files)
     request = replace(request, split=replace(request.split, lists=list_digests(read_split_lists(request.split_lists))))
+    if LAYOUTS[request.dataset].has_sequences:
+        files = {file.path: file for file in with_sequences(files.values())}
     return SourceTree(store, files, _read_listing(request, store, files, frozenset()), request, told)
 
 
@@ -113,6 +117,40 @@ def with_odd_names(run: RunContext, tree: SourceTree, keeper: ProbeKeeper) -> So
             keeper.add(uri, file.mark, nothing, is_certain=isinstance(end, Done))
     listing = _read_listing(run.request, tree.store, tree.files, frozenset(opened)) if opened else tree.listing
     return replace(tree, listing=listing)
+
+
+def with_archives(run: RunContext, tree: SourceTree, keeper: ProbeKeeper) -> SourceTree:
+    """List again with the sequences that lie in archives, which are read on the cluster; `keeper` keeps all of them."""
+    wanted = [row.uri for row in tree.listing.videos if row.detail == NO_SEQUENCE]
+    if not wanted:
+        return tree
+    known = keeper.probes.in_archives()
+    for uri, end in _read_files(run, tree, [uri for uri in wanted if uri not in known], probe_archive, "look into"):
+        mark = tree.files[uri].mark
+        if isinstance(end, Done):
+            found: ArchiveProbe = end.value
+        else:
+            own = Probe(n_bytes=tree.files[uri].n_bytes or 0, sha256="", code=end.code, detail=end.detail)
+            found = ArchiveProbe(own, {})
+        for folder, probe in found.sequences.items():
+            keeper.add(uri_in(uri, folder), mark, probe, is_certain=True)
+        keeper.add(uri, mark, found.own, is_certain=isinstance(end, Done) and found.own.code != Code.E_UNREADABLE)
+    run.traffic.n_bytes_source += sum(tree.files[uri].n_bytes or 0 for uri in wanted)
+    files = tree.files | {file.path: file for file in _in_archives(tree, keeper.probes, wanted)}
+    return replace(tree, files=files, listing=_read_listing(run.request, tree.store, files, frozenset()))
+
+
+def _in_archives(tree: SourceTree, probes: Probes, archives: Sequence[str]) -> Iterator[StoredFile]:
+    """Yield the sequences of archives as files of the listing, and archives that hold none with what is wrong."""
+    known = probes.in_archives()
+    for archive in archives:
+        file, uris = tree.files[archive], known[archive]
+        facts = probes.aligned(pa.array([archive, *uris], pa.string()), ["n_bytes", "code", "detail"]).to_pylist()
+        if facts[0]["code"]:
+            yield replace(file, code=Code(facts[0]["code"]), detail=facts[0]["detail"] or "")
+        for uri, fact in zip(uris, facts[1:], strict=True):
+            real = file.real + uri.removeprefix(archive) if file.real else ""
+            yield replace(file, path=uri, n_bytes=fact["n_bytes"], real=real)
 
 
 def _read_files(
@@ -184,7 +222,10 @@ def _read_listing(
         for file in files.values()
     ]
     listing = list_videos(request.dataset, listed, options)
-    return with_listed_splits(listing, read_split_lists(request.split_lists)) if request.split_lists else listing
+    unopened = any(row.detail == NO_SEQUENCE for row in listing.videos) and not any(map(archive_of, files))
+    if not request.split_lists or unopened:  # what lies in archives is listed later
+        return listing
+    return with_listed_splits(listing, read_split_lists(request.split_lists))
 
 
 def _refuse_own_output(files: Mapping[str, StoredFile], out: Store) -> None:
@@ -220,7 +261,7 @@ def probe_all(run: RunContext, tree: SourceTree, keeper: ProbeKeeper) -> None:
     Raises LpsError where none of the first ones can be probed, for a fault of the program.
     """
     wanted = sorted({s.uri for s in tree.listing.videos if s.code is None and s.uri in tree.files})
-    run.traffic.n_bytes_source += sum(tree.files[uri].n_bytes or 0 for uri in wanted)
+    run.traffic.n_bytes_source += sum(tree.files[uri].n_bytes or 0 for uri in wanted if archive_of(uri) is None)
     n_bytes = keeper.probes.aligned(pa.array(wanted, pa.string()), ["n_bytes"])["n_bytes"]
     fresh = [uri for uri, known in zip(wanted, n_bytes.is_valid().to_pylist(), strict=True) if not known]
     if fresh:

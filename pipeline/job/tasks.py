@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from pickle import PickleBuffer
 from typing import Any
 
@@ -19,11 +20,12 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from lps.manifests.canonical import file_sha256
 from lps.manifests.codes import Code, PairFallback, Status
 from lps.manifests.environment import scratch_folder
-from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.errors import RefusedError, UnreadableError, VideoFault
 from lps.manifests.records import OriginalWindows, Outcome, VideoResult
+from lps.manifests.sequences.folder import source_sha256
+from lps.manifests.sequences.names import archive_of
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Limits, Params
 from lps.pipeline.faces.detector import CHUNK, Faces, Localizer
@@ -82,7 +84,8 @@ def process_source(source: SourceReader, video: ShardVideo, detect: DetectFaces,
             raise
         # a copy that was kept is not what the plan knows; whether the source is, its own bytes decide
         result = _process(source, file, video, detect, params)
-    source.forget(file)  # nobody needs it any more
+    if archive_of(file.uri) is None:  # else others lie in it, too
+        source.forget(file)  # nobody needs it any more
     return result
 
 
@@ -91,32 +94,35 @@ def _process(
 ) -> VideoResult:
     from lps.pipeline.clips.process import process_video
 
-    with source.local(file, keep=False) as path:
-        try:
-            changed = file_sha256(path) != video.sha256.hex()
-        except OSError as e:
-            fault = fault_of_reading(e)
-            if fault.code == Code.E_UNREADABLE:
-                outcome = Outcome(status=Status.FAILED, code=fault.code, stage=fault.stage, detail=fault.detail)
-                return VideoResult(video_id=video.source.video_id, outcome=outcome)
-            changed = True
-        if changed:
-            raise RefusedError(
-                f"source changed since the plan was made: {video.source.uri}; restore it or use a new output"
-            )
-        share: OriginalWindows | PairFallback | None = None
-        pairs = params.pair.mode == "original"
-        if pairs and video.pair_id is not None and not video.is_original:
-            share = video.original or PairFallback.P_ORIGINAL_ELSEWHERE
-        return process_video(
-            path,
-            video.source.video_id,
-            detect,
-            params,
-            spool=source.place,
-            share=share,
-            keep_windows=pairs and video.is_original,
-        )
+    share: OriginalWindows | PairFallback | None = None
+    pairs = params.pair.mode == "original"
+    if pairs and video.pair_id is not None and not video.is_original:
+        share = video.original or PairFallback.P_ORIGINAL_ELSEWHERE
+    try:
+        with source.local(file, keep=False, limits=params.limits) as path:
+            if _digest(path) == video.sha256.hex():
+                return process_video(
+                    path,
+                    video.source.video_id,
+                    detect,
+                    params,
+                    spool=source.place,
+                    share=share,
+                    keep_windows=pairs and video.is_original,
+                )
+    except VideoFault as fault:
+        if fault.code == Code.E_UNREADABLE:
+            outcome = Outcome(status=Status.FAILED, code=fault.code, stage=fault.stage, detail=fault.detail)
+            return VideoResult(video_id=video.source.video_id, outcome=outcome)
+    raise RefusedError(f"source changed since the plan was made: {video.source.uri}; restore it or use a new output")
+
+
+def _digest(path: Path) -> str:
+    """Return the digest of a file or sequence. Raises VideoFault where it cannot be read."""
+    try:
+        return source_sha256(path)
+    except OSError as e:
+        raise fault_of_reading(e) from e
 
 
 def file_task(work: FileWork) -> Any:

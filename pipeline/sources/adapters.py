@@ -1,8 +1,8 @@
 """The inputs of a run: which adapter reads which data set.
 
-Every listed file becomes exactly one row, whatever it is; only a table chooses its own rows. Where links make several
-paths of one file inputs, one is used: a path without a link before those with one, then the first by its text. The
-others are rows with S_LINK.
+Every listed file becomes exactly one row, whatever it is; only a table chooses its own rows, and sequences of images
+have a row in the place of their images or of their archive. Where links make several paths of one file inputs, one is
+used: a path without a link before those with one, then the first by its text. The others are rows with S_LINK.
 """
 
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.sources import folder, table
+from lps.pipeline.sources import folder, frames, table
 from lps.pipeline.sources.releases import (
     avdeepfake,
     celebdf,
@@ -28,6 +28,7 @@ from lps.pipeline.sources.releases import (
     idforge,
     kodf,
     uadfv,
+    wilddeepfake,
 )
 from lps.pipeline.sources.shared.layout import SourceLayout
 from lps.pipeline.sources.shared.types import Adapter, SourceFile, SourceListing, SourceOptions
@@ -36,6 +37,7 @@ __all__ = ["ADAPTERS", "LAYOUTS", "SourceFile", "SourceListing", "SourceOptions"
 
 _ALL = (
     folder.LAYOUT,
+    frames.LAYOUT,
     table.LAYOUT,
     ffpp.LAYOUT,
     ffpp_flat.LAYOUT,
@@ -55,6 +57,7 @@ _ALL = (
     kodf.LAYOUT,
     avdeepfake.LAYOUT,
     idforge.LAYOUT,
+    wilddeepfake.LAYOUT,
 )
 LAYOUTS: dict[str, SourceLayout] = {layout.id: layout for layout in _ALL}
 ADAPTERS: dict[str, Adapter] = {name: layout.adapter for name, layout in LAYOUTS.items()}

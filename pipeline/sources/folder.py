@@ -11,8 +11,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from sys import intern
 
 from lps.manifests.errors import UnreadableError
@@ -35,31 +35,49 @@ from lps.pipeline.sources.shared.types import (
 
 
 @dataclass(frozen=True, slots=True)
+class TwoFolders:
+    """A layout of the folders `real/` and `fake/`."""
+
+    id: str
+    """Name of the data set of its videos, and first part of their keys."""
+    is_input: Callable[[SourceFile], bool]
+    other: str
+    """What the row of a file says that is no input."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Reals:
     """Paths of the real videos, by place below `real/` and by bare name, both without suffix."""
 
-    by_place: dict[str, list[str]]
-    by_stem: dict[str, list[str]]
+    id: str
+    by_place: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    by_stem: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
 def list_folder(files: Sequence[SourceFile], _options: SourceOptions) -> SourceListing:
     """List a tree of `real/` and `fake/` (in any case); without either, raise UnreadableError."""
+    return list_two_folders(files, FOLDER)
+
+
+def list_two_folders(files: Sequence[SourceFile], layout: TwoFolders) -> SourceListing:
+    """List the inputs of a layout below `real/` and `fake/`; without either, raise UnreadableError."""
+    id = layout.id
     if not any(_side(file.path) for file in files):
         raise UnreadableError("the source has neither a real/ nor a fake/ folder: put the videos below these two")
-    reals = _index_reals(files)
-    videos = [_video(file, reals) for file in files]
+    reals = _index_reals(files, layout)
+    videos = [_video(file, reals, layout) for file in files]
     ambiguous = sum(len(video.target_keys) > 1 for video in videos)
-    notes = [f"folder: {ambiguous} fakes have more than one real of their name: no original set"] if ambiguous else []
+    notes = [f"{id}: {ambiguous} fakes have more than one real of their name: no original set"] if ambiguous else []
     for names in GRAMMARS:
         n_tied = sum(bool(_originals_by(names, video, reals)) for video in videos)
         if n_tied:
             videos = [_named(names, video, reals) for video in videos]
-            notes.append(f"folder: {n_tied} fakes tied to their originals by the names of {names.title}")
-    notes += unresolved_note("folder", _n_untied(videos))
+            notes.append(f"{id}: {n_tied} fakes tied to their originals by the names of {names.title}")
+    notes += unresolved_note(id, _n_untied(videos))
     for label, side in enumerate(("real", "fake")):
         if not any(video.label == label for video in videos):
-            notes.append(f"folder: no {side} videos")
-    return make_listing("folder", videos, notes)
+            notes.append(f"{id}: no {side} videos")
+    return make_listing(id, videos, notes)
 
 
 def _side(path: str) -> str | None:
@@ -70,36 +88,38 @@ def _side(path: str) -> str | None:
 
 def _place(path: str, depth: int) -> str:
     """Return `path` without its first `depth` folders and without suffix."""
-    *folders, name = parts_of(path)
-    return "/".join([*folders, stem_of(name)][depth:]) or "."
+    *folders, _ = parts_of(path)
+    return "/".join([*folders, stem_of(path)][depth:]) or "."
 
 
-def _index_reals(files: Sequence[SourceFile]) -> _Reals:
-    reals = _Reals(defaultdict(list), defaultdict(list))
+def _index_reals(files: Sequence[SourceFile], layout: TwoFolders) -> _Reals:
+    reals = _Reals(layout.id)
     for file in files:
-        if _side(file.path) == "real" and file.is_video:
+        if _side(file.path) == "real" and layout.is_input(file):
             for named in (reals.by_place[_place(file.path, 1)], reals.by_stem[stem_of(file.path)]):
                 if not file.same_as or file.used_path not in named:
                     named.append(file.used_path)
     return reals
 
 
-def _video(file: SourceFile, reals: _Reals) -> SourceVideo:
+def _video(file: SourceFile, reals: _Reals, layout: TwoFolders) -> SourceVideo:
     side = _side(file.path)
     if side is None:
-        return foreign("folder", file, "outside real/ and fake/")
-    if not file.is_video:
-        return foreign("folder", file, NOT_A_VIDEO)
-    return _real(file) if side == "real" else _fake(file, reals)
+        return foreign(layout.id, file, "outside real/ and fake/")
+    if not layout.is_input(file):
+        return foreign(layout.id, file, layout.other)
+    if len(parts_of(file.path)) == 1:  # real/ itself, as a folder of images
+        return foreign(reals.id, file, "images beside folders of images")
+    return _real(file, reals) if side == "real" else _fake(file, reals)
 
 
-def _real(file: SourceFile) -> SourceVideo:
+def _real(file: SourceFile, reals: _Reals) -> SourceVideo:
     return SourceVideo(
         uri=file.path,
-        dataset="folder",
+        dataset=reals.id,
         label=0,
         label_source="folder",
-        target_keys=(f"folder/{_place(file.path, 1)}",),
+        target_keys=(f"{reals.id}/{_place(file.path, 1)}",),
         code=listed_code(file),
     )
 
@@ -119,12 +139,12 @@ def _fake(file: SourceFile, reals: _Reals) -> SourceVideo:
     places = {_place(path, 1) for path in best} or {below_method}
     return SourceVideo(
         uri=file.path,
-        dataset="folder",
+        dataset=reals.id,
         label=1,
         label_source="folder",
         method=intern(parts[1]) if has_method else DEFAULT_METHOD,
         original_uri=best[0] if len(best) == 1 else None,
-        target_keys=tuple(sorted(f"folder/{place}" for place in places)),
+        target_keys=tuple(sorted(f"{reals.id}/{place}" for place in places)),
         code=listed_code(file),
     )
 
@@ -145,7 +165,7 @@ def _named(names: NameGrammar, video: SourceVideo, reals: _Reals) -> SourceVideo
         return video
     originals = _originals_by(names, video, reals)
     if originals:
-        keys = {*video.target_keys, *(f"folder/{_place(path, 1)}" for path in originals)}
+        keys = {*video.target_keys, *(f"{reals.id}/{_place(path, 1)}" for path in originals)}
         original = originals[0] if len(originals) == 1 else None
         video = replace(video, original_uri=original, target_keys=tuple(sorted(keys)))
     return with_keys(video, names, name.groupdict())
@@ -163,6 +183,7 @@ def _n_untied(videos: Sequence[SourceVideo]) -> int:
     )
 
 
+FOLDER = TwoFolders("folder", lambda file: file.is_video, NOT_A_VIDEO)
 LAYOUT = SourceLayout(
     id="folder",
     title="any folder of videos",

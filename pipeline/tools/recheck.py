@@ -37,7 +37,8 @@ from lps.pipeline.config.params import WRITER_VERSION, Params, params_from_recor
 from lps.pipeline.faces.align import warp
 from lps.pipeline.faces.detector import CHUNK, Localizer
 from lps.pipeline.faces.localizers import load_localizer
-from lps.pipeline.video.decode import DecodeStats, decode
+from lps.pipeline.video.decode import DecodeStats
+from lps.pipeline.video.images import decode_source
 from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
 LIMITS: dict[str, float] = {
@@ -150,8 +151,8 @@ def warped_frames(source: Store, row: Row, params: Params) -> tuple[list[RGB], l
     """Decode a video up to the last frame of a clip and cut the clip's faces again. Also name the spoiled frames."""
     matrices = dict(zip(row["frame_idx"], row["matrices"], strict=True))
     last, faces, spoiled = max(matrices), [], []
-    with SourceReader(source).local(SourceRef(row["uri"])) as path:
-        for frame in decode(path, params, DecodeStats()):
+    with SourceReader(source).local(SourceRef(row["uri"]), limits=params.limits) as path:
+        for frame in decode_source(path, params, DecodeStats()):
             if frame.index in matrices:
                 spoiled += [frame.index] if frame.spoiled else []
                 matrix = np.array(matrices[frame.index], np.float32).reshape(2, 3)
@@ -236,9 +237,9 @@ class _Again:
     def offenders(self, video_id: str, uri: str, status: str, code: str | None, n_clips: int) -> Iterator[Offender]:
         """Yield what comes out otherwise for one video."""
         try:
-            with SourceReader(self.source).local(SourceRef(uri)) as path:
+            with SourceReader(self.source).local(SourceRef(uri), limits=self.params.limits) as path:
                 made = process_video(Path(path), bytes.fromhex(video_id), self._ask, self.params)
-        except UnreadableError as e:
+        except (UnreadableError, VideoFault) as e:
             self.unread.append(str(e))
             return
         if made.outcome.code == Code.E_UNREADABLE:

@@ -19,6 +19,7 @@ from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import Header
 from lps.manifests.schemas import VIDEOS, arrow_file
+from lps.manifests.sequences.names import archive_of, is_archive
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Limits
 from lps.pipeline.video.probe import Probe
@@ -68,10 +69,34 @@ class Probes:
         return int(self.table.num_rows)
 
     def of_files(self, uris: pa.Array, marks: pa.Array) -> "Probes":
-        """Return the probes of those files that are as they were: equal marks mean equal files."""
-        now = pc.take(marks, pc.index_in(self.table["uri"], value_set=uris))
+        """Return the probes of those files that are as they were: equal marks mean equal files.
+
+        A sequence of images is as it was if its archive is.
+        """
+        files = [inside[0] if (inside := archive_of(uri)) else uri for uri in self.table["uri"].to_pylist()]
+        now = pc.take(marks, pc.index_in(pa.array(files, pa.string()), value_set=uris))
         same = pc.fill_null(pc.equal(self.table["mark"], now), False)  # noqa: FBT003  null: of a file that is gone
-        return self if pc.all(same).as_py() else Probes(self.table.filter(same))
+        found = self if pc.all(same).as_py() else Probes(self.table.filter(same))
+        return found.without_parts()
+
+    def without_parts(self) -> "Probes":
+        """Leave out archives of which not everything is known, and the sequences in them."""
+        whole = self.in_archives()
+        uris = self.table["uri"].to_pylist()
+        files = [inside[0] if (inside := archive_of(uri)) else uri for uri in uris]
+        keep = [file in whole or not is_archive(file) for file in files]
+        return self if all(keep) else Probes(self.table.filter(pa.array(keep, pa.bool_())))
+
+    def in_archives(self) -> dict[str, list[str]]:
+        """Return the uris of the sequences of each archive that was read whole, by its uri."""
+        uris = self.table["uri"].to_pylist()
+        found: dict[str, list[str]] = {}
+        for uri in uris:
+            if (inside := archive_of(uri)) is not None:
+                found.setdefault(inside[0], []).append(uri)
+        n_promised = zip(uris, self.table["n_frames_promised"].to_pylist(), strict=True)
+        known = {uri: n for uri, n in n_promised if is_archive(uri)}
+        return {uri: found.get(uri, []) for uri, n in known.items() if len(found.get(uri, [])) == n}
 
     def aligned(self, uris: pa.Array, columns: Sequence[str] = tuple(SCHEMA.names)) -> pa.Table:
         """Return a row for each uri; all its values are null where it has no probe."""

@@ -11,7 +11,10 @@ def rotation_of(native: VideoFrame) -> int:
 
     Where the matrix also mirrors the picture, the mirror is left out: faces stay upright and as they were filmed.
     """
-    side_data: Any = native.side_data  # its stub knows of motion vectors only
+    try:
+        side_data: Any = native.side_data  # its stub knows of motion vectors only
+    except ValueError:
+        return 0  # PyAV fails at kinds of side data that are newer than it: EXIF of JPEG pictures
     matrix = side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return 0

@@ -1,14 +1,14 @@
 """Checks B3 and B5 to B8: whether pictures, files and faces of the two classes differ in what is no forgery."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lps.manifests.arrays import Floats
-from lps.manifests.audit.core.queries import PLACED, SURVIVORS, VIDEO_FRAMES, arrays, records
+from lps.manifests.audit.core.queries import DECLARED_RATE, PLACED, SURVIVORS, VIDEO_FRAMES, arrays, count, records
 from lps.manifests.audit.core.stats import (
     Effect,
     cliffs_delta,
@@ -96,13 +96,14 @@ B7 = CheckSpec(
     title="Same timing in both classes",
     rule="Kolmogorov-Smirnov distance between the classes, of frame rate, duration, stretch of the clips' time "
     "stamps against the frame rate, and variable frame rate: WARN above b7_warn_ks. UNKNOWN where chance "
-    "gives it with p >= b_max_p; SKIP below b_min_per_class videos in a class.",
+    "gives it with p >= b_max_p, and where videos are sequences of images, which have no time stamps of their own; "
+    "SKIP below b_min_per_class videos in a class.",
     remedy="Resample to one frame rate, or balance; a model of temporal patterns sees the frame rate.",
     severity=Severity.WARN,
     sql=f"""{_CLIPS}SELECT label, fps_num / nullif(fps_den, 0) AS frame_rate,
     coalesce(duration_s, ({VIDEO_FRAMES}) * fps_den / nullif(fps_num, 0)) AS duration,
     abs(span_s * fps_num / nullif(fps_den * (span_frames - 1), 0) - 1) AS time_stretch,
-    is_vfr::DOUBLE AS variable_frame_rate
+    CASE WHEN NOT ({DECLARED_RATE}) THEN is_vfr::DOUBLE END AS variable_frame_rate
 FROM survivors LEFT JOIN faces USING (video_id)""",
 )
 B8 = CheckSpec(
@@ -213,7 +214,13 @@ def check_timing(ctx: AuditContext) -> CheckResult:
     traits = Traits.read(ctx, B7.sql)
     names = ("frame_rate", "duration", "time_stretch", "variable_frame_rate")
     findings, missing = _distances(ctx, traits, names, ctx.limits["b7_warn_ks"], None)
-    return _result_of(B7, findings, missing, _sizes(traits, "frame_rate"), f"KS {ctx.limits['b7_warn_ks']:g}")
+    result = _result_of(B7, findings, missing, _sizes(traits, "frame_rate"), f"KS {ctx.limits['b7_warn_ks']:g}")
+    query = f"SELECT count(*) FROM placed WHERE n_clips > 0 AND label IS NOT NULL AND {DECLARED_RATE}"
+    (counted,) = count(ctx, query)
+    if not counted or result.state not in (State.PASS, State.SKIP):
+        return result
+    note = f"{counted} videos are sequences of images, which have no time stamps of their own"
+    return replace(result, state=State.UNKNOWN, note="; ".join(filter(None, (result.note, note))))
 
 
 def check_quality(ctx: AuditContext) -> CheckResult:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from lps.manifests.arrays import ARCFACE_112, Floats
 from lps.manifests.audit.checks.screen import screen_cuts, screen_steps
 from lps.manifests.audit.core.database import fetch_number, sql_offenders
-from lps.manifests.audit.core.queries import VIDEO_FRAMES
+from lps.manifests.audit.core.queries import DECLARED_RATE, VIDEO_FRAMES
 from lps.manifests.audit.core.types import (
     AuditContext,
     CheckEntry,
@@ -52,7 +52,7 @@ C1 = CheckSpec(
     title="Clips are contiguous in time",
     rule="frame_idx counts n_frames frames one by one and ends before the video does; max_gap_frames is 1; "
     "pts_ticks rise strictly; pts_start_s and pts_end_s are its ends in the video's time base; every list has "
-    "n_frames entries.",
+    "n_frames entries. UNKNOWN where clips are of sequences of images, which have no time stamps of their own.",
     remedy="A hole in time is what a temporal detector learns from. Prepare the named videos again; if the pipeline "
     "made this, report it.",
     severity=Severity.ERROR,
@@ -223,7 +223,13 @@ C6 = CheckSpec(
 
 def check_contiguity(ctx: AuditContext) -> CheckResult:
     """C1: no holes in time."""
-    return pass_or_fail(C1, sql_offenders(ctx, C1.sql), fetch_number(ctx, "SELECT count(*) FROM clips"), "clips")
+    n = fetch_number(ctx, "SELECT count(*) FROM clips")
+    result = pass_or_fail(C1, sql_offenders(ctx, C1.sql), n, "clips")
+    counted = fetch_number(ctx, f"SELECT count(*) FROM clips JOIN videos USING (video_id) WHERE {DECLARED_RATE}")
+    if not counted or result.offenders:
+        return result
+    note = f"{counted} of {n} clips are of images, which have no time stamps: theirs are counted at a declared rate"
+    return replace(result, state=State.UNKNOWN, note=note)
 
 
 _GEOMETRY_SQL = """SELECT c.sample_key, c.box_xyxy, c.lmk5, c."align_M" AS matrix, c.align_template, c.out_size,

@@ -28,10 +28,14 @@ from lps.manifests.audit.core.types import (
 )
 from lps.manifests.codes import Code, PairFallback, Stage, Status
 from lps.manifests.columns import PATHS, split_path
-from lps.manifests.errors import UnreadableError
+from lps.manifests.errors import UnreadableError, VideoFault
 from lps.manifests.index import INDEX_JSON, PLAN_JSON
 from lps.manifests.names import PAIR_MODES, RULES, SPLITS, Level
 from lps.manifests.schemas import TABLES
+from lps.manifests.sequences.archive import MAX_ARCHIVE_BYTES, MAX_ARCHIVE_MEMBERS, ArchiveLimits
+from lps.manifests.sequences.folder import sources_of
+from lps.manifests.sequences.names import archive_of, is_sequence
+from lps.manifests.sequences.stored import SourceDigests
 from lps.manifests.splits.records import BRIDGE, NOT_SELECTED
 
 LIMITS: dict[str, float] = {"a8_sample_videos": 200}
@@ -326,12 +330,17 @@ def _unaccounted(ctx: AuditContext, unread: list[str]) -> Iterator[Offender]:
     suffixes = {PurePosixPath(uri).suffix.lower() for uri in rows}
     files: set[str] = set()
     with suppress(UnreadableError):  # without a listing, the files that have a row are asked for by name
-        files = {file.path for file in ctx.source.walk(leaving=True)}
+        files = sources_of(rows, ctx.source.walk(leaving=True))
     for path in sorted(files - set(rows)):
         if PurePosixPath(path).suffix.lower() in suffixes:
             yield Offender(kind="file", key=path, detail="in the source, but without a row")
-    expected = sorted(uri for uri, code in rows.items() if code != Code.E_MISSING_FILE and uri not in files)
-    for uri, found in ctx.source.sizes_by_name(expected).items():  # a listing may lack what is there
+    expected = {uri: uri for uri, code in rows.items() if code != Code.E_MISSING_FILE and uri not in files}
+    for uri in [uri for uri in expected if is_sequence(uri)]:  # a folder has no size to ask for; an archive has
+        inside = archive_of(uri)
+        expected[uri] = inside[0] if inside else uri.rstrip("/")
+    sizes = ctx.source.sizes_by_name(sorted(set(expected.values())))  # a listing may lack what is there
+    for uri, asked in sorted(expected.items()):
+        found = sizes[asked]
         if isinstance(found, UnreadableError):
             unread.append(str(found))
         elif found is None:
@@ -345,16 +354,26 @@ def check_sources(ctx: AuditContext) -> CheckResult:
     k = int(ctx.limits["a8_sample_videos"])
     rows = fetch_rows(ctx, f"{A8.sql} LIMIT {k}" if k else A8.sql)
     offenders, unread = [], []
-    for _, uri, _, sha256 in rows:
+    digests = SourceDigests(ctx.source, _archive_limits(ctx))
+    for uri, sha256 in sorted((uri, sha256) for _, uri, _, sha256 in rows):  # sequences of an archive in turn
         try:
-            if not ctx.source.exists(uri):
-                offenders.append(Offender(kind="file", key=uri, detail="missing"))
-            elif ctx.source.sha256(uri) != sha256:
-                offenders.append(Offender(kind="file", key=uri, detail="has other bytes than the manifest says"))
+            found = digests.of(uri)
         except UnreadableError as e:
             unread.append(str(e))
+            continue
+        except (OSError, VideoFault) as e:
+            offenders.append(Offender(kind="file", key=uri, detail=f"cannot be read: {e}"))
+            continue
+        if found != sha256:
+            said = "missing" if found is None else "has other bytes than the manifest says"
+            offenders.append(Offender(kind="file", key=uri, detail=said))
     result = pass_or_fail(A8, offenders, len(rows), "videos", note="a sample" if k and len(rows) == k else "")
     return with_unread(result, unread, "source files")
+
+
+def _archive_limits(ctx: AuditContext) -> ArchiveLimits:
+    limits = ctx.plan.get("params", {}).get("limits", {})
+    return ArchiveLimits(limits.get("max_bytes", MAX_ARCHIVE_BYTES), limits.get("max_frames", MAX_ARCHIVE_MEMBERS))
 
 
 def check_traces(ctx: AuditContext) -> CheckResult:

@@ -29,6 +29,9 @@ SURVIVORS = "survivors AS (SELECT * FROM placed WHERE n_clips > 0 AND label IS N
 VIDEO_FRAMES = "CASE WHEN scan = 'window' THEN n_frames_container ELSE n_frames_decoded END"
 """Length of a video: where only the window of a clip was decoded, as many frames as its packets promise."""
 
+DECLARED_RATE = "coalesce(pts_nominal AND container = 'image2', false)"
+"""Tells which videos are sequences of images: their time stamps are counted at a rate that somebody declared."""
+
 KEYS = """keys AS (
     SELECT coalesce(a.root, name) AS key, k.* FROM (
         SELECT 'target' AS role, unnest(target_keys) AS name, * FROM placed

@@ -36,11 +36,17 @@ class SourceLayout:
     """No copy has more paths of this sign."""
     beats: tuple[str, ...] = ()
     """Layouts whose signs such a tree has, too."""
+    without: re.Pattern[str] | None = None
+    """Paths that no source of this layout has."""
+    has_sequences: bool = False
+    """Whether its videos are folders of images: its adapter is given these as `folder/`, not the images."""
 
     def found_in(self, paths: Sequence[str]) -> tuple[int, str]:
         """Count the paths that speak for this layout, and name one; `(0, "")` where the source has another."""
         lists = [path for path in paths if self.sign_files and self.sign_files.fullmatch(path)]
         if self.sign is None or (self.sign_files and not lists):
+            return 0, ""
+        if self.without is not None and any(map(self.without.fullmatch, paths)):
             return 0, ""
         found = [path for path in paths if self.sign.fullmatch(path)]
         is_too_many = self.n_most is not None and len(found) > self.n_most

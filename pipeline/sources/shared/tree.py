@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
+from lps.manifests.sequences.names import archive_of, is_archive
 from lps.pipeline.sources.shared.types import (
+    NO_SEQUENCE,
     NOT_A_VIDEO,
     SourceFile,
     flag_duplicates,
@@ -53,6 +55,8 @@ class ReleaseFolder:
     """Whether videos in different folders of it may have one stem."""
     same_as: str = ""
     """The folder of the table that this is another spelling of."""
+    has_archives: bool = False
+    """Whether its videos, which are sequences of images, may lie in archives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class PlacedVideo:
     top: tuple[str, ...]
     """Folders above the published one."""
     inner: tuple[str, ...]
-    """Folders between the published one and the video."""
+    """Folders between the published one and the video; an archive is none."""
 
     name: Name
     """What it is called in every copy."""
@@ -81,7 +85,7 @@ Describe = Callable[[SourceVideo, PlacedVideo, Parts], SourceVideo]
 
 def place_of(path: str, folders: Folders) -> PlacedVideo | None:
     """Find the published folder that a video lies in; None for other files, and for videos elsewhere."""
-    if is_hidden(path) or not is_video(path):
+    if is_hidden(path) or not (is_video(path) or is_archive(path)):
         return None
     above = tuple(parts_of(path)[:-1])
     lower = tuple(part.lower() for part in above)
@@ -90,12 +94,16 @@ def place_of(path: str, folders: Folders) -> PlacedVideo | None:
         for stop in range(end, start, -1):
             key = "/".join(lower[start:stop])
             if key in folders and (folders[key].is_nested or stop == end):
+                if is_archive(path) and not folders[key].has_archives:
+                    return None
                 return _placed(path, folders[key], folders[key].same_as or key, above[:start], above[stop:end])
     return None
 
 
 def _placed(path: str, folder: ReleaseFolder, key: str, top: tuple[str, ...], inner: tuple[str, ...]) -> PlacedVideo:
-    stem = stem_of(path)
+    stem, archive = stem_of(path), archive_of(path)
+    if archive is not None:
+        inner = tuple(part for part in inner if part != f"{archive[0].rpartition('/')[2]}!")
     name = "/".join([*map(plain, inner), stem]) if folder.repeats_stems else stem
     return PlacedVideo(key, stem, top, inner, (key, name))
 
@@ -120,7 +128,9 @@ class ReleaseTree:
 
     def rows(self, describe: Describe) -> list[SourceVideo]:
         """Return the row of every file; of several with one name all but one have E_DUP_NAME."""
-        return flag_duplicates((self._row(file, describe) for file in self.files), self._key)
+        opened = {found[0] for path in self.placed if (found := archive_of(path)) is not None}
+        files = (file for file in self.files if file.path not in opened)  # what is in an archive stands for it
+        return flag_duplicates((self._row(file, describe) for file in files), self._key)
 
     def row_of(self, uri: str, placed: PlacedVideo, describe: Describe) -> SourceVideo:
         """Describe a video by its folder and its name."""
@@ -145,7 +155,9 @@ class ReleaseTree:
     def count_notes(self, videos: Iterable[SourceVideo]) -> list[str]:
         """Compare what is there with what is published, a line for each folder that differs."""
         found = Counter(
-            self.placed[video.uri].folder for video in videos if video.uri in self.placed and video.code not in ABSENT
+            self.placed[video.uri].folder
+            for video in videos
+            if video.uri in self.placed and video.code not in ABSENT and not is_archive(video.uri)
         )
         return [
             f"{self.id}: {found[name]} of {folder.n_published} {name} videos found"
@@ -162,10 +174,17 @@ class ReleaseTree:
         if placed is None:
             said = "outside the published layout" if is_video(file.path) else NOT_A_VIDEO
             return foreign(self.dataset, file, said)
+        if is_archive(file.path):
+            return self._archive_row(file, self.folders[placed.folder])
         if self.folders[placed.folder].is_mask:
             return replace(foreign(self.dataset, file, "mask"), code=file.code or Code.S_MASK)
         video = self.row_of(file.path, placed, describe)
         return replace(video, code=video.code or listed_code(file))
+
+    def _archive_row(self, file: SourceFile, folder: ReleaseFolder) -> SourceVideo:
+        """Return the row of an archive of which no sequence is known."""
+        row = foreign(self.dataset, file, NO_SEQUENCE)
+        return row if file.code is None else replace(row, label=folder.label, method=folder.method)
 
 
 def read_tree(

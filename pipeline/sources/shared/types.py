@@ -12,6 +12,7 @@ from typing import Any
 from lps.manifests.codes import CODE_MEANING, Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
+from lps.manifests.sequences.names import is_sequence
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -33,6 +34,8 @@ DESCRIBING = frozenset({".csv", ".json", ".md", ".txt"})
 
 NOT_A_VIDEO = "not a video"
 """What the row of a file says whose name is no video's."""
+NO_SEQUENCE = "an archive without a sequence of images"
+"""What the row of an archive says in which none is, or that nobody has looked into."""
 DEFAULT_METHOD = "fake"
 """Method of a fake whose source names none: a method must be null for real videos only."""
 
@@ -133,9 +136,13 @@ def parts_of(path: str) -> list[str]:
 
 
 def stem_of(path: str) -> str:
-    """Return the name at the end of a path without its ending, as PurePosixPath does."""
+    """Return the name at the end of a path without its ending, as PurePosixPath does.
+
+    The name of a sequence of images is that of its folder, which ends as a video does or not at all.
+    """
     name = _name_of(path)
-    return name.removesuffix(_ending(name))
+    ending = _ending(name)
+    return name if is_sequence(path) and ending.lower() not in VIDEO_SUFFIXES else name.removesuffix(ending)
 
 
 def _name_of(path: str) -> str:
@@ -168,8 +175,8 @@ def is_hidden(path: str) -> bool:
 
 
 def is_video(path: str) -> bool:
-    """Tell by name whether a file is meant as a video."""
-    return _suffix(path) in VIDEO_SUFFIXES and not is_hidden(path)
+    """Tell by name whether a file is meant as a video; a sequence of images is one."""
+    return (is_sequence(path) or _suffix(path) in VIDEO_SUFFIXES) and not is_hidden(path)
 
 
 def foreign(dataset: str, file: SourceFile, detail: str) -> SourceVideo:

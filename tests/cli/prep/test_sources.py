@@ -200,7 +200,7 @@ def test_sources_tells_all_of_one_layout(layout: str) -> None:
 def test_sources_of_what_is_not_known() -> None:
     result = call(prep, "sources", "vox")
     assert result.exit_code == 2
-    assert "'vox' is not one of 'folder', 'table', 'ffpp'" in result.output
+    assert "'vox' is not one of 'folder', 'frames', 'table', 'ffpp'" in result.output
 
 
 @pytest.mark.slow

@@ -99,7 +99,9 @@ class TestDispatch:
         assert tuple(ADAPTERS) == DATASETS
 
     def test_unknown_data_set(self, list_tree: ListTree) -> None:
-        with pytest.raises(UnreadableError, match="no data set is called 'vox': choose one of folder, table, ffpp"):
+        with pytest.raises(
+            UnreadableError, match="no data set is called 'vox': choose one of folder, frames, table, ffpp"
+        ):
             list_tree("vox", {})
 
     def test_a_store_that_lists_a_path_twice_is_refused(self) -> None:

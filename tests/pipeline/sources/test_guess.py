@@ -17,7 +17,9 @@ TREES: dict[str, Iterable[str]] = {
     **RELEASES,
     "ffpp": ["original_sequences/youtube/c23/videos/071.mp4", "manipulated_sequences/Deepfakes/masks/videos/a.mp4"],
     "dfdc": ["dfdc_train_part_0/metadata.json", "dfdc_train_part_0/aaaaaaaaaa.mp4", "x/test/labels.csv"],
-    "folder": ["real/a.mp4", "fake/x/a.mp4", "notes.txt"],
+    "folder": ["real/a.mp4", "fake/x/a.mp4", "real/a/0.png", "notes.txt"],
+    "frames": ["real/a/000.png", "fake/x/a/000.jpg", "fake/x/a/001.jpg", "notes.txt"],
+    "wilddeepfake": ["deepfake_in_the_wild/real_train/1.tar.gz", "x/fake_test/20.tar.gz", "x/real_test/1/real/3/7.png"],
 }
 TOLD = [name for name in TREES if not name.startswith("celebdf-v")]
 
@@ -74,6 +76,9 @@ class TestRefusals:
             RefusedError, match="looks like df40 .*, but most of its 3 videos do not; give --dataset df40"
         ):
             guess_layout(mixed)
+
+    def test_images_without_a_folder_of_their_own_are_no_frames(self) -> None:
+        assert guess_layout(["real/1.png", "fake/2.png"])[0] == "folder"
 
     def test_a_release_of_frames_alone(self) -> None:
         with pytest.raises(RefusedError, match="no layout fits"):
