@@ -135,6 +135,7 @@ def with_archives(run: RunContext, tree: SourceTree, keeper: ProbeKeeper) -> Sou
         for folder, probe in found.sequences.items():
             keeper.add(uri_in(uri, folder), mark, probe, is_certain=True)
         keeper.add(uri, mark, found.own, is_certain=isinstance(end, Done) and found.own.code != Code.E_UNREADABLE)
+    keeper.save()
     run.traffic.n_bytes_source += sum(tree.files[uri].n_bytes or 0 for uri in wanted)
     files = tree.files | {file.path: file for file in _in_archives(tree, keeper.probes, wanted)}
     return replace(tree, files=files, listing=_read_listing(run.request, tree.store, files, frozenset()))

@@ -14,8 +14,8 @@ from PIL import Image
 
 from lps.manifests.codes import Code, Stage
 from lps.manifests.errors import UnreadableError, VideoFault
-from lps.manifests.sequences.folder import source_sha256
-from lps.manifests.storage import open_store
+from lps.manifests.sequences.folder import image_names, source_sha256
+from lps.manifests.storage import Store, open_store
 from lps.pipeline.config.params import DecodeParams, Limits, Params
 from lps.pipeline.video.decode import DecodeStats
 from lps.pipeline.video.frame import Frame
@@ -278,3 +278,40 @@ def test_no_room_for_copies_is_no_fault_of_a_sequence(tmp_path: Path, pngs: list
     source = SourceReader(open_store(str(tmp_path)), scratch=str(tmp_path / "nowhere"))
     with pytest.raises(UnreadableError, match="cannot keep copies"), source.local(SourceRef("1.tar!/")):
         pass
+
+
+# ---- stores that are not local ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote(tmp_path: Path, pngs: list[bytes]) -> SourceReader:
+    """Return a reader of a store that is not local, with a folder of images and an archive of two sequences."""
+    store = Store(f"memory://{tmp_path.name}")
+    for path, data in {**numbered(pngs, "real/a"), "real/a/b/0.png": pngs[0], "real/a/x.txt": b"x"}.items():
+        store.publish(path, data)
+    store.publish("1.tar.gz", tar_of(numbered(pngs, "1/real/3") | numbered(pngs[:5], "1/real/4")))
+    return SourceReader(store, str(tmp_path), cache_bytes=1 << 30)
+
+
+def test_a_folder_of_a_store_is_read_for_each_use(remote: SourceReader, pngs: list[bytes], tmp_path: Path) -> None:
+    probe = probe_file(remote, SourceRef("real/a/", "mark", 1000), LIMITS)
+    assert probe.sha256 == source_sha256(write_tree(tmp_path / "same", numbered(pngs)))
+    n_bytes = sum(map(len, pngs))
+    assert (probe.code, probe.n_frames_promised, remote.n_fetched) == (None, 12, n_bytes)
+    with remote.local(SourceRef("real/a/", "mark"), keep=False) as folder:
+        assert image_names(folder) == [*numbered(pngs)]
+    assert remote.n_fetched == 2 * n_bytes
+    assert probe_file(remote, SourceRef("real/gone/", "mark"), LIMITS).code == Code.E_MISSING_FILE
+    small = replace(LIMITS, max_bytes=n_bytes - 1)
+    assert probe_file(remote, SourceRef("real/a/", "mark"), small).code == Code.E_LIMIT
+    assert remote.n_fetched == 2 * n_bytes  # that one was not fetched
+
+
+def test_an_archive_of_a_store_is_fetched_once_for_all_its_sequences(remote: SourceReader) -> None:
+    file = SourceRef("1.tar.gz", "mark", remote.store.size("1.tar.gz"))
+    found = probe_archive(remote, file, LIMITS)
+    for folder, probe in found.sequences.items():
+        with remote.local(SourceRef(f"1.tar.gz!/{folder}/", "mark"), keep=False) as path:
+            assert source_sha256(path) == probe.sha256
+    assert (len(found.sequences), remote.n_fetched) == (2, file.n_bytes)
+    assert probe_archive(remote, file, replace(LIMITS, max_bytes=100)).own.code == Code.E_LIMIT
