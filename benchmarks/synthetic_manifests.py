@@ -41,6 +41,9 @@ Ints = NDArray[np.int64]
 class World:
     """What the tables have in common, in the order of video ids."""
 
+    dataset: str
+    seed: int
+    """Other ones give other digests and hashes."""
     ids: NDArray[np.uint8]
     uris: list[str]
     label: Ints
@@ -57,12 +60,12 @@ class World:
         return found
 
 
-def make_world(n: int) -> World:
+def make_world(n: int, dataset: str, seed: int) -> World:
     """Name `n` videos; every fake has an original."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng((0, seed))
     n_real = int(n * REAL_SHARE)
-    uris = [f"dfdc_train_part_{i % 50}/{i:09d}.mp4" for i in range(n)]
-    ids = np.frombuffer(b"".join(digest16("dfdc", uri) for uri in uris), np.uint8).reshape(n, 16)
+    uris = [f"{dataset}_train_part_{i % 50}/{i:09d}.mp4" for i in range(n)]
+    ids = np.frombuffer(b"".join(digest16(dataset, uri) for uri in uris), np.uint8).reshape(n, 16)
     words = np.ascontiguousarray(ids).view(">u8").astype(np.uint64)
     order = np.lexsort((words[:, 1], words[:, 0]))
     rank = np.empty(n, dtype=np.int64)
@@ -71,6 +74,8 @@ def make_world(n: int) -> World:
     original = np.where(label == 1, rank[rng.integers(0, n_real, n)], -1)[order]
     has_clip = rng.random(n) > 0.02
     return World(
+        dataset=dataset,
+        seed=seed,
         ids=ids[order],
         uris=[uris[i] for i in order.tolist()],
         label=label[order],
@@ -80,9 +85,9 @@ def make_world(n: int) -> World:
     )
 
 
-def make_data_set(folder: Path, n: int, clip_frames: int) -> None:
+def make_data_set(folder: Path, n: int, clip_frames: int, *, dataset: str = "dfdc", seed: int = 0) -> None:
     """Write manifests, plan, index and sparse shards."""
-    world = make_world(n)
+    world = make_world(n, dataset, seed)
     params = Params(localizer="mtcnn", clip_frames=clip_frames or 60).record() | {"pair": PAIR}
     marks = {"lps.params_sha256": sha256_hex(canonical_json(params)), "lps.code_version": "0.1.0"}
     for name in ("manifests/splits", "plan"):
@@ -125,7 +130,7 @@ def _write_plan_table(path: Path, videos: Iterator[pa.RecordBatch]) -> None:
 
 
 def _videos(world: World, splits: Ints | None) -> Iterator[pa.RecordBatch]:
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng((1, world.seed))
     for start in range(0, len(world.ids), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
         label, ids = world.label[rows], world.ids[rows]
@@ -136,7 +141,7 @@ def _videos(world: World, splits: Ints | None) -> Iterator[pa.RecordBatch]:
         known: dict[str, Any] = {
             "video_id": _binary(ids),
             "uri": world.uris[rows],
-            "dataset": "dfdc",
+            "dataset": world.dataset,
             "root": "source",
             "bytes": rng.integers(1_000_000, 9_000_000, n),
             "sha256": _binary(rng.integers(0, 256, (n, 32), dtype=np.uint8)),
@@ -145,7 +150,7 @@ def _videos(world: World, splits: Ints | None) -> Iterator[pa.RecordBatch]:
             "method": pa.array(np.full(n, "dfdc", dtype=object), pa.string(), mask=~fake),
             "source_part": _of([f"dfdc_train_part_{i}" for i in range(50)], family % 50),
             "original_video_id": _binary(world.ids[np.maximum(world.original[rows], 0)], mask=~fake),
-            "source_keys": _lists(pa.array([f"dfdc/src/{i:09d}" for i in family.tolist()]), 1),
+            "source_keys": _lists(pa.array([f"{world.dataset}/src/{i:09d}" for i in family.tolist()]), 1),
             "identity_confidence": "none",
             "split": None if splits is None else _of(SPLITS, splits[rows]),
             "container": "mov",

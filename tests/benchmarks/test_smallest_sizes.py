@@ -21,6 +21,7 @@ SMALLEST = {
     "detectors": ["--device", "cpu", "--smoke"],
     "landmarks": ["--limit", "1", "--localizers", "mtcnn"],
     "manifests": ["--n", "200"],
+    "mix": ["--n", "200,400"],
     "model": ["--batch", "32:1", "--calls", "1"],
     "prep": ["--limit", "1", "--copies", "1,2", "--localizers", "mtcnn", "--workers", "1", "--field-frames", "2"],
     "runtimes": ["--limit", "1", "--localizers", "mtcnn", "--runtimes", "torch", "onnxruntime"],

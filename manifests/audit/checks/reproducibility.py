@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lps.manifests.audit.checks.published_counts import is_counted, miscounted
 from lps.manifests.audit.core.database import (
     fetch_number,
     fetch_rows,
@@ -89,8 +90,9 @@ R6 = CheckSpec(
     id="R6",
     title="As many videos as published",
     rule="Videos of a published data set are as many as its authors or measured copies say, within r6_tolerance or "
-    "the published range: FaceForensics++ 1000 a method and compression, DFDC 119,140 to 119,200, Celeb-DF v2 590 + "
-    "300 real and 5639 fake. SKIP for own folders and tables.",
+    "the published range: FaceForensics++ 1000 a method and compression, DFDC 119,140 to 119,200 and 5000 of the test, "
+    "others by label, as `lps-prep sources` has them. SKIP for own folders and tables, and where nobody published a "
+    "number.",
     remedy="A download is incomplete, or only a part was chosen: complete it, or state the part in a waiver.",
     severity=Severity.WARN,
     sql="""SELECT dataset, label, coalesce(method, 'real'), compression, count(*) FROM videos
@@ -98,10 +100,6 @@ WHERE status <> 'skipped' GROUP BY ALL ORDER BY ALL""",
 )
 
 VERSIONS = ("lps-prep", "python", "numpy", "av", "opencv-python-headless", "pillow", "torch", "device")
-FFPP_VIDEOS = 1000
-DFD_VIDEOS = {0: 363, 1: 3068}
-DFDC_RANGE = (119_140, 119_200)
-CELEBDF_VIDEOS = {0: 890, 1: 5639}
 
 
 def check_replay(ctx: AuditContext) -> CheckResult:
@@ -274,31 +272,11 @@ def check_transient(ctx: AuditContext) -> CheckResult:
 def check_counts(ctx: AuditContext) -> CheckResult:
     """R6: counts that others published."""
     adapter = str(ctx.plan.get("dataset", ""))
-    if adapter not in ("ffpp", "dfdc", "celebdf"):
-        return not_evaluated(R6, State.SKIP, "only ffpp, dfdc and celebdf are counted; plan notes what others lack")
+    if not is_counted(adapter):
+        return not_evaluated(R6, State.SKIP, f"nobody published how many videos {adapter or 'this data set'} has")
     rows = fetch_rows(ctx, R6.sql)
     offenders = list(miscounted(adapter, rows, ctx.limits["r6_tolerance"]))
     return pass_or_fail(R6, offenders, sum(int(row[-1]) for row in rows), "videos")
-
-
-def miscounted(adapter: str, rows: list[tuple[Any, ...]], tolerance: float) -> Iterator[Offender]:
-    """Yield groups whose number of videos is not the published one. Rows: data set, label, method, compression, n."""
-    if adapter == "dfdc":
-        total = sum(int(row[-1]) for row in rows)
-        if not DFDC_RANGE[0] <= total <= DFDC_RANGE[1]:
-            yield Offender(kind="group", key="dfdc", detail=f"{total} videos, measured copies have 119146")
-        return
-    if adapter == "celebdf":
-        for label, expected in CELEBDF_VIDEOS.items():
-            n = sum(int(row[-1]) for row in rows if row[1] == label)
-            if abs(n - expected) > tolerance * expected:
-                yield Offender(kind="group", key=f"celebdf label {label}", detail=f"{n} videos, published {expected}")
-        return
-    for dataset, label, method, compression, n in rows:
-        expected = DFD_VIDEOS[label] if dataset == "dfd" else FFPP_VIDEOS
-        if abs(n - expected) > tolerance * expected:
-            key = f"{dataset} {method} {compression or ''}".strip()
-            yield Offender(kind="group", key=key, detail=f"{n} videos, published {expected}")
 
 
 CHECKS = (

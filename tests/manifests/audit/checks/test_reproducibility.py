@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lps.manifests.audit.checks.reproducibility import VERSIONS, miscounted
+from lps.manifests.audit.checks.published_counts import BY_LABEL, is_counted, miscounted
+from lps.manifests.audit.checks.reproducibility import VERSIONS
 from lps.manifests.audit.core.seal import seal_dataset
 from lps.manifests.audit.run import Audit
 from lps.manifests.canonical import pretty_json
@@ -14,6 +15,7 @@ from lps.manifests.schemas import Row
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.job.split_sets import add_split_set
+from lps.pipeline.sources.adapters import LAYOUTS
 
 Mutated = Callable[..., Path]
 Broken = Callable[..., dict[str, set[str]]]
@@ -150,16 +152,41 @@ def test_passing_faults_warn_before_the_seal_and_fail_after(mutated: Mutated, au
     assert after.exit_code == 1
 
 
-@pytest.mark.parametrize("adapter", ["ffpp", "dfdc", "celebdf"])
+@pytest.mark.parametrize("adapter", ["ffpp", "dfdc", "celebdf", "kodf"])
 def test_incomplete_published_data_set_is_found(replanned: Replanned, broken: Broken, adapter: str) -> None:
     found = broken(replanned({"dataset": adapter}))
     assert set(found) == {"R6"}
 
 
+def test_what_nobody_counted_is_skipped_by_name(replanned: Replanned, audit: Callable[..., Audit]) -> None:
+    [result] = audit(replanned({"dataset": "df40"}), "R6").results
+    assert (result.state, result.note) == ("skip", "nobody published how many videos df40 has")
+
+
 def test_published_counts_pass() -> None:
     ffpp = [("ffpp", 0, "real", "c23", 1000), ("ffpp", 1, "Deepfakes", "c23", 999), ("dfd", 1, "DFD", "c23", 3068)]
     assert list(miscounted("ffpp", ffpp, 0.001)) == []
-    assert list(miscounted("dfdc", [("dfdc", 0, "real", None, 19154), ("dfdc", 1, "dfdc", None, 99992)], 0.001)) == []
+    flat = [("ffpp", 1, "FaceSwap", "c23", 1000), ("dfd", 1, "DFD", "c23", 1000)]
+    assert list(miscounted("ffpp-flat", flat, 0.001)) == []
+    assert [o.key for o in miscounted("ffpp", flat, 0.001)] == ["dfd DFD c23"]
+    dfdc = [("dfdc", 0, "real", None, 19154), ("dfdc", 1, "dfdc", None, 99992)]
+    assert list(miscounted("dfdc", dfdc, 0.001)) == []
+    assert list(miscounted("dfdc", [*dfdc, ("dfdc", 1, "test", None, 5000)], 0.001)) == []
+    assert [o.key for o in miscounted("dfdc", [*dfdc, ("dfdc", 1, "test", None, 2500)], 0.001)] == ["dfdc"]
     celebdf = [("celebdf2", 0, "real", None, 890), ("celebdf2", 1, "celeb_synthesis", None, 5639)]
     assert list(miscounted("celebdf", celebdf, 0.001)) == []
     assert [o.key for o in miscounted("ffpp", [("ffpp", 1, "FaceSwap", "c40", 990)], 0.001)] == ["ffpp FaceSwap c40"]
+    swaps = [("deeperforensics", 1, f"variant{k}", None, 1000) for k in range(11)]
+    assert list(miscounted("deeperforensics", swaps, 0.001)) == [], "recordings of actors are loaded apart"
+    less = [("kodf", 0, "real", None, 62_166), ("kodf", 1, "dffs", None, 100_000)]
+    assert [(o.key, o.detail) for o in miscounted("kodf", less, 0.001)] == [
+        ("kodf label 1", "100000 videos, published 175776")
+    ]
+
+
+def test_counts_are_those_that_sources_tells() -> None:
+    for adapter, numbers in BY_LABEL.items():
+        said = LAYOUTS[adapter].counts
+        assert all(f"{n:,} " in said for n in numbers), (adapter, said)
+    left = {id for id in LAYOUTS if not is_counted(id)}
+    assert left == {"folder", "table", "df40", "deepfake-eval-2024", "av-deepfake1m-pp"}
