@@ -6,7 +6,7 @@ from typing import Any
 from lps.manifests.audit.core.types import Offender
 
 FFPP_VIDEOS = 1000
-"""Of each method and compression."""
+"""Number of each method and compression."""
 DFD_VIDEOS: dict[str, dict[int, int]] = {"ffpp": {0: 363, 1: 3068}, "ffpp-flat": {1: 1000}}
 """DeepFakeDetection within them, by label."""
 DFDC_RANGES = ((119_140, 119_200), (124_140, 124_200))
