@@ -24,7 +24,7 @@ from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.splits.table import split_table
 from lps.pipeline.clips.places import start_seed
-from lps.pipeline.config.params import TEMPLATE_NAME, Params
+from lps.pipeline.config.params import TEMPLATE_NAME, PairParams, Params
 from lps.pipeline.faces.align import align_matrix, template
 
 REAL_SHARE = 19_154 / 119_146
@@ -32,7 +32,7 @@ CLIPS_PER_SHARD = 230
 CHUNK_ROWS = 32_768
 SPLIT_SET = "group"
 OUT_PX = 224
-PAIR = {"mode": "original", "max_face_px": 8.0, "min_background": 0.9}
+PAIR = PairParams(mode="original")
 
 Ints = NDArray[np.int64]
 
@@ -88,7 +88,7 @@ def make_world(n: int, dataset: str, seed: int) -> World:
 def make_data_set(folder: Path, n: int, clip_frames: int, *, dataset: str = "dfdc", seed: int = 0) -> None:
     """Write manifests, plan, index and sparse shards."""
     world = make_world(n, dataset, seed)
-    params = Params(localizer="mtcnn", clip_frames=clip_frames or 60).record() | {"pair": PAIR}
+    params = Params(localizer="mtcnn", clip_frames=clip_frames or 60, pair=PAIR).record()
     marks = {"lps.params_sha256": sha256_hex(canonical_json(params)), "lps.code_version": "0.1.0"}
     for name in ("manifests/splits", "plan"):
         (folder / name).mkdir(parents=True)

@@ -24,11 +24,11 @@ from lps.manifests.audit.core.types import (
     pass_or_fail,
     with_unread,
 )
-from lps.manifests.codes import Code
+from lps.manifests.codes import QUARANTINE_CODES, Code, PairFallback
 from lps.manifests.errors import LpsError, UnreadableError, VideoFault
 from lps.manifests.index import PLAN_JSON
 from lps.manifests.names import Level
-from lps.manifests.records import Clip
+from lps.manifests.records import Clip, Header, OriginalWindows, VideoResult
 from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store
 from lps.pipeline.clips.encode import encode_image, frames_digest
@@ -77,9 +77,10 @@ R1 = CheckSpec(
     id="R1",
     title="Videos come out the same again",
     rule="r1_sample_videos videos, chosen by their ids in turn from each label and status, are processed again with "
-    "the stored parameters: same status, code and clips, frames_sha256 equal. WARN where frames differ by less than "
-    "r1_min_psnr_db allows (another processor or library version), FAIL beyond; UNKNOWN for a data set of another "
-    "writer version, which makes videos otherwise. Needs --source.",
+    "the stored parameters, fakes that may share a cut after their originals: same status, code and clips, "
+    "frames_sha256 equal. WARN where frames differ by less than r1_min_psnr_db allows (another processor or library "
+    "version), FAIL beyond; UNKNOWN for a data set of another writer version, which makes videos otherwise. Needs "
+    "--source.",
     remedy="Compare versions, device and batch_size in plan.json with this machine; where they agree, report it.",
     severity=Severity.ERROR,
     level=Level.DEEP,
@@ -89,6 +90,12 @@ R1 = CheckSpec(
         AND coalesce(error_code, '') NOT IN ('E_OOM', 'E_TIMEOUT', 'E_WORKER_LOST', 'E_INTERNAL', 'E_UNREADABLE')
 ) ORDER BY turn, label, status""",
 )
+
+_ORIGINAL_SQL = """SELECT lower(hex(o.video_id)), o.uri, coalesce(p.shard_id = q.shard_id, false), o.error_code
+FROM videos v JOIN videos o ON o.video_id = v.original_video_id
+LEFT JOIN plan_videos p ON p.video_id = lower(hex(v.video_id))
+LEFT JOIN plan_videos q ON q.video_id = lower(hex(o.video_id)) WHERE v.video_id = unhex(?)"""
+"""The original of a video, whether both are of one shard, where alone fakes share, and what became of it."""
 
 
 def check_frames(ctx: AuditContext) -> CheckResult:
@@ -234,11 +241,39 @@ class _Again:
         parts = [self.localizer.detect(images[k : k + CHUNK], dense=dense) for k in range(0, len(images), CHUNK)]
         return [faces for part in parts for faces in part]
 
+    def _made(
+        self,
+        video_id: str,
+        uri: str,
+        *,
+        share: OriginalWindows | PairFallback | None = None,
+        keep_windows: bool = False,
+    ) -> VideoResult:
+        """Process a video as its job did. Raises UnreadableError, or VideoFault for a sequence of images."""
+        with SourceReader(self.source).local(SourceRef(uri), limits=self.params.limits) as path:
+            return process_video(
+                Path(path), bytes.fromhex(video_id), self._ask, self.params, share=share, keep_windows=keep_windows
+            )
+
+    def _share(self, video_id: str) -> OriginalWindows | PairFallback | None:
+        """Return what the original of a fake gives it, made again, or why it gives nothing; None for other videos."""
+        rows = fetch_rows(self.ctx, _ORIGINAL_SQL, [video_id]) if self.params.pair.mode == "original" else []
+        if not rows:
+            return None
+        [(original, uri, is_near, code)] = rows
+        if not is_near:
+            return PairFallback.P_ORIGINAL_ELSEWHERE
+        if code in QUARANTINE_CODES:
+            return OriginalWindows(header=Header(), n_frames=0)
+        made = self._made(original, uri, keep_windows=True)
+        if made.outcome.code == Code.E_UNREADABLE:
+            raise UnreadableError(f"cannot read {self.source.join(uri)}: {made.outcome.detail}")
+        return made.windows
+
     def offenders(self, video_id: str, uri: str, status: str, code: str | None, n_clips: int) -> Iterator[Offender]:
         """Yield what comes out otherwise for one video."""
         try:
-            with SourceReader(self.source).local(SourceRef(uri), limits=self.params.limits) as path:
-                made = process_video(Path(path), bytes.fromhex(video_id), self._ask, self.params)
+            made = self._made(video_id, uri, share=self._share(video_id))
         except (UnreadableError, VideoFault) as e:
             self.unread.append(str(e))
             return

@@ -43,7 +43,7 @@ from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.clips.encode import encode_image, frames_digest
 from lps.pipeline.clips.places import start_frames, start_seed
-from lps.pipeline.config.params import Params
+from lps.pipeline.config.params import PairParams, Params
 from lps.pipeline.faces.align import align_matrix, template
 from lps.pipeline.job.finalize import finalize
 from lps.pipeline.job.plan import PlanSpec, build_plan, publish_plan
@@ -140,9 +140,8 @@ def build_paired(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         def result(video: SourceVideo) -> VideoResult:
             return _result(video, probes[video.uri].header, cut)
 
-        build_data_set(out, SPEC, sources, probes, result)
-        pair = {"mode": "original", "max_face_px": 6.0, "min_background": 0.9}
-        _replan(out, {"params": {**PARAMS.record(), "pair": pair}})
+        paired = replace(PARAMS, pair=PairParams(mode="original", max_face_px=6.0))
+        build_data_set(out, replace(SPEC, params=paired), sources, probes, result)
         return out
 
     return build

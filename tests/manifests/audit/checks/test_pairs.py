@@ -35,7 +35,7 @@ Broken = Callable[..., dict[str, set[str]]]
 Edit = Callable[[Row], Row]
 Spoilt = Callable[[str, Edit], dict[str, CheckResult]]
 QUICK = ("A1", "A5", "L1", "L2", "L5", "C1", "C3", "C5", "C6", "C7", "B13")
-EVERY = "A,L,B,C,R"
+EVERY = "A,T,L,B,C,R"
 SIZES = (1, 16, 3000)
 FAKE = "manipulated_sequences/Face2Face/c23/videos/000_001.mp4"
 
@@ -146,7 +146,7 @@ def test_seed_is_that_of_the_original(clips: dict[str, Row], spoilt: Spoilt) -> 
 
 def test_spoilt_data_set_does_not_pass(paired: Path, clips: dict[str, Row], mutated: Mutated, broken: Broken) -> None:
     out = mutated({"clips": spoiled(clips["shared"], lambda _: {"interp": "nearest"})}, base=paired)
-    assert broken(out, "A,L2,C,R") == {"C7": {clips["shared"]["sample_key"]}}
+    assert broken(out, "A,T,L2,C,R") == {"C7": {clips["shared"]["sample_key"]}}
 
 
 @pytest.mark.parametrize("column", ["pair_mode", "pair_fallback"])
@@ -161,7 +161,7 @@ def test_fakes_that_show_something_else_around_the_face_are_found(
     out = build_paired([FAKE])
     video_id = digest16("ffpp", FAKE)
     [clip] = [row for row in manifest_rows(out, "clips") if row["video_id"] == video_id]
-    assert broken(out, "A,L2,L5,C,R") == {"C8": {clip["sample_key"]}}
+    assert broken(out, "A,T,L2,L5,C,R") == {"C8": {clip["sample_key"]}}
     [result] = audit(out, "C8").results
     assert result.offenders[0].detail.startswith(f"{FAKE} is not like original_sequences/youtube/c23/videos/000.mp4 (")
     assert result.state == "fail"
