@@ -8,7 +8,7 @@ from typing import Literal, get_args
 DATASETS = (
     "folder", "frames", "table", "ffpp", "ffpp-flat", "dfdc", "dfdc-preview", "celebdf", "celebdf-v1", "celebdf-pp",
     "df40", "deeperforensics", "deepfake-eval-2024", "fakeavceleb", "ffiw", "uadfv", "deepspeak-v1", "deepspeak-v2",
-    "kodf", "av-deepfake1m-pp", "idforge", "wilddeepfake",
+    "kodf", "av-deepfake1m-pp", "idforge", "wilddeepfake", "deepfakebench",
 )
 # fmt: on
 """Layouts of sources."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.sources import folder, frames, table
+from lps.pipeline.sources import deepfakebench, folder, frames, table
 from lps.pipeline.sources.releases import (
     avdeepfake,
     celebdf,
@@ -58,6 +58,7 @@ _ALL = (
     avdeepfake.LAYOUT,
     idforge.LAYOUT,
     wilddeepfake.LAYOUT,
+    deepfakebench.LAYOUT,
 )
 LAYOUTS: dict[str, SourceLayout] = {layout.id: layout for layout in _ALL}
 ADAPTERS: dict[str, Adapter] = {name: layout.adapter for name, layout in LAYOUTS.items()}

@@ -16,6 +16,12 @@ from tests.pipeline.sources.release_trees import RELEASES
 
 ListTree = Callable[..., SourceListing]
 
+BENCH_LIST = {
+    "FF-DF": {
+        label: {"train": {"c23": {name: {"label": label, "frames": [f"./datasets/rgb/FF/{name}/000.png"]}}}}
+        for label, name in (("FF-real", "000"), ("FF-DF", "000_003"))
+    }
+}
 TREES: dict[str, dict[str, bytes]] = {
     "folder": {
         "real/a.mp4": b"x",
@@ -51,6 +57,13 @@ TREES: dict[str, dict[str, bytes]] = {
         "elsewhere/dddddddddd.mp4": b"x",
     },
     **RELEASES,
+    "deepfakebench": {
+        "dataset_json/FF-DF.json": json.dumps(BENCH_LIST).encode(),
+        "rgb/FF/000/": b"x",
+        "rgb/FF/000_003/": b"x",
+        "rgb/FF/999/": b"x",
+        "label_dict.yaml": b"x",
+    },
     "celebdf": {
         "Celeb-real/id0_0000.mp4": b"x",
         "Celeb-real/videos/id0_0000.mp4": b"x",

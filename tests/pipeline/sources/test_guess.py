@@ -19,6 +19,7 @@ TREES: dict[str, Iterable[str]] = {
     "dfdc": ["dfdc_train_part_0/metadata.json", "dfdc_train_part_0/aaaaaaaaaa.mp4", "x/test/labels.csv"],
     "folder": ["real/a.mp4", "fake/x/a.mp4", "real/a/0.png", "notes.txt"],
     "frames": ["real/a/000.png", "fake/x/a/000.jpg", "fake/x/a/001.jpg", "notes.txt"],
+    "deepfakebench": ["x/dataset_json/FF-DF.json", "x/rgb/FF/frames/000/000.png", "x/rgb/FF/frames/000/009.png"],
     "wilddeepfake": ["deepfake_in_the_wild/real_train/1.tar.gz", "x/fake_test/20.tar.gz", "x/real_test/1/real/3/7.png"],
 }
 TOLD = [name for name in TREES if not name.startswith("celebdf-v")]
