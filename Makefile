@@ -36,15 +36,15 @@ bench: $(READY)
 	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 # the wheel with the newest release of every dependency on every other Python that runs, or on those of PYTHONS=
-pythons:
+pythons: $(READY)
 	.ci/pythons $(PYTHONS)
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,s3]'
-	# face-alignment brings OpenCV with a window system, which needs libGL; the headless build must be the one on top
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps --force-reinstall opencv-python-headless
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	# alone: of what it requires, only OpenCV with a window system is missing, which needs libGL
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps face-alignment
 	mkdir -p build/links/lps
 	for part in $(PARTS); do ln -sfn ../../../$$part build/links/lps/$$part; done
 	touch $(READY)

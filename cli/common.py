@@ -23,6 +23,7 @@ from click.shell_completion import (
     add_completion_class,
 )
 
+from lps.cli.extras import not_installed
 from lps.manifests.canonical import pretty_json, visible, visible_json
 from lps.manifests.codes import meaning_of
 from lps.manifests.environment import write_atomically
@@ -76,13 +77,27 @@ class NumberRange(click.FloatRange):
 class LpsCommand(click.Command):
     """A command that refuses an option given twice, where click would drop the first value without a word.
 
-    Options that may be given again (`multiple`), counters and plain switches are not concerned.
+    Options that may be given again (`multiple`), counters and plain switches are not concerned. A package that is not
+    installed ends it as NotInstalledError.
     """
+
+    extra = ""
+    """What has to be installed for it, where that is more than for other commands of its program."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line. Raises UsageError."""
         with _usage_errors_are_shown():
             return self._parsed(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises NotInstalledError."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as e:
+            error = not_installed(e, ctx.command_path, self.extra)
+            if error is None:
+                raise
+            raise error from e
 
     def _parsed(self, ctx: click.Context, args: list[str]) -> list[str]:
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))

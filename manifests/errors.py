@@ -4,6 +4,7 @@
     + RefusedError        exit 3   what was asked would break a promise (changed parameters, changed sources)
     + UnreadableError     exit 4   a source, manifest, weight file or URL cannot be read or written
     + IntegrityError      exit 5   committed bytes are not what they must be
+    + NotInstalledError   exit 4   a package is missing; the message has the line that installs it
     + TooManyFailedError  exit 1   the run finished, but gave no clip, or too many videos were quarantined
 
 A fault of one video is not an error: it is a `VideoFault`, and one place turns it into a row.
@@ -29,6 +30,12 @@ class RefusedError(LpsError):
 
 class UnreadableError(LpsError):
     """Something that must be read or written cannot be."""
+
+    exit_code = 4
+
+
+class NotInstalledError(LpsError):
+    """A package that a command needs is not installed."""
 
     exit_code = 4
 

@@ -1,10 +1,12 @@
 """What holds for the project as a whole: packages, paths, and what a start-up costs."""
 
+import ast
 import os
 import re
 import subprocess
 import sys
 from configparser import ConfigParser
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lps.cli.docs.reference import PROGRAMS
+from lps.cli.extras import EXTRAS, OF_PROGRAM
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("cli", "manifests", "model", "pipeline")
@@ -25,7 +28,35 @@ def pairs(section: str, key: str) -> dict[str, str]:
     return dict(re.split(r"\s*=\s*", line) for line in lines if line)
 
 
+def requirements(extra: str) -> set[str]:
+    """Return the names of what setup.cfg requires, for an extra with what it includes; "" is without extras."""
+    lines = CONFIG["options"]["install_requires"] if not extra else CONFIG["options.extras_require"][extra]
+    names: set[str] = set()
+    for line in lines.split("\n"):
+        name, included = re.findall(r"^([\w.-]*)(?:\[([\w,]+)\])?", line)[0]
+        if name == "lps-prep":
+            names = names.union(*map(requirements, included.split(",")))
+        elif name:
+            names.add(name.lower())
+    return names
+
+
 SCRIPTS = pairs("options.entry_points", "console_scripts")
+
+# Packages whose name in an import is another one.
+MODULES = {
+    "face-alignment": "face_alignment",
+    "facenet-pytorch": "facenet_pytorch",
+    "lazy-loader": "lazy_loader",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "retinaface-pytorch": "retinaface",
+    "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
+    "tensorboardx": "tensorboardX",
+}
+# Brought by what requires them: each in a release of its own accord.
+BROUGHT = {"aiohttp": "s3fs", "botocore": "s3fs", "markupsafe": "jinja2", "threadpoolctl": "scikit-learn"}
 
 MACHINE_PATH = re.compile(r"(?<![\w./:~-])/(?:home|root|Users|work|workspace)/[\w.-]+")
 
@@ -69,6 +100,70 @@ def test_console_scripts_exist() -> None:
         assert getattr(import_module(module), function) is PROGRAMS[name]
         assert installed.get(name, target) == target
     assert PROGRAMS.keys() == SCRIPTS.keys()
+
+
+@cache
+def imported_in(folder: str) -> set[str]:
+    """Return the top names of what the modules of a folder import, but for this project and the standard library."""
+    nodes: list[ast.AST] = [ast.parse(path.read_text()) for path in (ROOT / folder).rglob("*.py")]
+    for node in nodes:  # grows: statements alone, since most of a tree are expressions
+        nodes += [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.stmt | ast.ExceptHandler)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"lps"}
+
+
+def imported(*folders: str) -> set[str]:
+    """Return what the modules of all of these folders import."""
+    return set().union(*map(imported_in, folders))
+
+
+def modules(*extras: str) -> set[str]:
+    """Return the names in imports of what is installed without extras, and by these."""
+    names = set().union(*map(requirements, ("", *extras)))
+    return {MODULES.get(name, name) for name in names} | {name for name, by in BROUGHT.items() if by in names}
+
+
+def test_every_role_has_what_its_code_imports() -> None:
+    assert imported("manifests", "cli/audit") <= modules("s3"), "the auditor's part"
+    assert imported("pipeline", "cli/prep") - {"face_alignment"} <= modules("prep", "s3")
+    assert imported("model") <= modules("train", "export", "s3")
+    assert imported("cli") - {"face_alignment"} <= modules("all")
+
+
+def test_extras_that_messages_name_are_those_of_setup_cfg() -> None:
+    always = modules()
+    assert EXTRAS["prep"] == (imported("pipeline", "cli/prep") & modules("prep")) - always
+    assert EXTRAS["train"] == (imported("model") & modules("train")) - always
+    assert set(OF_PROGRAM) == set(SCRIPTS)
+    assert requirements("all") >= requirements("prep") | requirements("train") | requirements("s3")
+
+
+def test_one_opencv() -> None:
+    """The one without windows, which needs no libGL; constraints.txt has what pip finds for all extras."""
+    exact = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split("\n") if "==" in line)
+    assert [name for name in exact if name.startswith("opencv")] == ["opencv-python-headless"]
+    assert "face-alignment" not in {*requirements("all"), *requirements("dev")}, "it requires the other one"
+    assert {name.lower() for name in exact} >= {*requirements("all"), *requirements("dev")}
+
+
+def test_readme_links_lead_to_files_of_the_repository() -> None:
+    """PyPI shows the README, where links without an address lead nowhere."""
+    url, text = CONFIG["metadata"]["url"], (ROOT / "README.md").read_text()
+    targets = dict(re.findall(r"^\[([^]]+)\]: (\S+)$", text, re.MULTILINE))
+    assert targets == {path: f"{url}/{'tree' if path.endswith('/') else 'blob'}/main/{path}" for path in targets}
+    assert not [path for path in targets if not (ROOT / path).exists()]
+    used = re.findall(r"\[([\w/]+(?:\.md|/))\](?!: https)", text)
+    assert set(used) == set(targets)
+    assert not re.findall(r"\]\((?!https://)", text)
+    assert all(link.startswith(url) for link in pairs("metadata", "project_urls").values())
+
+
+def test_license_is_mit() -> None:
+    assert CONFIG["metadata"]["license_expression"] == "MIT"
+    text = (ROOT / CONFIG["metadata"]["license_files"]).read_text()
+    assert text.startswith("MIT License\n\nCopyright (c) ")
+    assert "The lps-prep maintainers" in text
 
 
 def tracked() -> list[Path]:

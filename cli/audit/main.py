@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lps.cli.common import VERSION, LpsGroup, echo, is_stdout, json_option, show_or_write, write_output
-from lps.manifests.names import LEVELS
+from lps.cli.extras import require
+from lps.manifests.names import LEVELS, Level
 
 if TYPE_CHECKING:
     from lps.manifests.audit.core.policy import Policy
@@ -51,7 +52,8 @@ def main() -> None:
 
     \b
     Exit codes of `check`: 0 pass, 1 a check failed, 2 warnings with --strict, 3 wrong usage or a bad policy,
-    4 the data set cannot be read, 5 integrity or tampering (outranks the others), 6 the audit is incomplete.
+    4 the data set cannot be read, or --level deep lacks its packages (pip install 'lps-prep[prep]'),
+    5 integrity or tampering (outranks the others), 6 the audit is incomplete.
 
     \b
     Example:
@@ -103,6 +105,8 @@ def check(out: str | None, explain: str | None, **asked: Any) -> None:
     if out is None:
         raise click.UsageError("Missing argument 'OUT'.")
     _check_outputs(out, asked)
+    if asked["level"] == Level.DEEP:
+        require("prep", "lps-audit check --level deep")
     _audit(out, suite, policy, asked)
 
 
@@ -118,7 +122,6 @@ def _audit(out: str, suite: "Suite", policy: "Policy", asked: dict[str, Any]) ->
     from lps.cli.audit.view import AuditView
     from lps.manifests.audit.core.database import open_dataset
     from lps.manifests.audit.run import run_audit
-    from lps.manifests.names import Level
 
     selection = _selection(suite, asked["checks"])
     with open_dataset(out, asked["split_set"], asked["source"], suite.limits) as ctx:

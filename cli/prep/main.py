@@ -27,8 +27,8 @@ def main() -> None:
     \b
     Exit codes: 0 done, 1 done, but without a clip or with too many videos quarantined, 2 wrong usage,
     3 refused (parameters or sources changed, OUT is being written by another run), 4 something cannot be read
-    or written, 5 committed bytes are wrong, 130 Ctrl-C, 143 SIGTERM: committed shards are kept, the same command
-    resumes.
+    or written, or the packages of a command are missing (pip install 'lps-prep[prep]'), 5 committed bytes are
+    wrong, 130 Ctrl-C, 143 SIGTERM: committed shards are kept, the same command resumes.
 
     \b
     Example:

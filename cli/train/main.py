@@ -39,8 +39,9 @@ def main() -> None:
 
     \b
     Exit codes: 0 done, 2 wrong usage, 3 refused (another configuration, leaky split, nothing to evaluate),
-    4 something cannot be read or written, or a loss is not finite, 5 bytes are not what they must be,
-    130 Ctrl-C, 143 SIGTERM: training has saved its last step, the same command resumes.
+    4 something cannot be read or written, a loss is not finite, or the packages of a command are missing
+    (pip install 'lps-prep[train]'), 5 bytes are not what they must be, 130 Ctrl-C, 143 SIGTERM: training has
+    saved its last step, the same command resumes.
 
     \b
     Example:

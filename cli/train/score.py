@@ -171,3 +171,6 @@ def refuse_unscored(records: Iterable["Record"]) -> None:
     named = "; ".join(f"{record['video']['file']}: {fault_of(record)}" for record in unscored[:MAX_NAMED])
     more = f"; and {len(unscored) - MAX_NAMED} more" if len(unscored) > MAX_NAMED else ""
     raise RefusedError(f"no score for {len(unscored)} of {len(every)} videos: {named}{more}")
+
+
+score.extra = "all"  # it finds faces, too

@@ -6,7 +6,7 @@ repeats it. Text and strokes take the page's colours, so the charts follow its l
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import floor, isfinite, log10
+from math import ceil, floor, isfinite, log10
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -19,6 +19,9 @@ TEXT_PX = 6.2
 TAIL = 0.005
 """Share of the values on each side that the axis leaves out; the outer bars hold them."""
 ECDF_POINTS = 160
+MOST_STEPS = 5
+"""Between the ticks of an axis."""
+ROUND_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +46,9 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Return round numbers along the axis, about five."""
-        from matplotlib.ticker import LogLocator, MaxNLocator
-
         decades = _log(self.high) - _log(self.low) if self.log else 0.0
-        if decades > 1:
-            found = LogLocator(subs=(1.0, 3.0) if decades < 3 else (1.0,), numticks=5).tick_values(self.low, self.high)
-        else:
-            found = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
-        return [float(tick) for tick in found if self.low <= tick <= self.high]
+        found = _decades(self.low, self.high) if decades > 1 else _multiples(self.low, self.high)
+        return [tick for tick in found if self.low <= tick <= self.high]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,9 +186,30 @@ def number(value: float) -> str:
 
 def tick_label(value: float) -> str:
     """Write the number of a tick: a round one."""
-    from matplotlib.ticker import EngFormatter
+    if 1e4 <= abs(value) < 1e15:
+        power = floor(log10(abs(value)) / 3)
+        return f"{value / 1000**power:g}{'kMGT'[power - 1]}"
+    return f"{value:g}"
 
-    return EngFormatter(sep="")(value) if abs(value) >= 1e4 else f"{value:g}"
+
+def _multiples(low: float, high: float) -> list[float]:
+    """Return the multiples of a round step from `low` to `high`: at most six, and two where some step gives two."""
+    power = floor(log10((high - low) / MOST_STEPS))
+    steps = [step for step in ROUND_STEPS if step * 10.0**power * MOST_STEPS >= (high - low) * (1 - 1e-9)]
+    for step in (steps[0], *reversed(ROUND_STEPS[: -len(steps)])):
+        size = step * 10.0**power
+        first, last = ceil(low / size - 1e-9), floor(high / size + 1e-9)
+        if last > first:
+            break
+    return [round(k * size, 2 - power) for k in range(first, last + 1)]
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """Return powers of ten from `low` to `high`, about five, and threes between them where there are few."""
+    first, last = ceil(_log(low)), floor(_log(high))
+    leap = (last - first) // MOST_STEPS + 1
+    factors = (1.0, 3.0) if _log(high) - _log(low) < 3 else (1.0,)
+    return [factor * 10.0**power for power in range(first - leap, last + 1, leap) for factor in factors]
 
 
 def _shares(values: Floats, edges: Floats) -> Floats:

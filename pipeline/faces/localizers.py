@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lps.manifests.errors import NotInstalledError
 from lps.manifests.names import LOCALIZERS
 from lps.pipeline.faces.detector import Localizer
 from lps.pipeline.faces.weights import LOCALIZER_WEIGHTS, as_arrays, find_weight, load_state, verify_weight
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 GPU_BATCH = 32
 CPU_BATCH = 1
 """On a CPU larger batches are no faster per image, and padding them is wasted work."""
+FACE_ALIGNMENT = "face-alignment>=1.5,<2"
+"""What pip is told; below 2 since its weight files are known by digest."""
 
 
 def batch_size_on(device: str) -> int:
@@ -56,9 +60,9 @@ def load_localizer(name: str, *, weights_dir: Path | None, device: str, batch_si
 
     `batch_size` is the number of images per pass of the network, and of faces per pass of the landmark network; mtcnn
     runs one image at a time. Raises UnreadableError for a missing weight file, IntegrityError for a wrong one,
-    ValueError for an unknown name.
+    NotInstalledError where its package is missing, ValueError for an unknown name.
     """
-    _require_known(name)
+    _require_usable(name)
     paths = [find_weight(weight, weights_dir) for weight in LOCALIZER_WEIGHTS[name]]
     return _LOADERS[name](paths, device, batch_size)
 
@@ -79,13 +83,18 @@ def weight_digests(name: str, weights_dir: Path | None) -> dict[str, str]:
 
     Raises as `load_localizer` does.
     """
-    _require_known(name)
+    _require_usable(name)
     return {weight.name: verify_weight(weight, weights_dir).sha256 for weight in LOCALIZER_WEIGHTS[name]}
 
 
-def _require_known(name: str) -> None:
+def _require_usable(name: str) -> None:
     if name not in LOCALIZERS:
         raise ValueError(f"unknown localizer '{name}'; known ones: {', '.join(LOCALIZERS)}")
+    if name == "retinaface-fan" and find_spec("face_alignment") is None:
+        raise NotInstalledError(
+            "the localizer retinaface-fan needs face-alignment, which no extra has since it asks for a second OpenCV: "
+            f"pip install --no-deps '{FACE_ALIGNMENT}'"
+        )
 
 
 def _load_fan(paths: list[Path], device: str, batch_size: int) -> Localizer:

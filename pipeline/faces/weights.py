@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from lps.manifests.canonical import file_sha256
 from lps.manifests.environment import cache_folder
-from lps.manifests.errors import IntegrityError, UnreadableError, first_line
+from lps.manifests.errors import IntegrityError, NotInstalledError, UnreadableError, first_line
 from lps.manifests.storage import refuse_compressed
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _package_folder(inside: str) -> Path:
     package, _, folder = inside.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UnreadableError(f"the package {package} is not installed")
+        raise NotInstalledError(f"the package {package} is not installed: pip install 'lps-prep[prep]'")
     return Path(spec.submodule_search_locations[0]) / folder
 
 

@@ -1,4 +1,7 @@
-"""Checks C2 and R1: a sample of clips and videos made again from their sources. Only these need decoding."""
+"""Checks C2 and R1: a sample of clips and videos made again from their sources. Only these need decoding.
+
+What decodes is imported when a check runs: an audit that is not deep needs no package of the extra `prep`.
+"""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -31,14 +34,9 @@ from lps.manifests.names import Level
 from lps.manifests.records import Clip, Header, OriginalWindows, VideoResult
 from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store
-from lps.pipeline.clips.encode import encode_image, frames_digest
-from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import WRITER_VERSION, Params, params_from_record
-from lps.pipeline.faces.align import warp
 from lps.pipeline.faces.detector import CHUNK, Localizer
 from lps.pipeline.faces.localizers import load_localizer
-from lps.pipeline.video.decode import DecodeStats
-from lps.pipeline.video.images import decode_source
 from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
 LIMITS: dict[str, float] = {
@@ -133,6 +131,8 @@ class _Compared:
 
 
 def _compared(ctx: AuditContext, source: Store, row: Row, params: Params) -> _Compared:
+    from lps.pipeline.clips.encode import encode_image, frames_digest
+
     try:
         faces, spoiled = warped_frames(source, row, params)
     except VideoFault as e:
@@ -156,6 +156,10 @@ def _compared(ctx: AuditContext, source: Store, row: Row, params: Params) -> _Co
 
 def warped_frames(source: Store, row: Row, params: Params) -> tuple[list[RGB], list[int]]:
     """Decode a video up to the last frame of a clip and cut the clip's faces again. Also name the spoiled frames."""
+    from lps.pipeline.faces.align import warp
+    from lps.pipeline.video.decode import DecodeStats
+    from lps.pipeline.video.images import decode_source
+
     matrices = dict(zip(row["frame_idx"], row["matrices"], strict=True))
     last, faces, spoiled = max(matrices), [], []
     with SourceReader(source).local(SourceRef(row["uri"]), limits=params.limits) as path:
@@ -272,6 +276,8 @@ class _Again:
 
     def offenders(self, video_id: str, uri: str, status: str, code: str | None, n_clips: int) -> Iterator[Offender]:
         """Yield what comes out otherwise for one video."""
+        from lps.pipeline.clips.process import process_video
+
         try:
             made = self._made(video_id, uri, share=self._share(video_id))
         except (UnreadableError, VideoFault) as e:

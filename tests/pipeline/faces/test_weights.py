@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lps.manifests.errors import IntegrityError, UnreadableError
+from lps.manifests.errors import IntegrityError, NotInstalledError, UnreadableError
 from lps.manifests.names import LOCALIZERS
 from lps.pipeline.faces.localizers import load_localizer, weight_digests
 from lps.pipeline.faces.weights import (
@@ -109,6 +109,20 @@ class TestKnownFiles:
         code = "import sys, lps.pipeline.faces.localizers; print([m for m in ('torch', 'cv2') if m in sys.modules])"
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert out.stdout.strip() == "[]"
+
+    def test_a_worker_with_graphs_loads_neither_onnx_nor_torch(self) -> None:
+        code = (
+            "import sys, lps.pipeline.faces.mtcnn, lps.pipeline.faces.onnx_session, lps.pipeline.faces.retinaface\n"
+            "print([m for m in ('onnx', 'torch', 'face_alignment') if m in sys.modules])"
+        )
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert out.stdout.strip() == "[]"
+
+    def test_fan_says_how_its_package_is_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("lps.pipeline.faces.localizers.find_spec", lambda name: None)
+        with pytest.raises(NotInstalledError, match="pip install --no-deps 'face-alignment>=1.5,<2'$"):
+            weight_digests("retinaface-fan", None)
+        assert len(weight_digests("mtcnn", None)) == 3
 
     def test_unknown_names_are_refused(self) -> None:
         with pytest.raises(ValueError, match="known ones: retinaface-fan"):

@@ -14,7 +14,7 @@ from lps.manifests.audit.core.types import CHECK_CLASSES
 from lps.manifests.audit.report.data import read_facts
 from lps.manifests.audit.report.page import MAX_PAIRS, VERDICTS, render_html
 from lps.manifests.canonical import visible
-from lps.manifests.pages.charts import Axis, axis_of, ecdf, histogram, number
+from lps.manifests.pages.charts import Axis, axis_of, ecdf, histogram, number, tick_label
 from lps.manifests.pages.pictures import MAX_PICTURES, SIDE_PX
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
@@ -376,6 +376,24 @@ def test_ticks_are_few_and_inside(axis: Axis) -> None:
     ticks = axis.ticks()
     assert 2 <= len(ticks) <= 7
     assert all(axis.low - 1e-9 <= tick <= axis.high + 1e-9 for tick in ticks)
+
+
+def test_ticks_are_those_that_matplotlib_chooses() -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    locator, random = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]), np.random.default_rng(0)
+    for low, span in zip(random.normal(0, 100, 300), 10 ** random.uniform(-3, 7, 300), strict=True):
+        axis = Axis(low=float(low), high=float(low + span))
+        theirs = [tick for tick in locator.tick_values(axis.low, axis.high) if axis.low <= tick <= axis.high]
+        assert axis.ticks() == pytest.approx(theirs, abs=1e-6 * span)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.25, "0.25"), (9000, "9000"), (10_000, "10k"), (2.5e6, "2.5M"), (3e9, "3G"), (1e16, "1e+16")],
+)
+def test_labels_of_ticks_are_short(value: float, text: str) -> None:
+    assert tick_label(value) == text
 
 
 def test_histogram_and_ecdf_tell_classes_apart() -> None:
