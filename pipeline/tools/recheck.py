@@ -254,6 +254,8 @@ class _Again:
         keep_windows: bool = False,
     ) -> VideoResult:
         """Process a video as its job did. Raises UnreadableError, or VideoFault for a sequence of images."""
+        from lps.pipeline.clips.process import process_video
+
         with SourceReader(self.source).local(SourceRef(uri), limits=self.params.limits) as path:
             return process_video(
                 Path(path), bytes.fromhex(video_id), self._ask, self.params, share=share, keep_windows=keep_windows
@@ -276,8 +278,6 @@ class _Again:
 
     def offenders(self, video_id: str, uri: str, status: str, code: str | None, n_clips: int) -> Iterator[Offender]:
         """Yield what comes out otherwise for one video."""
-        from lps.pipeline.clips.process import process_video
-
         try:
             made = self._made(video_id, uri, share=self._share(video_id))
         except (UnreadableError, VideoFault) as e:
