@@ -51,7 +51,7 @@ def with_listed_splits(listing: SourceListing, lists: Sequence[BenchList]) -> So
     """
     videos = listing.videos
     known, found = _Known.of(videos), _SplitsFound()
-    entries = _entries(lists)
+    entries = _entries(lists, known.by_id)
     for entry in entries:
         found.add(entry, known.match(entry))
     found.settle()
@@ -77,6 +77,7 @@ class _ListedVideo:
     label: str
     compression: str | None
     video_id: bytes | None
+    """Id of a video that is here."""
     splits: frozenset[str]
 
     @property
@@ -84,12 +85,13 @@ class _ListedVideo:
         return f"{self.name} of {self.label}" + (f", {self.compression}" if self.compression else "")
 
 
-def _entries(lists: Sequence[BenchList]) -> list[_ListedVideo]:
-    """Return each video of the lists once: several clips of ours are one."""
+def _entries(lists: Sequence[BenchList], ids: Collection[bytes]) -> list[_ListedVideo]:
+    """Return each video of the lists once: several clips of ours are one, where their video is here by its id."""
     splits: dict[tuple[str, str, str | None, bytes | None], set[str]] = defaultdict(set)
     for video in (video for each in lists for video in each.videos):
-        name = video.video_id.hex() if video.video_id else video.name
-        splits[name, video.label, video.compression, video.video_id].add(video.split)
+        video_id = video.video_id if video.video_id in ids else None
+        name = video_id.hex() if video_id else video.name
+        splits[name, video.label, video.compression, video_id].add(video.split)
     return [_ListedVideo(*key, frozenset(found)) for key, found in splits.items()]
 
 
@@ -125,8 +127,7 @@ class _Known:
     def match(self, entry: _ListedVideo) -> _Match:
         """Find the videos of an entry."""
         if entry.video_id is not None:
-            place = self.by_id.get(entry.video_id)
-            return _Match() if place is None else self._checked([place], entry)
+            return self._checked([self.by_id[entry.video_id]], entry)
         named = [
             k
             for k in self.by_name.get(entry.name, ())

@@ -11,6 +11,7 @@ import pytest
 from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
+from lps.manifests.splits.records import SplitParams
 from lps.pipeline.job.request import PrepRequest
 from lps.pipeline.job.survey import list_sources
 from lps.pipeline.sources.adapters import SourceListing
@@ -171,6 +172,17 @@ def test_a_convert_of_ours_is_read_back(tmp_path: Path) -> None:
         assert (video.original_uri is not None) == (row["label"] == 1)
         if video.original_uri:
             assert original.hex() in video.original_uri
+
+
+def test_a_convert_of_ours_goes_with_its_own_lists(tmp_path: Path) -> None:
+    """As a source its clips are videos by themselves, which the lists name."""
+    converted(make_data_set(tmp_path / "out", ffpp_videos(3)), tmp_path / "to", "deepfakebench")
+    lists = tuple(str(tmp_path / f"to/dataset_json/{name}.json") for name in ("FaceForensics++", "FaceShifter"))
+    asked = {"source": str(tmp_path / "to"), "out": str(tmp_path / "again"), "dataset": "deepfakebench"}
+    plain = list_sources(PrepRequest(**asked))  # type: ignore[arg-type]
+    given = list_sources(PrepRequest(**asked, split=SplitParams(rule="official"), split_lists=lists))  # type: ignore[arg-type]
+    assert videos_of(given.listing) == videos_of(plain.listing)
+    assert not [note for note in given.listing.notes if "split list" in note]
 
 
 def test_lines_that_convert_did_not_write(list_tree: ListTree) -> None:

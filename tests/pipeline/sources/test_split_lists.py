@@ -240,7 +240,7 @@ class TestMatching:
         )
         found, notes = listed(videos, listing)
         assert found == {"real/a.mp4": "val", "elsewhere/b.mp4": "test"}
-        assert notes == (f"split list list.json: 1 of its videos are not here: {'0' * 32} of folder_Fake",)
+        assert notes == (f"split list list.json: 1 of its videos are not here: {'0' * 32}-00-000000 of folder_Fake",)
         swapped = flat_list({"folder_Real": {"val": keys[2:]}, "folder_Fake": {"val": keys[:2]}})
         with pytest.raises(RefusedError, match="none of its 2 videos is here"):
             listed(videos, swapped)
