@@ -72,7 +72,8 @@ def list_sources(request: PrepRequest) -> SourceTree:
     request, told = _with_layout(request, files)
     request = replace(request, split=replace(request.split, lists=list_digests(read_split_lists(request.split_lists))))
     if LAYOUTS[request.dataset].has_sequences:
-        files = {file.path: file for file in with_sequences(files.values())}
+        folders = {file.path: file for file in with_sequences(files.values())}
+        files = files | folders if request.dataset == "table" else folders  # a table may name anything
     return SourceTree(store, files, _read_listing(request, store, files, frozenset()), request, told)
 
 

@@ -10,6 +10,8 @@
 | `original` | uri of the real video that a fake was made from |
 | `identity`, `source` | persons and recordings that may not be torn apart; several are separated by `;` |
 
+A uri that ends with a slash is a folder of images (`manifests/sequences/names.py`).
+
 An identity or source with a slash is a global key and is taken as it is (`celebdf2/id/id16`, `yt/--b1Ua-kWJE`): that
 ties the video to other data sets. Without one it belongs to the row's own (`<dataset>/id/...`, `<dataset>/src/...`).
 
@@ -32,6 +34,7 @@ from lps.manifests.codes import Code
 from lps.manifests.errors import UnreadableError
 from lps.manifests.records import SourceVideo
 from lps.manifests.schemas import arrow_file
+from lps.manifests.sequences.names import is_sequence
 from lps.pipeline.sources.shared.layout import SourceLayout
 from lps.pipeline.sources.shared.types import (
     DEFAULT_METHOD,
@@ -90,7 +93,8 @@ class _Root:
         inner = None if below is None or "\0" in below else _resolved(below)
         if inner is None:
             raise UnreadableError(f"{where}: {text!r} leaves the table's root; give paths below it, or another --root")
-        return self._joined(inner) if is_relative else "/".join(inner) or None
+        found = self._joined(inner) if is_relative else "/".join(inner) or None
+        return f"{found}/" if found and path.endswith("/") else found
 
     def _joined(self, parts: Sequence[str]) -> str | None:
         inner = [part for part in parts if part not in ("", ".")]
@@ -130,7 +134,7 @@ def list_table(files: Sequence[SourceFile], options: SourceOptions) -> SourceLis
             f"{path}: none of its {len(videos)} videos is there, such as {min(videos)}: its paths are "
             "relative to its folder, or to --root"
         )
-    unlisted = sum(is_video(file.path) and file.path not in videos for file in files)
+    unlisted = sum(is_video(file.path) and file.path not in videos for file in files if not is_sequence(file.path))
     notes = [f"table: {unlisted} videos below its root are not in it, and not inputs"] if unlisted else []
     notes += [f"table: {n_backslashes} uris with backslashes were read with slashes"] if n_backslashes else []
     notes += [f"table: {n_dots} uris with '..' were read as the paths that they lead to"] if n_dots else []
@@ -271,4 +275,5 @@ LAYOUT = SourceLayout(
     splits="the column",
     leakage="what the columns identity, source and original say",
     page="",
+    has_sequences=True,
 )

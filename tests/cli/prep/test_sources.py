@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -23,6 +24,7 @@ from lps.pipeline.sources.adapters import SourceListing
 from lps.pipeline.tools.demo_videos import make_texture_video
 from lps.pipeline.video.probe import Probe
 from tests.builders import build_data_set, folder_spec, manifest_rows, still_clip
+from tests.frame_trees import image_bytes, numbered, write_tree
 
 
 def call(program: click.Command, *args: str) -> Result:
@@ -100,6 +102,19 @@ def test_a_table_may_lie_beside_its_videos(tables: Path, root: str) -> None:
     assert [video.uri for video in listings[0].videos] == ["fake/b.mp4", "real/a.mp4"]
     assert listings[0].videos[0].original_uri == "real/a.mp4"
     assert {listing.videos for listing in listings} == {listings[0].videos}
+
+
+def test_a_table_may_name_folders_of_images(tmp_path: Path) -> None:
+    picture = image_bytes(np.zeros((4, 4, 3), np.uint8))
+    write_tree(tmp_path, {**numbered([picture] * 3, "a/real"), **numbered([picture] * 3, "a/fake"), "b/c.png": picture})
+    table = f"uri,label,original\na/real/,0,\n{tmp_path}/a/fake/,1,a/real/\na/gone/,1,\n"
+    (tmp_path / "t.csv").write_text(table)
+    tree = list_sources(PrepRequest(source=str(tmp_path / "t.csv"), out=str(tmp_path / "out"), dataset="table"))
+    assert {video.uri: (video.original_uri, video.code) for video in tree.listing.videos} == {
+        "a/real/": (None, None), "a/fake/": ("a/real/", None), "a/gone/": (None, "E_MISSING_FILE"),
+    }  # fmt: skip
+    assert tree.files["a/real/"].n_bytes == 3 * len(picture)
+    assert not [note for note in tree.listing.notes if "not in it" in note]
 
 
 def test_paths_of_a_table_that_lead_elsewhere_end_the_run(tables: Path) -> None:

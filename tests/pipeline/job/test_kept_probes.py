@@ -17,6 +17,7 @@ from lps.pipeline.video.kept_probes import (
     SCHEMA,
     ProbeKeeper,
     Probes,
+    forget_probes,
     probes_in,
     read_probes,
 )
@@ -54,6 +55,44 @@ def test_only_probes_of_unchanged_files_are_taken(store: Store) -> None:
     assert by_uri(kept) == {"real/3.mp4": ALL["real/3.mp4"]}
     rows = kept.aligned(pa.array(uris))
     assert list(probes_in(rows)) == [ALL["real/3.mp4"], None, None]
+
+
+class TestArchives:
+    """An archive is known only with all of its sequences; else it is read again."""
+
+    A, B = "a/1.tar.gz", "a/2.tar.gz"
+
+    def kept(self, store: Store, *uris: str, marks: tuple[str, str] = ("m", "m")) -> Probes:
+        keeper = ProbeKeeper(store, LIMITS, Probes.of({}))
+        for uri in uris:
+            n = 2 if uri in (self.A, self.B) else 60
+            keeper.add(uri, "m", replace(GOOD, n_frames_promised=n), is_certain=True)
+        keeper.save()
+        return read_probes(store, LIMITS).of_files(pa.array([self.A, self.B]), pa.array(marks))
+
+    def test_sequences_stay_with_their_archive(self, tmp_path: Path) -> None:
+        whole = [f"{self.A}!/1/real/{k}/" for k in (0, 7)]
+        part = f"{self.B}!/2/real/0/"
+        kept = self.kept(Store(str(tmp_path)), *whole, self.A, part, self.B)
+        assert kept.in_archives() == {self.A: whole}
+        assert set(by_uri(kept)) == {self.A, *whole}
+        unfinished = self.kept(Store(str(tmp_path)), *whole, part)
+        assert (len(unfinished), unfinished.in_archives()) == (0, {})
+
+    def test_an_archive_that_changed_takes_its_sequences_with_it(self, tmp_path: Path) -> None:
+        uris = [f"{archive}!/x/{k}/" for archive in (self.A, self.B) for k in (0, 1)]
+        kept = self.kept(Store(str(tmp_path)), *uris, self.A, self.B, marks=("m", "n"))
+        assert set(by_uri(kept)) == {self.A, *uris[:2]}
+
+    def test_a_fault_in_one_that_is_forgotten_has_the_archive_read_again(self, tmp_path: Path) -> None:
+        store = Store(str(tmp_path))
+        keeper = ProbeKeeper(store, LIMITS, Probes.of({}))
+        keeper.add(f"{self.A}!/0/", "m", LOST, is_certain=True)
+        keeper.add(f"{self.A}!/1/", "m", GOOD, is_certain=True)
+        keeper.add(self.A, "m", replace(GOOD, n_frames_promised=2), is_certain=True)
+        keeper.save()
+        forget_probes(store, ["E_TIMEOUT"])
+        assert len(read_probes(store, LIMITS).of_files(pa.array([self.A]), pa.array(["m"]))) == 0
 
 
 def test_other_limits_make_other_probes(store: Store) -> None:

@@ -304,6 +304,15 @@ def test_time_stamps_of_one_class_are_warned_of(world: "World", bias_of: Audited
     assert keys(results["B7"]) == {trait}
 
 
+def test_timing_of_images_is_not_known(world: "World", bias_of: Audited) -> None:
+    for video in world.videos:
+        video.update(container="image2", pts_nominal=True, fps_num=None, fps_den=None, duration_s=None)
+        video["is_vfr"] = bool(video["label"])  # numbers are missing in one class
+    result = bias_of(world)["B7"]
+    assert result.state == State.UNKNOWN
+    assert result.note.endswith("videos are sequences of images, which have no time stamps of their own")
+
+
 def test_darker_clips_of_one_class_are_warned_of(world: "World", bias_of: Audited) -> None:
     for clip in world.clips:
         clip["luma_mean"] -= 5 if clip["label"] else 0

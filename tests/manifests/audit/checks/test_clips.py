@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lps.manifests.audit.checks.clips import CHECKS, LIMITS, check_starts
-from lps.manifests.audit.core.types import AuditContext
+from lps.manifests.audit.core.types import AuditContext, State
 from lps.manifests.audit.run import Audit
 from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store
@@ -109,6 +109,21 @@ def test_clip_ends_before_the_last_frame_that_decodes_of_a_whole_video(
     assert broken(header_lies) == {}
     ends_before = mutated({"videos": lambda row: {**row, "scan": scan, "n_frames_decoded": end - 1}})
     assert first["sample_key"] in broken(ends_before)["C1"]
+
+
+def of_images(row: Row) -> Row:
+    """Return a video as if it were a sequence of images."""
+    return {**row, "container": "image2", "pts_nominal": True, "fps_num": None, "fps_den": None}
+
+
+def test_time_stamps_of_images_prove_nothing(first: Row, mutated: Mutated, audit: Callable[..., Audit]) -> None:
+    [result] = audit(mutated({"videos": of_images}), "C1").results
+    assert result.state == State.UNKNOWN
+    assert result.note.endswith("which have no time stamps: theirs are counted at a declared rate")
+    [result] = audit(mutated({"videos": of_images, "clips": spoiled(first, hole)}), "C1").results
+    assert result.state == State.FAIL
+    [result] = audit(mutated({"videos": lambda row: {**row, "pts_nominal": True}}), "C1").results
+    assert result.state == State.PASS  # of AVI: counted at the rate that the file has
 
 
 # ---- C3, C5 --------------------------------------------------------------------------------------------------------
