@@ -16,6 +16,7 @@ COLUMNS = ("n_frames_promised", "key_distance", "width", "height", "codec")
 """Columns of `kept_probes.SCHEMA`."""
 
 SECONDS_PER_MEGAPIXEL = {
+    "png": 0.02,
     "h264": 0.0020,
     "hevc": 0.0020,
     "vp9": 0.0016,

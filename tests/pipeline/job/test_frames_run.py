@@ -129,13 +129,15 @@ def test_a_fault_of_a_folder_is_mended_and_tried_again(
     source, out = tmp_path / "src", tmp_path / "out"
     tree = numbered(faces["real/face_0"], "real/a") | numbered(faces["fake/blend/face_0"], "fake/x/a")
     write_tree(source, tree | numbered(faces["real/face_1"], "real/b") | {"real/b/cover.png": faces["real/face_1"][0]})
-    assert command(out, "--dataset", "frames", source=str(source)).returncode == 0
+    assert command(out, "--dataset", "frames", "--pairing", "original", source=str(source)).returncode == 0
     assert ends(out)["real/b/"] == ("failed", "E_NAME_GRAMMAR", 0)
     (source / "real/b/cover.png").unlink()
     retried = CliRunner().invoke(prep, ["retry", str(out), "--code", "E_NAME_GRAMMAR", "--replan"])
     assert retried.exit_code == 0, retried.output
-    assert command(out, "--dataset", "frames", source=str(source)).returncode == 0
+    assert command(out, "--dataset", "frames", "--pairing", "original", source=str(source)).returncode == 0
     assert ends(out)["real/b/"] == ("ok", None, 1)
+    modes = {row["label"]: row["pair_mode"] for row in manifest_rows(out, "clips") if row["pair_id"]}
+    assert modes == {0: "own", 1: "shared"}
 
 
 @pytest.fixture(scope="module")
