@@ -13,7 +13,7 @@ class SourceVideo:
     """One input video as its data set describes it. Adapters yield these; nothing here needs the file opened."""
 
     uri: str
-    """POSIX path relative to the source root."""
+    """POSIX path relative to the source root; that of a sequence of images ends with a slash."""
     dataset: str
     """`folder`, `ffpp`, `dfd`, `dfdc`, `celebdf2`, or what a table names."""
     label: int | None

@@ -16,7 +16,7 @@ from lps.pipeline.sources.shared.layout import SourceLayout
 from lps.pipeline.sources.shared.types import VIDEO_SUFFIXES, SourceFile, SourceListing, SourceOptions
 
 _IMAGE = r"[^/.][^/]*\.(?:png|jpe?g|webp|bmp)"
-FRAMES = TwoFolders("frames", lambda file: is_sequence(file.path), "no folder of images")
+FRAMES = TwoFolders("frames", lambda file: is_sequence(file.path) and file.is_video, "no folder of images")
 
 
 def list_frames(files: Sequence[SourceFile], _options: SourceOptions) -> SourceListing:

@@ -38,7 +38,9 @@ class TestFrames:
 
     def test_other_files_are_foreign(self, list_tree: ListTree) -> None:
         more = {
-            **dict.fromkeys(("real/v.mp4", "real/a/000/Thumbs.db", "notes/", "real/", "fake/1.tar.gz"), b"x"),
+            **dict.fromkeys(
+                ("real/v.mp4", "real/a/000/Thumbs.db", "notes/", "real/", "fake/.x/a/", "fake/1.tar.gz"), b"x"
+            ),
             "real/empty/": b"",
         }
         listing = list_tree("frames", FRAMES | more)
