@@ -37,6 +37,7 @@ from lps.manifests.index import PLAN_JSON, read_json, read_rule, readable_rule, 
 from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.key_edges import whole
 from lps.manifests.splits.records import SplitParams, SplitRow, aliases_digest, recorded_aliases, rows_from_table
+from lps.manifests.splits.rule_record import inputs_digest
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store
 
@@ -118,7 +119,11 @@ def check_replay(ctx: AuditContext) -> CheckResult:
     base = split_rows(ctx, base_set) if base_set else None
     try:
         params = _params(rule)
-        made, record = split_table(_videos_of(ctx, stored), params, base)
+        videos = _videos_of(ctx, stored)
+        if params.lists and inputs_digest(videos) != rule["inputs_sha256"]:  # lists that came after the plan
+            names = ", ".join(name for name, _ in params.lists)
+            return not_evaluated(R2, State.UNKNOWN, f"it follows split lists that are not in the data set: {names}")
+        made, record = split_table(videos, params, base)
     except (RefusedError, KeyError, TypeError) as e:
         return pass_or_fail(R2, [wrong_file(path, f"cannot be run again: {e}")], n, "videos")
     offenders = list(_moved(stored, made))
@@ -143,6 +148,7 @@ def _params(rule: dict[str, Any]) -> SplitParams:
         aliases=recorded_aliases(rule),
         allow_leaky=True,
         tries=rule["tries"],
+        lists=tuple((each["name"], each["sha256"]) for each in rule.get("lists", ())),
     )
 
 

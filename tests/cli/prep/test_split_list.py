@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from lps.cli.audit.main import main as audit
 from lps.cli.prep.main import main
 from lps.manifests.schemas import read_table
 from tests.builders import manifest_rows
@@ -37,6 +38,17 @@ def test_a_convert_is_read_back_with_the_same_splits(out: Path, tmp_path: Path) 
     rule = json.loads((out / "manifests/splits/bench.json").read_text())
     assert [each["name"] for each in rule["lists"]] == ["FaceForensics++.json", "FaceShifter.json"]
     assert rule["decided_by"] == {"official": 24}
+
+
+def test_an_audit_runs_the_rule_again_only_where_the_lists_are_those_of_the_plan(out: Path, tmp_path: Path) -> None:
+    assert call("convert", out, tmp_path / "to", "--to", "deepfakebench").exit_code == 0
+    path = tmp_path / "to/dataset_json/FaceForensics++.json"
+    assert call("split", out, "--rule", "official", "--name", "bench", "--split-list", path).exit_code == 0
+    report = tmp_path / "report.json"
+    CliRunner().invoke(audit, ["check", str(out), "--split-set", "bench", "--json", str(report)])
+    (found,) = [check for check in json.loads(report.read_text())["checks"] if check["id"] == "R2"]
+    assert found["state"] == "unknown"
+    assert "FaceForensics++.json" in found["note"]
 
 
 def test_what_does_not_go_together_is_told(out: Path, tmp_path: Path) -> None:
