@@ -23,6 +23,7 @@ SMALLEST = {
     "manifests": ["--n", "200"],
     "mix": ["--n", "200,400"],
     "model": ["--batch", "32:1", "--calls", "1"],
+    "pairs": ["--limit", "1"],
     "prep": ["--limit", "1", "--copies", "1,2", "--localizers", "mtcnn", "--workers", "1", "--field-frames", "2"],
     "runtimes": ["--limit", "1", "--localizers", "mtcnn", "--runtimes", "torch", "onnxruntime"],
     "scale": ["--n", "4,8", "--workers", "1"],

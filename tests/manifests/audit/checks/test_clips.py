@@ -280,6 +280,8 @@ def test_steps_of_whole_frames_are_no_fault_in_large_sets(lengths: str) -> None:
         "start_rule": ["seeded"] * n,
         "start_seed": pa.array(seeds, pa.uint64()),
         "label": [k % 2 for k in range(n)],
+        "pair_id": pa.nulls(n, pa.string()),
+        "pair_mode": ["own"] * n,
     }
     with duckdb.connect() as db:
         for name, value in LIMITS.items():
