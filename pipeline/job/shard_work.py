@@ -6,18 +6,16 @@ from typing import Any
 
 from lps.manifests.codes import Stage, Status
 from lps.manifests.errors import LpsError
-from lps.manifests.records import Header, OriginalWindows, Outcome, VideoResult
+from lps.manifests.records import Outcome, VideoResult
 from lps.pipeline.job.events import JobRetried, VideoDone
 from lps.pipeline.job.plan import Plan
 from lps.pipeline.job.pool import CommitJob, Done, End, FirstVideos, Job, LostInputs, Pool, Quarantined, VideoJob
 from lps.pipeline.job.request import RunContext
 from lps.pipeline.job.shards import ShardJob, ShardVideo
-from lps.pipeline.job.tasks import VideoTasks, process_task, run_commit
+from lps.pipeline.job.tasks import NO_WINDOWS, VideoTasks, process_task, run_commit
 
 COMMIT_SECONDS = 3600.0
 """Deadline of writing one shard."""
-NO_WINDOWS = OriginalWindows(header=Header(), n_frames=0)
-"""What a quarantined original gives its fakes."""
 
 
 class ShardScheduler:

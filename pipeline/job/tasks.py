@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from lps.manifests.codes import Code, PairFallback, Status
 from lps.manifests.environment import scratch_folder
 from lps.manifests.errors import RefusedError, UnreadableError, VideoFault
-from lps.manifests.records import OriginalWindows, Outcome, VideoResult
+from lps.manifests.records import Header, OriginalWindows, Outcome, VideoResult
 from lps.manifests.sequences.folder import source_sha256
 from lps.manifests.sequences.names import archive_of
 from lps.manifests.storage import Store
@@ -37,6 +37,8 @@ from lps.pipeline.video.memory import limit_memory, resident_bytes
 from lps.pipeline.video.reading import fault_of_reading
 from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
+NO_WINDOWS = OriginalWindows(header=Header(), n_frames=0)
+"""What an original gives its fakes that could not be processed."""
 ProcessFunction = Callable[[SourceReader, ShardVideo, DetectFaces, Params], VideoResult]
 MAX_CALLS = 10_000
 """Tasks of a kind after which a worker is replaced whatever its memory is: to load another one takes seconds of CPU."""
@@ -214,7 +216,8 @@ def run_process(
         seconds=round(time.perf_counter() - started, 3),
         n_bytes_fetched=work.source.n_fetched - before,
     )
-    return done, in_place(replace(result, windows=None)), result.windows
+    windows = result.windows or (NO_WINDOWS if video.is_original else None)
+    return done, in_place(replace(result, windows=None)), windows
 
 
 def in_place(result: VideoResult) -> VideoResult:
