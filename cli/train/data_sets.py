@@ -19,22 +19,30 @@ N = TypeVar("N")
 def named(texts: Sequence[str], option: str = "--data") -> tuple[list[str], list[str]]:
     """Divide each NAME=OUT into its two; what has no NAME, or exists as it stands, gets an empty one.
 
-    Raises BadParameter for a name that is given twice and for one without a place.
+    Raises BadParameter for a name that is given twice, for one without a place, and for what is no name.
     """
     found = []
     for text in texts:
         name, sign, location = text.partition("=")
-        is_named = sign and DATA_NAME.fullmatch(name) and not _exists(text, option)
+        can_be_named = sign and "/" not in name and not _exists(text, option)  # else it is a place with an equals sign
+        is_named = can_be_named and DATA_NAME.fullmatch(name)
+        if can_be_named and not is_named:
+            why = f"a NAME has letters, digits, '_' and '-', got '{name}' (of '{text}', and no such place exists)"
+            raise click.BadParameter(why, param_hint=option)
         if is_named and not location:
             word = "OUT" if option == "--data" else "PATTERN"
             raise click.BadParameter(f"must be {word} or NAME={word}, got '{text}'", param_hint=option)
         found.append((name, location) if is_named else ("", text))
     names = [name for name, _ in found]
+    require_different(names, option, "data sets" if option == "--data" else "sets of shards")
+    return names, [location for _, location in found]
+
+
+def require_different(names: Sequence[str], option: str, what: str) -> None:
+    """Raise BadParameter for a name that comes twice; empty ones are none."""
     for name in names:
         if name and names.count(name) > 1:
-            what = "data sets" if option == "--data" else "sets of shards"
             raise click.BadParameter(f"two {what} are called '{name}'", param_hint=option)
-    return names, [location for _, location in found]
 
 
 def _exists(text: str, option: str) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lps.cli.common import LpsCommand, NumberRange, echo
-from lps.cli.train.data_sets import named
+from lps.cli.train.data_sets import named, require_different
 
 if TYPE_CHECKING:
     from lps.model.data.sources import Sources
@@ -70,6 +70,7 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
     n_clips = clip_count(asked["clips"])
     names, asked["data"] = named(asked["data"])
     shard_names, asked["shards"] = named(asked["shards"], "--shards")
+    require_different([*names, *shard_names], "--shards", "of --data and --shards")
     from lps.cli.train.evaluate_view import EvaluateProgress, print_metrics
     from lps.cli.train.thresholds import parse_threshold, print_thresholds, save_threshold, videos_of
     from lps.manifests.canonical import pretty_json

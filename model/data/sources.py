@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from lps.manifests.arrays import Ints
 from lps.manifests.columns import read_columns, split_path
+from lps.manifests.errors import LpsError
 from lps.manifests.index import read_plan
 from lps.manifests.storage import open_store
 from lps.model.data.clip_data import ClipData, open_data
@@ -99,7 +100,10 @@ def open_split(sources: Sources, split: str, *, held_out: bool = False) -> ClipD
 def _open_part(sources: Sources, each: NamedData | NamedShards, split: str) -> ClipData:
     if isinstance(each, NamedShards):
         return open_shards(each.shards, user_cache())
-    return open_data(each.data, split, split_set=sources.split_set, allow_leaky=sources.allow_leaky)
+    try:
+        return open_data(each.data, split, split_set=sources.split_set, allow_leaky=sources.allow_leaky)
+    except LpsError as e:
+        raise type(e)(f"{each.name}: {e}") from e
 
 
 def open_val_shards(sources: Sources) -> ClipData | None:

@@ -5,6 +5,7 @@ What decodes is imported when a check runs: an audit that is not deep needs no p
 
 import io
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from lps.manifests.index import PLAN_JSON
 from lps.manifests.names import Level
 from lps.manifests.records import Clip, Header, OriginalWindows, VideoResult
 from lps.manifests.schemas import BOX_UNITS, Row
+from lps.manifests.sequences.names import is_sequence
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import WRITER_VERSION, Params, params_from_record
 from lps.pipeline.faces.detector import CHUNK, Localizer
@@ -162,7 +164,7 @@ def warped_frames(source: Store, row: Row, params: Params) -> tuple[list[RGB], l
 
     matrices = dict(zip(row["frame_idx"], row["matrices"], strict=True))
     last, faces, spoiled = max(matrices), [], []
-    with SourceReader(source).local(SourceRef(row["uri"]), limits=params.limits) as path:
+    with _opened(source, row["uri"], params) as path:
         for frame in decode_source(path, params, DecodeStats()):
             if frame.index in matrices:
                 spoiled += [frame.index] if frame.spoiled else []
@@ -172,6 +174,15 @@ def warped_frames(source: Store, row: Row, params: Params) -> tuple[list[RGB], l
             if frame.index >= last:
                 break
     return faces, spoiled
+
+
+@contextmanager
+def _opened(source: Store, uri: str, params: Params) -> Iterator[Path]:
+    """Give a video as a local path. Raises UnreadableError for a folder in a file's place, which is no sequence."""
+    with SourceReader(source).local(SourceRef(uri), limits=params.limits) as path:
+        if path.is_dir() and not is_sequence(uri):
+            raise UnreadableError(f"cannot read {source.join(uri)}: it is a folder")
+        yield path
 
 
 def _images(data: bytes, row: Row) -> list[RGB]:
@@ -256,9 +267,9 @@ class _Again:
         """Process a video as its job did. Raises UnreadableError, or VideoFault for a sequence of images."""
         from lps.pipeline.clips.process import process_video
 
-        with SourceReader(self.source).local(SourceRef(uri), limits=self.params.limits) as path:
+        with _opened(self.source, uri, self.params) as path:
             return process_video(
-                Path(path), bytes.fromhex(video_id), self._ask, self.params, share=share, keep_windows=keep_windows
+                path, bytes.fromhex(video_id), self._ask, self.params, share=share, keep_windows=keep_windows
             )
 
     def _share(self, video_id: str) -> OriginalWindows | PairFallback | None:

@@ -623,10 +623,14 @@ def test_data_sets_are_called_as_they_are_named_and_a_plain_place_stays_one(
     for words, says in (
         (["a=v=1", "a=v=1"], "two data sets are called 'a'"),
         (["a="], "must be OUT or NAME=OUT, got 'a='"),
+        (["o ne=v=1"], "a NAME has letters, digits, '_' and '-', got 'o ne' (of 'o ne=v=1'"),
+        (["=v=1"], "a NAME has letters, digits, '_' and '-', got ''"),
     ):
         result = call(*args, *(each for word in words for each in ("--data", word)))
         assert (result.exit_code, says in result.stderr) == (2, True), result.output
-    assert named(["s3://b/x=1", "a.b=c"]) == (["", ""], ["s3://b/x=1", "a.b=c"])
+    result = call(*args, "--data", "a=v=1", "--shards", "a=v=1/shards/test/test-000000.tar")
+    assert (result.exit_code, "two of --data and --shards are called 'a'" in result.stderr) == (2, True), result.output
+    assert named(["s3://b/x=1", "./a.b=c"]) == (["", ""], ["s3://b/x=1", "./a.b=c"])
 
 
 def test_thresholds_are_told_stored_and_tried_on_other_data(

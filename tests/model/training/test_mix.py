@@ -198,6 +198,11 @@ def test_a_data_set_without_a_clip_to_learn_from_is_named(
     refused = lps_train(*command, settings())
     assert refused.code == 3
     assert "split 'train' of short has nothing to learn from" in refused.last_line
+    no_val = make.data_set([family("a", 4, content="third")])
+    command = ["classify", tmp_path / "run", *data({**sets, "three": no_val}), "--init", "random", "--config"]
+    refused = lps_train(*command, settings())
+    assert refused.code == 4
+    assert f"validation: three: {no_val}: split set 'group' has no videos in 'val'" in refused.last_line
 
 
 def test_a_machine_is_fitted_on_several_data_sets(
