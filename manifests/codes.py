@@ -117,7 +117,7 @@ class PairFallback(StrEnum):
 
 
 PAIR_FALLBACK_MEANING: dict[PairFallback, str] = {
-    PairFallback.P_ORIGINAL_ELSEWHERE: "the original is in another split, or is not processed",
+    PairFallback.P_ORIGINAL_ELSEWHERE: "the original is in another split, not processed, or has an original itself",
     PairFallback.P_ORIGINAL_FAILED: "the original gave no clip",
     PairFallback.P_SIZE: "size, rotation or pixel aspect differ",
     PairFallback.P_FRAMES: "the number of frames differs by more than the limit, or the window is not in the fake",

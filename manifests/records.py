@@ -1,6 +1,6 @@
 """One frozen record per boundary: what a source yields, what a header says, what became of a video, what a clip is."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from lps.manifests.canonical import digest16
@@ -174,6 +174,15 @@ class SharedWindow:
     stills: tuple[bytes, ...]
     """Larger gray pictures of some frames, JPEG."""
 
+    @property
+    def pictures(self) -> tuple[bytes, ...]:
+        """All pictures, as `with_pictures` takes them."""
+        return (self.thumbs, *self.stills)
+
+    def with_pictures(self, pictures: tuple[bytes, ...]) -> "SharedWindow":
+        """Return the window with the same pictures kept elsewhere."""
+        return replace(self, thumbs=pictures[0], stills=pictures[1:])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginalWindows:
@@ -184,6 +193,10 @@ class OriginalWindows:
     """As many as its packets promise, or decode."""
     windows: tuple[SharedWindow, ...] = ()
     """In order of time; none where it gave no clip."""
+
+
+NO_WINDOWS = OriginalWindows(header=Header(), n_frames=0)
+"""What an original gives that could not be processed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

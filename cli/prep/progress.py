@@ -1,12 +1,14 @@
 """What `lps-prep` shows: a bar on a terminal, plain lines elsewhere, and tables at the end."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow.compute as pc
 from rich.table import Table
 
 from lps.cli.common import ProgressView, codes_table, console, echo
+from lps.manifests.codes import fallback_meaning
 from lps.manifests.names import UNTIED_FAKES, label_name
 from lps.manifests.records import Note
 from lps.pipeline.job.events import (
@@ -21,7 +23,7 @@ from lps.pipeline.job.events import (
     SourcesListed,
     VideoDone,
 )
-from lps.pipeline.job.finalize import Summary
+from lps.pipeline.job.finalize import SHARED, Summary
 from lps.pipeline.job.plan import Plan, clips_bound
 from lps.pipeline.job.status import JobStatus
 from lps.pipeline.job.wholeness import fault_lines
@@ -112,9 +114,21 @@ def _print_counts(summary: Summary, *, complete: bool) -> None:
         out.print(_clips_table(summary.by_split))
     if summary.by_code:
         out.print(codes_table(summary.by_code))
+    _print_paired(summary.paired)
     if complete:
         for split, label, n_videos in summary.without_clips:
             out.print(f"no clips: {split} {label}, of {n_videos} videos", highlight=False)
+
+
+def _print_paired(paired: Mapping[str, int]) -> None:
+    """Say how many fakes share the window and cut of their originals, and why others do not."""
+    if not paired:
+        return
+    n_sharing, n_fakes = paired.get(SHARED, 0), sum(paired.values())
+    echo(f"{n_sharing} of {n_fakes} fakes of a known original share its window and cut")
+    for code, n in paired.items():
+        if code != SHARED:
+            echo(f"  {n} fell back on their own, {code}: {fallback_meaning(code)}")
 
 
 def _clips_table(by_split: dict[tuple[str, str], tuple[int, int]]) -> Table:

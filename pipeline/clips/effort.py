@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from lps.manifests.arrays import Floats, Ints
 from lps.pipeline.config.params import ALL_CLIPS, Params
@@ -38,6 +39,8 @@ SECONDS_PER_PACKET = 0.00015
 """Looked at by the probe and once more by the processing."""
 SECONDS_PER_CLIP_FRAME = {"mtcnn": 0.0055, "retinaface-mobilenet": 0.0048, "retinaface-fan": 0.6}
 """Finding faces, alignment and images."""
+SECONDS_PER_SHARED_CLIP_FRAME = 0.0015
+"""Alignment, images and comparison of a fake that takes the faces of its original; it has them looked for on few."""
 SECONDS_PER_VIDEO = 0.05
 USUAL_SIZE = (1280, 720)
 """Where a header does not say."""
@@ -52,18 +55,25 @@ class Effort:
     core_seconds: float
 
 
-def effort(videos: pa.Table, n_clips: Ints, params: Params) -> Effort:
-    """Estimate what `n_clips` clips of each video take; `videos` has COLUMNS."""
+def effort(videos: pa.Table, n_clips: Ints, params: Params, shares: NDArray[np.bool_] | None = None) -> Effort:
+    """Estimate what `n_clips` clips of each video take; `videos` has COLUMNS.
+
+    `shares` marks fakes that are expected to share the windows of their originals.
+    """
     n_promised = _numbers(videos["n_frames_promised"], 0)
     share = _by_codec(videos["codec"], LEAD_SHARE, 1.0)
     frames = frames_to_decode(n_promised, _numbers(videos["key_distance"], 0), n_clips, params, lead_share=share)
     megapixels = _numbers(videos["width"], USUAL_SIZE[0]) * _numbers(videos["height"], USUAL_SIZE[1]) / 1e6
     rate = _by_codec(videos["codec"], SECONDS_PER_MEGAPIXEL, SECONDS_PER_MEGAPIXEL["h264"])
-    clip_frames = int(n_clips.sum()) * params.clip_frames
+    per_frame = SECONDS_PER_CLIP_FRAME[params.localizer]
+    looked_for = min(1, params.pair.face_frames / params.clip_frames)
+    per_shared_frame = min(per_frame, SECONDS_PER_SHARED_CLIP_FRAME + looked_for * per_frame)
+    n_shared = 0 if shares is None else int(n_clips[shares].sum())
+    n_own = int(n_clips.sum()) - n_shared
     seconds = (
         float(frames @ (megapixels * rate + SECONDS_PER_FRAME))
         + float(n_promised.sum()) * SECONDS_PER_PACKET
-        + clip_frames * SECONDS_PER_CLIP_FRAME[params.localizer]
+        + params.clip_frames * (n_own * per_frame + n_shared * per_shared_frame)
         + len(frames) * SECONDS_PER_VIDEO
     )
     return Effort(n_frames=round(float(frames.sum())), core_seconds=seconds)

@@ -70,6 +70,10 @@ class VideoWork:
     """First frame, and frame after the last, of each stretch that the first pass had no use for."""
     windows: list[SharedWindow] | None = None
     """What fakes of this video need; None where nobody asked."""
+    n_windows_on_disk: int = 0
+    """How many of these have their pictures on the disk ..."""
+    n_picture_bytes: int = 0
+    """... and what the pictures of the others take."""
 
     def result(self) -> VideoResult:
         """Make the clips and return them with what became of the video. Raises WindowError with a cursor."""
@@ -192,7 +196,7 @@ class VideoWork:
                 self.faults.append(fault.with_traceback(None))  # which would keep the run's frames alive
         self._keep(clips)
         if clips and self.windows is not None:
-            self.windows.append(shared_window(run, clips))
+            self._keep_window(shared_window(run, clips))
         return bool(clips), [] if clips else run[resume_at:]
 
     def _keep(self, clips: Sequence[Clip]) -> None:
@@ -205,6 +209,14 @@ class VideoWork:
         if sum(len(image) for clip in in_memory for image in clip.frames) >= SPOOL_BYTES:
             self.clips[self.n_on_disk :] = on_disk(in_memory, folder)
             self.n_on_disk = len(self.clips)
+
+    def _keep_window(self, window: SharedWindow) -> None:
+        assert self.windows is not None  # mypy
+        self.windows.append(window)
+        self.n_picture_bytes += sum(map(len, window.pictures))
+        if self.spool is not None and self.n_picture_bytes >= SPOOL_BYTES:
+            self.windows[self.n_windows_on_disk :] = windows_on_disk(self.windows[self.n_windows_on_disk :], self.spool)
+            self.n_windows_on_disk, self.n_picture_bytes = len(self.windows), 0
 
     def _matrices(self, run: Sequence[Frame], track: Track) -> tuple[list[NDArray[np.float32]], float]:
         """Return the matrix of each frame, and the largest share of a face that lies outside its frame.
@@ -323,7 +335,17 @@ def on_disk(clips: Sequence[Clip], folder: str) -> list[Clip]:
 
     Raises UnreadableError where it cannot be written.
     """
-    images = [image for clip in clips for image in clip.frames]
+    views = _views([image for clip in clips for image in clip.frames], folder)
+    return [replace(clip, frames=tuple(islice(views, clip.n_frames))) for clip in clips]
+
+
+def windows_on_disk(windows: Sequence[SharedWindow], folder: str) -> list[SharedWindow]:
+    """Return the windows with pictures that are views of a file, as `on_disk` does."""
+    views = _views([picture for window in windows for picture in window.pictures], folder)
+    return [window.with_pictures(tuple(islice(views, len(window.pictures)))) for window in windows]
+
+
+def _views(images: Sequence[bytes], folder: str) -> Iterator[bytes]:
     try:
         with tempfile.TemporaryFile(prefix="lps-clips-", dir=folder) as file:
             file.writelines(images)
@@ -332,5 +354,4 @@ def on_disk(clips: Sequence[Clip], folder: str) -> list[Clip]:
     except OSError as e:
         raise UnreadableError(f"cannot keep clips in {folder}: {e.strerror or e}") from e
     ends = accumulate(len(image) for image in images)
-    views = (view[end - len(image) : end] for image, end in zip(images, ends, strict=True))
-    return [replace(clip, frames=cast(tuple[bytes, ...], tuple(islice(views, clip.n_frames)))) for clip in clips]
+    return (cast(bytes, view[end - len(image) : end]) for image, end in zip(images, ends, strict=True))

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +33,9 @@ from lps.manifests.storage import Store
 from lps.pipeline.job.plan import Plan
 
 SUMMARY_COLUMNS = ("label", "split", "status", "error_code", "n_clips")
+PAIR_COLUMNS = ("video_id", "pair_mode", "pair_fallback")
+SHARED = "shared"
+"""What stands for the fakes that share their original's window, among codes of why others do not."""
 KNOWN_ROWS = 1024
 """Rows of videos that are not processed, made at a time."""
 SPLIT_ROWS = 8192
@@ -56,6 +59,8 @@ class Summary:
     """Fakes that nothing ties to a real video."""
     without_clips: tuple[tuple[str, str, int], ...] = ()
     """(split, label, videos) of every class of a split that has videos, of which none gave a clip."""
+    paired: Mapping[str, int] = field(default_factory=dict)
+    """SHARED, or the code of a fallback -> fakes with clips whose original is known; none without pairing."""
 
     @property
     def n_clips(self) -> int:
@@ -88,6 +93,7 @@ def finalize(
         summary = summarise(_each_added(_video_pieces(plan, out, found, digests), videos), plan.untied_fakes)
         sorted_videos = (sum_of_digests(digests), videos.pieces())
         listing = _publish_manifests(plan, out, found, sorted_videos, folder / "table.parquet")
+    summary = replace(summary, paired=_count_paired(plan, out))
     listing |= _added_split_sets(out, plan.spec.split_set, named_manifests(out))
     check()
     publish_index(out, pretty_json(_index(plan, listing, [c.shard for c in found if c.shard is not None])))
@@ -96,7 +102,15 @@ def finalize(
 
 def finished_summary(plan: Plan, out: Store) -> Summary:
     """Return the summary of a finished data set, from its manifests."""
-    return summarise(column_batches(out, "videos", SUMMARY_COLUMNS), plan.untied_fakes)
+    summary = summarise(column_batches(out, "videos", SUMMARY_COLUMNS), plan.untied_fakes)
+    return replace(summary, paired=_count_paired(plan, out))
+
+
+def _count_paired(plan: Plan, out: Store) -> Mapping[str, int]:
+    """Count the fakes of the manifest `clips`, which takes a look at three of its columns."""
+    if plan.spec.params.pair.mode != "original":
+        return {}
+    return count_paired(column_batches(out, "clips", PAIR_COLUMNS))
 
 
 def _all_commits(plan: Plan, out: Store, known: Mapping[str, Commit]) -> list[Commit]:
@@ -252,3 +266,21 @@ def _kinds(pieces: Iterable[pa.Table]) -> Iterator[Row]:
         counted = videos.append_column("has_clips", pc.greater(videos["n_clips"], 0))
         kinds = counted.group_by(["label", "split", "status", "error_code", "has_clips"])
         yield from kinds.aggregate([("n_clips", "sum"), ([], "count_all")]).to_pylist()
+
+
+def count_paired(pieces: Iterable[pa.Table]) -> dict[str, int]:
+    """Count fakes by how they are paired, from rows of the manifest `clips`, of which it needs PAIR_COLUMNS.
+
+    A fake that shares some windows of its original counts as one that shares.
+    """
+    found = [pa.table({"video_id": pa.array([], pa.binary(16)), "how": pa.array([], pa.string())})]
+    for clips in pieces:
+        how = pc.coalesce(clips["pair_fallback"], clips["pair_mode"])
+        fakes = pa.table({"video_id": clips["video_id"], "how": how}).filter(pc.not_equal(how, "own"))
+        found.append(fakes.group_by(["video_id", "how"]).aggregate([]))
+    paired = pa.concat_tables(found).group_by(["video_id", "how"]).aggregate([])  # of a video in two pieces
+    shares = pc.equal(paired["how"], SHARED)
+    others = paired.filter(pc.invert(pc.is_in(paired["video_id"], value_set=paired.filter(shares)["video_id"])))
+    codes = Counter(others["how"].to_pylist())
+    n_sharing = int(pc.sum(shares).as_py() or 0)
+    return ({SHARED: n_sharing} if n_sharing else {}) | dict(sorted(codes.items()))

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from lps.manifests.arrays import Ints
 from lps.manifests.canonical import brief_json, pretty_json, sha256_hex, unit_interval
@@ -215,8 +216,9 @@ def build_plan(spec: PlanSpec, sources: Sequence[SourceVideo], probes: Probes) -
     left = rows["shard_id"].is_null()
     known = probes.aligned(uris.filter(left.combine_chunks()))
     taken = probes.aligned(uris.filter(pc.invert(left).combine_chunks()), COLUMNS_OF_EFFORT)
-    work = effort(taken, clips_bound(taken["n_frames_promised"], spec.params), spec.params)
-    del taken
+    n_clips = clips_bound(taken["n_frames_promised"], spec.params)
+    work = effort(taken, n_clips, spec.params, _shares(rows, ids, originals, spec.params))
+    del taken, n_clips
     videos_bytes = _plan_table(rows)
     record = plan_record(spec, rows, rule, videos_bytes, splits_bytes)
     return Plan(
@@ -329,6 +331,17 @@ def _packed(rows: pa.Table, ids: Sequence[bytes], originals: pa.Array, spec: Pla
             for place in by_family[family]:
                 shards[place] = shard_id
     return rows.set_column(rows.schema.get_field_index("shard_id"), "shard_id", pa.array(shards, pa.string()))
+
+
+def _shares(rows: pa.Table, ids: Sequence[bytes], originals: pa.Array, params: Params) -> NDArray[np.bool_] | None:
+    """Return which of the videos that are processed are fakes with their original in the same shard."""
+    if params.pair.mode != "original":
+        return None
+    own = pa.array(ids, pa.binary(16))
+    shard = rows["shard_id"].combine_chunks()
+    its_shard = shard.take(pc.index_in(originals, value_set=own))
+    is_fake = pc.and_(pc.equal(shard, its_shard), pc.not_equal(originals, own))
+    return np.asarray(pc.fill_null(is_fake, False).filter(shard.is_valid()))  # noqa: FBT003  as pyarrow has it
 
 
 def plan_record(spec: PlanSpec, rows: pa.Table, rule: Row, videos_bytes: bytes, splits_bytes: bytes) -> Row:

@@ -6,13 +6,13 @@ from typing import Any
 
 from lps.manifests.codes import Stage, Status
 from lps.manifests.errors import LpsError
-from lps.manifests.records import Outcome, VideoResult
+from lps.manifests.records import NO_WINDOWS, Outcome, VideoResult
 from lps.pipeline.job.events import JobRetried, VideoDone
 from lps.pipeline.job.plan import Plan
 from lps.pipeline.job.pool import CommitJob, Done, End, FirstVideos, Job, LostInputs, Pool, Quarantined, VideoJob
 from lps.pipeline.job.request import RunContext
 from lps.pipeline.job.shards import ShardJob, ShardVideo
-from lps.pipeline.job.tasks import NO_WINDOWS, VideoTasks, process_task, run_commit
+from lps.pipeline.job.tasks import VideoTasks, process_task, run_commit
 
 COMMIT_SECONDS = 3600.0
 """Deadline of writing one shard."""
@@ -90,15 +90,16 @@ class ShardScheduler:
         self.missing[shard.shard_id] = set(_video_jobs(shard))
         # The longest first, so that no core is left with one at the end while the others have nothing to do.
         videos = sorted(shard.videos, key=lambda video: -self.frames[video.source.video_id])
-        here = {video.source.video_id for video in videos}
+        # A video that names an original is none itself: nothing waits for what waits.
+        originals = {video.source.video_id for video in videos if video.is_original}
         for video in videos:
             key = VideoJob(shard.shard_id, video.source.video_id)
-            if self.params.pair.mode == "original" and not video.is_original and video.pair_id in here:
+            if self.params.pair.mode == "original" and not video.is_original and video.pair_id in originals:
                 self.waiting.setdefault(VideoJob(shard.shard_id, video.pair_id), []).append((key, video))
             else:
-                self.queue.append(self._process_job(key, video))
+                self.queue.append(self.process_job(key, video))
 
-    def _process_job(self, key: VideoJob, video: ShardVideo, windows: Any = None) -> Job:
+    def process_job(self, key: VideoJob, video: ShardVideo, windows: Any = None) -> Job:
         """Return the job of one video; of a fake with `windows` of its original, or the reference to them."""
         task = self.process_task.options(name=f"process {video.source.uri}")
 
@@ -109,7 +110,7 @@ class ShardScheduler:
 
         frames = self.frames[key.video_id]
         deadline_seconds = self.options.deadline_seconds + frames * self.options.deadline_seconds_per_frame
-        return Job(key, submit, deadline_seconds, has_inputs=windows is not None)
+        return Job(key, submit, deadline_seconds, has_inputs=windows is not None and windows is not NO_WINDOWS)
 
     def _assign_detector(self, key: VideoJob) -> int:
         self.detector_of.pop(key, None)
@@ -133,7 +134,7 @@ class ShardScheduler:
             self.context.traffic.n_bytes_fetched += end.value.n_bytes_fetched
             self.log(end.value)
         del self.detector_of[key]
-        self.queue.extendleft(self._process_job(*fake, windows) for fake in reversed(self.waiting.pop(key, [])))
+        self.queue.extendleft(self.process_job(*fake, windows) for fake in reversed(self.waiting.pop(key, [])))
         missing = self.missing[key.shard_id]
         missing.discard(key)
         if not missing:
@@ -149,7 +150,7 @@ class ShardScheduler:
         self.log(JobRetried(str(original), "results lost", 0.0))
         if original not in self.waiting:
             self.missing[fake.shard_id].add(original)
-            self.queue.appendleft(self._process_job(original, videos[video.pair_id]))
+            self.queue.appendleft(self.process_job(original, videos[video.pair_id]))
         self.waiting.setdefault(original, []).append((fake, video))
 
     def _commit_job(self, shard: ShardJob) -> Job:

@@ -1,7 +1,7 @@
 """Count what is done of a data set that may still be in the making, and reopen failures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -25,7 +25,7 @@ from lps.manifests.index import (
 )
 from lps.manifests.schemas import VIDEOS, Row
 from lps.manifests.storage import Store, open_store
-from lps.pipeline.job.finalize import SUMMARY_COLUMNS, Summary, summarise
+from lps.pipeline.job.finalize import PAIR_COLUMNS, SUMMARY_COLUMNS, Summary, count_paired, summarise
 from lps.pipeline.job.lease import driver_lease
 from lps.pipeline.job.plan import plan_table, refuse_other_writer
 from lps.pipeline.job.wholeness import Fault, find_faults
@@ -64,6 +64,7 @@ class JobStatus:
             ],
             "faults": [{"path": fault.path, "detail": fault.detail} for fault in self.faults],
             "codes": [{"code": code, "label": label, "videos": n} for (code, label), n in self.summary.by_code.items()],
+            "pairs": [{"pairing": how, "videos": n} for how, n in self.summary.paired.items()],
         }
 
 
@@ -94,7 +95,15 @@ def read_status(location: str) -> JobStatus:
     faults = tuple(f for f in find_faults(out, commits) if indexed or PurePosixPath(f.path).stem not in in_work)
     complete = indexed and not in_work and not faults
     summary = summarise([videos], int(plan.values["split"].get("untied_fakes", 0)))
+    if is_paired(plan.values):
+        clips = (read_committed(out, commit, "clips", PAIR_COLUMNS) for commit in commits)
+        summary = replace(summary, paired=count_paired(clips))
     return JobStatus(complete, len(planned), len(done), rows.num_rows, videos.num_rows, summary, faults)
+
+
+def is_paired(plan: Row) -> bool:
+    """Return whether a plan lets fakes share the windows of their originals; those of older versions say nothing."""
+    return bool((plan.get("params", {}).get("pair") or {}).get("mode") == "original")
 
 
 def _known(row: Row) -> Row:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from lps.manifests.codes import Code, PairFallback, Status
 from lps.manifests.environment import scratch_folder
 from lps.manifests.errors import RefusedError, UnreadableError, VideoFault
-from lps.manifests.records import Header, OriginalWindows, Outcome, VideoResult
+from lps.manifests.records import NO_WINDOWS, OriginalWindows, Outcome, VideoResult
 from lps.manifests.sequences.folder import source_sha256
 from lps.manifests.sequences.names import archive_of
 from lps.manifests.storage import Store
@@ -37,8 +37,6 @@ from lps.pipeline.video.memory import limit_memory, resident_bytes
 from lps.pipeline.video.reading import fault_of_reading
 from lps.pipeline.video.source_reader import SourceReader, SourceRef
 
-NO_WINDOWS = OriginalWindows(header=Header(), n_frames=0)
-"""What an original gives its fakes that could not be processed."""
 ProcessFunction = Callable[[SourceReader, ShardVideo, DetectFaces, Params], VideoResult]
 MAX_CALLS = 10_000
 """Tasks of a kind after which a worker is replaced whatever its memory is: to load another one takes seconds of CPU."""
@@ -217,14 +215,24 @@ def run_process(
         n_bytes_fetched=work.source.n_fetched - before,
     )
     windows = result.windows or (NO_WINDOWS if video.is_original else None)
-    return done, in_place(replace(result, windows=None)), windows
+    return done, in_place(replace(result, windows=None)), windows_in_place(windows)
+
+
+AS_THEY_LIE: Callable[[Any], Any] = PickleBuffer
 
 
 def in_place(result: VideoResult) -> VideoResult:
     """Return the result with images that the store of Ray takes as they lie, and gives back without a copy."""
-    as_they_lie: Callable[[Any], Any] = PickleBuffer
-    clips = tuple(replace(clip, frames=tuple(map(as_they_lie, clip.frames))) for clip in result.clips)
+    clips = tuple(replace(clip, frames=tuple(map(AS_THEY_LIE, clip.frames))) for clip in result.clips)
     return replace(result, clips=clips)
+
+
+def windows_in_place(original: OriginalWindows | None) -> OriginalWindows | None:
+    """Return what an original gave with pictures that the store of Ray takes as `in_place` does."""
+    if original is None:
+        return None
+    windows = (window.with_pictures(tuple(map(AS_THEY_LIE, window.pictures))) for window in original.windows)
+    return replace(original, windows=tuple(windows))
 
 
 def run_commit(

@@ -32,7 +32,7 @@ from lps.manifests.codes import QUARANTINE_CODES, Code, PairFallback
 from lps.manifests.errors import LpsError, UnreadableError, VideoFault
 from lps.manifests.index import PLAN_JSON
 from lps.manifests.names import Level
-from lps.manifests.records import Clip, Header, OriginalWindows, VideoResult
+from lps.manifests.records import NO_WINDOWS, Clip, OriginalWindows, VideoResult
 from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.sequences.names import is_sequence
 from lps.manifests.storage import Store
@@ -91,11 +91,13 @@ R1 = CheckSpec(
 ) ORDER BY turn, label, status""",
 )
 
-_ORIGINAL_SQL = """SELECT lower(hex(o.video_id)), o.uri, coalesce(p.shard_id = q.shard_id, false), o.error_code
+_ORIGINAL_SQL = """SELECT lower(hex(o.video_id)), o.uri,
+    coalesce(p.shard_id = q.shard_id, false) AND o.original_video_id IS NULL, o.error_code
 FROM videos v JOIN videos o ON o.video_id = v.original_video_id
 LEFT JOIN plan_videos p ON p.video_id = lower(hex(v.video_id))
 LEFT JOIN plan_videos q ON q.video_id = lower(hex(o.video_id)) WHERE v.video_id = unhex(?)"""
-"""The original of a video, whether both are of one shard, where alone fakes share, and what became of it."""
+"""The original of a video, whether it gives that anything: both are of one shard, and it has no original itself; and
+what became of it."""
 
 
 def check_frames(ctx: AuditContext) -> CheckResult:
@@ -280,8 +282,8 @@ class _Again:
         [(original, uri, is_near, code)] = rows
         if not is_near:
             return PairFallback.P_ORIGINAL_ELSEWHERE
-        if code in QUARANTINE_CODES:
-            return OriginalWindows(header=Header(), n_frames=0)
+        if code in QUARANTINE_CODES | {Code.E_UNREADABLE}:
+            return NO_WINDOWS
         made = self._made(original, uri, keep_windows=True)
         if made.outcome.code == Code.E_UNREADABLE:
             raise UnreadableError(f"cannot read {self.source.join(uri)}: {made.outcome.detail}")

@@ -535,6 +535,21 @@ def test_clips_are_the_same_where_their_images_lie_on_the_disk(
     assert list(scratch.iterdir()) == []
 
 
+def test_pictures_of_windows_lie_on_the_disk_too(
+    write_video: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.mp4", shot(5 * LENGTH))
+    params = replace(PARAMS, clips=ALL_CLIPS)
+    expected = process_video(path, digest16("a"), see, params, keep_windows=True).windows
+    assert expected is not None
+    n_bytes = sum(map(len, expected.windows[0].pictures))
+    monkeypatch.setattr(video_work, "SPOOL_BYTES", round(1.5 * n_bytes))  # two windows a file
+    windows = process_video(path, digest16("a"), see, params, spool=str(tmp_path), keep_windows=True).windows
+    assert windows == expected
+    kinds = [{type(picture) for picture in window.pictures} for window in windows.windows]
+    assert kinds == [{memoryview}] * 4 + [{bytes}]
+
+
 def test_images_that_cannot_be_written_are_no_fault_of_the_video(
     write_video: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from lps.manifests.index import TABLES_OF_A_COMMIT, rows_path
 from lps.manifests.records import VideoResult
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
-from lps.pipeline.config.params import LocalizeParams, Params
+from lps.pipeline.config.params import LocalizeParams, PairParams, Params
 from lps.pipeline.job.events import Planned, PrepEvent
 from lps.pipeline.job.shards import ShardJob, write_shard
 
@@ -53,6 +53,10 @@ CHANGES: dict[str, tuple[Callable[[Params], dict[str, Any]], str]] = {
     ),
     "seed": (lambda p: {"params": replace(p, seed=1)}, "params.seed was 0, now 1"),
     "codec": (lambda p: {"params": replace(p, codec="png")}, 'params.codec was "jpg", now "png"'),
+    "pairing": (
+        lambda p: {"params": replace(p, pair=PairParams(mode="original"))},
+        'params.pair.mode was "none", now "original"',
+    ),
     "two": (
         lambda p: {"params": replace(p, clip_frames=20, align=False)},
         "params.align was true, now false; params.clip_frames was 10, now 20",
