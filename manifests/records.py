@@ -170,7 +170,7 @@ class SharedWindow:
     clips: tuple[Clip, ...]
     """One for each face, without images."""
     thumbs: bytes
-    """Small gray pictures of all frames, one below the other, JPEG."""
+    """Small gray pictures of all frames, one below the other, PNG: what JPEG loses hides shifts in time."""
     stills: tuple[bytes, ...]
     """Larger gray pictures of some frames, JPEG."""
 

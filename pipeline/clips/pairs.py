@@ -57,8 +57,8 @@ def shared_window(run: Sequence[Frame], clips: Sequence[Clip]) -> SharedWindow:
     thumbs = [frame.luma(THUMB_PX) for frame in run]
     return SharedWindow(
         clips=tuple(replace(clip, frames=()) for clip in clips),
-        thumbs=_jpeg(np.concatenate(thumbs)),
-        stills=tuple(_jpeg(run[k].luma(STILL_PX)) for k in still_places(len(run))),
+        thumbs=_coded(".png", np.concatenate(thumbs)),
+        stills=tuple(_coded(".jpg", run[k].luma(STILL_PX)) for k in still_places(len(run))),
     )
 
 
@@ -148,8 +148,8 @@ def _blurred(gray: Gray) -> NDArray[np.float32]:
     return np.asarray(cv2.GaussianBlur(gray.astype(np.float32), (0, 0), BLUR_PX), np.float32)
 
 
-def _jpeg(gray: Gray) -> bytes:
-    return bytes(cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
+def _coded(kind: str, gray: Gray) -> bytes:
+    return bytes(cv2.imencode(kind, gray, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if kind == ".jpg" else [])[1])
 
 
 def _gray(data: bytes) -> Gray:
