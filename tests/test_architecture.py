@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "cli.audit": "cli manifests manifests.audit manifests.audit.core manifests.audit.report pipeline.tools",
     "cli.docs": "cli.audit cli.prep cli.train manifests.audit.core",
     "cli.prep": """cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.sources
-        pipeline.tools""",
+        pipeline.tools pipeline.tools.gallery""",
     "cli.train": """cli manifests manifests.sequences manifests.splits model.data model.evaluation model.paper
         model.paper.figures model.report model.training pipeline.clips pipeline.config pipeline.faces
         pipeline.sources.shared pipeline.video""",
@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "pipeline.sources.shared": "manifests manifests.sequences",
     "pipeline.tools": """manifests manifests.audit.core manifests.pages pipeline.clips pipeline.config pipeline.faces
         pipeline.sources.shared pipeline.video""",
+    "pipeline.tools.gallery": "manifests manifests.pages pipeline.config pipeline.tools pipeline.video",
     "pipeline.video": "manifests manifests.remote manifests.sequences pipeline.config",
 }
 """Folder -> folders that its modules may import, besides their own. Every arrow here is used by some import."""
@@ -64,7 +65,7 @@ MAY_IMPORT = {
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 MAX_FOLDER_FILES = 18
-SOURCES = (".py", ".pyi", ".j2", ".css")
+SOURCES = (".py", ".pyi", ".j2", ".css", ".js")
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,8 @@ def main() -> None:
 @click.option("--source", metavar="DIR|URL", help="Root of the source videos, for checks that need them.")
 @json_option
 @click.option("--html", "html_file", type=FILE, help="Write the report as one self-contained page.")
+@click.option("--gallery", metavar="URL", default="",
+              help="Page of `lps-prep preview --html`, seen from the report: offenders link to it.")  # fmt: skip
 @click.option("--junit", "junit_file", type=FILE, help="Write the checks as JUnit XML, which CI servers read.")
 @click.option("--reports", "reports_dir", metavar="DIR|URL",
               help="Write both and all offenders as Parquet into a new folder below, such as OUT/audits.")  # fmt: skip
@@ -105,6 +107,7 @@ def check(out: str | None, explain: str | None, **asked: Any) -> None:
     if out is None:
         raise click.UsageError("Missing argument 'OUT'.")
     _check_outputs(out, asked)
+    _check_gallery(asked["gallery"])
     if asked["level"] == Level.DEEP:
         require("prep", "lps-audit check --level deep")
     _audit(out, suite, policy, asked)
@@ -159,6 +162,13 @@ def _check_outputs(out: str, asked: dict[str, Any]) -> None:
             raise click.BadParameter("reports do not belong into OUT, but for OUT/audits", param_hint=f"--{name}")
 
 
+def _check_gallery(address: str) -> None:
+    from lps.manifests.pages.html import is_page_address
+
+    if not is_page_address(address):
+        raise click.BadParameter(f"'{address}' is no relative, file:, http: or https: address", param_hint="--gallery")
+
+
 def _lies_in(place: str | Path, folder: str) -> bool:
     one, other = (str(p) if "://" in str(p) else str(Path(p).resolve()) for p in (place, folder))
     return f"{one.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
@@ -169,7 +179,7 @@ def _write(audit: "Audit", store: "Store", asked: dict[str, Any]) -> None:
     from lps.manifests.storage import open_store
 
     record = pretty_json(audit.record())
-    page = _page(audit, store) if asked["html_file"] or asked["reports_dir"] else b""
+    page = _page(audit, store, asked["gallery"]) if asked["html_file"] or asked["reports_dir"] else b""
     if asked["json_to"]:
         write_output(asked["json_to"], record)
     if asked["html_file"]:
@@ -187,10 +197,10 @@ def _write(audit: "Audit", store: "Store", asked: dict[str, Any]) -> None:
             echo(f"reports: {reports.join(audit.audit_id)}", err=is_stdout(asked["json_to"]))
 
 
-def _page(audit: "Audit", store: "Store") -> bytes:
+def _page(audit: "Audit", store: "Store", gallery: str) -> bytes:
     from lps.manifests.audit.report.page import render_html
 
-    return render_html(audit.record(), store).encode()
+    return render_html(audit.record(), store, gallery=gallery).encode()
 
 
 def _explain(suite: "Suite", check_id: str) -> None:

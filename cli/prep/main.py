@@ -206,22 +206,38 @@ def retry(out: str, codes: tuple[str, ...], replan: bool) -> None:  # noqa: FBT0
 
 @main.command()
 @click.argument("out")
-@click.option(
-    "--to", "target", type=click.Path(dir_okay=False, path_type=Path), help="PNG file [default: preview.png]."
-)
-@click.option("--per-row", type=click.IntRange(1, 40), default=8, show_default=True, help="Clips or rejects in a row.")
-def preview(out: str, target: Path | None, per_row: int) -> None:
-    """Draw a contact sheet of OUT: clips by split and label, and rejects by code.
+@click.option("--png", is_flag=True, help="One picture of all of them: the default.")
+@click.option("--html", is_flag=True, help="A page on which clips play and can be searched.")
+@click.option("--to", "target", type=click.Path(path_type=Path), metavar="FILE|DIR",
+              help="PNG file, HTML file, or the folder of index.html  [default: preview.png or gallery].")  # fmt: skip
+@click.option("--per-row", type=click.IntRange(1, 40), help="Clips or rejects in a row of the picture  [default: 8].")
+@click.option("--clips", type=click.IntRange(1, 5000), help="Clips of the page, of all kinds in turn  [default: 200].")
+@click.option("--first", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              help="Sample keys or video ids, one a line, or an audit as JSON: shown before others.")  # fmt: skip
+@click.option("--source", metavar="DIR|URL", help="Root of the source videos: the page has a frame of each reject.")
+@click.option("--self-contained", is_flag=True, help="The page as one file, with its pictures in it.")
+def preview(out: str, **asked: Any) -> None:
+    """Show what is in OUT: clips by split and label, and rejects by code, as a picture or as a page.
+
+    The page needs no server and no script: a clip plays under the pointer, or when it is clicked. Its pictures lie in a
+    folder beside it. `#KEY` after its address leads to the clip of that sample key, or of that video id.
 
     \b
     Example:
       lps-prep preview out/ --to sheet.png
+      lps-prep preview out/ --html --to gallery/
+      lps-prep preview s3://bucket/ffpp-c23 --html --to ffpp.html --self-contained --clips 50
+      lps-prep preview out/ --html --first report.json --source /data/FaceForensics
     """
-    from lps.pipeline.tools.preview import draw_preview
+    from lps.cli.prep.preview import write_gallery, write_sheet
 
-    path = target or Path("preview.png")
-    draw_preview(out, path, per_row=per_row)
-    echo(f"wrote {path}")
+    if asked["png"] and asked["html"]:
+        raise click.UsageError("--png and --html are two outputs: give one of them")
+    only = ("per_row",) if asked["html"] else ("clips", "first", "source", "self_contained")
+    for name in only:
+        if asked[name]:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with {'--png' if asked['html'] else '--html'}")
+    (write_gallery if asked["html"] else write_sheet)(out, asked)
 
 
 @main.command()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -60,6 +61,20 @@ def spelled(value: Any) -> str:
 def shortened(uri: str) -> str:
     """Keep the end of a long path: it tells videos apart."""
     return uri if len(uri) <= MAX_URI else "…" + uri[1 - MAX_URI :]
+
+
+def is_page_address(address: str) -> bool:
+    """Tell whether a page may link to an address that a user gave: a relative path, or a file, http or https URL."""
+    try:
+        scheme = urlsplit(address).scheme
+    except ValueError:
+        return False
+    return address.isprintable() and address == address.strip() and scheme in ("", "file", "http", "https")
+
+
+def gallery_link(gallery: str, key: str) -> str:
+    """Return the address of a clip or video in the page of `lps-prep preview --html`; empty without one."""
+    return f"{gallery.partition('#')[0]}#{quote(key, safe='')}" if gallery and key else ""
 
 
 def _breakable(text: str) -> Markup:

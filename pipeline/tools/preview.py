@@ -67,11 +67,11 @@ def draw_preview(location: str, target: Path, *, per_row: int = 8, max_rows: int
     """
     out = open_store(location)
     index = read_index(out).values
-    with _opened(out) as db:
+    with opened_manifests(out) as db:
         rows = _chosen(out, db, per_row)
         layout = Layout(heading=_heading(index, db, len(rows) - max_rows), rows=tuple(rows[:max_rows]))
         shown = [tile.sample_key for row in layout.rows for tile in row.tiles if isinstance(tile, SheetClip)]
-        places = _places(db, "SELECT place FROM clips WHERE list_contains(?, sample_key)", [shown])
+        places = places_of(db, "SELECT place FROM clips WHERE list_contains(?, sample_key)", [shown])
     page = draw_sheet(layout, _read_frames(out, places))
     buffer = io.BytesIO()
     page.save(buffer, "PNG")
@@ -83,15 +83,18 @@ def sheet_rows(out: Store, per_row: int) -> list[SheetRow]:
 
     The order of the manifests' rows does not matter. Every code has its row.
     """
-    with _opened(out) as db:
+    with opened_manifests(out) as db:
         return _chosen(out, db, per_row)
 
 
 @contextmanager
-def _opened(out: Store) -> Iterator["duckdb.DuckDBPyConnection"]:
-    """Give what the choice depends on as the tables `videos` and `clips`; beyond SHEET_MEMORY they lie on the disk.
+def opened_manifests(
+    out: Store, sorted_by: Mapping[str, Sequence[str]] = SORTED
+) -> Iterator["duckdb.DuckDBPyConnection"]:
+    """Give what a choice depends on as the tables `videos` and `clips`; beyond SHEET_MEMORY they lie on the disk.
 
-    `place` is a row's number in its manifest. Manifests have tens of millions of rows: none is held whole.
+    `sorted_by` has the columns of each; `place` is a row's number in its manifest. Manifests have tens of millions of
+    rows: none is held whole. Raises UnreadableError.
     """
     import duckdb
 
@@ -102,7 +105,7 @@ def _opened(out: Store) -> Iterator["duckdb.DuckDBPyConnection"]:
             scratch_folder("lps-preview-") as folder,
             duckdb.connect(config={**settings, "temp_directory": str(folder / "spill")}) as db,
         ):
-            for name, columns in SORTED.items():
+            for name, columns in sorted_by.items():
                 fields = [*(TABLES[name].field(column) for column in columns), pa.field("place", pa.int64())]
                 db.from_arrow(pa.schema(fields).empty_table()).create(name)
                 n = 0
@@ -132,7 +135,7 @@ def _clip_rows(out: Store, db: "duckdb.DuckDBPyConnection", per_row: int) -> lis
         kind = "clips WHERE split IS NOT DISTINCT FROM ? AND label IS NOT DISTINCT FROM ?"
         places = _spaced(db, kind, [split, label], "sample_key", (n, per_row))
         shown = read_rows(out, "clips", CLIP_COLUMNS, places)
-        uris = _uris(out, db, [row["video_id"] for row in shown])
+        uris = uris_of_videos(out, db, [row["video_id"] for row in shown])
         rows.append(
             SheetRow(
                 title=str(split),
@@ -146,7 +149,7 @@ def _clip_rows(out: Store, db: "duckdb.DuckDBPyConnection", per_row: int) -> lis
 
 def _clips_place(kind: tuple[Any, ...]) -> tuple[tuple[int, str], int]:
     split, label, *_ = kind
-    return (_place(SPLITS, str(split)), LABELS.index(label_name(label)))
+    return (place_in(SPLITS, str(split)), LABELS.index(label_name(label)))
 
 
 def _spaced(
@@ -160,15 +163,17 @@ def _spaced(
     n, most = numbers
     ranks = evenly_spaced(range(n), most)
     numbered = f"SELECT place, row_number() OVER (ORDER BY {keys}, place) - 1 AS rank FROM {kind}"
-    return _places(db, f"SELECT place FROM ({numbered}) WHERE list_contains(?, rank) ORDER BY rank", [*values, ranks])
+    return places_of(db, f"SELECT place FROM ({numbered}) WHERE list_contains(?, rank) ORDER BY rank", [*values, ranks])
 
 
-def _places(db: "duckdb.DuckDBPyConnection", sql: str, values: Sequence[Any]) -> list[int]:
+def places_of(db: "duckdb.DuckDBPyConnection", sql: str, values: Sequence[Any]) -> list[int]:
+    """Return the places in a manifest that a query of `opened_manifests` gives."""
     return [int(place) for (place,) in db.execute(sql, list(values)).fetchall()]
 
 
-def _uris(out: Store, db: "duckdb.DuckDBPyConnection", video_ids: Sequence[bytes]) -> dict[bytes, str]:
-    places = _places(db, "SELECT place FROM videos WHERE list_contains(?::BLOB[], video_id)", [list(video_ids)])
+def uris_of_videos(out: Store, db: "duckdb.DuckDBPyConnection", video_ids: Sequence[bytes]) -> dict[bytes, str]:
+    """Return the paths of some videos by id."""
+    places = places_of(db, "SELECT place FROM videos WHERE list_contains(?::BLOB[], video_id)", [list(video_ids)])
     return {row["video_id"]: str(row["uri"]) for row in read_rows(out, "videos", ("video_id", "uri"), places)}
 
 
@@ -191,7 +196,7 @@ def _reject_rows(out: Store, db: "duckdb.DuckDBPyConnection", per_row: int) -> l
     for code, label, n in db.execute(kinds).fetchall():
         counts.setdefault(code, Counter())[label_name(label)] += n
     rows = []
-    for code in sorted(counts, key=lambda code: _place(tuple(Code), code)):
+    for code in sorted(counts, key=lambda code: place_in(tuple(Code), code)):
         labels = counts[code]
         places = _spaced(db, "videos WHERE error_code = ?", [code], "uri, video_id", (labels.total(), per_row))
         rows.append(
@@ -217,7 +222,7 @@ def _reject_tile(row: Row) -> SheetReject:
     )
 
 
-def _place(order: Sequence[str], name: str) -> tuple[int, str]:
+def place_in(order: Sequence[str], name: str) -> tuple[int, str]:
     """Sort key: by `order`, and what is not in it last, by name."""
     return (order.index(name) if name in order else len(order), name)
 

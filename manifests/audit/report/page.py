@@ -26,7 +26,7 @@ from lps.manifests.audit.report.views import (
 )
 from lps.manifests.names import CLASSES, SPLITS, label_name
 from lps.manifests.pages.charts import axis_of, ecdf, histogram, number
-from lps.manifests.pages.html import Mark, render_page, shortened, spelled
+from lps.manifests.pages.html import Mark, gallery_link, render_page, shortened, spelled
 from lps.manifests.pages.pictures import read_strips
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
@@ -88,19 +88,20 @@ IDENTITY_NAMES = {
 }
 
 
-def render_html(report: dict[str, Any], store: Store, *, thumbnails: bool = True) -> str:
+def render_html(report: dict[str, Any], store: Store, *, thumbnails: bool = True, gallery: str = "") -> str:
     """Return the page of an audit.
 
     Args:
         report: the record of `lps-audit check --json`.
         store: the audited data set; its manifests give what the record does not hold. What cannot be read is noted.
         thumbnails: show frames; without them the page has captions alone.
+        gallery: address of the page of `lps-prep preview --html`, to which clips and videos among the offenders link.
     """
-    return render_page(__package__, _page(report, store, thumbnails))
+    return render_page(__package__, _page(report, store, thumbnails, gallery))
 
 
-def _page(report: Record, store: Store, thumbnails: bool) -> AuditPageView:
-    checks = [_check(check) for check in report.get("checks", ())]
+def _page(report: Record, store: Store, thumbnails: bool, gallery: str) -> AuditPageView:
+    checks = [_check(check, gallery) for check in report.get("checks", ())]
     pairs = _pairs(report)
     data: Record = report.get("data") or {}
     split_set = str(data.get("split_set") or "")
@@ -158,7 +159,7 @@ def _name(data: Record) -> str:
     return str(data.get("name") or "a data set")
 
 
-def _check(record: Record) -> CheckView:
+def _check(record: Record, gallery: str) -> CheckView:
     state = str(record.get("state", ""))
     mark = MARKS[State(state)] if state in tuple(State) else Mark(state.upper() or "?", "?", "open")
     measured, limit, note = (str(record.get(name) or "") for name in ("measured", "limit", "note"))
@@ -175,9 +176,7 @@ def _check(record: Record) -> CheckView:
         limit=limit,
         n_checked=int(record.get("n_checked") or 0),
         n_offenders=int(record.get("n_offenders") or 0),
-        sample=tuple(
-            {k: str(row.get(k) or "") for k in ("kind", "key", "detail")} for row in record.get("sample") or ()
-        ),
+        sample=tuple(_offender(row, gallery) for row in record.get("sample") or ()),
         note=note,
         rule=str(record.get("rule") or ""),
         remedy=str(record.get("remedy") or ""),
@@ -186,6 +185,11 @@ def _check(record: Record) -> CheckView:
         else spelled[:MAX_NUMBERS] + "\n… the rest is in the JSON report",
         sql=str(record.get("sql") or "").strip(),
     )
+
+
+def _offender(row: Record, gallery: str) -> Row:
+    found = {name: str(row.get(name) or "") for name in ("kind", "key", "detail")}
+    return found | {"link": gallery_link(gallery, found["key"]) if found["kind"] in ("clip", "video") else ""}
 
 
 def _groups(checks: Sequence[CheckView]) -> tuple[GroupView, ...]:

@@ -15,6 +15,7 @@ from lps.manifests.audit.report.data import read_facts
 from lps.manifests.audit.report.page import MAX_PAIRS, VERDICTS, render_html
 from lps.manifests.canonical import visible
 from lps.manifests.pages.charts import Axis, axis_of, ecdf, histogram, number, tick_label
+from lps.manifests.pages.html import is_page_address
 from lps.manifests.pages.pictures import MAX_PICTURES, SIDE_PX
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
@@ -311,6 +312,35 @@ def test_hostile_names_are_text(dataset: Path, mutated: Callable[..., Path]) -> 
     page = Page(text)
     assert "<script>alert('x')</script>" in page.text
     assert all(source.startswith("data:image/jpeg") for source in page.images())
+
+
+def test_offenders_link_into_a_gallery(dataset: Path) -> None:
+    sample = [
+        {"kind": kind, "key": key, "detail": "is wrong"}
+        for kind, key in (("clip", "a b-00"), ("video", "ab"), ("file", "c"))
+    ]
+    record = report(checks=[{"id": "C1", "state": "fail", "sample": sample}])
+    store = open_store(str(dataset))
+    links = {
+        gallery: [attrs["href"] for tag, attrs in Page(render_html(record, store, gallery=gallery)).tags if tag == "a"]
+        for gallery in ("", "../gallery/index.html")
+    }
+    added = [link for link in links["../gallery/index.html"] if link not in links[""]]
+    assert added == ["../gallery/index.html#a%20b-00", "../gallery/index.html#ab"]
+
+
+@pytest.mark.parametrize(
+    ("address", "fine"),
+    [
+        *((address, True) for address in ("", "g/index.html", "../g.html", "https://a.b/g.html", "file:///g.html")),
+        *(
+            (address, False)
+            for address in ("javascript:alert(1)", "java\tscript:x", " javascript:x", "data:text/html,x")
+        ),
+    ],
+)
+def test_pages_link_to_pages_alone(address: str, fine: bool) -> None:
+    assert is_page_address(address) is fine
 
 
 @pytest.mark.parametrize("name", ["videos", "clips", "shards", "splits/group"])
