@@ -25,7 +25,8 @@ MAY_IMPORT_PACKAGES = {
 
 MAY_IMPORT = {
     "cli": "manifests",
-    "cli.audit": "cli manifests manifests.audit manifests.audit.core manifests.audit.report pipeline.tools",
+    "cli.audit": """cli manifests manifests.audit manifests.audit.core manifests.audit.report manifests.pages
+        pipeline.tools""",
     "cli.docs": "cli.audit cli.prep cli.train manifests.audit.core",
     "cli.prep": """cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.sources
         pipeline.tools pipeline.tools.gallery""",

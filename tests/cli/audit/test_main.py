@@ -157,6 +157,15 @@ def test_reports_do_not_go_anywhere_else_in_it(small: Path, words: tuple[str, st
     assert "do not belong into OUT" in ended.stderr
 
 
+def test_the_page_links_to_a_gallery(small: Path, tmp_path: Path) -> None:
+    page, options = tmp_path / "page.html", ("--checks", "A1", "--html", tmp_path / "page.html", "--gallery")
+    refused = audit("check", small, *options, "javascript:alert(1)")
+    assert (refused.exit_code, page.exists()) == (3, False)
+    assert "is no relative, file:, http: or https: address" in " ".join(refused.stderr.split())
+    assert audit("check", small, *options, "gallery/index.html").exit_code == 0
+    assert page.exists()
+
+
 def test_exit_codes(small: Path, copy: Path, tmp_path: Path) -> None:
     assert audit("check", small, "--checks", "A1,T4").exit_code == 0
     assert audit("check", small, "--checks", "R4").exit_code == 0
