@@ -233,7 +233,8 @@ def write_tar(path: Path, specs: Sequence[Spec], spoil: Mapping[str, Spoil]) -> 
             for ext, data in sorted(members.items()):
                 info = tarfile.TarInfo(ext.removeprefix("=") if ext.startswith("=") else f"{spec.key}.{ext}")
                 info.size = len(data)
-                rows.append({"ext": ext, "offset": tar.offset + tarfile.BLOCKSIZE, "nbytes": len(data)})
+                place = {"ext": ext, "offset": tar.offset + tarfile.BLOCKSIZE, "nbytes": len(data)}
+                rows.append({**place, "sha256": bytes.fromhex(sha256_hex(data))})
                 tar.addfile(info, io.BytesIO(data))
             places.append((spec, start, tar.offset - start, rows))
     return places
