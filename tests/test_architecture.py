@@ -56,8 +56,8 @@ MAY_IMPORT = {
     "pipeline.sources": "manifests manifests.sequences pipeline.sources.releases pipeline.sources.shared",
     "pipeline.sources.releases": "manifests manifests.sequences pipeline.sources.shared",
     "pipeline.sources.shared": "manifests manifests.sequences",
-    "pipeline.tools": """manifests manifests.audit.core manifests.pages pipeline.clips pipeline.config pipeline.faces
-        pipeline.sources.shared pipeline.video""",
+    "pipeline.tools": """manifests manifests.audit.core manifests.pages manifests.sequences pipeline.clips
+        pipeline.config pipeline.faces pipeline.sources.shared pipeline.video""",
     "pipeline.tools.gallery": "manifests manifests.pages pipeline.config pipeline.tools pipeline.video",
     "pipeline.video": "manifests manifests.remote manifests.sequences pipeline.config",
 }
