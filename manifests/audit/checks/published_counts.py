@@ -24,6 +24,7 @@ BY_LABEL: dict[str, tuple[int, int]] = {
     "idforge": (80_000, 170_000),
     "kodf": (62_166, 175_776),
     "uadfv": (49, 49),
+    "wilddeepfake": (3805, 3509),
 }
 """Real and fake videos of those that are counted as a whole."""
 REAL_OPTIONAL = ("deeperforensics",)

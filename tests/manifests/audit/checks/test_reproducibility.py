@@ -189,4 +189,4 @@ def test_counts_are_those_that_sources_tells() -> None:
         said = LAYOUTS[adapter].counts
         assert all(f"{n:,} " in said for n in numbers), (adapter, said)
     left = {id for id in LAYOUTS if not is_counted(id)}
-    assert left == {"folder", "table", "df40", "deepfake-eval-2024", "av-deepfake1m-pp"}
+    assert left == {"folder", "frames", "table", "df40", "deepfakebench", "deepfake-eval-2024", "av-deepfake1m-pp"}
