@@ -1,8 +1,12 @@
-"""What a run leaves to read: one JSON line a step and a validation, and the same for TensorBoard."""
+"""What a run leaves to read: one JSON line a step and a validation, and the same for TensorBoard.
+
+`RunLog` is the only writer of `log.jsonl`; `read_log` reads it, also while a run is under way. A record has `kind`
+(`step` or `validation`), `step` (from 1, of the optimiser), and values by name: numbers, null where not finite.
+"""
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +15,7 @@ from typing import Any, Self
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import hparams
 
 from lps.manifests.canonical import canonical_json, parse_json
 from lps.manifests.environment import write_atomically
@@ -54,8 +59,25 @@ class RunLog:
         """Log one record: `kind` is `step` or `validation`. Numbers go to TensorBoard, too. Raises UnreadableError."""
         with self._writing():
             self._file.write(canonical_json({"kind": kind, "step": step, **values}) + b"\n")
-            numbers = {name: v for name, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-            self._board.write({f"{kind}/{name}": float(v) for name, v in numbers.items()}, step)
+            self._board.write({f"{kind}/{name}": v for name, v in _numbers(values).items()}, step)
+
+    def write_settings(self, settings: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """Tell TensorBoard's HParams, once a run, the settings by flat names, and the tags of `best/...` to come.
+
+        Raises UnreadableError.
+        """
+        with self._writing():
+            self._board.write_settings(settings, metrics)
+
+    def finish(self, best_step: int, step: int) -> None:
+        """Give TensorBoard what was measured at `best_step`, as `best/...`. Raises UnreadableError."""
+        with self._writing():
+            self._file.flush()
+            for record in read_log(self._path):
+                if record["kind"] == "validation" and record["step"] == best_step:
+                    values = {f"best/{name}": v for name, v in _numbers(record).items() if name != "step"}
+                    self._board.write(values, step)
+            self._board.finish(step)
 
     def flush(self) -> None:
         """Put everything on the disk. Raises UnreadableError where there is no room."""
@@ -75,8 +97,12 @@ class RunLog:
             ) from e
 
 
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(v) for name, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
 class _Board:
-    """Scalars in TensorBoard's form, by way of tensorboardX.
+    """Scalars and settings in TensorBoard's form, by way of tensorboardX.
 
     Its `SummaryWriter` writes in a thread, and would wait for ever where that thread dies of a full disk. This one
     writes at once, and says so when it cannot.
@@ -85,6 +111,7 @@ class _Board:
     def __init__(self, folder: Path, first_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         n_before = len(list(folder.glob("events.*")))
+        self._begun_before = n_before > 0
         self._writer = EventsWriter(str(folder / "events"), f".{n_before}")
         # Whatever another process logged from this step on, it was cut short.
         self._write(first_step, session_log=SessionLog(status=SessionLog.START))
@@ -94,6 +121,19 @@ class _Board:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self._write(step, summary=Summary(value=values))
 
+    def write_settings(self, settings: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """Write what HParams shows, unless an earlier file of the run has it."""
+        if self._begun_before:
+            return
+        shown = {name: _shown(value) for name, value in settings.items() if value is not None}
+        experiment, start, _ = hparams(shown, dict.fromkeys(metrics, 0.0))
+        self._write(0, summary=experiment)
+        self._write(0, summary=start)
+
+    def finish(self, step: int) -> None:
+        """Say that the run is finished."""
+        self._write(step, summary=hparams({}, {})[2])
+
     def _write(self, step: int, **content: Any) -> None:
         self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
 
@@ -102,6 +142,10 @@ class _Board:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _shown(value: Any) -> str | float:
+    return value if isinstance(value, str | int | float) else canonical_json(value).decode()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

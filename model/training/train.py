@@ -46,10 +46,12 @@ from lps.model.training.resume import finished, full_record, require_same_sample
 from lps.model.training.run_folder import (
     BEST,
     CONFIG,
+    DATA_SHA256,
     RESULT,
     lock_run_folder,
     prune,
     require_same,
+    result_settings,
     step_checkpoints,
     step_path,
     write_file,
@@ -60,6 +62,8 @@ from lps.model.training.stages import TrainingStage
 from lps.model.training.validate import share_buffers, validate
 
 PLATEAU_FACTOR = 0.1
+BEST_METRICS = ("best/auc", "best/loss")
+"""What TensorBoard compares runs by; stages without labels have no AUC."""
 
 
 @dataclass(slots=True)
@@ -176,6 +180,8 @@ def _begin(run: TrainRun) -> None:
         write_json(run.job.out / CONFIG, run.record)
         write_file(run.job.out / LEARNT_PARQUET, run.learnt_file.numpy().tobytes())
         run.log = RunLog(run.job.out, run.progress.step)
+        settings = {name: v for name, v in result_settings(run.record).items() if not name.startswith(DATA_SHA256)}
+        run.log.write_settings(settings, BEST_METRICS)
     trainable = run.learner.optimizer.param_groups[0]["params"]
     run.on_event(
         RunBegun(
@@ -379,5 +385,7 @@ def _finish(run: TrainRun) -> dict[str, Any]:
         "last_checkpoint": f"checkpoints/{step_path(Path(), run.progress.step).name}",
     }
     if run.learner.rank.index == 0:
+        assert run.log is not None  # rank 0 has one
+        run.log.finish(run.progress.best_step, run.progress.step)
         write_json(run.job.out / RESULT, result)
     return result

@@ -1,5 +1,6 @@
 """How the work is done: precision, memory, layout, compilation, and what a run leaves to look at."""
 
+import json
 import math
 import struct
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from lps.cli.train.main import main
 from lps.model.data.clip_decoder import Batch
@@ -200,10 +202,16 @@ def test_tensorboard_has_every_step_once_after_a_kill(
     assert lps_train(*command, kill=("self", "Validating", 1)).code == -9
     assert lps_train(*command).code == 0
     scalars: dict[str, dict[int, float]] = {}
+    hparams: dict[str, list[Any]] = {}
     for event in events(tmp_path / "run/tensorboard"):
         if event.session_log.status == SessionLog.START:  # as TensorBoard does: drop what comes from here on
             scalars = {tag: {s: v for s, v in found.items() if s < event.step} for tag, found in scalars.items()}
         for value in event.summary.value:
+            if value.tag.startswith("_hparams_/"):
+                hparams.setdefault(value.tag, []).append(
+                    HParamsPluginData.FromString(value.metadata.plugin_data.content)
+                )
+                continue
             assert event.step not in scalars.setdefault(value.tag, {})
             scalars[value.tag][event.step] = value.simple_value
     log = read_log(tmp_path / "run/log.jsonl")
@@ -211,3 +219,17 @@ def test_tensorboard_has_every_step_once_after_a_kill(
     assert scalars["step/loss"].keys() == losses.keys()
     assert all(math.isclose(scalars["step/loss"][step], loss, rel_tol=1e-6) for step, loss in losses.items())
     assert {"validation/auc", "validation/loss", "step/lr", "step/grad_norm"} <= scalars.keys()
+
+    result = json.loads((tmp_path / "run/result.json").read_bytes())
+    best = next(r for r in log if r["kind"] == "validation" and r["step"] == result["best_step"])
+    for name in ("auc", "loss"):
+        assert scalars[f"best/{name}"] == {result["steps"]: pytest.approx(best[name])}
+    assert {tag.removeprefix("_hparams_/"): len(found) for tag, found in hparams.items()} == {
+        "experiment": 1, "session_start_info": 1, "session_end_info": 1
+    }  # fmt: skip
+    metrics = hparams["_hparams_/experiment"][0].experiment.metric_infos
+    assert [metric.name.tag for metric in metrics] == ["best/auc", "best/loss"]
+    shown = hparams["_hparams_/session_start_info"][0].session_start_info.hparams
+    config = json.loads((tmp_path / "run/config.json").read_bytes())
+    assert shown["train.lr"].number_value == config["preset"]["train"]["lr"]
+    assert shown["stage"].string_value == "classify"
