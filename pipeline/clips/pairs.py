@@ -3,7 +3,7 @@
 A swapped or driven face changes what lies inside a square around it; what lies outside is compared. Over the frames of
 a window, small pictures tell whether another frame of the original fits better. On a few frames, larger pictures tell
 by how much one is moved: the least-squares shift between them, from the gradients of one and the difference of both
-(Lucas and Kanade, 1981), with a factor and an offset for brightness.
+(Lucas and Kanade, 1981), with a factor and an offset for brightness; of each alone, with an affine map.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,14 @@ STEPS = (-2, -1, 1, 2)
 """Frames of the original, counted from the same one, that must not fit better ..."""
 STEP_RATIO = 1.05
 """... by more than this factor of the mismatch: where nothing moves, all fit alike."""
+PART_STEP_RATIO = 1.2
+"""The same for each third of the window: fewer frames, more noise."""
 MIN_SHIFT_PX = 1.0
 """Shift in source px above which the two do not line up ..."""
 MIN_STILL_SHIFT_PX = 0.3
 """... unless it is below this in px of a still, where noise alone gives as much."""
+MIN_DISTORTION_PX = 0.5
+"""The same for one still, with scale, rotation and shear."""
 BLUR_PX = 1.0
 JPEG_QUALITY = 95
 
@@ -88,39 +92,76 @@ def compare_background(window: SharedWindow, run: Sequence[Frame], params: PairP
 
 
 def _fits_better_elsewhere(ours: Floats, theirs: Floats, min_correlation: float) -> bool:
-    """Return whether the pictures of both, (n, px) each with mean 0 and variance 1, fit better some frames apart."""
+    """Return whether the pictures of both, (n, px) each with mean 0 and variance 1, fit better some frames apart.
+
+    Also where only a part of them does: a frame that is dropped or doubled on the way moves those after it.
+    """
     reach = max(STEPS)
     inner = ours[reach : len(ours) - reach]
     if not len(inner):
         return False
-    mismatch = {
-        step: 1 - float((inner * theirs[reach + step : len(theirs) - reach + step]).mean()) for step in (0, *STEPS)
-    }
-    best = min(mismatch.values())
-    return mismatch[0] > STEP_RATIO * best and 1 - best >= min_correlation
+    steps = (0, *STEPS)
+    mismatch = np.stack(
+        [1 - (inner * theirs[reach + step : len(theirs) - reach + step]).mean(axis=1) for step in steps]
+    )
+    parts = [(part, PART_STEP_RATIO) for part in np.array_split(mismatch, N_STILLS, axis=1) if part.shape[1]]
+    for part, ratio in [(mismatch, STEP_RATIO), *parts]:
+        of_steps = part.mean(axis=1)
+        if of_steps[0] > ratio * of_steps.min() and 1 - of_steps.min() >= min_correlation:
+            return True
+    return False
 
 
 def _is_moved(window: SharedWindow, run: Sequence[Frame], boxes: Floats) -> bool:
-    """Return whether a still of the fake is the original's, moved by too much."""
-    frames = [run[k] for k in still_places(len(run))]
-    rows, misses = [], []
+    """Return whether the stills of the fake are the original's, moved by too much, or one of them moved or distorted.
+
+    All together give the shift least disturbed by noise. One at a time, with scale, rotation and shear, they show what
+    the mean of all hides: pictures enlarged about their centre, and shifts of a part of the window.
+    """
+    products: list[Floats] = []
     scale = 1.0
-    for frame, data in zip(frames, window.stills, strict=True):
+    for k, data in zip(still_places(len(run)), window.stills, strict=True):
+        frame = run[k]
         theirs, ours = (_blurred(still) for still in (_gray(data), frame.luma(STILL_PX)))
         scale = max(theirs.shape) / max(frame.size)
         around = _around(boxes, frame.size, theirs.shape)
         around[[0, -1]] = around[:, [0, -1]] = False  # no gradient there
-        columns = (
-            cv2.Sobel(theirs, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)[around],
-            cv2.Sobel(theirs, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)[around],
-            theirs[around] - theirs[around].mean(),
-            np.ones(int(around.sum()), np.float32),
-        )
-        rows.append(np.stack(columns, axis=1).astype(np.float64))
-        misses.append((ours - theirs)[around].astype(np.float64))
-    columns_of_all, miss = np.concatenate(rows), np.concatenate(misses)
-    found = np.linalg.lstsq(columns_of_all.T @ columns_of_all, columns_of_all.T @ miss, rcond=None)[0]
-    return float(np.hypot(found[0], found[1])) > max(MIN_SHIFT_PX * scale, MIN_STILL_SHIFT_PX)
+        product, displacement = _displacement_products(ours, theirs, around)
+        products.append(product)
+        if displacement > max(MIN_SHIFT_PX * scale, MIN_DISTORTION_PX):
+            return True
+    together = np.sum(products, axis=0)[:4]
+    shift = _solved(np.delete(together, np.s_[4:8], axis=1))[:2]
+    return float(np.hypot(*shift)) > max(MIN_SHIFT_PX * scale, MIN_STILL_SHIFT_PX)
+
+
+def _displacement_products(
+    ours: NDArray[np.float32], theirs: NDArray[np.float32], around: NDArray[np.bool_]
+) -> tuple[Floats, float]:
+    """Return the normal equations, (8, 9), of what moves one still to the other, and by how much, px of a still.
+
+    Unknown are the shift in x and y, factor and offset of brightness, and four of an affine map. The displacement is
+    the root of its mean square, pixels weighing as much as their gradients: where all is flat, none can be seen.
+    """
+    x, y = (axis[around] for axis in np.meshgrid(*(np.linspace(-1, 1, n) for n in theirs.shape[::-1])))
+    dx = cv2.Sobel(theirs, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)[around].astype(np.float64)
+    dy = cv2.Sobel(theirs, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)[around].astype(np.float64)
+    light = theirs[around] - theirs[around].mean(dtype=np.float64)
+    columns = np.stack([dx, dy, light, np.ones_like(dx), dx * x, dx * y, dy * x, dy * y], axis=1)
+    miss = (ours - theirs)[around].astype(np.float64)
+    product = columns.T @ np.column_stack([columns, miss])
+    found = _solved(product)
+    moved_x = found[0] + found[4] * x + found[5] * y
+    moved_y = found[1] + found[6] * x + found[7] * y
+    weight = dx**2 + dy**2
+    total = float(weight.sum())
+    displacement = float(np.sqrt((weight * (moved_x**2 + moved_y**2)).sum() / total)) if total > 0 else 0.0
+    return product, displacement
+
+
+def _solved(equations: Floats) -> Floats:
+    """Return the least-squares solution of (n, n + 1) normal equations."""
+    return np.asarray(np.linalg.lstsq(equations[:, :-1], equations[:, -1], rcond=None)[0], np.float64)
 
 
 def _around(boxes: Floats, size: tuple[int, int], shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -137,11 +137,22 @@ def test_every_window_of_the_original_is_shared(
     assert len(made.outcome.phash) == 3
 
 
+ENLARGE = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), 0, 1.02)
 CHANGES: dict[str, tuple[Change, dict[str, object], PairFallback]] = {
     "a frame early": (lambda frames: [*frames[1:], frames[-1]], {}, PairFallback.P_SHIFTED),
     "a frame late": (lambda frames: [frames[0], *frames[:-1]], {}, PairFallback.P_SHIFTED),
     "two px right": (lambda frames: [np.roll(f, 2, axis=1) for f in frames], {}, PairFallback.P_SHIFTED),
     "two px up": (lambda frames: [np.roll(f, -2, axis=0) for f in frames], {}, PairFallback.P_SHIFTED),
+    "two px right and left, by turns": (
+        lambda frames: [np.roll(f, (2, -2, 0)[k // 7 % 3], axis=1) for k, f in enumerate(frames)],
+        {},
+        PairFallback.P_SHIFTED,
+    ),
+    "larger about the centre": (
+        lambda frames: [cv2.warpAffine(f, ENLARGE, f.shape[1::-1], borderMode=cv2.BORDER_REFLECT) for f in frames],
+        {},
+        PairFallback.P_SHIFTED,
+    ),
     "another place": (lambda _: scene(seed=1, light=200), {}, PairFallback.P_BACKGROUND),
     "another size": (lambda frames: [f[:-2] for f in frames], {}, PairFallback.P_SIZE),
     "much shorter": (lambda frames: frames[:40], {}, PairFallback.P_FRAMES),
@@ -159,6 +170,15 @@ def test_what_does_not_line_up_has_its_faces_found_anew(
     made, alone = process(path, share=original()), process(path)
     assert code_of(made) == code
     assert [replace(clip, pair_mode="own", pair_fallback=None) for clip in made.clips] == list(alone.clips)
+
+
+def test_a_frame_dropped_on_the_way_is_seen(
+    original: Callable[..., OriginalWindows], fake: Callable[..., Path]
+) -> None:
+    [window] = (windows := original()).windows
+    k = window.clips[0].frame_idx[-6]
+    path = fake(lambda frames: [*frames[:k], *frames[k + 1 :], frames[-1]])
+    assert code_of(process(path, share=windows)) == PairFallback.P_SHIFTED
 
 
 def test_a_window_with_a_cut_in_it_is_not_shared(
