@@ -34,10 +34,18 @@ MIN_FRAMES = 2
 N_SAMPLED = 200_000
 TILE = (128, 4096)
 """Hashes compared at a time: their distances stay in the cache."""
+CHUNK_BITS = 16
+N_CHUNKS = 256 // CHUNK_BITS
+LOOKUP_COST = 16
+"""Times that a pair looked up by a chunk costs what a pair of a tile does, about."""
+MAX_LOOKED_UP = 1 << 18
+"""Pairs looked up at a time, but for a chunk that more have."""
 MAX_MATCHES = 200_000
 HISTOGRAM_BINS = 64
 
 Words = NDArray[np.uint64]
+Chunks = NDArray[np.uint16]
+"""(chunks, hashes)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +140,52 @@ def near_pairs(
 
 
 def _matches(words: Words, one: Ints, two: Ints, limit: int) -> Iterator[tuple[Ints, Ints, Ints]]:
-    """Yield index pairs within `limit`, tile by tile. Half of the bits rule out nearly all pairs at half the cost."""
+    """Yield index pairs within `limit`, with their distances; a pair may come more than once."""
+    flips = [0, *(1 << bit for bit in range(CHUNK_BITS))] if limit >= N_CHUNKS else [0]
+    n_values, n_pairs = 1 << CHUNK_BITS, len(one) * len(two)
+    n_asked = len(flips) * N_CHUNKS * (n_values + min(len(one), len(two)))
+    if limit < 2 * N_CHUNKS and n_asked * LOOKUP_COST < n_pairs:
+        left, right = (np.ascontiguousarray(words[rows]).view(np.uint16).T for rows in (one, two))
+        counts = [np.array([np.bincount(chunk, minlength=n_values) for chunk in side]) for side in (left, right)]
+        n_asked += sum(int((counts[0] * counts[1][:, np.arange(n_values) ^ flip]).sum()) for flip in flips)
+        if n_asked * LOOKUP_COST < n_pairs:
+            if len(one) <= len(two):
+                yield from _looked_up(words, (one, left), (two, right), flips, limit)
+            else:
+                looked_up = _looked_up(words, (two, right), (one, left), flips, limit)
+                yield from ((a, b, distance) for b, a, distance in looked_up)
+            return
+    yield from _tiled(words, one, two, limit)
+
+
+def _looked_up(
+    words: Words, one: tuple[Ints, Chunks], two: tuple[Ints, Chunks], flips: Sequence[int], limit: int
+) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """Yield what `_matches` does by the pigeonhole principle: of hashes so near one chunk differs in at most a bit."""
+    for mine, theirs in zip(one[1], two[1], strict=True):
+        order = np.argsort(theirs, kind="stable")
+        starts = np.concatenate([[0], np.bincount(theirs, minlength=1 << CHUNK_BITS).cumsum()])
+        for flip in flips:
+            wanted = mine.astype(np.int64) ^ flip
+            counts = starts[wanted + 1] - starts[wanted]
+            ends = counts.cumsum()
+            first = 0
+            while first < len(mine):
+                done = int(ends[first - 1]) if first else 0
+                stop = max(first + 1, int(np.searchsorted(ends, done + MAX_LOOKED_UP, side="right")))
+                each = counts[first:stop]
+                rows = np.repeat(np.arange(first, stop), each)
+                within = np.arange(len(rows)) - np.repeat(each.cumsum() - each, each)
+                a, b = one[0][rows], two[0][order[starts[wanted[rows]] + within]]
+                distance = _distance(words[a], words[b])
+                near = distance <= limit
+                if near.any():
+                    yield a[near], b[near], distance[near]
+                first = stop
+
+
+def _tiled(words: Words, one: Ints, two: Ints, limit: int) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """Yield what `_matches` does, tile by tile. Half of the bits rule out nearly all pairs at half the cost."""
     for i in range(0, len(one), TILE[0]):
         rows = one[i : i + TILE[0]]
         left = words[rows]
