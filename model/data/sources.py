@@ -67,6 +67,12 @@ class Sources:
         return self.shards is not None or bool(self.ordered_shards)
 
     @property
+    def places(self) -> list[str]:
+        """Folders and URLs of the data sets."""
+        named = [each.data for each in self.ordered if isinstance(each, NamedData)]
+        return named if self.data is None else [self.data]
+
+    @property
     def shown(self) -> str:
         """What is read, for messages."""
         if self.shards is not None:

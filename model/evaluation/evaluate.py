@@ -134,8 +134,9 @@ def evaluate(
     another evaluation, and as the readers and `predict` do.
     """
     called = [*names, *[""] * (len(sources) - len(names))]
+    places = [place for source in sources for place in source.places]
     entries = [
-        _entry(number, source, name, loaded, options)
+        _entry(number, source, name, loaded, options, places)
         for number, (source, name) in enumerate(zip(sources, called, strict=True))
     ]
     request = {
@@ -165,7 +166,14 @@ def _remove_parts(store: Store, paths: Sequence[str]) -> None:
             store.local_path(PARTS).rmdir()
 
 
-def _entry(number: int, sources: Sources, given: str, loaded: LoadedDetector, options: EvaluateOptions) -> _DataEntry:
+def _entry(
+    number: int,
+    sources: Sources,
+    given: str,
+    loaded: LoadedDetector,
+    options: EvaluateOptions,
+    places: Sequence[str],
+) -> _DataEntry:
     data = open_split(sources, sources.split)
     if options.n_clips is not None:
         data = spread_clips(data, options.n_clips)
@@ -187,7 +195,7 @@ def _entry(number: int, sources: Sources, given: str, loaded: LoadedDetector, op
         facts[key] = facts[key] or None
     if sources.shards:
         facts["shards"] = [shard.shown for shard in (data.shards[0], data.shards[-1])]  # without what may be secret
-    compared = compare_learnt(loaded, sources, data, str(facts["name"]))
+    compared = compare_learnt(loaded, sources, data, str(facts["name"]), places)
     if compared.shared and not sources.allow_leaky:
         raise RefusedError(
             f"{compared.refusal()}: results on it would say little; evaluate on another data set, or allow it with "

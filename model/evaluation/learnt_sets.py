@@ -1,10 +1,11 @@
 """What a detector learnt from, compared with a data set that it is evaluated on, as far as the former is at hand.
 
 Equal files are found by the checkpoint alone (`manifests/splits/learnt.py`). Near copies and shared keys need the
-manifests of the training data: they are read from where the checkpoint says that it lay, if that is a local folder.
+manifests of the training data: they are read from where the checkpoint says that it lay, if that is a local folder, or
+from what is evaluated beside.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,11 +37,14 @@ class _LearntSet:
     identity: Mapping[str, Any]
 
 
-def compare_learnt(loaded: LoadedDetector, sources: Sources, data: ClipData, name: str) -> Comparison:
+def compare_learnt(
+    loaded: LoadedDetector, sources: Sources, data: ClipData, name: str, places: Sequence[str] = ()
+) -> Comparison:
     """Return what the detector learnt from in other data sets of the split that it is evaluated on.
 
-    `name` is what the data set is called. The split that it learnt from, and its own data set, are left out: what these
-    give away is asked for, or stamped. Raises as `compared_videos` does for the data set of `sources`.
+    `name` is what the data set is called; `places` are those of all data sets that were asked for. The split that it
+    learnt from, and its own data set, are left out: what these give away is asked for, or stamped. Raises as
+    `compared_videos` does for the data set of `sources`.
     """
     if sources.data is None:
         return Comparison()
@@ -57,7 +61,7 @@ def compare_learnt(loaded: LoadedDetector, sources: Sources, data: ClipData, nam
     found: list[ComparedSet] = []
     notes: list[str] = []
     for each in others:
-        videos = _at_hand(each, loaded)
+        videos = _at_hand(each, loaded, places)
         if videos is not None:
             found.append(videos)
             continue
@@ -76,18 +80,14 @@ def _learnt_sets(loaded: LoadedDetector) -> Iterator[_LearntSet]:
             yield _LearntSet(name, str(places.get(name) or asked.get("data") or ""), each)
 
 
-def _at_hand(each: _LearntSet, loaded: LoadedDetector) -> ComparedSet | None:
-    """Return the videos of a data set, those marked that were learnt from; None where another one, or none, lies there.
+def _at_hand(each: _LearntSet, loaded: LoadedDetector, places: Sequence[str]) -> ComparedSet | None:
+    """Return the videos of a data set, those marked that were learnt from; None where it does not lie in any place.
 
-    A URL is not opened: a checkpoint may come from anybody.
+    A URL that only the checkpoint names is not opened: that may come from anybody.
     """
-    if not each.location or "://" in each.location:
-        return None
-    try:
-        if read_index(open_store(each.location)).sha256 != each.identity["index_sha256"]:
-            return None
-        found = compared_videos(each.location, str(each.identity["split_set"]), each.name)
-    except LpsError:
+    own = [each.location] if each.location and "://" not in each.location else []
+    found = next((videos for place in (*own, *places) if (videos := _found_at(place, each)) is not None), None)
+    if found is None:
         return None
     if loaded.learnt is None:
         return replace(found, learnt=_mask(pc.equal(found.videos["split"], each.identity["split"])))
@@ -95,6 +95,15 @@ def _at_hand(each: _LearntSet, loaded: LoadedDetector) -> ComparedSet | None:
     seen = rows.filter(pc.not_equal(rows["role"], str(Role.VALIDATION)))
     by_bytes = pc.is_in(found.videos["sha256"], value_set=seen["sha256"].combine_chunks().drop_null())
     return replace(found, learnt=_mask(by_bytes))
+
+
+def _found_at(place: str, each: _LearntSet) -> ComparedSet | None:
+    try:
+        if read_index(open_store(place)).sha256 != each.identity["index_sha256"]:
+            return None
+        return compared_videos(place, str(each.identity["split_set"]), each.name)
+    except LpsError:
+        return None
 
 
 def _mask(values: Any) -> Bools:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from lps.manifests.codes import PairFallback
 from lps.manifests.errors import VideoFault
 from lps.manifests.records import Header, OriginalWindows, VideoResult
-from lps.pipeline.clips.share import SharedWork, as_fallback
+from lps.pipeline.clips.share import SharedWork, Unpaired, as_fallback
 from lps.pipeline.clips.video_work import VideoWork
 from lps.pipeline.config.params import ALL_CLIPS, Params
 from lps.pipeline.faces.track import DetectFaces
@@ -43,7 +43,7 @@ def process_video(
     except VideoFault as fault:
         file = VideoFile(Header(), PacketScan(), fault.with_traceback(None))
 
-    def share_with(original: OriginalWindows, cursor: Cursor | None) -> VideoResult | PairFallback:
+    def share_with(original: OriginalWindows, cursor: Cursor | None) -> VideoResult | Unpaired:
         work = SharedWork(path, video_id, detect, params, file, spool=spool, cursor=cursor, original=original)
         return work.shared_result()
 
@@ -52,14 +52,15 @@ def process_video(
         work.windows = [] if keep_windows else None
         return work.result()
 
+    why = Unpaired(share) if isinstance(share, PairFallback) else None
     if isinstance(share, OriginalWindows):
         original = share
         shared = _with_cursor(file, params, lambda cursor: share_with(original, cursor))
         if isinstance(shared, VideoResult):
             return shared
-        share = shared
+        why = shared
     result = _with_cursor(file, params, find)
-    return result if share is None else replace(result, clips=tuple(as_fallback(clip, share) for clip in result.clips))
+    return result if why is None else replace(result, clips=tuple(as_fallback(clip, why) for clip in result.clips))
 
 
 def may_leave_out(file: VideoFile, params: Params) -> bool:

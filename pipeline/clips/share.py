@@ -19,25 +19,34 @@ MIN_FRAMES_OFF = 2
 """Frames by which two videos may always differ."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unpaired:
+    """Why a fake, or a window of it, is not shared, and what was measured on the way."""
+
+    code: PairFallback
+    face_px: float | None = None
+    background: float | None = None
+
+
 @dataclass(slots=True)
 class SharedWork(VideoWork):
     """State of one fake while it is cut like its original."""
 
     original: OriginalWindows = field(kw_only=True)
-    fallback: PairFallback | None = None
+    fallback: Unpaired | None = None
     """Why the first window that is not shared is not."""
     n_shared: int = 0
 
-    def shared_result(self) -> VideoResult | PairFallback:
+    def shared_result(self) -> VideoResult | Unpaired:
         """Make the clips of all windows and return them; why not, where none could be shared.
 
         A window that cannot be shared after another could has its faces found anew. Raises WindowError with a cursor.
         """
         if (code := mismatch(self.original, self.file.header, self.file.scan.n_frames, self.params)) is not None:
-            return code
+            return Unpaired(code)
         result = self.result()
         if not self.n_shared:
-            return self.fallback or PairFallback.P_DECODE
+            return self.fallback or Unpaired(PairFallback.P_DECODE)
         return result
 
     def _run(self) -> None:
@@ -62,12 +71,12 @@ class SharedWork(VideoWork):
                     return  # nothing can be shared: all is to be found anew
                 self._leap(frame.index + 1, targets)
         if window is not None:
-            self.fallback = self.fallback or PairFallback.P_FRAMES
+            self.fallback = self.fallback or Unpaired(PairFallback.P_FRAMES)
 
     def _take(self, window: SharedWindow, run: list[Frame]) -> None:
         """Make the clips of one window."""
         made = self._shared(window, run)
-        if not isinstance(made, PairFallback):
+        if not isinstance(made, Unpaired):
             self.n_shared += 1
             self._keep(made)
             return
@@ -77,37 +86,35 @@ class SharedWork(VideoWork):
             self._make_clips(run)
             self.clips[before:] = [as_fallback(clip, made) for clip in self.clips[before:]]
 
-    def _shared(self, window: SharedWindow, run: Sequence[Frame]) -> list[Clip] | PairFallback:
+    def _shared(self, window: SharedWindow, run: Sequence[Frame]) -> list[Clip] | Unpaired:
         first, header = run[0], self.original.header
         if any(frame.breaks for frame in run[1:]):
-            return PairFallback.P_DECODE
+            return Unpaired(PairFallback.P_DECODE)
         if first.rotation != (header.rotation or 0) or any(frame.size != first.size for frame in run):
-            return PairFallback.P_SIZE
+            return Unpaired(PairFallback.P_SIZE)
         if not same_times(window.clips[0].pts_seconds, [frame.pts_seconds for frame in run]):
-            return PairFallback.P_TIMES
+            return Unpaired(PairFallback.P_TIMES)
         background = compare_background(window, run, self.params.pair)
         if background.code is not None:
-            return background.code
+            return Unpaired(background.code, background=background.correlation)
         made = []
         for clip in window.clips:
             face_px = self._face_px(clip, run)
-            if isinstance(face_px, PairFallback):
-                return face_px
+            if face_px is None:
+                return Unpaired(PairFallback.P_NO_FACE, background=background.correlation)
+            if face_px > self.params.pair.max_face_px:
+                return Unpaired(PairFallback.P_FACE_MOVED, face_px, background.correlation)
             made.append(replace(self._cut(clip, run), pair_face_px=face_px, pair_background=background.correlation))
         return made
 
-    def _face_px(self, clip: Clip, run: Sequence[Frame]) -> float | PairFallback:
-        """Return how far the fake's own face lies from the original's, mean of the frames that show one, output px."""
-        limits = self.params.pair
-        n = min(limits.face_frames, len(run))
+    def _face_px(self, clip: Clip, run: Sequence[Frame]) -> float | None:
+        """Return how far the fake's own face lies from the original's, output px; None where most frames show none."""
+        n = min(self.params.pair.face_frames, len(run))
         places = [(2 * k + 1) * len(run) // (2 * n) for k in range(n)]
         points = {k: np.array(clip.lmk5[k]).reshape(5, 2) for k in places}
         expected = {k: Sighting(np.array(clip.box_xyxy[k]), points[k], clip.det_score[k]) for k in places}
         found = FrameRun(run, self.detect, self.params, self.counts).look_for(expected)
-        if 2 * len(found) <= n:
-            return PairFallback.P_NO_FACE
-        face_px = float(np.mean(list(found.values())))
-        return face_px if face_px <= limits.max_face_px else PairFallback.P_FACE_MOVED
+        return float(np.mean(list(found.values()))) if 2 * len(found) > n else None
 
     def _cut(self, clip: Clip, run: Sequence[Frame]) -> Clip:
         """Return the original's `clip` with the faces and times of this video."""
@@ -150,6 +157,12 @@ def same_times(theirs: Sequence[float], ours: Sequence[float]) -> bool:
     return bool((np.abs(a - b) <= np.median(np.diff(a)) / 2).all())
 
 
-def as_fallback(clip: Clip, code: PairFallback) -> Clip:
+def as_fallback(clip: Clip, why: Unpaired) -> Clip:
     """Return a clip of a fake that should have shared its original's window."""
-    return replace(clip, pair_mode="fallback", pair_fallback=code)
+    return replace(
+        clip,
+        pair_mode="fallback",
+        pair_fallback=why.code,
+        pair_face_px=why.face_px,
+        pair_background=why.background,
+    )

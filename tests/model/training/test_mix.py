@@ -451,6 +451,9 @@ def test_what_a_detector_learnt_from_elsewhere_is_refused_in_evaluate_by_kind(
     )
     assert notes[-2:] == [gone, "DF40 is made from FaceForensics++ (README of github.com/YZY-stack/DF40)"]
     assert f"note: two: {gone}" in ended.stderr[0]
+    beside = evaluated(tmp_path / "beside", "--data", f"two={test}", "--data", f"moved={tmp_path / 'gone'}")
+    assert beside.code == 3, "what it learnt from is evaluated beside"
+    assert "share a person or recording with ones learnt from in ffpp" in beside.last_line
 
 
 def test_same_files_to_learn_from_and_videos_without_clips_are_no_leak(
