@@ -131,7 +131,7 @@ def near_pairs(
         for frame in range(N_FRAMES):
             one = np.flatnonzero((videos.splits == seen) & videos.usable[:, frame] & (limit >= 0))
             two = np.flatnonzero((videos.splits == held) & videos.usable[:, frame] & (limit >= 0))
-            for a, b, distance in _matches(videos.words[:, frame], one, two, int(limit.max())):
+            for a, b, distance in near_matches(videos.words[:, frame], one, two, int(limit.max())):
                 near = (distance <= np.minimum(limit[a], limit[b])) & (videos.groups[a] != videos.groups[b])
                 found.update(zip(a[near].tolist(), b[near].tolist(), strict=True))
                 if len(found) > MAX_MATCHES:
@@ -139,7 +139,7 @@ def near_pairs(
     return compared(videos, found, limit), True
 
 
-def _matches(words: Words, one: Ints, two: Ints, limit: int) -> Iterator[tuple[Ints, Ints, Ints]]:
+def near_matches(words: Words, one: Ints, two: Ints, limit: int) -> Iterator[tuple[Ints, Ints, Ints]]:
     """Yield index pairs within `limit`, with their distances; a pair may come more than once."""
     flips = [0, *(1 << bit for bit in range(CHUNK_BITS))] if limit >= N_CHUNKS else [0]
     n_values, n_pairs = 1 << CHUNK_BITS, len(one) * len(two)
@@ -161,7 +161,7 @@ def _matches(words: Words, one: Ints, two: Ints, limit: int) -> Iterator[tuple[I
 def _looked_up(
     words: Words, one: tuple[Ints, Chunks], two: tuple[Ints, Chunks], flips: Sequence[int], limit: int
 ) -> Iterator[tuple[Ints, Ints, Ints]]:
-    """Yield what `_matches` does by the pigeonhole principle: of hashes so near one chunk differs in at most a bit."""
+    """Yield what `near_matches` does by the pigeonhole principle: so near, one chunk differs in at most a bit."""
     for mine, theirs in zip(one[1], two[1], strict=True):
         order = np.argsort(theirs, kind="stable")
         starts = np.concatenate([[0], np.bincount(theirs, minlength=1 << CHUNK_BITS).cumsum()])
@@ -185,7 +185,7 @@ def _looked_up(
 
 
 def _tiled(words: Words, one: Ints, two: Ints, limit: int) -> Iterator[tuple[Ints, Ints, Ints]]:
-    """Yield what `_matches` does, tile by tile. Half of the bits rule out nearly all pairs at half the cost."""
+    """Yield what `near_matches` does, tile by tile. Half of the bits rule out nearly all pairs at half the cost."""
     for i in range(0, len(one), TILE[0]):
         rows = one[i : i + TILE[0]]
         left = words[rows]

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lps.manifests.codes import Code
-from lps.manifests.errors import RefusedError, UnreadableError
+from lps.manifests.errors import RefusedError
 from lps.manifests.names import label_name
 from lps.manifests.records import SourceVideo
 from lps.manifests.storage import open_store
@@ -32,10 +32,7 @@ def read_split_lists(locations: Iterable[str]) -> list[BenchList]:
     found = []
     for location in locations:
         folder, slash, name = location.rpartition("/")
-        store = open_store(folder or slash or ".")
-        if not store.exists(name):
-            raise UnreadableError(f"cannot read {location}: no such file")
-        found.append(parse_bench_list(location, store.read(name)))
+        found.append(parse_bench_list(location, open_store(folder or slash or ".").read(name)))
     return found
 
 

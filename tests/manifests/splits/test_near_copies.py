@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lps.manifests.splits import near_copies
-from lps.manifests.splits.near_copies import _matches
+from lps.manifests.splits.near_copies import near_matches
 
 N_SEEN, N_HELD = 700, 300
 
@@ -30,7 +30,9 @@ def test_all_near_pairs_are_found(
     one, two = np.arange(N_SEEN), np.arange(N_SEEN, N_SEEN + N_HELD)
     one, two = (two, one) if swap else (one, two)
     found = {
-        pair for each in _matches(words, one, two, limit) for pair in zip(*map(np.ndarray.tolist, each), strict=True)
+        pair
+        for each in near_matches(words, one, two, limit)
+        for pair in zip(*map(np.ndarray.tolist, each), strict=True)
     }
     distances = np.bitwise_count(words[one][:, None] ^ words[two][None]).sum(axis=-1)
     rows, columns = np.nonzero(distances <= limit)
@@ -48,6 +50,6 @@ def test_one_chunk_that_all_hashes_have_is_looked_up_in_parts(
     found = {}
     for cost in (0, 10**9):  # by chunks, by tiles
         monkeypatch.setattr(near_copies, "LOOKUP_COST", cost)
-        pairs = _matches(alike, one, two, 31)
+        pairs = near_matches(alike, one, two, 31)
         found[cost] = {pair for each in pairs for pair in zip(*map(np.ndarray.tolist, each), strict=True)}
     assert found[0] == found[10**9] != set()

@@ -139,7 +139,7 @@ class TestReading:
             parse_bench_list("list.json", data)
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(UnreadableError, match=r"nope\.json: no such file"):
+        with pytest.raises(UnreadableError, match=r"nope\.json: No such file"):
             read_split_lists([str(tmp_path / "nope.json")])
 
 
