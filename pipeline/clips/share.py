@@ -9,9 +9,8 @@ from lps.manifests.codes import PairFallback
 from lps.manifests.records import Clip, Header, OriginalWindows, SharedWindow, VideoResult
 from lps.pipeline.clips.encode import clip_quality, encode_image, frames_digest, perceptual_hash
 from lps.pipeline.clips.pairs import compare_background
-from lps.pipeline.clips.video_work import VideoWork
+from lps.pipeline.clips.video_work import VideoWork, cut_faces
 from lps.pipeline.config.params import Params
-from lps.pipeline.faces.align import warp_frame
 from lps.pipeline.faces.track import FrameRun, Sighting
 from lps.pipeline.video.frame import Frame
 
@@ -119,12 +118,9 @@ class SharedWork(VideoWork):
     def _cut(self, clip: Clip, run: Sequence[Frame]) -> Clip:
         """Return the original's `clip` with the faces and times of this video."""
         params = self.params
-        faces, placed = [], []
-        for frame, row, points in zip(run, clip.align_M, clip.lmk5, strict=True):
-            matrix = np.array(row, np.float32).reshape(2, 3)
-            faces.append(warp_frame(frame, matrix, params.out_px))
-            placed.append(np.array(points).reshape(5, 2) @ matrix[:, :2].T.astype(np.float64) + matrix[:, 2])
-        quality = {name: round(value, 4) for name, value in clip_quality(faces, np.stack(placed)).items()}
+        matrices = [np.array(row, np.float32).reshape(2, 3) for row in clip.align_M]
+        faces, placed = cut_faces(run, matrices, np.array(clip.lmk5).reshape(-1, 5, 2), params.out_px)
+        quality = {name: round(value, 4) for name, value in clip_quality(faces, placed).items()}
         return replace(
             clip,
             pts_ticks=tuple(frame.pts_ticks for frame in run),

@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import Floats
 from lps.manifests.codes import Code, Stage, Status
 from lps.manifests.errors import UnreadableError, VideoFault
 from lps.manifests.records import Clip, OriginalWindows, Outcome, SharedWindow, VideoResult
@@ -242,14 +243,11 @@ class VideoWork:
     def _clip(self, run: Sequence[Frame], track: Track, number: int) -> Clip:
         params = self.params
         matrices, outside = self._matrices(run, track)
-        faces, placed = [], []
-        for frame, points, matrix in zip(run, track.points, matrices, strict=True):
-            faces.append(warp_frame(frame, matrix, params.out_px))
-            placed.append(points @ matrix[:, :2].T.astype(np.float64) + matrix[:, 2])
+        faces, placed = cut_faces(run, matrices, track.points, params.out_px)
         sides = (track.boxes[:, 2:] - track.boxes[:, :2]).max(axis=1)
         eyes = track.points[:, 1] - track.points[:, 0]
         phash, _ = perceptual_hash(faces[len(faces) // 2])
-        quality = clip_quality(faces, np.stack(placed))
+        quality = clip_quality(faces, placed)
         quality |= {"box_side_med": float(np.median(sides)), "iod_med": float(np.median(np.hypot(*eyes.T)))}
         quality["outside_share"] = outside
         return Clip(
@@ -328,6 +326,15 @@ class VideoWork:
         if not self.faults:
             return VideoFault(Code.E_INTERNAL, Stage.DETECT, "no run was tried")
         return max(self.faults, key=lambda f: FAULT_ORDER.index(f.code) if f.code in FAULT_ORDER else -1)
+
+
+def cut_faces(
+    run: Sequence[Frame], matrices: Sequence[NDArray[np.float32]], points: Floats, out_px: int
+) -> tuple[list[NDArray[np.uint8]], Floats]:
+    """Return the aligned face of each frame, and the `points` (n, k, 2), source px, where they are in it, output px."""
+    faces = [warp_frame(frame, matrix, out_px) for frame, matrix in zip(run, matrices, strict=True)]
+    placed = [p @ m[:, :2].T.astype(np.float64) + m[:, 2] for p, m in zip(points, matrices, strict=True)]
+    return faces, np.stack(placed)
 
 
 def on_disk(clips: Sequence[Clip], folder: str) -> list[Clip]:
