@@ -183,7 +183,6 @@ def _gaps(dataset: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for name, members in compared:
         n, lost = sum(row["n"] for row in members), sum(row["lost"] for row in members)
         gap = rate_gap(lost, n, lost_real, n_real)
-        interval = f"[{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
         text = f"{percent(lost, n)} of {n} lost, real {percent(lost_real, n_real)} of {n_real}: "
         gaps.append(
             {
@@ -192,11 +191,7 @@ def _gaps(dataset: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "lost": lost,
                 "n_real": n_real,
                 "lost_real": lost_real,
-                "gap_pp": 100 * gap.gap,
-                "low_pp": 100 * gap.low,
-                "high_pp": 100 * gap.high,
-                "p": gap.p,
-                "text": f"{text}{100 * gap.gap:+.2f} pp {interval}, p {gap.p:.2g}",
+                **gap.record(text),
             }
         )
     return gaps

@@ -200,7 +200,6 @@ def _gaps(rows: list[dict[str, Any]], trait: str) -> list[dict[str, Any]]:
         n_others, lost_others = sum(row["n"] for row in others), sum(row["n_fallback"] for row in others)
         gap = rate_gap(lost, n, lost_others, n_others)
         text = f"{percent(lost, n)} of {n} fell back, others {percent(lost_others, n_others)} of {n_others}: "
-        interval = f"[{100 * gap.low:+.2f}, {100 * gap.high:+.2f}]"
         gaps.append(
             {
                 "name": f"{dataset}/{value}",
@@ -209,11 +208,7 @@ def _gaps(rows: list[dict[str, Any]], trait: str) -> list[dict[str, Any]]:
                 "n_fallback": lost,
                 "n_others": n_others,
                 "n_fallback_others": lost_others,
-                "gap_pp": 100 * gap.gap,
-                "low_pp": 100 * gap.low,
-                "high_pp": 100 * gap.high,
-                "p": gap.p,
-                "text": f"{text}{100 * gap.gap:+.2f} pp {interval}, p {gap.p:.2g}",
+                **gap.record(text),
             }
         )
     return gaps

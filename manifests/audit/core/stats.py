@@ -44,6 +44,17 @@ class RateGap:
     p: float
     """Fisher's exact test, two-sided."""
 
+    def record(self, said: str) -> dict[str, Any]:
+        """Return the gap in percent points as plain values, and as text that begins with what was `said`."""
+        interval = f"[{100 * self.low:+.2f}, {100 * self.high:+.2f}]"
+        return {
+            "gap_pp": 100 * self.gap,
+            "low_pp": 100 * self.low,
+            "high_pp": 100 * self.high,
+            "p": self.p,
+            "text": f"{said}{100 * self.gap:+.2f} pp {interval}, p {self.p:.2g}",
+        }
+
 
 def worst(states: list[State]) -> State:
     """Return the gravest of these; SKIP where there are none."""
