@@ -6,13 +6,17 @@ PARTS := cli manifests model pipeline
 BENCHMARKS := damage detectors duplicates landmarks runtimes pairs prep scale manifests mix model train
 READY := $(VENV)/.ready
 
-.PHONY: demo test dev check lint docs bench pythons clean
+.PHONY: demo test slow dev check lint docs bench pythons clean
 
 demo: $(READY)
 	$(BIN)/lps-prep demo build/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+# whole jobs, kills and crash windows, benchmarks at their smallest size: half an hour and more on two cores
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow
 
 dev: $(READY)
 
