@@ -30,8 +30,8 @@ MAY_IMPORT = {
     "cli.docs": "cli.audit cli.prep cli.train manifests.audit.core",
     "cli.prep": """cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.sources
         pipeline.tools pipeline.tools.gallery""",
-    "cli.train": """cli manifests manifests.sequences manifests.splits model.data model.evaluation model.paper
-        model.paper.figures model.report model.training pipeline.clips pipeline.config pipeline.faces
+    "cli.train": """cli manifests manifests.pages manifests.sequences manifests.splits model.data model.evaluation
+        model.paper model.paper.figures model.report model.training pipeline.clips pipeline.config pipeline.faces
         pipeline.sources.shared pipeline.video""",
     "manifests.audit": "manifests manifests.audit.checks manifests.audit.core",
     "manifests.audit.checks": "manifests manifests.audit.core manifests.sequences manifests.splits",

@@ -1,6 +1,7 @@
 """`lps-train report`: runs and evaluations as one page."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,22 +20,36 @@ FILE = click.Path(dir_okay=False, path_type=Path)
               "[default: the folders that the runs name]")  # fmt: skip
 @click.option("--errors", type=click.IntRange(min=0, max=100), default=8, show_default=True,
               help="Errors to show for each evaluation.")  # fmt: skip
-def report(runs: tuple[Path, ...], html: Path, data: tuple[str, ...], errors: int) -> None:
+@click.option("--gallery", default="", metavar="URL|FOLDER",
+              help="Gallery of `lps-prep preview --html`: its address as seen from the report, or its folder here; "
+              "errors link to their clips.")  # fmt: skip
+@click.option("--threshold", "thresholds", multiple=True, metavar="FILE",
+              type=click.Path(dir_okay=False, path_type=Path),
+              help="Threshold of `lps-train evaluate --save-threshold` to show, too; may be given again.")  # fmt: skip
+def report(runs: tuple[Path, ...], html: Path, gallery: str, errors: int, **asked: tuple[Any, ...]) -> None:
     """Show runs and evaluations, side by side, as one self-contained HTML page.
 
     RUN is the folder of a run, finished or not, or of `lps-train evaluate`: configuration and what differs, data,
-    curves, metrics with 95 % intervals, drawn figures in the folders, and the worst errors with their frames.
+    curves, metrics with 95 % intervals, errors by method and compression, what thresholds do, drawn figures in the
+    folders, and the worst errors with their frames.
 
     \b
     Example:
       lps-train report runs/cls runs/ssd runs/eval-cls runs/eval-ssd --html report.html
+      lps-train report runs/eval-cls --data out/ --gallery gallery/ --threshold thr.json
     """
     from lps.manifests.errors import UnreadableError
+    from lps.manifests.pages.html import gallery_address, is_page_address
     from lps.manifests.storage import open_store
-    from lps.model.report.page import render_report
+    from lps.model.report.page import ReportOptions, render_report
 
     if not html.absolute().parent.is_dir():
         raise UnreadableError(f"cannot write {html}: no folder {html.absolute().parent}; make it, or name another file")
-    page = render_report(runs, data, errors)
+    address = gallery_address(gallery, html.absolute().parent)
+    if not is_page_address(address):
+        raise click.BadParameter(f"'{gallery}' is no folder, relative, file:, http: or https: address",
+                                 param_hint="--gallery")  # fmt: skip
+    options = ReportOptions(n_errors=errors, gallery=address, **asked)
+    page = render_report(runs, options)
     open_store(str(html.absolute().parent)).publish(html.name, page.encode())
     echo(html)

@@ -3,9 +3,11 @@
 Whatever a page shows comes from records that others may have written, so all of it is escaped unless it was made here.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -70,6 +72,16 @@ def is_page_address(address: str) -> bool:
     except ValueError:
         return False
     return address.isprintable() and address == address.strip() and scheme in ("", "file", "http", "https")
+
+
+def gallery_address(given: str, folder: Path | None) -> str:
+    """Return the address of a gallery's page, as a page in `folder` names it (None: not known yet).
+
+    `given` is an address, as the page sees it, or a folder of this machine that has an `index.html`.
+    """
+    if folder is not None and given and "://" not in given and Path(given, "index.html").is_file():
+        return quote(os.path.relpath(Path(given, "index.html"), folder).replace(os.sep, "/"))
+    return f"{given}index.html" if given.endswith("/") else given
 
 
 def gallery_link(gallery: str, key: str) -> str:

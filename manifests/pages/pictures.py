@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,10 +21,14 @@ MAX_PICTURES = 200
 """Clips of one call that are drawn: a page has to open in a browser."""
 MAX_FRAME_PX = 4096
 """Side of a stored frame above which it is none of ours."""
+MAX_FRAME_BYTES = 8 << 20
+"""Bytes of a stored frame above which it is none of ours."""
 READERS = 8
 """Frames read at a time: an object store answers slowly, but many at once."""
 
 T = TypeVar("T")
+Taken = Literal["spread", "first"]
+"""Which frames of a clip are shown: from the middles of equal parts of it, or its first ones."""
 
 
 def evenly_spaced(items: Sequence[T], n: int) -> list[T]:
@@ -80,8 +84,10 @@ def data_uri(image: Image.Image, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(sink.getvalue()).decode()}"
 
 
-def read_strips(store: Store, rows: Sequence[Row], n_frames: int = 1) -> dict[str, str]:
-    """Return frames of each clip, spread evenly over it and side by side, as a data URI, by sample key.
+def read_strips(
+    store: Store, rows: Sequence[Row], n_frames: int = 1, taken: Taken = "spread", side_px: int = SIDE_PX
+) -> dict[str, str]:
+    """Return frames of each clip side by side, `side_px` high, as a JPEG's data URI, by sample key.
 
     Rows have `sample_key`, `shard_id` and `members` of the manifest `clips`; the first 200 clips are drawn. A page
     about a damaged data set is still a page: what cannot be read or decoded has no picture.
@@ -94,22 +100,29 @@ def read_strips(store: Store, rows: Sequence[Row], n_frames: int = 1) -> dict[st
     except UnreadableError:
         return {}
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda row: _strip(store, uris, row, n_frames), chosen)
+        found = pool.map(lambda row: _strip(store, uris, row, _places(row, n_frames, taken), side_px), chosen)
         return {str(row["sample_key"]): picture for row, picture in zip(chosen, found, strict=True) if picture}
 
 
-def _strip(store: Store, uris: Mapping[str, str], row: Row, n_frames: int) -> str | None:
-    """Draw n frames, from the middles of n equal parts of the clip."""
-    uri, members = uris.get(str(row["shard_id"])), frame_members(row["members"])
+def _places(row: Row, n_frames: int, taken: Taken) -> list[Row]:
+    """Return the tar members of n frames; none of a clip without frames."""
+    members = frame_members(row["members"])
+    if taken == "first":
+        return members[:n_frames]
+    return [members[(2 * k + 1) * len(members) // (2 * n_frames)] for k in range(n_frames)] if members else []
+
+
+def _strip(store: Store, uris: Mapping[str, str], row: Row, members: Sequence[Row], side_px: int) -> str | None:
+    uri = uris.get(str(row["shard_id"]))
     if uri is None or not members:
         return None
-    strip = Image.new("RGB", (SIDE_PX * n_frames, SIDE_PX))
+    strip = Image.new("RGB", (side_px * len(members), side_px))
     try:
-        for k in range(n_frames):
-            member = members[(2 * k + 1) * len(members) // (2 * n_frames)]
-            start = int(member["offset"])
-            data = store.read_range(uri, start, start + int(member["nbytes"]))
-            strip.paste(decode_frame(data, SIDE_PX), (k * SIDE_PX, 0))
+        for k, member in enumerate(members):
+            start, n_bytes = int(member["offset"]), int(member["nbytes"])
+            if not 0 < n_bytes <= MAX_FRAME_BYTES:
+                return None
+            strip.paste(decode_frame(store.read_range(uri, start, start + n_bytes), side_px), (k * side_px, 0))
     except (UnreadableError, *DECODE_ERRORS):
         return None
     return data_uri(strip, "jpeg")

@@ -11,7 +11,7 @@ from lps.manifests.columns import read_columns, read_rows
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import read_index
 from lps.manifests.names import label_name
-from lps.manifests.pages.html import shortened
+from lps.manifests.pages.html import gallery_link, shortened
 from lps.manifests.pages.pictures import SIDE_PX, read_strips, uris_of
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, open_store
@@ -45,6 +45,8 @@ class ErrorView:
     """What other evaluations say of the same clip."""
     image: str = ""
     """A data URI."""
+    link: str = ""
+    """Its address in the gallery; empty without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +86,12 @@ def errors_view(
     others: Mapping[str, Scores],
     sources: Sequence[FrameSource],
     n: int,
+    gallery: str = "",
 ) -> ErrorsView | None:
     """Return the worst errors of an evaluation on entry `number` of its data; None without a table of scores.
 
-    `others` are the scores of other evaluations by name.
+    `others` are the scores of other evaluations by name. In `gallery`, the address of the page of `lps-prep preview
+    --html`, an error is found by the key of its clip, or by its video where the evaluated data set is not at hand.
     """
     if evaluation.scores is None:
         return None
@@ -105,7 +109,7 @@ def errors_view(
         data=title,
         said=said,
         note=note,
-        errors=tuple(_error(row, found, elsewhere) for row in shown),
+        errors=tuple(_error(row, found, elsewhere, gallery) for row in shown),
     )
 
 
@@ -121,7 +125,9 @@ def _by_clip(scores: Scores, rows: Sequence[Row]) -> dict[bytes, float]:
     return dict(zip(found["clip_id"].to_pylist(), found["p_fake"].to_pylist(), strict=True))
 
 
-def _error(row: Row, found: "Mapping[bytes, FoundClip]", elsewhere: Mapping[str, Mapping[bytes, float]]) -> ErrorView:
+def _error(
+    row: Row, found: "Mapping[bytes, FoundClip]", elsewhere: Mapping[str, Mapping[bytes, float]], gallery: str
+) -> ErrorView:
     clip = found.get(row["clip_id"], FoundClip())
     start = row["start_s"]
     lines = [str(row["method"])] if row["method"] else []
@@ -134,6 +140,7 @@ def _error(row: Row, found: "Mapping[bytes, FoundClip]", elsewhere: Mapping[str,
         uri=shortened(clip.uri or f"video {row['video_id'].hex()}"),
         others=tuple((name, clips[row["clip_id"]]) for name, clips in elsewhere.items() if row["clip_id"] in clips),
         image=clip.image,
+        link=gallery_link(gallery, clip.sample_key or row["video_id"].hex()),
     )
 
 
@@ -141,6 +148,7 @@ def _error(row: Row, found: "Mapping[bytes, FoundClip]", elsewhere: Mapping[str,
 class FoundClip:
     """What a data set says of a clip."""
 
+    sample_key: str = ""
     uri: str = ""
     image: str = ""
 
@@ -190,7 +198,11 @@ def _clips(store: Store, clip_ids: Sequence[bytes]) -> dict[bytes, FoundClip]:
     uris = uris_of(read_columns(store, "videos", ("video_id", "uri")), [bytes(row["video_id"]) for row in found])
     images = read_strips(store, found, N_FRAMES)
     return {
-        clip_id: FoundClip(uri=uris.get(bytes(row["video_id"]).hex(), ""), image=images.get(str(row["sample_key"]), ""))
+        clip_id: FoundClip(
+            sample_key=str(row["sample_key"]),
+            uri=uris.get(bytes(row["video_id"]).hex(), ""),
+            image=images.get(str(row["sample_key"]), ""),
+        )
         for clip_id, row in zip(places, found, strict=True)
     }
 

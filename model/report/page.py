@@ -1,6 +1,7 @@
 """A training run, or several runs and evaluations side by side, as one self-contained HTML page."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from lps.manifests.pages.html import Mark, render_page
 from lps.manifests.pages.pictures import DECODE_ERRORS, data_uri
 from lps.model.evaluation.metrics import TITLES
 from lps.model.report.curves import Curve, colour, curves_chart, short, spans_decades
+from lps.model.report.decisions import GivenThreshold, decision_views, read_thresholds, unused
 from lps.model.report.errors import (
     STRIP_PX,
     ErrorsView,
@@ -83,33 +85,51 @@ PICTURE_PX = (1400, 2400)
 """Largest width and height of a figure on the page."""
 
 
-def render_report(folders: Sequence[Path], data: Sequence[str] = (), n_errors: int = 8) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions:
+    """What a report shows besides runs and evaluations."""
+
+    data: tuple[str, ...] = ()
+    """Data sets (folders or URLs) to take the frames of errors from, besides those that the runs name."""
+    n_errors: int = 8
+    """Errors shown for each evaluation and data set."""
+    gallery: str = ""
+    """Address of the page of `lps-prep preview --html`, to which errors link."""
+    thresholds: tuple[Path, ...] = ()
+    """Files of `lps-train evaluate --save-threshold`."""
+
+
+def render_report(folders: Sequence[Path], options: ReportOptions | None = None) -> str:
     """Return the page of runs and evaluations.
 
     Args:
         folders: of runs and evaluations, in the order in which they stand side by side.
-        data: data sets (folders or URLs) to take the frames of errors from, besides those that the runs name.
-        n_errors: errors shown for each evaluation and data set.
+        options: what else it shows.
 
-    Raises UnreadableError for a folder that is neither, for damaged records, logs and scores, and for a data set in
-    `data` that is not there; IntegrityError for scores that contradict themselves.
+    Raises UnreadableError for a folder that is neither, for damaged records, logs, scores and thresholds, and for a
+    named data set that is not there; IntegrityError for scores that contradict themselves.
     """
+    asked = options or ReportOptions()
+    given = read_thresholds(asked.thresholds)
     runs, evaluations = read_folders(folders)
-    return render_page(__package__, _page(runs, evaluations, data, n_errors))
+    return render_page(__package__, _page(runs, evaluations, asked, given))
 
 
-def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence[str], n_errors: int) -> ReportPageView:
+def _page(
+    runs: list[TrainingRun], evaluations: list[Evaluation], asked: ReportOptions, given: Sequence[GivenThreshold]
+) -> ReportPageView:
     tainted = _tainted(runs)
     found = evaluated_data(evaluations, {run.best_sha256 for run in tainted.values()} - {""})
     lines = [_run_line(run, runs, leaky=run.number in tainted) for run in runs]
     summary = (*lines, *(_evaluation_line(each, runs) for each in found))
     leaky, learnt = (tuple(dict.fromkeys(x.who.name for x in summary if mark in x.marks)) for mark in (LEAKY, LEARNT))
     local, location_notes = recorded_locations([mapping(run.config.get("data")) for run in runs])
-    sources, gone = open_frame_sources(data, local) if evaluations else ([], [])
+    sources, gone = open_frame_sources(asked.data, local) if evaluations else ([], [])
     rows = setting_rows(runs)
     pictures, picture_notes = _pictures([*runs, *evaluations])
     stamps, identity = identities(runs, found)
     notes = [*_notes(runs, evaluations, found), *picture_notes]
+    notes += unused(given, found)
     notes += [("data", note) for note in (*location_notes, *gone)] if evaluations else []
     names = list(dict.fromkeys([*(run.name for run in runs), *(each.name for each in evaluations)]))
     return ReportPageView(
@@ -122,9 +142,10 @@ def _page(runs: list[TrainingRun], evaluations: list[Evaluation], data: Sequence
         notes=tuple(dict.fromkeys(notes)),
         level=level_of(evaluations),
         data=data_views(found),
+        decisions=decision_views(found, given),
         together=together_view(evaluations),
         heads=tuple(TITLES.values()),
-        errors=tuple(_errors(found, sources, n_errors)),
+        errors=tuple(_errors(found, sources, asked)),
         strip_px=STRIP_PX,
         stages=tuple(_stages(runs)),
         runs=tuple(name_view(run) for run in runs),
@@ -352,14 +373,16 @@ def _at_best(curve: Curve) -> str:
     return f"{short(float(curve.validation.values[places[-1]]))} at {curve.best_step:,}" if len(places) else "–"
 
 
-def _errors(found: Sequence[EvaluatedData], sources: Sequence[FrameSource], n: int) -> Iterator[ErrorsView]:
+def _errors(
+    found: Sequence[EvaluatedData], sources: Sequence[FrameSource], asked: ReportOptions
+) -> Iterator[ErrorsView]:
     for each in found:
         others = {
             other.evaluation.name: of_entry(other.evaluation.scores, other.number)
             for other in found
             if other is not each and other.title == each.title and other.evaluation.scores is not None
         }
-        view = errors_view(each.evaluation, each.number, each.title, others, sources, n)
+        view = errors_view(each.evaluation, each.number, each.title, others, sources, asked.n_errors, asked.gallery)
         if view is not None:
             yield view
 

@@ -1,5 +1,6 @@
 """What the trainer's page prints, part by part: plain records between what was read and the template."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -46,6 +47,39 @@ class MetricsRow:
     group: str
     n: str
     cells: tuple[CellView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorRateRow:
+    """How many videos of a group are on the wrong side of thresholds."""
+
+    who: NameView
+    group: str
+    label: str
+    n: str
+    cells: tuple[CellView, ...]
+    """One for each threshold of the table's head."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdRow:
+    """What a threshold does to the videos of an evaluation."""
+
+    who: NameView
+    at: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionsView:
+    """Errors by group and operating points of evaluations on one data set."""
+
+    heads: tuple[str, ...]
+    """Thresholds at which errors are counted."""
+    errors: tuple[ErrorRateRow, ...]
+    thresholds: tuple[ThresholdRow, ...]
+    reasons: tuple[str, ...]
+    """Why thresholds are missing or mean little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +187,8 @@ class ReportPageView:
     level: str
     """Confidence of the intervals, as a percentage."""
     data: tuple[DataView, ...]
+    decisions: Mapping[str, DecisionsView]
+    """By title of the data."""
     together: TogetherView | None
     """None where no evaluation has several data sets."""
     heads: tuple[str, ...]

@@ -23,7 +23,7 @@ from lps.model.evaluation.metrics import Bootstrap
 from lps.model.evaluation.scores import Scores, scores_bytes
 from lps.model.evaluation.together import together
 from lps.model.report.errors import STRIP_PX
-from lps.model.report.page import render_report
+from lps.model.report.page import ReportOptions, render_report
 from lps.model.report.settings import shown_place
 from lps.model.training.checkpoint import Checkpoint, file_sha256, write_checkpoint
 from tests.model.report.report_folders import IDENTITY, log_lines, made_scores, seen_videos, write_evaluation, write_run
@@ -336,21 +336,24 @@ def test_frames_are_from_the_evaluated_data_set(trained: list[Path], tiny_data: 
     assert said in page.text
     assert len(re.findall("called (?:real|fake) , p_fake [01]", page.text)) == 6
     assert not page.images()
-    named = checked(render_report([wrong], [str(tiny_data)]))
+    named = checked(render_report([wrong], ReportOptions(data=(str(tiny_data),))))
     assert len(named.images()) == 6
     assert "No frames" not in named.text
     other = shutil.copytree(tiny_data, tmp_path / "other")
     (other / "index.json").write_text((other / "index.json").read_text() + "\n")
-    moved = checked(render_report([wrong], [str(other)]))
+    moved = checked(render_report([wrong], ReportOptions(data=(str(other),))))
     assert len(moved.images()) == 6
     assert "Frames are from 'other', whose index is not the one that was evaluated." in moved.text
     for tar in other.glob("shards/val/*.tar"):
         tar.write_bytes(b"")
-    gone = checked(render_report([wrong], [str(other)]))
+    gone = checked(render_report([wrong], ReportOptions(data=(str(other),))))
     assert not gone.images()
     assert "Frames are missing: shards of 'other' cannot be read." in gone.text
     (other / "manifests/clips.parquet").write_bytes(b"PAR1")
-    assert "No frames: manifests of 'other' cannot be read." in checked(render_report([wrong], [str(other)])).text
+    assert (
+        "No frames: manifests of 'other' cannot be read."
+        in checked(render_report([wrong], ReportOptions(data=(str(other),)))).text
+    )
 
 
 def test_records_send_nobody_to_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
