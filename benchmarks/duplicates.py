@@ -181,7 +181,8 @@ def threshold_of(originals: Sequence[Video], places: Places) -> int:
 
 def pairs_of(videos: Sequence[Video], pairs: Sequence[tuple[int, int]], places: Places, threshold: int) -> list[Pair]:
     """Decide pairs of videos as L6 does."""
-    return compared(table_of(videos, places), pairs, np.full(len(videos), threshold))
+    both = [(a, b, mirrored) for a, b in pairs for mirrored in (False, True)]
+    return compared(table_of(videos, places), both, np.full(len(videos), threshold))
 
 
 def share_found(pairs: Sequence[tuple[Video, Video]], places: Places, threshold: int) -> str:

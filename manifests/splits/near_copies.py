@@ -1,8 +1,10 @@
 """Near copies of videos, by PDQ hashes of three whole frames of each: at 0, 1 and 2 seconds.
 
 Two videos are compared frame by frame at the same places, so that copies re-encoded, resized, recoloured or without
-their end are found. Of copies without their start some are, of cropped or mirrored ones none. Videos of one group are
-no finding: a fake shares its target's picture. Data sets of before schema 3 have hashes at 10, 50 and 90 % of a video.
+their end are found, and mirrored ones: PDQ's bits are signs of cosine waves, of which a mirror turns every second one,
+so that the hash of the mirrored frame is known without the frame. Of copies without their start some are found, of
+cropped ones none. Videos of one group are no finding: a fake shares its target's picture. Data sets of before schema 3
+have hashes at 10, 50 and 90 % of a video.
 
 What counts as near is calibrated, not assumed. PDQ's published threshold holds for unlike pictures; faces before one
 backdrop are closer than that. The threshold of a data set is where one in a million pairs of different groups would
@@ -43,9 +45,14 @@ MAX_LOOKED_UP = 1 << 18
 MAX_MATCHES = 200_000
 HISTOGRAM_BINS = 64
 
+MIRROR = np.uint64(0x5555_5555_5555_5555)
+"""Bits of a hash that a mirror turns: the odd columns of 16 x 16."""
+
 Words = NDArray[np.uint64]
 Chunks = NDArray[np.uint16]
 """(chunks, hashes)."""
+Found = tuple[int, int, bool]
+"""Rows of two videos, and whether one is compared with the mirror image of the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +79,8 @@ class Pair:
     distances: tuple[int | None, ...]
     """Bits that differ, per frame; None where a frame cannot be compared."""
     confirmed: bool
+    mirrored: bool = False
+    """One is near the other's mirror image."""
 
 
 def calibrate(videos: Hashed, limits: Mapping[str, float]) -> tuple[dict[str, int], dict[str, Any]]:
@@ -126,40 +135,47 @@ def near_pairs(
 ) -> tuple[list[Pair], bool]:
     """Return the near pairs of videos of two splits, for pairs of splits, and whether the search came to its end."""
     limit = np.array([thresholds[name] for name in videos.datasets.tolist()], dtype=np.int64)
-    found: set[tuple[int, int]] = set()
+    found: set[Found] = set()
     for seen, held in sides:
         for frame in range(N_FRAMES):
             one = np.flatnonzero((videos.splits == seen) & videos.usable[:, frame] & (limit >= 0))
             two = np.flatnonzero((videos.splits == held) & videos.usable[:, frame] & (limit >= 0))
-            for a, b, distance in near_matches(videos.words[:, frame], one, two, int(limit.max())):
-                near = (distance <= np.minimum(limit[a], limit[b])) & (videos.groups[a] != videos.groups[b])
-                found.update(zip(a[near].tolist(), b[near].tolist(), strict=True))
-                if len(found) > MAX_MATCHES:
-                    return compared(videos, found, limit), False
+            left, right = videos.words[one, frame], videos.words[two, frame]
+            for mirrored in (False, True):
+                theirs = right ^ MIRROR if mirrored else right
+                for i, j, distance in near_matches(left, theirs, int(limit.max())):
+                    a, b = one[i], two[j]
+                    near = (distance <= np.minimum(limit[a], limit[b])) & (videos.groups[a] != videos.groups[b])
+                    found.update((x, y, mirrored) for x, y in zip(a[near].tolist(), b[near].tolist(), strict=True))
+                    if len(found) > MAX_MATCHES:
+                        return compared(videos, found, limit), False
     return compared(videos, found, limit), True
 
 
-def near_matches(words: Words, one: Ints, two: Ints, limit: int) -> Iterator[tuple[Ints, Ints, Ints]]:
-    """Yield index pairs within `limit`, with their distances; a pair may come more than once."""
+def near_matches(one: Words, two: Words, limit: int) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """Yield rows of `one` and `two`, (hashes, 4) both, within `limit`, with their distances.
+
+    A pair may come more than once.
+    """
     flips = [0, *(1 << bit for bit in range(CHUNK_BITS))] if limit >= N_CHUNKS else [0]
     n_values, n_pairs = 1 << CHUNK_BITS, len(one) * len(two)
     n_asked = len(flips) * N_CHUNKS * (n_values + min(len(one), len(two)))
     if limit < 2 * N_CHUNKS and n_asked * LOOKUP_COST < n_pairs:
-        left, right = (np.ascontiguousarray(words[rows]).view(np.uint16).T for rows in (one, two))
+        left, right = (np.ascontiguousarray(side).view(np.uint16).T for side in (one, two))
         counts = [np.array([np.bincount(chunk, minlength=n_values) for chunk in side]) for side in (left, right)]
         n_asked += sum(int((counts[0] * counts[1][:, np.arange(n_values) ^ flip]).sum()) for flip in flips)
         if n_asked * LOOKUP_COST < n_pairs:
             if len(one) <= len(two):
-                yield from _looked_up(words, (one, left), (two, right), flips, limit)
+                yield from _looked_up((one, left), (two, right), flips, limit)
             else:
-                looked_up = _looked_up(words, (two, right), (one, left), flips, limit)
+                looked_up = _looked_up((two, right), (one, left), flips, limit)
                 yield from ((a, b, distance) for b, a, distance in looked_up)
             return
-    yield from _tiled(words, one, two, limit)
+    yield from _tiled(one, two, limit)
 
 
 def _looked_up(
-    words: Words, one: tuple[Ints, Chunks], two: tuple[Ints, Chunks], flips: Sequence[int], limit: int
+    one: tuple[Words, Chunks], two: tuple[Words, Chunks], flips: Sequence[int], limit: int
 ) -> Iterator[tuple[Ints, Ints, Ints]]:
     """Yield what `near_matches` does by the pigeonhole principle: so near, one chunk differs in at most a bit."""
     for mine, theirs in zip(one[1], two[1], strict=True):
@@ -176,44 +192,47 @@ def _looked_up(
                 each = counts[first:stop]
                 rows = np.repeat(np.arange(first, stop), each)
                 within = np.arange(len(rows)) - np.repeat(each.cumsum() - each, each)
-                a, b = one[0][rows], two[0][order[starts[wanted[rows]] + within]]
-                distance = _distance(words[a], words[b])
+                places = order[starts[wanted[rows]] + within]
+                distance = _distance(one[0][rows], two[0][places])
                 near = distance <= limit
                 if near.any():
-                    yield a[near], b[near], distance[near]
+                    yield rows[near], places[near], distance[near]
                 first = stop
 
 
-def _tiled(words: Words, one: Ints, two: Ints, limit: int) -> Iterator[tuple[Ints, Ints, Ints]]:
+def _tiled(one: Words, two: Words, limit: int) -> Iterator[tuple[Ints, Ints, Ints]]:
     """Yield what `near_matches` does, tile by tile. Half of the bits rule out nearly all pairs at half the cost."""
     for i in range(0, len(one), TILE[0]):
-        rows = one[i : i + TILE[0]]
-        left = words[rows]
+        left = one[i : i + TILE[0]]
         for j in range(0, len(two), TILE[1]):
-            columns = two[j : j + TILE[1]]
-            right = words[columns]
+            right = two[j : j + TILE[1]]
             half = np.bitwise_count(left[:, None, 0] ^ right[None, :, 0])
             half += np.bitwise_count(left[:, None, 1] ^ right[None, :, 1])
             r, c = np.nonzero(half <= limit)
             if len(r):
                 distance = _distance(left[r], right[c])
                 near = distance <= limit
-                yield rows[r[near]], columns[c[near]], distance[near]
+                yield i + r[near], j + c[near], distance[near]
 
 
-def compared(videos: Hashed, found: Collection[tuple[int, int]], limit: Ints) -> list[Pair]:
-    """Compare pairs of videos at every frame; `limit` is the largest near distance of each video."""
-    pairs: list[Pair] = []
-    for a, b in sorted(found):
+def compared(videos: Hashed, found: Collection[Found], limit: Ints) -> list[Pair]:
+    """Compare pairs of videos at every frame; `limit` is the largest near distance of each video.
+
+    Two that are near both ways, at different frames, are one pair: the confirmed one, else the one not mirrored.
+    """
+    pairs: dict[tuple[int, int], Pair] = {}
+    for a, b, mirrored in sorted(found):
         usable = (videos.usable[a] & videos.usable[b]).tolist()
-        bits = _distance(videos.words[a], videos.words[b]).tolist()
+        theirs = videos.words[b] ^ MIRROR if mirrored else videos.words[b]
+        bits = _distance(videos.words[a], theirs).tolist()
         near = [d <= min(limit[a], limit[b]) for d, use in zip(bits, usable, strict=True) if use]
-        pairs.append(
-            Pair(
-                a=a,
-                b=b,
-                distances=tuple(d if use else None for d, use in zip(bits, usable, strict=True)),
-                confirmed=len(near) >= MIN_FRAMES and all(near),
-            )
+        pair = Pair(
+            a=a,
+            b=b,
+            distances=tuple(d if use else None for d, use in zip(bits, usable, strict=True)),
+            confirmed=len(near) >= MIN_FRAMES and all(near),
+            mirrored=mirrored,
         )
-    return pairs
+        if pair.confirmed > pairs.get((a, b), pair).confirmed or (a, b) not in pairs:
+            pairs[a, b] = pair
+    return list(pairs.values())

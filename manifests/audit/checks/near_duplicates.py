@@ -32,7 +32,7 @@ L6 = CheckSpec(
     id="L6",
     title="No near-duplicate in two splits",
     rule="No two videos of different splits and groups have PDQ hashes within the threshold at every "
-    "comparable frame of three (at least two). Near at one frame only: WARN. The threshold of a data set "
+    "comparable frame of three (at least two), nor has one with the other's mirror image. Near at one frame only: WARN. The threshold of a data set "
     "is the distance that a share l6_chance of pairs of different groups would reach, at most "
     "l6_max_distance of 256 bits; frames of quality below l6_min_quality are not compared. UNKNOWN below "
     "l6_min_pairs pairs to calibrate with, SKIP above l6_max_videos videos.",
@@ -99,6 +99,8 @@ def _offender(videos: Hashed, pair: Pair) -> Offender:
     a, b = pair.a, pair.b
     bits = "/".join("-" if d is None else str(d) for d in pair.distances)
     how = "is a near copy of" if pair.confirmed else "has a frame like one of"
+    if pair.mirrored:
+        how = "is a mirrored copy of" if pair.confirmed else "has a frame like the mirror image of one of"
     return Offender(
         kind="video",
         key=videos.ids[b],
@@ -110,7 +112,7 @@ def _shown(videos: Hashed, pair: Pair) -> dict[str, Any]:
     sides = [
         {"video_id": videos.ids[i], "uri": videos.uris[i], "split": str(videos.splits[i])} for i in (pair.a, pair.b)
     ]
-    return {"videos": sides, "distances": list(pair.distances), "confirmed": pair.confirmed}
+    return {"videos": sides, "distances": list(pair.distances), "confirmed": pair.confirmed, "mirrored": pair.mirrored}
 
 
 def _read(ctx: AuditContext) -> Hashed | None:

@@ -320,6 +320,7 @@ def _pair(check: str, pair: Row, facts: Facts, pictures: Mapping[str, str], blan
     said = [
         "confirmed" if pair.get("confirmed") else "one frame alone",
         *([f"distances {distances} of 256 bits"] if distances else []),
+        *(["mirrored"] if pair.get("mirrored") else []),
     ]
     return PairView(check=check, said=" · ".join(said), left=sides[0], right=sides[1])
 

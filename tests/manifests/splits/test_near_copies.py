@@ -27,16 +27,14 @@ def test_all_near_pairs_are_found(
 ) -> None:
     monkeypatch.setattr(near_copies, "LOOKUP_COST", cost)
     monkeypatch.setattr(near_copies, "MAX_LOOKED_UP", 5)
-    one, two = np.arange(N_SEEN), np.arange(N_SEEN, N_SEEN + N_HELD)
+    one, two = words[:N_SEEN], words[N_SEEN:]
     one, two = (two, one) if swap else (one, two)
     found = {
-        pair
-        for each in near_matches(words, one, two, limit)
-        for pair in zip(*map(np.ndarray.tolist, each), strict=True)
+        pair for each in near_matches(one, two, limit) for pair in zip(*map(np.ndarray.tolist, each), strict=True)
     }
-    distances = np.bitwise_count(words[one][:, None] ^ words[two][None]).sum(axis=-1)
+    distances = np.bitwise_count(one[:, None] ^ two[None]).sum(axis=-1)
     rows, columns = np.nonzero(distances <= limit)
-    expected = zip(one[rows].tolist(), two[columns].tolist(), distances[rows, columns].tolist(), strict=True)
+    expected = zip(rows.tolist(), columns.tolist(), distances[rows, columns].tolist(), strict=True)
     assert found == set(expected)
     assert len(found) > 3
 
@@ -46,10 +44,9 @@ def test_one_chunk_that_all_hashes_have_is_looked_up_in_parts(
 ) -> None:
     alike = words.copy()
     alike.view(np.uint16)[:, 3] = 7
-    one, two = np.arange(N_SEEN), np.arange(N_SEEN, N_SEEN + N_HELD)
     found = {}
     for cost in (0, 10**9):  # by chunks, by tiles
         monkeypatch.setattr(near_copies, "LOOKUP_COST", cost)
-        pairs = near_matches(alike, one, two, 31)
+        pairs = near_matches(alike[:N_SEEN], alike[N_SEEN:], 31)
         found[cost] = {pair for each in pairs for pair in zip(*map(np.ndarray.tolist, each), strict=True)}
     assert found[0] == found[10**9] != set()

@@ -244,6 +244,29 @@ def test_near_copy_is_named(world: "World", leakage_of: Audited) -> None:
     assert results["L6"].data["pairs"][0]["distances"] == [0, 12, 31]
 
 
+def mirror_bits(digest: bytes) -> bytes:
+    return bytes(byte ^ 0x55 for byte in digest)
+
+
+def test_mirrored_copy_is_named(world: "World", leakage_of: Audited) -> None:
+    _, two = near_copy(world, 0, 12, 31)
+    copy = next(row for row in world.videos if row["video_id"].hex() == two)
+    copy["phash"] = [mirror_bits(digest) for digest in copy["phash"]]
+    result = leakage_of(world)["L6"]
+    assert (result.state, keys(result)) == (State.FAIL, {two})
+    assert "is a mirrored copy of" in result.offenders[0].detail
+    [pair] = result.data["pairs"]
+    assert (pair["distances"], pair["mirrored"]) == ([0, 12, 31], True)
+
+
+def test_pair_near_both_ways_is_one_candidate(world: "World", leakage_of: Audited) -> None:
+    _, two = near_copy(world, 0, 12, 60)
+    copy = next(row for row in world.videos if row["video_id"].hex() == two)
+    copy["phash"] = [copy["phash"][0], mirror_bits(copy["phash"][1]), copy["phash"][2]]
+    [pair] = leakage_of(world)["L6"].data["pairs"]
+    assert (pair["distances"][0], pair["mirrored"], pair["confirmed"]) == (0, False, False)
+
+
 def test_one_frame_alike_is_only_a_candidate(world: "World", leakage_of: Audited) -> None:
     near_copy(world, 8, 60, 90)
     result = leakage_of(world)["L6"]
