@@ -69,6 +69,8 @@ def main() -> None:
 @click.option("--checks", default="", metavar="A,L1,...", help="Classes and ids of checks  [default: all].")
 @click.option("--policy", "policy_file", type=EXISTING, help="TOML file with limits, severities, waivers and such.")
 @click.option("--source", metavar="DIR|URL", help="Root of the source videos, for checks that need them.")
+@click.option("--embeddings", "embeddings_file", type=EXISTING,
+              help="Parquet file of a face recogniser (video_id, embedding), for check L11.")  # fmt: skip
 @json_option
 @click.option("--html", "html_file", type=FILE, help="Write the report as one self-contained page.")
 @click.option("--gallery", metavar="URL", default="",
@@ -94,6 +96,7 @@ def check(out: str | None, explain: str | None, **asked: Any) -> None:
       lps-audit check s3://bucket/ffpp-c23 --checks L,B1 --json report.json --strict
       lps-audit check out/ --level full --junit audit.xml
       lps-audit check out/ --level deep --source /data/FaceForensics --reports out/audits
+      lps-audit check out/ --checks L11 --embeddings arcface.parquet
       lps-audit check --explain L1
     """
     from lps.manifests.audit.core.policy import read_policy
@@ -101,6 +104,8 @@ def check(out: str | None, explain: str | None, **asked: Any) -> None:
     suite = full_suite()
     policy = read_policy(asked["policy_file"], limits=suite.limits, checks=suite.ids)
     suite = suite.with_policy(policy)
+    if asked["embeddings_file"]:
+        suite = suite.with_embeddings(asked["embeddings_file"])
     if explain:
         _explain(suite, explain)
         return

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lps.manifests.audit.checks import bias, clips, integrity, leakage, pairs, reproducibility, tamper
+from lps.manifests.audit.checks.look_alikes import look_alike_check, read_embeddings
 from lps.manifests.audit.checks.reuse import reuse_check
 from lps.manifests.audit.core.database import fetch_number
 from lps.manifests.audit.core.policy import Policy
@@ -83,6 +85,11 @@ class Suite:
         others = tuple(entry for entry in self.entries if entry.spec.id[0] != "T" and entry.spec.id != "L9")
         own = (*tamper.tamper_checks(policy.require), reuse_check(policy.runs))
         return Suite(entries=(*others, *own), limits={**self.limits, **policy.limits})
+
+    def with_embeddings(self, path: Path) -> "Suite":
+        """Return this suite with a file of face embeddings that an auditor brings. Raises UnreadableError."""
+        others = tuple(entry for entry in self.entries if entry.spec.id != "L11")
+        return replace(self, entries=(*others, look_alike_check(read_embeddings(path))))
 
     def chosen(self, selection: Sequence[str]) -> tuple[str, ...]:
         """Return the ids that a selection of classes and ids means; all for an empty one. Raises KeyError."""

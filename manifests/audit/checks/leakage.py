@@ -6,6 +6,8 @@ they are what a wrong split would have got wrong.
 
 from dataclasses import replace
 
+from lps.manifests.audit.checks.look_alikes import LIMITS as LOOK_ALIKE_LIMITS
+from lps.manifests.audit.checks.look_alikes import look_alike_check
 from lps.manifests.audit.checks.near_duplicates import L6, check_near_duplicates
 from lps.manifests.audit.checks.reuse import reuse_check
 from lps.manifests.audit.core.database import sql_offenders
@@ -42,6 +44,7 @@ LIMITS: dict[str, float] = {
     "l2_max_unresolved_pct": 0.1,
     "l4_max_unknown_pct": 5.0,
     **NEARDUP_LIMITS,
+    **LOOK_ALIKE_LIMITS,
 }
 
 _NOTHING_PLACED = "the split set places no video"
@@ -184,13 +187,6 @@ SELECT 'group' AS kind, key, 'in ' || splits || ' of ' || least(train_first, hel
 FROM sides
 WHERE train_first IS NOT NULL AND held_first IS NOT NULL
     AND least(train_first, held_first) <> greatest(train_last, held_last) ORDER BY key""",
-)
-L11 = CheckSpec(
-    id="L11",
-    title="No look-alike persons across splits",
-    rule="Clusters of face embeddings do not cross splits. Opt-in and not part of this program: SKIP.",
-    remedy="Cluster the faces with a recogniser of your choice and pass the result as aliases to `lps-prep split`.",
-    severity=Severity.WARN,
 )
 
 
@@ -388,11 +384,6 @@ def check_data_sets(ctx: AuditContext) -> CheckResult:
     return pass_or_fail(L10, found, n, "videos", measured=measured, note=f"{n_sets} data sets")
 
 
-def check_look_alikes(_ctx: AuditContext) -> CheckResult:
-    """L11: opt-in elsewhere."""
-    return not_evaluated(L11, State.SKIP, "clustering of face embeddings is not part of this program")
-
-
 CHECKS: tuple[CheckEntry, ...] = (
     CheckEntry(L1, check_groups),
     CheckEntry(L2, check_originals),
@@ -404,5 +395,5 @@ CHECKS: tuple[CheckEntry, ...] = (
     CheckEntry(L8, check_opposite),
     reuse_check(()),
     CheckEntry(L10, check_data_sets),
-    CheckEntry(L11, check_look_alikes),
+    look_alike_check(None),
 )

@@ -31,9 +31,9 @@ SHOWN_PAIRS = 200
 L6 = CheckSpec(
     id="L6",
     title="No near-duplicate in two splits",
-    rule="No two videos of different splits and groups have PDQ hashes within the threshold at every "
-    "comparable frame of three (at least two), nor has one with the other's mirror image. Near at one frame only: WARN. The threshold of a data set "
-    "is the distance that a share l6_chance of pairs of different groups would reach, at most "
+    rule="No two videos of different splits and groups have PDQ hashes within the threshold at every comparable frame "
+    "of three (at least two), nor has one with the other's mirror image. Near at one frame only: WARN. The threshold "
+    "of a data set is the distance that a share l6_chance of pairs of different groups would reach, at most "
     "l6_max_distance of 256 bits; frames of quality below l6_min_quality are not compared. UNKNOWN below "
     "l6_min_pairs pairs to calibrate with, SKIP above l6_max_videos videos.",
     remedy="Look at the pairs. If they are copies, give them a common key or an alias and split again; if not, "

@@ -29,9 +29,7 @@ def test_all_near_pairs_are_found(
     monkeypatch.setattr(near_copies, "MAX_LOOKED_UP", 5)
     one, two = words[:N_SEEN], words[N_SEEN:]
     one, two = (two, one) if swap else (one, two)
-    found = {
-        pair for each in near_matches(one, two, limit) for pair in zip(*map(np.ndarray.tolist, each), strict=True)
-    }
+    found = {pair for each in near_matches(one, two, limit) for pair in zip(*map(np.ndarray.tolist, each), strict=True)}
     distances = np.bitwise_count(one[:, None] ^ two[None]).sum(axis=-1)
     rows, columns = np.nonzero(distances <= limit)
     expected = zip(rows.tolist(), columns.tolist(), distances[rows, columns].tolist(), strict=True)
