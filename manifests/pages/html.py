@@ -28,6 +28,11 @@ class Mark:
     symbol: str
     tone: str
 
+    @property
+    def style(self) -> str:
+        """Its word as a name of style sheets."""
+        return re.sub(r"[^a-z]+", "-", self.word.lower()).strip("-") or "other"
+
 
 def render_page(package: str, page: object) -> str:
     """Return the page that `page.html.j2` of a package makes of a record; all of its values are escaped.

@@ -112,13 +112,18 @@ class Facts:
     strips: tuple[Strip, ...] = ()
     clip_of_video: dict[str, ClipTile] = field(default_factory=dict)
     """Video id in hex -> its first clip, for the videos that were asked about."""
+    clip_of_key: dict[str, ClipTile] = field(default_factory=dict)
+    """Sample key -> its clip, for the clips that were asked about."""
     uris: dict[str, str] = field(default_factory=dict)
     """Video id in hex -> path, for the videos that were asked about."""
     notes: tuple[str, ...] = ()
 
 
-def read_facts(store: Store, split_set: str, video_ids: Sequence[str]) -> Facts:
-    """Read what the page shows. `video_ids` (hex) are videos that it names; their clips and paths come along."""
+def read_facts(store: Store, split_set: str, video_ids: Sequence[str], sample_keys: Sequence[str] = ()) -> Facts:
+    """Read what the page shows.
+
+    `video_ids` (hex) are videos that it names, whose first clips and paths come along; `sample_keys` are clips.
+    """
     notes: list[str] = []
 
     def part(read: Callable[[], T], otherwise: T) -> T:
@@ -137,8 +142,11 @@ def read_facts(store: Store, split_set: str, video_ids: Sequence[str]) -> Facts:
         matrix = part(lambda: _matrix(store, videos, split_set), matrix)
     strips: tuple[Strip, ...] = ()
     first_clips: dict[str, ClipTile] = {}
+    clips_by_key: dict[str, ClipTile] = {}
     if clips is not None:
         strips, first_clips = part(lambda: _tiles(store, clips, videos, asked), (strips, first_clips))
+    if sample_keys:
+        clips_by_key = part(lambda: _keyed(store, videos, sample_keys), clips_by_key)
     return Facts(
         matrix=matrix,
         measures=(*_video_measures(videos), *_clip_measures(clips)),
@@ -147,6 +155,7 @@ def read_facts(store: Store, split_set: str, video_ids: Sequence[str]) -> Facts:
         totals=_totals(videos),
         strips=strips,
         clip_of_video=first_clips,
+        clip_of_key=clips_by_key,
         uris=uris_of(videos, asked),
         notes=tuple(notes),
     )
@@ -301,6 +310,15 @@ def _tiles(
         if len(found) and _varies(clips, column)
     )
     return strips, {video_id.hex(): tile[i] for video_id, i in first.items()}
+
+
+def _keyed(store: Store, videos: pa.Table | None, sample_keys: Sequence[str]) -> dict[str, ClipTile]:
+    """Read the clips of some sample keys; those that are not there are left out."""
+    keys = read_columns(store, "clips", ("sample_key",))["sample_key"]
+    found = pc.index_in(pa.array(dict.fromkeys(sample_keys), keys.type), value_set=keys.combine_chunks()).to_pylist()
+    rows = read_rows(store, "clips", TILE_COLUMNS, [place for place in found if place is not None])
+    uris = uris_of(videos, [bytes(row["video_id"]) for row in rows])
+    return {str(row["sample_key"]): ClipTile(row=row, uri=uris.get(bytes(row["video_id"]).hex(), "")) for row in rows}
 
 
 def _lowest(values: Floats) -> Ints:

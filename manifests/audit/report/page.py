@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from lps.manifests.audit.report.views import (
     CheckView,
     CodeView,
     CountView,
+    FoldView,
     GroupView,
     LeakView,
     LineView,
     MatrixView,
     PairView,
     StripView,
+    ThumbView,
     TileView,
 )
 from lps.manifests.names import CLASSES, SPLITS, label_name
@@ -32,6 +35,11 @@ from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
 
 MAX_PAIRS = 30
+MAX_SAMPLE = 20
+"""Offenders of a check that the page lists; a record of ours has no more."""
+MAX_THUMBS_OF_CHECK, MAX_THUMBS, MAX_THUMB_CHARS = 8, 80, 400_000
+"""First frames of offenders: of one check, on the page, and characters of all of their data URIs."""
+THUMB_PX = 64
 MAX_NUMBERS = 4000
 """Characters of a check's own numbers that the page prints."""
 
@@ -48,6 +56,7 @@ MARKS = {
     State.PASS: Mark("PASS", "✓", "good"),
 }
 """In the order in which they matter."""
+FOLDED = (MARKS[State.SKIP], MARKS[State.PASS])
 
 VERDICTS = {
     "pass": (Mark("Pass", "✓", "good"), "Every check that ran holds."),
@@ -105,7 +114,11 @@ def _page(report: Record, store: Store, thumbnails: bool, gallery: str) -> Audit
     pairs = _pairs(report)
     data: Record = report.get("data") or {}
     split_set = str(data.get("split_set") or "")
-    facts = read_facts(store, split_set, [side["video_id"] for _, pair in pairs for side in pair["videos"]])
+    named = [side["video_id"] for _, pair in pairs for side in pair["videos"]]
+    wanted = _wanted(checks) if thumbnails else []
+    videos, keys = ([key for kind, key, _ in wanted if kind == asked] for asked in ("video", "clip"))
+    facts = read_facts(store, split_set, [*named, *videos], keys)
+    checks = _with_thumbs(checks, wanted, facts, store, gallery)
     tiles = [*facts.clip_of_video.values(), *(tile for strip in facts.strips for tile in strip.tiles)]
     pictures = read_strips(store, [tile.row for tile in tiles]) if thumbnails else {}
     blank = "no readable frame" if thumbnails else "not shown"
@@ -121,7 +134,8 @@ def _page(report: Record, store: Store, thumbnails: bool, gallery: str) -> Audit
         identity=_identity(report, data),
         leaks=_leaks(report),
         matrix=_matrix((report.get("counts") or {}).get("split_matrix") or facts.matrix),
-        groups=_groups(checks),
+        problems=_groups([check for check in checks if check.mark not in FOLDED]),
+        folds=tuple(_folds(checks)),
         charts=tuple(_chart(measure) for measure in facts.measures if any(len(v) for v in measure.values.values())),
         tallies=facts.tallies,
         codes=tuple(_code(code) for code in facts.codes),
@@ -176,7 +190,7 @@ def _check(record: Record, gallery: str) -> CheckView:
         limit=limit,
         n_checked=int(record.get("n_checked") or 0),
         n_offenders=int(record.get("n_offenders") or 0),
-        sample=tuple(_offender(row, gallery) for row in record.get("sample") or ()),
+        sample=tuple(_offender(row, gallery) for row in (record.get("sample") or ())[:MAX_SAMPLE]),
         note=note,
         rule=str(record.get("rule") or ""),
         remedy=str(record.get("remedy") or ""),
@@ -189,7 +203,47 @@ def _check(record: Record, gallery: str) -> CheckView:
 
 def _offender(row: Record, gallery: str) -> Row:
     found = {name: str(row.get(name) or "") for name in ("kind", "key", "detail")}
-    return found | {"link": gallery_link(gallery, found["key"]) if found["kind"] in ("clip", "video") else ""}
+    return found | {"link": gallery_link(gallery, _anchor(found)) if found["kind"] in ("clip", "video") else ""}
+
+
+def _anchor(offender: Row) -> str:
+    """Return the sample key or video id of an offender; checks of tars name clips after their shard."""
+    key = str(offender["key"])
+    return key.rpartition("/")[2] if offender["kind"] == "clip" else key
+
+
+def _wanted(checks: Sequence[CheckView]) -> list[tuple[str, str, str]]:
+    """Return kind, key and check of the offenders that get a picture: the first of each check that did not pass."""
+    found = []
+    for check in checks:
+        rows = [row for row in check.sample if row["kind"] == "clip" or (row["kind"] == "video" and _is_id(row["key"]))]
+        if check.unfolded:
+            found += [(str(row["kind"]), _anchor(row), check.id) for row in rows[:MAX_THUMBS_OF_CHECK]]
+    return list(dict.fromkeys(found))[:MAX_THUMBS]
+
+
+def _with_thumbs(
+    checks: Sequence[CheckView], wanted: Sequence[tuple[str, str, str]], facts: Facts, store: Store, gallery: str
+) -> list[CheckView]:
+    """Return the checks with the first frames of their offenders; what cannot be read has none."""
+    clips = {"clip": facts.clip_of_key, "video": facts.clip_of_video}
+    tiles = [(check, key, tile) for kind, key, check in wanted if (tile := clips[kind].get(key)) is not None]
+    pictures = read_strips(store, [tile.row for *_, tile in tiles], taken="first", side_px=THUMB_PX)
+    found: dict[str, list[ThumbView]] = {}
+    n_chars = 0
+    for check, key, tile in tiles:
+        image = pictures.get(str(tile.row["sample_key"]), "")
+        n_chars += len(image)
+        if image and n_chars <= MAX_THUMB_CHARS:
+            found.setdefault(check, []).append(ThumbView(key=key, image=image, link=gallery_link(gallery, key)))
+    return [replace(check, thumbs=tuple(found.get(check.id, ()))) for check in checks]
+
+
+def _folds(checks: Sequence[CheckView]) -> Iterator[FoldView]:
+    for mark in FOLDED:
+        mine = [check for check in checks if check.mark == mark]
+        if mine:
+            yield FoldView(mark=mark, n=len(mine), groups=_groups(mine))
 
 
 def _groups(checks: Sequence[CheckView]) -> tuple[GroupView, ...]:

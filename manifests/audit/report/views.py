@@ -34,6 +34,18 @@ class TileView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ThumbView:
+    """The first frame of a clip that breaks a rule, or of the first clip of such a video."""
+
+    key: str
+    """Of the offender."""
+    image: str
+    """A data URI."""
+    link: str
+    """Its address in the gallery; empty without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckView:
     """One check on the page."""
 
@@ -53,6 +65,12 @@ class CheckView:
     remedy: str
     numbers: str
     sql: str
+    thumbs: tuple[ThumbView, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """Its state as a word of a style sheet."""
+        return self.mark.style
 
     @property
     def unfolded(self) -> bool:
@@ -62,11 +80,20 @@ class CheckView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupView:
-    """The checks of one class."""
+    """Checks of one class."""
 
     letter: str
     title: str
     checks: tuple[CheckView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldView:
+    """Checks of one state that nobody has to read."""
+
+    mark: Mark
+    n: int
+    groups: tuple[GroupView, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +177,10 @@ class AuditPageView:
     identity: tuple[tuple[str, str], ...]
     matrix: MatrixView
     leaks: LeakView
-    groups: tuple[GroupView, ...]
+    problems: tuple[GroupView, ...]
+    """What did not pass, or is not known."""
+    folds: tuple[FoldView, ...]
+    """What was skipped, and what passes."""
     charts: tuple[ChartView, ...]
     tallies: tuple[ValueCounts, ...]
     codes: tuple[CodeView, ...]
