@@ -1,9 +1,11 @@
 """What a browser finds in the HTML pages: by a parser, and in Chromium where that is installed."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +14,11 @@ from PIL import Image
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
 )
+
+AXE = os.environ.get("LPS_AXE", "")
+"""axe.min.js of axe-core, which is no part of this repository; without it or a browser nobody looks for violations."""
+NO_AXE = not CHROMIUM or not Path(AXE).is_file()
+WIDTHS_PX = (360, 768, 1280)
 
 
 class Page(HTMLParser):
@@ -97,3 +104,54 @@ def assert_dark_and_printable(folder: Path, text: str) -> None:
     assert corners["dark"] < 40
     browse(folder, text, "--no-pdf-header-footer", f"--print-to-pdf={folder / 'page.pdf'}")
     assert (folder / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+def axe_violations(folder: Path, text: str, *, dark: bool, widths: tuple[int, ...] = WIDTHS_PX) -> dict[int, list[str]]:
+    """Return what axe-core finds wrong with a page by width of the window, everything on it unfolded.
+
+    A copy of the page runs in frames of these widths, without its policy, which allows nobody's script. `folder` is
+    where its pictures are.
+    """
+    script = "<script src='axe.min.js'></script><script>onload = () => parent.look(frameElement, window)</script>"
+    inner = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", text, count=1)
+    assert inner != text
+    shutil.copyfile(AXE, folder / "axe.min.js")
+    (folder / "inner.html").write_text(inner.replace("</body>", f"{script}</body>"), encoding="utf-8")
+    frames = "".join(f'<iframe src="inner.html" width="{width}" height="900"></iframe>' for width in widths)
+    outer = """<html style="color-scheme: light dark"><p id="found"></p><script>
+    const found = {};
+    async function look(frame, page) {
+      for (const fold of page.document.querySelectorAll("details")) fold.open = true;
+      const result = await page.axe.run(page.document, { resultTypes: ["violations"] });
+      found[frame.width] = result.violations.map((each) => each.id + ": " + each.nodes[0].html + " (" +
+        each.nodes.length + ")");
+      found[frame.width].unshift(page.getComputedStyle(page.document.body).backgroundColor);
+      document.querySelector("#found").textContent = JSON.stringify(found);
+    }</script>"""
+    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+    options = ("--allow-file-access-from-files", "--virtual-time-budget=600000", scheme, "--dump-dom")
+    dom = browse(folder, outer + frames, *options)
+    told = re.search(r'<p id="found">(.*?)</p>', dom)
+    assert told is not None
+    found = {int(width): each for width, each in json.loads(unescape(told[1]) or "{}").items()}
+    assert set(found) == set(widths), dom[:2000]
+    for colour, *_ in found.values():
+        assert (sum(map(int, re.findall(r"\d+", colour)[:3])) < 120) is dark, colour
+    return {width: each for width, (_, *each) in found.items()}
+
+
+def assert_accessible(folder: Path, text: str) -> None:
+    """The page has no violation of axe-core's rules, narrow or wide, light or dark; colours do not depend on widths."""
+    assert axe_violations(folder, text, dark=False) == {width: [] for width in WIDTHS_PX}
+    assert axe_violations(folder, text, dark=True, widths=WIDTHS_PX[1:2]) == {WIDTHS_PX[1]: []}
+
+
+def scripted(folder: Path, text: str, script: str) -> str:
+    """Return what a script says that looks at a page in a frame, as `page`; the page itself stays without it."""
+    (folder / "inner.html").write_text(text, encoding="utf-8")
+    outer = f"""<iframe src="inner.html" width="800" height="900"></iframe><p id="said"></p><script>onload = () => {{
+    const page = document.querySelector("iframe").contentDocument;
+    document.querySelector("#said").textContent = (() => {{ {script} }})(); }}</script>"""
+    found = re.search(r'"said">(.*?)</p>', browse(folder, outer, "--allow-file-access-from-files", "--dump-dom"))
+    assert found is not None
+    return unescape(found[1])

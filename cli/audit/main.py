@@ -73,8 +73,9 @@ def main() -> None:
               help="Parquet file of a face recogniser (video_id, embedding), for check L11.")  # fmt: skip
 @json_option
 @click.option("--html", "html_file", type=FILE, help="Write the report as one self-contained page.")
-@click.option("--gallery", metavar="URL", default="",
-              help="Page of `lps-prep preview --html`, seen from the report: offenders link to it.")  # fmt: skip
+@click.option("--gallery", metavar="URL|FOLDER", default="",
+              help="Gallery of `lps-prep preview --html`: its address as seen from the report, or its folder here; "
+              "offenders link to it.")  # fmt: skip
 @click.option("--junit", "junit_file", type=FILE, help="Write the checks as JUnit XML, which CI servers read.")
 @click.option("--reports", "reports_dir", metavar="DIR|URL",
               help="Write both and all offenders as Parquet into a new folder below, such as OUT/audits.")  # fmt: skip
@@ -112,7 +113,7 @@ def check(out: str | None, explain: str | None, **asked: Any) -> None:
     if out is None:
         raise click.UsageError("Missing argument 'OUT'.")
     _check_outputs(out, asked)
-    _check_gallery(asked["gallery"])
+    asked["gallery"] = _gallery(asked["gallery"], asked["html_file"])
     if asked["level"] == Level.DEEP:
         require("prep", "lps-audit check --level deep")
     _audit(out, suite, policy, asked)
@@ -167,11 +168,13 @@ def _check_outputs(out: str, asked: dict[str, Any]) -> None:
             raise click.BadParameter("reports do not belong into OUT, but for OUT/audits", param_hint=f"--{name}")
 
 
-def _check_gallery(address: str) -> None:
-    from lps.manifests.pages.html import is_page_address
+def _gallery(given: str, page: Path | None) -> str:
+    from lps.manifests.pages.html import gallery_address, is_page_address
 
+    address = gallery_address(given, page.absolute().parent if page else None)
     if not is_page_address(address):
-        raise click.BadParameter(f"'{address}' is no relative, file:, http: or https: address", param_hint="--gallery")
+        raise click.BadParameter(f"'{given}' is no relative, file:, http: or https: address", param_hint="--gallery")
+    return address
 
 
 def _lies_in(place: str | Path, folder: str) -> bool:

@@ -45,6 +45,9 @@ from lps.manifests.names import DEVICES, VIDEO_RULES
     is_flag=True,
     help="Needed for a split set that is stamped leaky, and for what the detector learnt from elsewhere.",
 )
+@click.option("--board/--no-board", default=True, show_default=True,
+              help="Write metrics, ROC and pictures of the worst errors into the TensorBoard log of the run that the "
+              "checkpoint lies in.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of a table.")
 def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None:  # noqa: FBT001  click passes flags this way
     """Evaluate a detector: scores.parquet and metrics.json in --out, with 95 % intervals over videos.
@@ -93,6 +96,10 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
         given.require_fit(loaded.sha256, options.video_score)
     with EvaluateProgress() as progress:
         record = evaluate(loaded, sources(asked), out, options, progress.on_event, [*names, *shard_names])
+    if asked["board"]:
+        from lps.model.report.board import write_evaluation
+
+        echo(write_evaluation(out, checkpoint, asked["data"]), err=True)
     videos = videos_of(out, len(record["data"]))
     if asked["save_threshold"]:
         save_threshold(asked["save_threshold"], record, videos[0], asked["fpr"])

@@ -17,7 +17,7 @@ from lps.cli.prep.main import main
 from lps.manifests.codes import Code
 from lps.pipeline.tools.gallery.animation import durations_ms
 from tests.builders import folder_video, manifest_rows
-from tests.pages import CHROMIUM, Page, browse
+from tests.pages import CHROMIUM, NO_AXE, Page, assert_accessible, browse
 from tests.pipeline.tools.convert_data import TICKS, ffpp_videos, make_data_set
 
 HOSTILE = "real/<script>alert(1)</script>\x1b[2J\"onload='x'.mp4"
@@ -230,3 +230,9 @@ def test_the_script_runs_under_the_pages_own_policy(made: Path) -> None:
     assert "20 of 20 shown" in dom
     assert re.search(r'data-part="filters">', dom)
     assert "hidden" not in re.findall(r'<div class="filters"[^>]*>', dom)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_AXE, reason="no Chromium here, or no axe.min.js in LPS_AXE")
+def test_the_gallery_is_accessible(made: Path) -> None:
+    assert_accessible(made.parent, made.read_text())

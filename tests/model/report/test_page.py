@@ -22,14 +22,18 @@ from lps.model.evaluation.evaluate import metrics_by_group
 from lps.model.evaluation.metrics import Bootstrap
 from lps.model.evaluation.scores import Scores, scores_bytes
 from lps.model.evaluation.together import together
+from lps.model.report.board import write_evaluation as write_evaluation_to_board
 from lps.model.report.errors import STRIP_PX
 from lps.model.report.page import ReportOptions, render_report
 from lps.model.report.settings import shown_place
 from lps.model.training.checkpoint import Checkpoint, file_sha256, write_checkpoint
+from tests.model.board_events import events
 from tests.model.report.report_folders import IDENTITY, log_lines, made_scores, seen_videos, write_evaluation, write_run
 from tests.pages import (
     CHROMIUM,
+    NO_AXE,
     Page,
+    assert_accessible,
     assert_dark_and_printable,
     assert_fits_a_telephone,
     assert_self_contained,
@@ -356,6 +360,43 @@ def test_frames_are_from_the_evaluated_data_set(trained: list[Path], tiny_data: 
     )
 
 
+def test_tensorboard_shows_the_worst_errors_and_the_roc(trained: list[Path], tiny_data: Path, tmp_path: Path) -> None:
+    run, evaluated = trained
+    [folder] = (run / "tensorboard").glob("evaluate-eval-*")
+    record = json.loads((evaluated / "metrics.json").read_bytes())
+    metrics = record["data"][0]["results"]["all"]["video"]
+    values = {value.tag: value for event in events(folder) for value in event.summary.value}
+    assert values["evaluate/test/val/auc"].simple_value == pytest.approx(metrics["auc"]["value"])
+    before = {path.name for path in (run / "tensorboard").glob("events.*")}
+    said = write_evaluation_to_board(
+        spoilt_scores(evaluated, tmp_path / "wrong"), run / "checkpoints/best.pt", [str(tiny_data)]
+    )
+    [folder] = (run / "tensorboard").glob("evaluate-wrong-*")
+    assert said == f"TensorBoard: 6 errors, 1 ROC curves: {folder}"
+    again = write_evaluation_to_board(tmp_path / "wrong", run / "checkpoints/best.pt", [])
+    assert again == f"TensorBoard: 0 errors, 1 ROC curves: {folder}"
+    assert write_evaluation_to_board(tmp_path / "wrong", run / "checkpoints/best.pt", [str(tiny_data)]) == said
+    found = [event for event in events(folder) if event.summary.value]
+    assert len(list(folder.iterdir())) == 1
+    step = json.loads((run / "result.json").read_bytes())["best_step"]
+    assert {event.step for event in found} == {step}
+    pictures = {event.summary.value[0].tag: event.summary.value[0].image for event in found}
+    tags = ["evaluate/test/val/roc", *(f"evaluate/test/val/error {k}" for k in range(1, 7))]
+    assert [tag for tag, image in pictures.items() if image.encoded_image_string] == tags
+    for tag in tags:
+        with Image.open(io.BytesIO(pictures[tag].encoded_image_string)) as image:
+            assert (image.format, *image.size) == ("PNG", pictures[tag].width, pictures[tag].height)
+            assert len(image.convert("RGB").getcolors(1 << 20)) > 20  # type: ignore[arg-type]
+    assert before == {path.name for path in (run / "tensorboard").glob("events.*")}, "the run's own are not touched"
+    loose = shutil.copy(run / "checkpoints/best.pt", tmp_path / "best.pt")
+    assert "no log of a run beside" in write_evaluation_to_board(evaluated, loose, [])
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    assert write_evaluation_to_board(tmp_path / "wrong", run / "checkpoints/best.pt", []).startswith(
+        "TensorBoard: nothing written: "
+    )
+
+
 def test_records_send_nobody_to_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr("lps.model.report.errors.open_store", asked.append)
@@ -550,6 +591,12 @@ def test_browser_needs_no_sideways_scrolling_on_a_telephone(whole: str, tmp_path
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
 def test_dark_rooms_and_paper(whole: str, tmp_path: Path) -> None:
     assert_dark_and_printable(tmp_path, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_AXE, reason="no chromium on PATH, or no axe.min.js in LPS_AXE")
+def test_page_is_accessible(whole: str, tmp_path: Path) -> None:
+    assert_accessible(tmp_path, whole)
 
 
 def test_several_data_sets_are_shown_together_pooled_and_as_means(tmp_path: Path) -> None:

@@ -2,15 +2,14 @@
 
 import json
 import math
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from click.testing import CliRunner
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import SessionLog
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from lps.cli.train.main import main
@@ -21,6 +20,7 @@ from lps.model.training.engine import Learner, cosine_lr, step_seed
 from lps.model.training.params import TrainParams
 from lps.model.training.run_log import read_log
 from lps.model.training.stages import StageOutput, TrainingStage
+from tests.model.board_events import events
 
 if TYPE_CHECKING:
     from tests.model.conftest import Runner
@@ -180,19 +180,6 @@ def test_draws_of_a_step_are_its_own() -> None:
 
 
 # ---- TensorBoard -----------------------------------------------------------------------------------------------------
-
-
-def events(folder: Path) -> Iterator[Event]:
-    """Yield the events of a TensorBoard folder, oldest file first."""
-    for path in sorted(folder.iterdir(), key=lambda path: int(path.suffix[1:])):
-        data = path.read_bytes()
-        at = 0
-        while at < len(data):
-            (n,) = struct.unpack_from("<Q", data, at)
-            event = Event()
-            event.ParseFromString(data[at + 12 : at + 12 + n])
-            yield event
-            at += 12 + n + 4
 
 
 def test_tensorboard_has_every_step_once_after_a_kill(

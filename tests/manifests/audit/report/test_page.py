@@ -22,11 +22,14 @@ from lps.manifests.storage import Store, open_store
 from tests.builders import manifest_rows
 from tests.pages import (
     CHROMIUM,
+    NO_AXE,
     Page,
+    assert_accessible,
     assert_dark_and_printable,
     assert_fits_a_telephone,
     assert_self_contained,
     browse,
+    scripted,
 )
 
 HOSTILE = "real/\x1b[2J\u202e<script>alert('x')</script>\"><img src=http://evil.example/x.png onerror=alert(1)>.mp4"
@@ -92,6 +95,8 @@ def pair_of(location: Path, n: int = 1) -> list[Row]:
 @pytest.fixture(scope="module")
 def page_text(dataset: Path) -> str:
     checks = [check(name, data={"pairs": pair_of(dataset, 2)} if name == "L6" else {}) for name in IDS]
+    clips = manifest_rows(dataset, "clips")[:3]
+    checks[IDS.index("L1")]["sample"] += [{"kind": "clip", "key": row["sample_key"], "detail": "is"} for row in clips]
     return rendered(dataset, checks=checks)
 
 
@@ -122,6 +127,27 @@ def test_only_what_needs_attention_is_unfolded(page_text: str) -> None:
     folds = [attrs for tag, attrs in Page(page_text).tags if tag == "details" and "check" in attrs["class"].split()]
     assert {attrs["id"] for attrs in folds if "open" in attrs} == {"check-L1", "check-L6", "check-A2"}
     assert len(folds) == len(IDS)
+
+
+def test_problems_come_first_and_the_rest_is_folded(page_text: str) -> None:
+    section = page_text.partition('<h2 id="checks">')[2].partition("<h2")[0]
+    order = re.findall(r'id="(check-\w+|rest-\w+)"', section)
+    problems, _, rest = " ".join(order).partition(" rest-skip ")
+    assert problems.split() == [f"check-{name}" for name in ("A2", "T3", "L1", "L6", "B11")]
+    assert rest.split() == [
+        "check-L11",
+        "rest-pass",
+        *(f"check-{name}" for name in ("A1", "T1", "L2", "B2", "C1", "R1")),
+    ]
+    assert re.findall(r'<details class="rest" id="\w+-\w+"(.*?)>', section) == ["", ""], "both are folded"
+    assert [attrs["id"] for tag, attrs in Page(section).tags if tag == "input"][:2] == ["pick-all", "pick-fail"]
+    assert "fieldset" not in page_without_problems()
+
+
+def page_without_problems() -> str:
+    text = render_html(report(checks=[check("A1")]), open_store("memory://nowhere"))
+    assert "No check failed, warned or stayed without an answer." in text
+    return Page(text).text
 
 
 @pytest.mark.parametrize("verdict", [*VERDICTS, "new-verdict", ""])
@@ -299,6 +325,64 @@ def test_page_without_thumbnails_keeps_the_captions(dataset: Path) -> None:
     assert page.text.count("not shown") == 24
 
 
+def thumbs_of(text: str) -> dict[str, list[str]]:
+    """Return the keys of the offenders that have a picture, by check."""
+    folds = re.split(r'<details class="check [^>]*id="check-', text)[1:]
+    shown = {
+        fold.partition('"')[0]: re.findall(r'width="64" height="64" alt="first frame of (.*?)"', fold) for fold in folds
+    }
+    return {name: keys for name, keys in shown.items() if keys}
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_failing_checks_show_the_first_frames_of_their_clips(dataset: Path, place: str) -> None:
+    clips, videos = manifest_rows(dataset, "clips"), manifest_rows(dataset, "videos")
+    first, key = clips[0], clips[5]["sample_key"]
+    empty = next(row["video_id"].hex() for row in videos if not row["n_clips"])
+    offenders = [
+        ("clip", clips[3]["sample_key"]), ("clip", f"train-000/{key}"), ("video", first["video_id"].hex()),
+        ("video", empty), ("video", "no id"), ("clip", "gone"), ("file", "shards/x.tar"),
+    ]  # fmt: skip
+    sample = [{"kind": kind, "key": key, "detail": ""} for kind, key in offenders]
+    checks = [{"id": name, "state": state, "sample": sample} for name, state in (("C1", "fail"), ("C2", "pass"))]
+    store = open_store(str(dataset))
+    if place == "bucket":
+        import fsspec
+
+        for path in dataset.rglob("*"):
+            if path.is_file():
+                fsspec.filesystem("memory").pipe(f"/thumbs/{path.relative_to(dataset)}", path.read_bytes())
+        store = open_store("memory://thumbs")
+    text = render_html(report(checks=checks), store, gallery="g/index.html")
+    assert thumbs_of(text) == {"C1": [clips[3]["sample_key"], key, first["video_id"].hex()]}
+    assert f'<a href="g/index.html#{key}"><img' in text
+    image = re.search(rf'src="data:image/jpeg;base64,([^"]+)"[^>]*first frame of {key}"', text)
+    assert image is not None
+    with Image.open(io.BytesIO(base64.b64decode(image[1]))) as thumb:
+        assert (thumb.format, thumb.size) == ("JPEG", (64, 64))
+        stored = first_frame_of(dataset, clips[5]).resize((64, 64), Image.Resampling.LANCZOS)
+        assert np.abs(np.asarray(thumb, float) - np.asarray(stored, float)).mean() < 10
+    assert thumbs_of(render_html(report(checks=checks), store, thumbnails=False)) == {}
+
+
+def first_frame_of(dataset: Path, clip: Row) -> Image.Image:
+    shard = next(row["uri"] for row in manifest_rows(dataset, "shards") if row["shard_id"] == clip["shard_id"])
+    member = next(each for each in clip["members"] if each["ext"].startswith("00."))
+    data = (dataset / shard).read_bytes()[member["offset"] :][: member["nbytes"]]
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def test_pages_of_10_000_offenders_are_bounded(dataset: Path) -> None:
+    keys = [row["sample_key"] for row in manifest_rows(dataset, "clips")]
+    many = [{"kind": "clip", "key": keys[k % len(keys)], "detail": f"number {k}"} for k in range(10_000)]
+    checks = [check(f"C{k}", state="fail", n_offenders=10_000, sample=many) for k in range(60)]
+    text = rendered(dataset, checks=checks)
+    assert text.count("20 of 10,000 shown.") == 60
+    assert sum(map(len, thumbs_of(text).values())) <= 80
+    small = rendered(dataset, checks=[])
+    assert len(text) - len(small) < 400_000 + 60 * 8000
+
+
 # ---- hostile and damaged data --------------------------------------------------------------------------------------
 
 
@@ -469,3 +553,19 @@ def test_browser_needs_no_sideways_scrolling_on_a_telephone(page_text: str, tmp_
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
 def test_dark_rooms_and_paper(page_text: str, tmp_path: Path) -> None:
     assert_dark_and_printable(tmp_path, page_text)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+def test_checks_are_picked_by_state_without_a_script(page_text: str, tmp_path: Path) -> None:
+    script = """return ["all", "fail", "unknown", "pass"].map((name) => {
+      page.querySelector("#pick-" + name).click();
+      const checks = [...page.querySelectorAll(".check")];
+      const seen = checks.filter((each) => each.checkVisibility({contentVisibilityAuto: true}));
+      return name + " " + seen.map((each) => each.id.slice(6)).join(" "); }).join("; ")"""
+    assert scripted(tmp_path, page_text, script) == ("all A2 T3 L1 L6 B11; fail L1; unknown T3; pass A1 T1 L2 B2 C1 R1")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_AXE, reason="no chromium on PATH, or no axe.min.js in LPS_AXE")
+def test_page_is_accessible(page_text: str, tmp_path: Path) -> None:
+    assert_accessible(tmp_path, page_text)
