@@ -38,7 +38,7 @@ class ThumbView:
     """The first frame of a clip that breaks a rule, or of the first clip of such a video."""
 
     key: str
-    """Of the offender."""
+    """The offender's."""
     image: str
     """A data URI."""
     link: str
