@@ -99,7 +99,8 @@ def _vectors(column: Any, path: Path) -> NDArray[np.float32]:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or not norms.all():
         raise UnreadableError(f"{path}: an embedding is zero or not finite (row {int(np.argmin(norms > 0))})")
-    return vectors / norms
+    vectors /= norms
+    return vectors
 
 
 def _ids(column: Any, path: Path) -> Any:
