@@ -124,7 +124,7 @@ def arrays(ctx: AuditContext, sql: str) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {}
     for name, values in ctx.db.execute(sql).fetchnumpy().items():
         if np.ma.is_masked(values):
-            values = np.ma.asarray(values).astype(np.float64).filled(np.nan)
+            values = np.ma.asarray(values, np.float64).filled(np.nan)
         columns[name] = np.asarray(values)
     return columns
 
