@@ -62,7 +62,7 @@ def load_localizer(name: str, *, weights_dir: Path | None, device: str, batch_si
     runs one image at a time. Raises UnreadableError for a missing weight file, IntegrityError for a wrong one,
     NotInstalledError where its package is missing, ValueError for an unknown name.
     """
-    _require_usable(name)
+    require_usable(name)
     paths = [find_weight(weight, weights_dir) for weight in LOCALIZER_WEIGHTS[name]]
     return _LOADERS[name](paths, device, batch_size)
 
@@ -83,11 +83,12 @@ def weight_digests(name: str, weights_dir: Path | None) -> dict[str, str]:
 
     Raises as `load_localizer` does.
     """
-    _require_usable(name)
+    require_usable(name)
     return {weight.name: verify_weight(weight, weights_dir).sha256 for weight in LOCALIZER_WEIGHTS[name]}
 
 
-def _require_usable(name: str) -> None:
+def require_usable(name: str) -> None:
+    """Raise ValueError for an unknown localizer, NotInstalledError where its package is missing; weights may be."""
     if name not in LOCALIZERS:
         raise ValueError(f"unknown localizer '{name}'; known ones: {', '.join(LOCALIZERS)}")
     if name == "retinaface-fan" and find_spec("face_alignment") is None:

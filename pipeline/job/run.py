@@ -21,7 +21,7 @@ from lps.manifests.index import (
 from lps.manifests.records import Note
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store, lies_in, open_store
-from lps.pipeline.faces.localizers import LocalizerSpec
+from lps.pipeline.faces.localizers import LocalizerSpec, require_usable
 from lps.pipeline.job.cluster import DEVICE_VERSIONS, load_workers, start_detectors
 from lps.pipeline.job.events import DetectorsReady, Finalized, OnEvent, Planned, PrepStarted, SourceRead, SourcesListed
 from lps.pipeline.job.finalize import Summary, finalize, finished_summary
@@ -82,6 +82,7 @@ def plan_job(request: PrepRequest, options: RunOptions | None = None, on_event: 
 @contextlib.contextmanager
 def _started(command: str, request: PrepRequest, options: RunOptions, on_event: OnEvent) -> Iterator[RunContext]:
     _refuse_bytes(request.source, request.out, request.root or "")
+    require_usable(request.params.localizer)  # before the source is listed, which can take an hour
     out = open_store(request.out)
     _refuse_nesting(source_store(request), out)
     refuse_other_writer(out)

@@ -155,7 +155,7 @@ def test_scripts_can_be_started_and_call_what_there_is(path: Path) -> None:
     assert "set -euo pipefail" in lines
     code = "\n".join(line for line in lines if not line.startswith("#"))
     calls = re.findall(r"(lps-(?:prep|train|audit)(?: [a-z]+)+)([^\n|]*)", code)
-    assert calls
+    assert calls or path.name == "s3_lifecycle.sh"
     for words, rest in calls:
         command = max((name for name in COMMANDS if f"{words} ".startswith(f"{name} ")), key=len)
         assert not isinstance(COMMANDS[command], click.Group), words

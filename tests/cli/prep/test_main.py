@@ -122,6 +122,18 @@ def test_a_missing_weight_is_one_line_with_the_offline_alternative(tmp_path: Pat
     assert "Traceback" not in done.stderr
 
 
+def test_a_missing_package_of_the_localizer_is_told_before_anything_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lps.pipeline.faces.localizers.find_spec", lambda name: None)
+    for command in ("run", "plan"):  # there is no source, and no Ray
+        result = call(command, str(tmp_path / "in"), str(tmp_path / "out"), "--address", "127.0.0.1:1")
+        assert result.exit_code == 4
+        assert result.output.strip().endswith("pip install --no-deps 'face-alignment>=1.5,<2'")
+        assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_an_absent_source_is_one_line(tmp_path: Path) -> None:
     done = program("run", str(tmp_path / "in"), str(tmp_path / "out"), "--localizer", "mtcnn", "--workers", "1")
