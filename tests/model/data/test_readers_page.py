@@ -5,7 +5,9 @@ Blocks whose packages are not installed are skipped.
 
 import ast
 import io
+import pickle
 import re
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -111,9 +113,7 @@ def check_clips(found: list[Any], specs: "list[list[Spec]]") -> None:
 
 
 def test_every_block_of_the_page_is_tried_or_said_not_to_be() -> None:
-    """That of Ray Data needs a cluster."""
     assert {*BLOCKS} == {*CLIPS, *TABLES, "Ray Data", "One frame by byte offset"}
-    compile(BLOCKS["Ray Data"], PAGE.name, "exec")
 
 
 @pytest.mark.filterwarnings("default")  # of libraries that are not ours
@@ -122,6 +122,18 @@ def test_clips_of_another_split_set(
     title: str, run: Callable[[str], dict[str, Any]], specs: "list[list[Spec]]"
 ) -> None:
     check_clips(list(run(title)["clips"]), specs)
+
+
+@pytest.mark.slow
+def test_clips_of_another_split_set_by_ray_data(place: Path, specs: "list[list[Spec]]") -> None:
+    """In a process of its own, whose workers find `lps_clips` beside its script, on a Ray that nobody else joins."""
+    require_packages(f"import pandas\n{BLOCKS['Ray Data']}")  # Ray Data asks for pandas where it first needs it
+    start = 'import ray\nray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20)\n'
+    end = '\nimport pickle\nopen("clips.pickle", "wb").write(pickle.dumps(clips))\n'
+    (place / "read_by_ray.py").write_text(start + BLOCKS["Ray Data"] + end)
+    done = subprocess.run([sys.executable, "read_by_ray.py"], cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    check_clips(pickle.loads((place / "clips.pickle").read_bytes()), specs)
 
 
 @pytest.mark.filterwarnings("default")
