@@ -92,7 +92,7 @@ def _captioned(error: ErrorView) -> bytes:
         drawn = Image.new("RGB", (strip.width, strip.height + CAPTION_PX), "white")
         drawn.paste(strip)
     words = (f"{error.label}, called {error.called}, p_fake {error.p_fake:.3f}", *error.lines, error.uri)
-    text = " · ".join(words).encode("latin-1", "replace").decode("latin-1")  # what Pillow's own font can draw
+    text = ", ".join(words).encode("ascii", "replace").decode()  # what Pillow's own font can draw
     place = (4, drawn.height - CAPTION_PX + 3)
     ImageDraw.Draw(drawn).text(place, text, fill="black", font=ImageFont.load_default(12))
     return _png(drawn)

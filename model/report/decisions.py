@@ -110,7 +110,8 @@ def _groups(videos: LabelledScores) -> Iterator[tuple[str, int, Bools]]:
     masks = [videos.labels == label for label in (0, 1)]
     yield from (("all", label, masks[label]) for label in (0, 1) if masks[label].any())
     methods = np.array([str(name or UNNAMED) for name in videos.method], object)
-    yield from (("method " + name, 1, masks[1] & (methods == name)) for name in _largest(methods[masks[1]]))
+    if set(methods[masks[1]]) != {UNNAMED}:  # else all fakes are, which stand above
+        yield from (("method " + name, 1, masks[1] & (methods == name)) for name in _largest(methods[masks[1]]))
     if not any(name is not None for name in videos.compression):
         return
     compressions = np.array([str(name or "not known") for name in videos.compression], object)

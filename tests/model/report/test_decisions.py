@@ -126,7 +126,7 @@ def test_a_page_of_10_000_errors_is_bounded(tmp_path: Path) -> None:
     scores = made_scores(3, n=10_000, gain=-0.9)
     wrong = int((np.asarray(scores.p_fake > 0.5) != scores.labels.astype(bool)).sum())
     assert wrong > 10_000
-    results = {"all": {"video": {}, "clip": {}}}
+    results: dict[str, object] = {"all": {"video": {}, "clip": {}}}
     text = page_of(write_evaluation(tmp_path / "eval", scores, entry={"results": results}))
     assert f"{wrong:,} of 20,000 labelled clips" in text
     assert len(text) < 200_000

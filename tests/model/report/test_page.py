@@ -388,7 +388,7 @@ def test_tensorboard_shows_the_worst_errors_and_the_roc(trained: list[Path], tin
             assert (image.format, *image.size) == ("PNG", pictures[tag].width, pictures[tag].height)
             assert len(image.convert("RGB").getcolors(1 << 20)) > 20  # type: ignore[arg-type]
     assert before == {path.name for path in (run / "tensorboard").glob("events.*")}, "the run's own are not touched"
-    loose = shutil.copy(run / "checkpoints/best.pt", tmp_path / "best.pt")
+    loose = Path(shutil.copy(run / "checkpoints/best.pt", tmp_path / "best.pt"))
     assert "no log of a run beside" in write_evaluation_to_board(evaluated, loose, [])
     shutil.rmtree(folder)
     folder.write_text("in the way")

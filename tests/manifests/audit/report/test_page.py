@@ -355,7 +355,7 @@ def test_failing_checks_show_the_first_frames_of_their_clips(dataset: Path, plac
         store = open_store("memory://thumbs")
     text = render_html(report(checks=checks), store, gallery="g/index.html")
     assert thumbs_of(text) == {"C1": [clips[3]["sample_key"], key, first["video_id"].hex()]}
-    assert f'<a href="g/index.html#{key}"><img' in text
+    assert f'<a href="g/index.html#{key}" tabindex="-1"><img' in text
     image = re.search(rf'src="data:image/jpeg;base64,([^"]+)"[^>]*first frame of {key}"', text)
     assert image is not None
     with Image.open(io.BytesIO(base64.b64decode(image[1]))) as thumb:
