@@ -10,8 +10,10 @@ import gc
 import json
 import os
 import pickle
+import resource
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -53,6 +55,10 @@ class Asked(TypedDict):
     kill_at: int
     crash: str
     """Tasks with this in their name lose their worker; empty for none."""
+    max_bytes: int
+    """Writes beyond so many bytes into a file fail, as on a full disk; 0: none does."""
+    seconds: int
+    """After as many SIGALRM ends the command; 0: never."""
 
 
 class Ended(TypedDict):
@@ -61,6 +67,7 @@ class Ended(TypedDict):
     code: int
     writes: list[tuple[str, str]]
     says: str
+    stderr: str
 
 
 # ---- videos that take no time ----------------------------------------------------------------------------------------
@@ -217,28 +224,38 @@ def write_of(event: str, args: tuple[Any, ...], root: str) -> tuple[str, str] | 
 
 def run(asked: Asked) -> Ended:
     """Run a command in a fork."""
-    (log_end, log), (said_end, said) = os.pipe(), os.pipe()
+    log, said = os.memfd_create("log"), os.memfd_create("said")
     pid = os.fork()
     if pid == 0:
         code = 99
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(said, 2)
+            signal.alarm(asked["seconds"])
             replace_ray(asked["crash"])
             watch_writes(asked["watch"], asked["kill_at"], log)
+            if asked["max_bytes"]:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (asked["max_bytes"],) * 2)
             program, *words = asked["command"]
             COMMANDS[program](words, prog_name=program)
         except SystemExit as e:
             code = int(e.code or 0)
+        except BaseException:
+            traceback.print_exc()
+            raise
         finally:
             sys.stderr.flush()
             os._exit(code)
-    os.close(log)
-    os.close(said)
-    writes, says = (os.fdopen(end).read() for end in (log_end, said_end))  # less than a pipe holds
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    last = says.strip().rpartition("\n")[2]
-    return Ended(code=code, writes=[json.loads(line) for line in writes.splitlines()], says=last)
+    writes, stderr = (_content(file) for file in (log, said))
+    last = stderr.strip().rpartition("\n")[2]
+    return Ended(code=code, writes=[json.loads(line) for line in writes.splitlines()], says=last, stderr=stderr)
+
+
+def _content(file: int) -> str:
+    os.lseek(file, 0, os.SEEK_SET)
+    with os.fdopen(file, "rb") as whole:
+        return whole.read().decode(errors="backslashreplace")
 
 
 def main() -> None:
