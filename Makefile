@@ -6,7 +6,10 @@ PARTS := cli manifests model pipeline
 BENCHMARKS := damage detectors duplicates landmarks runtimes pairs prep scale manifests mix model train
 READY := $(VENV)/.ready
 
-.PHONY: demo test slow dev check lint docs bench pythons clean
+MINUTES ?= 5
+SEED ?= 1
+
+.PHONY: demo test slow dev check lint docs bench attack pythons clean
 
 demo: $(READY)
 	$(BIN)/lps-prep demo build/demo
@@ -38,6 +41,10 @@ docs: $(READY)
 # on the sample videos of the demo, or on those of LPS_MEDIA_DIR
 bench: $(READY)
 	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+# damaged media, kills, sick outputs and stores, forged files; build/attack/report.md adds up over runs
+attack: $(READY)
+	$(BIN)/python -m benchmarks.attack --minutes $(MINUTES) --seed $(SEED)
 
 # the wheel with the newest release of every dependency on every other Python that runs, or on those of PYTHONS=
 pythons: $(READY)

@@ -452,9 +452,10 @@ class Runner:
         kill: tuple[str, str, int] | None = None,
         signum: int = signal.SIGKILL,
         max_bytes: int = 0,
+        seconds: int = 0,
     ) -> Ended:
         """`kill` is (`self` or `outside`, kind of event or `save`, number of it), by a signal."""
-        options = {"ranks": ranks, "kill": kill, "signum": signum, "max_bytes": max_bytes}
+        options = {"ranks": ranks, "kill": kill, "signum": signum, "max_bytes": max_bytes, "seconds": seconds}
         request = {"args": [str(arg) for arg in args], **options}
         assert self.server.stdin is not None
         assert self.server.stdout is not None

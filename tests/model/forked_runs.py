@@ -44,6 +44,8 @@ class RunRequest(TypedDict):
     max_bytes: int
     folder: str
     port: NotRequired[int]
+    seconds: NotRequired[int]
+    """After as many SIGALRM ends each process; 0: never."""
 
 
 def warm_up() -> None:
@@ -69,6 +71,7 @@ def run_rank(request: RunRequest, rank: int, told: int) -> int:
     for name in ("stdout", "stderr"):
         with Path(request["folder"], f"{name}-{rank}").open("w") as file:
             os.dup2(file.fileno(), getattr(sys, name).fileno())
+    signal.alarm(request.get("seconds", 0))
     if request["max_bytes"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["max_bytes"],) * 2)
     arrange_death(request["kill"], request["signum"], told)

@@ -1,0 +1,153 @@
+"""The attack: changes, comparison, shrinking and report; and that every arm runs."""
+
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks.attack.edits import Edit, edited, swap
+from benchmarks.attack.media import DECODER_LINE, Decoded, faults, indexed, inner_faults
+from benchmarks.attack.mkv import MKV, elements
+from benchmarks.attack.mp4 import MP4, boxes
+from benchmarks.attack.records import Budget, Try, Verdict
+from benchmarks.attack.report import PAGE, TABLE_JSON, add_to_report, block, of_tries, read_report, report_from
+from benchmarks.attack.shrink import shrunk
+from benchmarks.attack.streams import RAW, TS
+from lps.pipeline.tools.demo_videos import make_texture_video
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return a small MP4 file."""
+    path = tmp_path_factory.mktemp("video") / "a.mp4"
+    make_texture_video(path, n_frames=4, width=64, height=64)
+    return path.read_bytes()
+
+
+def test_changes_apply_to_the_undamaged_file() -> None:
+    data = b"0123456789"
+    assert edited(data, [Edit(2, 3, b"x", ""), Edit(8, 0, b"yy", "")]) == b"01x567yy89"
+    assert edited(data, swap(data, (1, 2), (6, 1), "")) == b"0634512789"
+    assert edited(data, [Edit(4, 6, b"", "cut"), Edit(2, 4, b"", "over it")]) == b"0123"
+
+
+def test_what_fails_is_made_small() -> None:
+    asked: list[Sequence[int]] = []
+
+    def fails(items: Sequence[int]) -> bool:
+        asked.append(items)
+        return {3, 11} <= set(items)
+
+    assert shrunk(range(16), fails) == [3, 11]
+    assert len(asked) < 60
+    assert shrunk([1], fails) == [1]
+
+
+def test_boxes_are_found_and_every_change_knows_its_format(video: bytes) -> None:
+    kinds = [box.kind for box in boxes(video)]
+    assert kinds[0] == b"ftyp"
+    assert {b"stsz", b"stts", b"stsd", b"mvhd"} <= set(kinds)
+    for name, propose in MP4.items():
+        made = [edited(video, propose(video, random.Random(seed))) for seed in range(20)]
+        assert any(data != video for data in made), name
+
+
+@pytest.mark.parametrize("proposals", [MKV, TS, RAW])
+def test_changes_of_other_formats_stand_any_bytes_of_theirs(proposals: dict[str, "object"]) -> None:
+    unit = b"\0\0\1\x65" + bytes(range(200))
+    packet = b"\x47\x40\x00\x10" + bytes(184)
+    element = (
+        b"\x1a\x45\xdf\xa3\x84abcd"
+        + b"\x18\x53\x80\x67\xff"
+        + b"\x1f\x43\xb6\x75\x90"
+        + 2 * (b"\xa3\x86\x81\0\0\x80xy")
+    )
+    data = {id(MKV): element, id(TS): packet * 8, id(RAW): unit * 5}[id(proposals)]
+    if proposals is MKV:
+        assert [one.kind for one in elements(data)] == [0x1A45DFA3, 0x18538067, 0x1F43B675, 0xA3, 0xA3]
+    for propose in proposals.values():
+        for seed in range(20):
+            assert isinstance(edited(data, propose(data, random.Random(seed))), bytes)  # type: ignore[operator]
+
+
+def seen(*frames: tuple[int, int, str, bool, bool], windows: list[list[object]] | None = None) -> dict[str, object]:
+    """Return what the product says of a video."""
+    return {"container": "mov", "frames": [list(frame) for frame in frames], "windows": windows or [], "clips": []}
+
+
+TRUTH: Decoded = indexed([(0, "a"), (1, "b"), (2, "c"), (3, "a")], complains=False)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (seen((0, 0, "a", True, False), (1, 1, "b", False, False)), ""),
+        (seen((0, 0, "a", True, False), (1, 2, "c", False, False)), "has others between them"),
+        (seen((0, 0, "a", True, False), (1, 2, "c", True, False), (2, 3, "a", False, False)), ""),
+        (seen((0, 0, "x", True, True), (1, 1, "b", True, False)), ""),
+        (seen((0, 0, "x", True, False)), "is none of the 4"),
+        (seen((0, 5, "b", True, False)), "has time stamp 5, another decoder gives 1"),
+    ],
+)
+def test_frames_without_a_mark_are_those_of_another_decoder(found: dict[str, object], words: str) -> None:
+    said = faults(found, TRUTH)
+    assert words in said
+    assert bool(words) == bool(said)
+
+
+def test_windows_and_clips_are_those_of_the_whole_pass() -> None:
+    frames = [(k, k, "abc"[k], k == 0, False) for k in range(3)]
+    assert inner_faults(seen(*frames, windows=[[1, 1, "b", False, False]])) == ""
+    assert "frame 1 of a window" in inner_faults(seen(*frames, windows=[[1, 1, "c", False, False]]))
+    assert "over a break" in inner_faults({**seen(*frames[:2], (2, 2, "c", True, False)), "clips": [[[1, 2], [1, 2]]]})
+
+
+def test_what_decoders_say_is_told_from_what_containers_say() -> None:
+    assert DECODER_LINE.search("[h264 @ 0x55] error while decoding MB 3 4")
+    assert not DECODER_LINE.search("[mov,mp4,m4a @ 0x55] stream 0, offset 0x30: partial file")
+
+
+def made(kind: str, seed: int, verdict: Verdict) -> Try:
+    return Try(arm="media", kind=kind, seed=seed, done="bit flip", verdict=verdict, said="named: E_PROBE", seconds=0.5)
+
+
+def test_reports_add_up(tmp_path: Path) -> None:
+    first = of_tries([made("cut", 1, Verdict.SURVIVED), made("cut", 2, Verdict.WRONG)])
+    first.next_seed["media 1"] = 3
+    add_to_report(tmp_path, first)
+    second = of_tries([made("cut", 3, Verdict.SURVIVED)])
+    second.next_seed["media 1"] = 4
+    whole = add_to_report(tmp_path, second)
+    assert whole.classes == {("media", "cut"): Counter(survived=2, wrong=1)}
+    assert (whole.next_seed, whole.seconds, [one["seed"] for one in whole.failures]) == (
+        {"media 1": 4},
+        {"media": 1.5},
+        [2],
+    )
+    assert read_report(tmp_path) == whole
+    assert "| media | cut | 3 | 2 | 1 wrong |" in (tmp_path / "report.md").read_text()
+
+
+def test_a_budget_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(Budget.of(1e9, 3).seeds(iter(range(9)))) == [0, 1, 2]
+    assert list(Budget.of(0.0, 3).seeds(iter(range(9)))) == [0], "one try in any case"
+
+
+def test_the_table_of_the_docs_is_that_of_its_results() -> None:
+    assert block(report_from(json.loads(TABLE_JSON.read_bytes()))) in PAGE.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["media", "outputs", "store", "forged"])
+def test_an_arm_tries(arm: str, tmp_path: Path) -> None:
+    line = ["-m", "benchmarks.attack", "--arms", arm, "--tries", "2", "--minutes", "9", "--report", str(tmp_path)]
+    ended = subprocess.run([sys.executable, *line], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert "Traceback" not in ended.stderr, ended.stderr
+    assert ended.stdout.splitlines()[-1].startswith("2 tries, ")
+    assert read_report(tmp_path).next_seed == {f"{arm} 1": 1_000_002}

@@ -1,0 +1,234 @@
+"""Commands in any order, some killed at any write: after every one the promises of docs/guarantees.md hold.
+
+Steps are drawn by Hypothesis; LPS_EXAMPLES sets how many sequences of them, `-s` and an `LPS_SEED` other ones.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from lps.manifests.environment import is_unfinished
+from tests.pipeline.job.kill_machine import RETRY, RUN, SEAL, Command, Machine, digests_of, make_source, unfinished
+
+if TYPE_CHECKING:
+    from tests.pipeline.job.killed_writes import Ended
+
+pytestmark = pytest.mark.slow
+
+N_EXAMPLES = int(os.environ.get("LPS_EXAMPLES", "5"))
+STATUS: Command = ("lps-prep", "status", "OUT", "--json", "STATUS")
+AUDIT: Command = ("lps-audit", "check", "OUT", "--level", "quick", "--quiet")
+SETS = ("ranked-v1", "other")
+LOSABLE = ("shards/*/*.tar", "commits/*.parquet", "manifests/*.parquet", "index.json")
+"""What a run makes again."""
+KILLED = -9
+ANY_WRITE = st.integers(1, 60)
+
+
+@dataclass(slots=True)
+class World:
+    """What all sequences share."""
+
+    machine: Machine
+    whole: dict[str, str]
+    """Digests of a run that nothing disturbs."""
+    audit_code: int
+    n_sequences: int = 0
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Start the process that forks, and run once."""
+    folder = tmp_path_factory.mktemp("states")
+    machine = Machine(make_source(folder / "source"), folder, patience_seconds=200)
+    out = folder / "whole"
+    assert machine.ask(RUN, out)["code"] == 0
+    yield World(machine, digests_of(out), machine.ask(AUDIT, out)["code"])
+    machine.close()
+
+
+class JobStates(RuleBasedStateMachine):
+    """An output, and what a user may do to it."""
+
+    world: World
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world.n_sequences += 1
+        self.out = self.world.machine.folder / f"out-{self.world.n_sequences}"
+        self.crashed = False
+        """A row may say that a worker was lost."""
+        self.loose: set[str] = set()
+        """Split sets whose command was killed: no index may name them yet."""
+        self.sealed = False
+
+    def teardown(self) -> None:
+        """Whatever came before, a run, and a retry where a worker was lost, leave the undisturbed bytes."""
+        if self.crashed:
+            self.ask(RUN, {0, 1})
+            self.ask(RETRY, {0, 3})
+        self.ask(RUN, {0})
+        left = {name: digest for name, digest in self.digests().items() if "splits/" not in name}
+        assert left == {name: digest for name, digest in self.world.whole.items() if "splits/" not in name}
+        assert unfinished(self.out) == []
+        if not self.sealed and not self.loose:
+            assert self.ask(AUDIT, set(range(7)))["code"] == self.world.audit_code
+        shutil.rmtree(self.out)
+
+    # ---- steps
+
+    @rule()
+    def run(self) -> None:
+        whole = self.is_whole()
+        before = self.marks()
+        self.ask(RUN, {0, 1} if self.crashed else {0})
+        if whole:
+            assert self.marks() == before, "a run that has nothing to do rewrites nothing"
+
+    @rule(kill_at=ANY_WRITE)
+    def run_killed(self, kill_at: int) -> None:
+        self.ask(RUN, {0, 1} if self.crashed else {0}, kill_at=kill_at)
+
+    @rule(task=st.sampled_from(("process real/a.mp4", "process fake/blend/c.mp4")))
+    def run_with_a_lost_worker(self, task: str) -> None:
+        self.ask(RUN, {0, 1}, crash=task)
+        self.crashed = True
+
+    @rule(kill_at=st.sampled_from((0, 0, 1, 3, 5, 8)))
+    def retry(self, kill_at: int) -> None:
+        self.ask(RETRY, {0, 3, 4}, kill_at=kill_at)
+
+    @rule(name=st.sampled_from(SETS), kill_at=st.sampled_from((0, 0, 2, 4, 6)))
+    def split(self, name: str, kill_at: int) -> None:
+        command = ("lps-prep", "split", "OUT", "--rule", "ranked", "--name", name)
+        code = self.ask(command, {0, 3, 4}, kill_at=kill_at)["code"]
+        if code == KILLED:
+            self.loose.add(name)
+        elif code == 0:
+            self.loose.discard(name)
+
+    @rule(kill_at=st.sampled_from((0, 0, 1, 2)))
+    def seal(self, kill_at: int) -> None:
+        self.sealed |= self.ask(SEAL, {0, 3, 4, 5}, kill_at=kill_at)["code"] in (0, KILLED)
+
+    @precondition(lambda self: self.out.exists())
+    @rule(kind=st.sampled_from(LOSABLE), number=st.integers(0, 10))
+    def lose(self, kind: str, number: int) -> None:
+        files = sorted(self.out.glob(kind))
+        if files:
+            files[number % len(files)].unlink()
+
+    # ---- promises
+
+    @invariant()
+    def no_file_is_there_in_part(self) -> None:
+        for path in self.files():
+            data = path.read_bytes()
+            if path.suffix == ".json":
+                json.loads(data)
+            elif path.suffix == ".parquet":
+                pq.read_table(io.BytesIO(data))
+
+    @invariant()
+    def a_committed_shard_is_its_tar(self) -> None:
+        for path in self.out.glob("commits/*.json"):
+            shard = json.loads(path.read_bytes())["shard"]
+            if shard is not None and (tar := self.out / shard["uri"]).exists():  # or it was taken away
+                assert hashlib.sha256(tar.read_bytes()).hexdigest() == shard["sha256"]
+
+    @invariant()
+    def an_index_names_what_is_there(self) -> None:
+        if not (self.out / "index.json").exists() or not self.is_whole():
+            return
+        index = json.loads((self.out / "index.json").read_bytes())
+        named = {path: facts["sha256"] for path, facts in index["manifests"].items()}
+        named |= {shard["uri"]: shard["sha256"] for shards in index["shards"].values() for shard in shards}
+        found = {name: digest for name, digest in self.digests().items() if name.startswith(("manifests/", "shards/"))}
+        loose = {f"manifests/splits/{name}.{suffix}" for name in self.loose for suffix in ("parquet", "json")}
+        assert {name: digest for name, digest in found.items() if name in named or name not in loose} == named
+
+    @invariant()
+    def the_status_adds_up(self) -> None:
+        found = self.status()
+        if found is not None:
+            n_commits = len(list(self.out.glob("commits/*.json")))
+            assert found["shards"]["done"] <= n_commits <= found["shards"]["total"]
+            assert found["videos"]["done"] <= found["videos"]["total"] == 4
+            assert found["complete"] <= (found["shards"]["done"] == found["shards"]["total"])
+
+    # ---- tools
+
+    def ask(self, command: Command, codes: set[int], *, kill_at: int = 0, crash: str = "") -> "Ended":
+        """Run a command; it ends as it may, or dies where it was told to."""
+        words = {"STATUS": str(self.out.with_suffix(".status"))}
+        ended = self.world.machine.ask(command, self.out, kill_at=kill_at, crash=crash, words=words)
+        assert ended["code"] in (codes | {KILLED} if kill_at else codes), ended
+        assert "Traceback" not in ended["stderr"], ended
+        return ended
+
+    def status(self) -> "dict[str, dict[str, int]] | None":
+        """Return what `status` says; None where there is no plan."""
+        path = self.out.with_suffix(".status")
+        path.unlink(missing_ok=True)
+        self.ask(STATUS, {0, 4})
+        return json.loads(path.read_bytes()) if path.exists() else None
+
+    def is_whole(self) -> bool:
+        """Tell whether the data set is complete, as its status says."""
+        found = self.status()
+        return found is not None and bool(found["complete"])
+
+    def files(self) -> list[Path]:
+        """Return all files that have their names."""
+        return [path for path in self.out.rglob("*") if path.is_file() and not is_unfinished(path.name)]
+
+    def digests(self) -> dict[str, str]:
+        """Return the digests of the data set, without seals and what killed writers left."""
+        found = digests_of(self.out)
+        return {
+            name: digest
+            for name, digest in found.items()
+            if not name.startswith("seals/") and not is_unfinished(name.rpartition("/")[2])
+        }
+
+    def marks(self) -> dict[str, tuple[int, int]]:
+        """Return inode and time of every file but logs and what killed writers left."""
+        facts = {path.relative_to(self.out).as_posix(): path.stat() for path in self.files()}
+        return {
+            name: (fact.st_ino, fact.st_mtime_ns)
+            for name, fact in facts.items()
+            if not name.startswith("runs/")
+        }  # fmt: skip
+
+
+def test_after_any_commands_in_any_order_the_promises_hold(world: World) -> None:
+    states = type("States", (JobStates,), {"world": world})
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        states,
+        settings=settings(
+            max_examples=N_EXAMPLES,
+            stateful_step_count=8,
+            deadline=None,
+            derandomize="LPS_SEED" not in os.environ,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
