@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -47,10 +48,14 @@ def main() -> None:
         new = _attacked(args, place)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    n_tried = sum(counts.total() for counts in new.classes.values())
-    n_survived = sum(counts[Verdict.SURVIVED] for counts in new.classes.values())
-    print(f"{n_tried} tries, {n_survived} survived, {n_tried - n_survived} failed; report: {args.report}/report.md")
-    sys.exit(n_survived < n_tried)
+    counts = sum((found for found in new.classes.values()), Counter())
+    n_failed = counts.total() - counts[Verdict.SURVIVED] - counts[Verdict.KNOWN]
+    print(
+        f"{counts.total()} tries, {counts[Verdict.SURVIVED]} survived, {counts[Verdict.KNOWN]} met a known limit,",
+        end=" ",
+    )
+    print(f"{n_failed} failed; report: {args.report}/report.md")
+    sys.exit(n_failed > 0)
 
 
 def _attacked(args: argparse.Namespace, place: Place) -> Report:
@@ -70,7 +75,7 @@ def _attacked(args: argparse.Namespace, place: Place) -> Report:
             part.add(one)
             if not args.tries_again:
                 part.next_seed[campaign] = one.seed + 1
-            if args.verbose or one.verdict is not Verdict.SURVIVED:
+            if args.verbose or one.verdict not in (Verdict.SURVIVED, Verdict.KNOWN):
                 print(
                     f"{one.arm} {one.seed} {one.kind}: {one.verdict}: {one.said} [{one.done}] {one.seconds:.1f} s",
                     flush=True,

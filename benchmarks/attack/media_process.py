@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -121,10 +122,14 @@ def _windows(path: Path, scan: Any) -> list[list[Any]]:
     return seen
 
 
-def other(path: Path) -> dict[str, Any]:
-    """Decode a video from its first packet to its last with nothing but libav: (time stamp, picture) of each frame."""
+def other(path: Path, *, hold: bool = False) -> dict[str, Any]:
+    """Decode a video from its first packet to its last with nothing but libav: (time stamp, picture) of each frame.
+
+    With `hold` no frame is let go, so that the decoder never gets a buffer that has an older picture in it.
+    """
     limit_memory(MEMORY_BYTES)
     frames: list[list[Any]] = []
+    held: list[VideoFrame] = []
     complaints = 0
     with av.open(f"file:{path}") as container:
         stream = next(s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic)
@@ -135,7 +140,9 @@ def other(path: Path) -> dict[str, Any]:
                 packet = next(packets, None)
                 if packet is None:
                     break
-                frames += [[frame.pts, picture(frame)] for frame in packet.decode()]
+                decoded = packet.decode()
+                frames += [[frame.pts, picture(frame)] for frame in decoded]
+                held += decoded if hold else []
             except av.error.InvalidDataError:
                 complaints += 1
             except (av.FFmpegError, EOFError, OSError):
@@ -144,7 +151,11 @@ def other(path: Path) -> dict[str, Any]:
     return {"frames": frames, "complaints": complaints}
 
 
-WORK: dict[str, Callable[[Path], dict[str, Any]]] = {"product": product, "other": other}
+WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "product": product,
+    "other": other,
+    "other, held": partial(other, hold=True),
+}
 
 
 def run(asked: MediaRequest) -> MediaAnswer:

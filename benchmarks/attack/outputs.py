@@ -5,7 +5,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -81,8 +81,11 @@ def short_files(reach: Range, target: Target, out: Path, rng: random.Random) -> 
     return f"files end after {max_bytes} bytes", ended
 
 
-def torn(out: Path) -> str:
-    """Return what of the output is torn: a commit record whose tar is another, an index that names what is not so."""
+def torn(out: Path, lost: Sequence[str]) -> str:
+    """Return what of the output is torn: a commit record whose tar is another, an index that names what is not so.
+
+    `lost` was taken away before.
+    """
     named = {}
     for path in sorted((out / "commits").glob("*.json")):
         if (shard := json.loads(path.read_bytes())["shard"]) is not None:
@@ -91,6 +94,8 @@ def torn(out: Path) -> str:
         index = json.loads((out / "index.json").read_bytes())
         named |= {uri: facts["sha256"] for uri, facts in index["manifests"].items()}
     for uri, digest in named.items():
+        if uri in lost and not (out / uri).exists():
+            continue
         if not (out / uri).exists() or sha256((out / uri).read_bytes()).hexdigest() != digest:
             return uri
     return ""
@@ -124,7 +129,7 @@ def one_try(reach: Range, rng: random.Random, out: Path, sick: dict[str, Sick]) 
     how, ended = sick[kind](reach, target, out, rng)
     done = f"{name}: {how}"
     verdict, said = judge_line(ended, scenario.killed, frozenset({0, 3, 4} if kind == "read-only" else {0, 4}))
-    if verdict is Verdict.SURVIVED and (uri := torn(out)):
+    if verdict is Verdict.SURVIVED and (uri := torn(out, scenario.lost)):
         verdict, said = Verdict.WRONG, f"{uri} is not what names it says"
     if verdict is not Verdict.SURVIVED:
         return kind, done, verdict, said

@@ -9,9 +9,11 @@ from typing import Any
 
 
 class Verdict(StrEnum):
-    """How a try ended. All but the first are failures of the product."""
+    """How a try ended. All but the first two are failures of the product."""
 
     SURVIVED = "survived"
+    KNOWN = "known"
+    """A limit that docs/guarantees.md names."""
     WRONG = "wrong"
     """Something came out that is not right, and nothing says so: a frame, a digest, a count, an audit that passed."""
     UNNAMED = "unnamed"
