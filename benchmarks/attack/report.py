@@ -27,7 +27,7 @@ class Report:
     """(arm, class) -> verdict -> tries."""
     said: dict[str, Counter[str]] = field(default_factory=dict)
     """Arm -> what survivors said -> tries."""
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
     """Arm -> seconds of its tries."""
     next_seed: dict[str, int] = field(default_factory=dict)
     """`<arm> <seed of the campaign>` -> seed of its next try."""
@@ -36,7 +36,7 @@ class Report:
     def add(self, one: Try) -> None:
         """Count a try."""
         self.classes.setdefault((one.arm, one.kind), Counter())[str(one.verdict)] += 1
-        self.seconds[one.arm] += one.seconds
+        self.seconds[one.arm] = self.seconds.get(one.arm, 0.0) + one.seconds
         if one.verdict is Verdict.SURVIVED:
             self.said.setdefault(one.arm, Counter())[one.said[:60]] += 1
         elif len(self.failures) < MAX_FAILURES:
@@ -48,7 +48,8 @@ class Report:
             self.classes.setdefault(key, Counter()).update(counts)
         for arm, said in other.said.items():
             self.said.setdefault(arm, Counter()).update(said)
-        self.seconds.update(other.seconds)
+        for arm, seconds in other.seconds.items():
+            self.seconds[arm] = self.seconds.get(arm, 0.0) + seconds
         self.failures = [*self.failures, *other.failures][:MAX_FAILURES]
         for name, seed in other.next_seed.items():
             self.next_seed[name] = max(seed, self.next_seed.get(name, 0))
@@ -71,8 +72,7 @@ def report_from(record: Mapping[str, Any]) -> Report:
         for row in record["classes"]
     }
     said = {arm: Counter(values) for arm, values in record["said"].items()}
-    seconds: Counter[str] = Counter(record["seconds"])
-    return Report(counts, said, seconds, dict(record["next_seed"]), list(record["failures"]))
+    return Report(counts, said, dict(record["seconds"]), dict(record["next_seed"]), list(record["failures"]))
 
 
 def read_report(folder: Path) -> Report:
