@@ -9,17 +9,13 @@ READY := $(VENV)/.ready
 MINUTES ?= 5
 SEED ?= 1
 
-.PHONY: demo test slow dev check lint docs bench attack pythons clean
+.PHONY: demo test slow dev check lint docs site bench attack pythons clean
 
 demo: $(READY)
 	$(BIN)/lps-prep demo build/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
-
-# whole jobs, kills and crash windows, benchmarks at their smallest size: half an hour and more on two cores
-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest
 
 dev: $(READY)
 
@@ -37,6 +33,11 @@ lint: $(READY)
 docs: $(READY)
 	$(BIN)/python -m lps.cli.docs.reference docs/cli.md
 	$(BIN)/python -m lps.cli.docs.audit_checks docs/audit.md
+	$(BIN)/python -m lps.cli.docs.codes_page docs/codes.md
+
+# the pages of docs/ as a site in build/site; warnings, as of a link that leads nowhere, end it
+site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict --config-file docs/site/mkdocs.yml
 
 # on the sample videos of the demo, or on those of LPS_MEDIA_DIR
 bench: $(READY)

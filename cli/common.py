@@ -25,7 +25,7 @@ from click.shell_completion import (
 
 from lps.cli.extras import not_installed
 from lps.manifests.canonical import pretty_json, visible, visible_json
-from lps.manifests.codes import meaning_of
+from lps.manifests.codes import code_link, meaning_of
 from lps.manifests.environment import write_atomically
 from lps.manifests.errors import Interrupted, LpsError, UnreadableError, first_line
 
@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
     from rich.table import Table
+    from rich.text import Text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+SEE_CODES = f"what to do about codes: {code_link()}"
+"""A line below tables of codes, in which each leads there, but on terminals alone."""
 VERSION = version("lps-prep")
 EXIT_SIGNAL = 128
 """A command that a signal ended exits with this and the signal's number, as shells have it: 130 Ctrl-C, 143 SIGTERM."""
@@ -278,8 +281,15 @@ def codes_table(n_videos: Mapping[tuple[str, str], int]) -> "Table":
 
     table = Table("code", "label", "videos", "meaning", title="videos with a code")
     for (code, label), n in n_videos.items():
-        table.add_row(code, label, str(n), meaning_of(code))
+        table.add_row(linked(code, code_link(code)), label, str(n), meaning_of(code))
     return table
+
+
+def linked(text: str, address: str, after: str = "") -> "Text":
+    """Return a text that leads to an address on terminals that have links, and what follows it."""
+    from rich.text import Text
+
+    return Text.assemble((text, f"link {address}"), after)
 
 
 class ProgressView:

@@ -6,6 +6,8 @@ Adding a code is a minor schema change, renaming one a major change.
 
 from enum import StrEnum
 
+from lps.manifests.names import DOCS_URL
+
 
 class Status(StrEnum):
     """Outcome of one input video."""
@@ -99,6 +101,41 @@ CODE_MEANING: dict[Code, str] = {
     Code.S_LINK: "another path to what is listed already",
 }
 
+CODE_REMEDY: dict[Code, str] = {
+    Code.E_MISSING_FILE: "Complete the copy, or take the file off the list.",
+    Code.E_EMPTY_FILE: "Fetch the file again: a download or a copy broke off.",
+    Code.E_PROBE: "Fetch the file again; if other players cannot open it either, it is damaged where it was published.",
+    Code.E_NO_VIDEO_STREAM: "Look whether it is a sound track or a cover picture; else fetch it again.",
+    Code.E_DECODE: "Fetch the file again. A `partial` video has clips of its sound parts.",
+    Code.E_TRUNCATED: "Fetch the file again: its end is missing. A `partial` video has clips that lie before it.",
+    Code.E_TOO_SHORT: "Lower `clip_frames`, for a data set of its own, or leave the video.",
+    Code.E_LIMIT: "Raise the limit of `[limits]` that `error_detail` names, if you trust the file.",
+    Code.E_NO_FACE: "Look at it (`lps-prep preview --html --source`); try another localizer, or lower `min_score`.",
+    Code.E_FACE_TOO_SMALL: "Lower `min_face_px`, at the price of clips that are enlarged more.",
+    Code.E_LOW_DET_RATE: "Try another localizer; or lower `min_det_rate`, at the price of less certain boxes.",
+    Code.E_TRACK_GAP: "Try another localizer; or raise `max_gap_frames`, at the price of longer interpolation.",
+    Code.E_NO_CONTIGUOUS_RUN: "Lower `clip_frames`; if cuts are found where there are none, raise `cut_score`.",
+    Code.E_ALIGN: "Look at the video: the box of its face is degenerate. Try another localizer.",
+    Code.E_LANDMARK: "Look at the video: what was found may be no face. Try another localizer.",
+    Code.E_OUT_OF_FRAME: "Raise `max_outside_share`, at the price of faces that are filled up by reflection.",
+    Code.E_MULTI_FACE_AMBIGUOUS: 'Choose another policy than `faces = "single"`: `"largest"` or `"all"`.',
+    Code.E_LABEL_CONFLICT: "See `error_detail` for who says what; correct the list or the copy.",
+    Code.E_ORIGINAL_UNRESOLVED: "Add the originals to the source, so that the split can keep fakes beside them.",
+    Code.E_NAME_GRAMMAR: "Give the file the name that it was published with; `error_detail` has the expected form.",
+    Code.E_DUP_NAME: "Remove one of the copies; `error_detail` names the one that was used.",
+    Code.E_UNREADABLE: "Repair the link, the rights or the disk, and plan a new output; "
+    "`lps-prep retry` if it was readable when the plan was made.",
+    Code.E_OOM: "Raise `memory_mb` or take fewer workers, then `lps-prep retry` and the run again.",
+    Code.E_TIMEOUT: "Raise `deadline_seconds` (or `…_per_frame`), then `lps-prep retry` and the run again.",
+    Code.E_WORKER_LOST: "`lps-prep retry` and the run again; if it stays, the file crashes a decoder: leave it out.",
+    Code.E_INTERNAL: "Report it with `error_detail`; then `lps-prep retry` and the run again.",
+    Code.S_MASK: "Nothing: masks are listed, so that every file of the source has a row.",
+    Code.S_FOREIGN: "Nothing, unless it is a video of yours: then see the layout that `--dataset` expects.",
+    Code.S_NOT_SELECTED: "Nothing, unless you want it: then choose a split rule or lists that do not leave it out.",
+    Code.S_LINK: "Nothing: the video is used by its other path.",
+}
+"""What the user can do about a code."""
+
 
 class PairFallback(StrEnum):
     """Why a fake does not share the windows and transforms of its original."""
@@ -130,6 +167,24 @@ PAIR_FALLBACK_MEANING: dict[PairFallback, str] = {
     PairFallback.P_FACE_MOVED: "the fake's face lies elsewhere than the original's",
 }
 
+PAIR_FALLBACK_REMEDY: dict[PairFallback, str] = {
+    PairFallback.P_ORIGINAL_ELSEWHERE: "Choose a split rule that keeps a fake beside its original (`group` does), "
+    "and have the original in the source.",
+    PairFallback.P_ORIGINAL_FAILED: "See the code of the original; what cures it lets its fakes share.",
+    PairFallback.P_SIZE: "Use the copies that were published together: this one was scaled, cropped or turned.",
+    PairFallback.P_FRAMES: "Raise `max_frames_off` of `[pair]`, if the fake only ends sooner.",
+    PairFallback.P_TIMES: "Use the copies that were published together: this one lost frames or has another rate.",
+    PairFallback.P_DECODE: "Fetch the fake again: it is damaged within the window.",
+    PairFallback.P_NO_BACKGROUND: "Nothing: less than 5 % of the picture is seen around the face.",
+    PairFallback.P_BACKGROUND: "Look at both: `pair_background` has the correlation. Lower `min_background` "
+    "of `[pair]` only for a method that repaints all of the picture.",
+    PairFallback.P_SHIFTED: "Nothing: a shared window would show another moment or place.",
+    PairFallback.P_NO_FACE: "Look at the fake; another localizer may find its face.",
+    PairFallback.P_FACE_MOVED: "Nothing for driven heads, which move on their own; else see `pair_face_px`, and "
+    "`max_face_px` of `[pair]`.",
+}
+"""What the user can do, where more fakes are to share."""
+
 QUARANTINE_CODES = frozenset({Code.E_OOM, Code.E_TIMEOUT, Code.E_WORKER_LOST, Code.E_INTERNAL})
 """Faults of the processing rather than of the content: they count against `--max-failed`."""
 
@@ -143,3 +198,9 @@ def fallback_meaning(code: str) -> str:
     """Return why a fake shares nothing, for a code that this version does not know, too."""
     known = code in tuple(PairFallback)
     return PAIR_FALLBACK_MEANING[PairFallback(code)] if known else "a code that this version does not know"
+
+
+def code_link(code: str = "") -> str:
+    """Return the address of what docs/codes.md says of a code; without a known one, that of the page."""
+    known = code in (*Code, *PairFallback)
+    return f"{DOCS_URL}/codes.md{f'#{code.lower()}' if known else ''}"

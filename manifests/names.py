@@ -3,6 +3,7 @@
 import re
 from enum import StrEnum
 from typing import Literal, get_args
+from urllib.parse import quote
 
 # fmt: off
 DATASETS = (
@@ -23,6 +24,8 @@ GIANT_POLICIES = ("fail", "component", "identity-hash", "target-only")
 SPLITS = ("train", "val", "test")
 UNTIED_FAKES = "fakes without a known original"
 """Fakes that nothing ties to a real video, in what people are told."""
+DOCS_URL = "https://github.com/lps-prep/lps-prep/blob/main/docs"
+"""Where messages send their readers: the address of docs/, as setup.cfg has it. Another host is another line here."""
 LABELS = ("real", "fake", "unknown")
 CLASSES = LABELS[:2]
 """Names of the labels 0 and 1."""
@@ -63,8 +66,11 @@ class Level(StrEnum):
     """How much an audit reads: manifests only, every byte of every tar, or sources decoded again."""
 
     QUICK = "quick"
+    """The manifests and what a listing of the files tells."""
     FULL = "full"
+    """Every byte of every tar, too."""
     DEEP = "deep"
+    """Some of the sources decoded again, too."""
 
 
 LEVELS = tuple(Level)
@@ -84,3 +90,8 @@ class Role(StrEnum):
 def label_name(label: int | None) -> str:
     """Return `real`, `fake` or `unknown`."""
     return LABELS[label] if label in (0, 1) else "unknown"
+
+
+def check_link(check_id: str) -> str:
+    """Return the address of what docs/audit.md says of a check."""
+    return f"{DOCS_URL}/audit.md#{quote(check_id.lower(), safe='')}"

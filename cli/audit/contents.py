@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from lps.cli.common import codes_table, console
+from lps.cli.common import SEE_CODES, codes_table, console, echo
 from lps.manifests.audit.core.database import fetch_rows, local_manifest
 from lps.manifests.audit.core.policy import Policy
 from lps.manifests.audit.core.types import AuditContext
@@ -139,6 +139,8 @@ def print_contents(found: DatasetContents) -> None:
         out.print(codes_table({(code, label): n for code, label, n in found.codes}))
     if found.pairs:
         out.print(_pairs_table(found))
+    if found.codes or any(code for _, _, code, *_ in found.pairs):
+        echo(SEE_CODES)
     sets = Table("split set", "train", "val", "test", "excluded", "note", title="split sets")
     for each in found.split_sets:
         n = (each.n_train, each.n_val, each.n_test, each.n_excluded)

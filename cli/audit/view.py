@@ -7,9 +7,10 @@ from typing import Self
 from rich.markup import escape
 from rich.table import Table
 
-from lps.cli.common import ProgressView, console
+from lps.cli.common import ProgressView, console, echo, linked
 from lps.manifests.audit.core.types import CheckResult, CheckSpec, State
 from lps.manifests.audit.run import Audit
+from lps.manifests.names import check_link
 
 FIRST_OFFENDERS = 3
 STYLE = {
@@ -23,6 +24,8 @@ STYLE = {
 }
 PROBLEMS = frozenset({State.WARN, State.FAIL, State.ERROR, State.UNKNOWN})
 """What did not pass, or is not known. What is skipped was not asked for, what is waived was accepted."""
+BROKEN = PROBLEMS - {State.UNKNOWN}
+"""What somebody has to do something about."""
 
 
 class AuditView(ProgressView):
@@ -54,7 +57,7 @@ class AuditView(ProgressView):
         results = [each for each in audit.results if not problems_only or each.state in PROBLEMS]
         for result in results:
             table.add_row(
-                f"{result.id} {escape(self._titles.get(result.id, ''))}",
+                linked(result.id, check_link(result.id), f" {self._titles.get(result.id, '')}".rstrip()),
                 f"[{STYLE[result.state]}]{result.state.upper()}[/]",
                 str(result.severity),
                 escape(f"{result.measured} ({result.limit})" if result.limit else result.measured),
@@ -62,6 +65,9 @@ class AuditView(ProgressView):
             )
         if results:
             out.print(table)
+        for result in results:
+            if result.state in BROKEN:
+                echo(f"{result.id}: see {check_link(result.id)}")
         data = audit.facts["data"]
         states = [result.state for result in audit.results]
         counts = ", ".join(f"{states.count(state)} {state}" for state in State if state in states)
@@ -85,6 +91,7 @@ def explained(spec: CheckSpec, limits: Mapping[str, float]) -> str:
     if mine:
         lines += ["", "Limits (policy table [limits])", *(f"  {name} = {value:g}" for name, value in mine.items())]
     lines += ["", "When it fails", *textwrap.wrap(spec.remedy, 96, initial_indent="  ", subsequent_indent="  ")]
+    lines += ["", f"See {check_link(spec.id)}"]
     if spec.sql:
         variables = [f"SET VARIABLE {name} = {value!r}::DOUBLE;" for name, value in mine.items() if name in spec.sql]
         lines += [

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.compute as pc
 from rich.table import Table
 
-from lps.cli.common import ProgressView, codes_table, console, echo
+from lps.cli.common import SEE_CODES, ProgressView, codes_table, console, echo
 from lps.manifests.codes import fallback_meaning
 from lps.manifests.names import UNTIED_FAKES, label_name
 from lps.manifests.records import Note
@@ -115,6 +115,8 @@ def _print_counts(summary: Summary, *, complete: bool) -> None:
     if summary.by_code:
         out.print(codes_table(summary.by_code))
     _print_paired(summary.paired)
+    if summary.by_code or set(summary.paired) - {SHARED}:
+        echo(SEE_CODES)
     if complete:
         for split, label, n_videos in summary.without_clips:
             out.print(f"no clips: {split} {label}, of {n_videos} videos", highlight=False)
@@ -190,6 +192,7 @@ def print_plan(plan: Plan) -> None:
     out.print(table)
     if record["codes"]:
         out.print(codes_table({(row["code"], row["label"]): row["videos"] for row in record["codes"]}))
+        echo(SEE_CODES)
     _print_untied(plan.untied_fakes)
     for line in record["estimate"]:
         out.print(line, highlight=False)

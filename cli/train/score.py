@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lps.cli.common import LpsCommand, ProgressView, console, echo, is_stdout, write_output
+from lps.cli.common import SEE_CODES, LpsCommand, ProgressView, console, echo, is_stdout, write_output
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import LOCALIZERS, SCORED_FACES, VIDEO_RULES, Role
 
@@ -143,6 +143,8 @@ def print_scores(records: Sequence["Record"], out: Path | None) -> None:
     screen.print(f"p(fake) of a {facts['rule']}; called fake above {facts['threshold']:.6g}", highlight=False)
     if calibrated:
         screen.print(f"calibrated with temperature {facts['threshold_from']['temperature']:.3g}", highlight=False)
+    if any(record["video"]["code"] for record in records):
+        screen.print(SEE_CODES, highlight=False, soft_wrap=True)
     for record in records:
         for role in record["video"]["seen"] or ():
             screen.print(f"{record['video']['file']}: {SEEN[Role(role)]}", highlight=False, markup=False)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lps.manifests.audit.core.types import CHECK_CLASSES, CheckResult, Severity, State
+from lps.manifests.names import check_link
 
 SUITE = "lps-audit"
 SHOWN = 20
@@ -96,4 +97,5 @@ def _details(check: Record, result: CheckResult) -> str:
     shown = [f"{each.kind} {each.key}: {each.detail}".rstrip(": ") for each in result.offenders[:SHOWN]]
     more = len(result.offenders) - len(shown)
     lines = [*shown, f"and {more} more; --reports lists all" if more else "", result.note]
-    return xml_text("\n".join(line for line in (*lines, f"When it fails: {check['remedy']}") if line))
+    remedy = (f"When it fails: {check['remedy']}", f"See {check_link(result.id)}")
+    return xml_text("\n".join(line for line in (*lines, *remedy) if line))

@@ -27,7 +27,8 @@ from lps.manifests.audit.report.views import (
     ThumbView,
     TileView,
 )
-from lps.manifests.names import CLASSES, SPLITS, label_name
+from lps.manifests.codes import code_link
+from lps.manifests.names import CLASSES, SPLITS, check_link, label_name
 from lps.manifests.pages.charts import axis_of, ecdf, histogram, number
 from lps.manifests.pages.html import Mark, gallery_link, render_page, shortened, spelled
 from lps.manifests.pages.pictures import read_strips
@@ -182,6 +183,7 @@ def _check(record: Record, gallery: str) -> CheckView:
     spelled = "\n".join(f"{name}: {json.dumps(data[name], ensure_ascii=False, default=str)}" for name in sorted(data))
     return CheckView(
         id=str(record["id"]),
+        link=check_link(str(record["id"])),
         title=str(record.get("title") or ""),
         mark=mark,
         severity=str(record.get("severity") or "?"),
@@ -338,7 +340,9 @@ def _code(code: CodeCount) -> CodeView:
         )
         for row in code.shown
     )
-    return CodeView(code=code.code, meaning=code.meaning, by_label=code.by_label, tiles=tuple(tiles))
+    return CodeView(
+        code=code.code, link=code_link(code.code), meaning=code.meaning, by_label=code.by_label, tiles=tuple(tiles)
+    )
 
 
 def _pairs(report: Record) -> list[tuple[str, Row]]:

@@ -50,6 +50,8 @@ class CheckView:
     """One check on the page."""
 
     id: str
+    link: str
+    """Where docs/audit.md explains it."""
     title: str
     mark: Mark
     severity: str
@@ -158,6 +160,8 @@ class CodeView:
     """One code with some of its videos."""
 
     code: str
+    link: str
+    """Where docs/codes.md says what to do."""
     meaning: str
     by_label: tuple[int, int, int]
     tiles: tuple[TileView, ...]

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from lps.manifests.canonical import visible
-from lps.manifests.codes import meaning_of
+from lps.manifests.codes import code_link, meaning_of
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.index import read_index
 from lps.manifests.names import label_name
@@ -98,6 +98,8 @@ class PartView:
     title: str
     said: str
     tiles: tuple[GalleryTile, ...]
+    link: str = ""
+    """Where docs/codes.md says what to do about the code."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,7 +305,7 @@ def _reject_parts(rejects: Sequence[GalleryTile], chosen: Chosen) -> tuple[PartV
     for number, (code, n) in enumerate(chosen.n_by_code.items(), 1):
         tiles = tuple(reject for reject in rejects if reject.code == visible(code))
         said = f"{meaning_of(code)}; {n:,} videos, {len(tiles)} shown"
-        found.append(PartView(id=f"code-{number}", title=code, said=said, tiles=tiles))
+        found.append(PartView(id=f"code-{number}", title=code, said=said, tiles=tiles, link=code_link(code)))
     return tuple(found)
 
 

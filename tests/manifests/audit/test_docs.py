@@ -30,7 +30,7 @@ def test_page_is_current() -> None:
 
 def test_page_has_every_check_and_limit() -> None:
     suite, page = full_suite(), PAGE.read_text()
-    assert all(f"#### {check_id} " in page for check_id in suite.ids)
+    assert all(f"</a>{check_id} " in page for check_id in suite.ids)
     assert all(f"`{name}` " in " ".join(page.split()) for name in suite.limits)
 
 

@@ -1,0 +1,40 @@
+"""What the site has beside the pages of docs/: public names with their docstrings, CONTRIBUTING and the changelog."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+FACES = ("lps.manifests", "lps.pipeline", "lps.model")
+BESIDE = ("CONTRIBUTING.md", "CHANGELOG.md")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add a page for each public package, and those files at the top of the repository that people read."""
+    for face in FACES:
+        files.append(File.generated(config, f"{face}.md", content=_reference(face)))
+    for name in BESIDE:
+        files.append(File.generated(config, name, content=(ROOT / name).read_text().replace("](docs/", "](")))
+    return files
+
+
+def _reference(face: str) -> str:
+    """Return the page of a package: what it says of itself, then each of its public names."""
+    names = import_module(face).__all__
+    hidden = ("show_root_heading", "show_root_toc_entry", "members")
+    lines = [f"# {face}", "", f"::: {face}", "    options:", *(f"      {option}: false" for option in hidden)]
+    return "\n".join([*lines, *(f"\n::: {face}.{name}" for name in names), ""])
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Send links out of docs/ to the page that the site has, or else to the repository."""
+
+    def outside(found: re.Match[str]) -> str:
+        target = found[1] if found[1] in BESIDE else f"{config.repo_url}/blob/main/{found[1]}"
+        return f"]({target}"
+
+    return re.sub(r"\]\(\.\./([\w./-]+)", outside, markdown)
