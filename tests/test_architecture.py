@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "cli": "manifests",
     "cli.audit": """cli manifests manifests.audit manifests.audit.core manifests.audit.report manifests.pages
         pipeline.tools""",
-    "cli.docs": "cli.audit cli.prep cli.train manifests.audit.core",
+    "cli.docs": "cli.audit cli.prep cli.train manifests manifests.audit.core",
     "cli.prep": """cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.sources
         pipeline.tools pipeline.tools.gallery""",
     "cli.train": """cli manifests manifests.pages manifests.sequences manifests.splits model.data model.evaluation

@@ -26,18 +26,18 @@ INTRO = f"""\
 
 Generated from `manifests/codes.py` by `make docs`; do not edit.
 
-Every input video ends as a row of `manifests/videos.parquet`, and one that is not `ok` has a code. Every clip of a fake
-that does not share the cut of its original says why not. Messages and pages link here by the name of the code.
+Every input video ends as a row of `OUT/manifests/videos.parquet`, and one that is not `ok` has a code. Every clip of a
+fake that does not share the cut of its original says why not. Messages and pages link here by the name of the code.
 
 | codes | column | beside it |
 |---|---|---|
-| `E_…` | `error_code` of `manifests/videos.parquet` | `status` is `failed`; `partial` where clips were made |
-| `S_…` | `error_code` of `manifests/videos.parquet` | `status` is `skipped` |
-| `P_…` | `pair_fallback` of `manifests/clips.parquet` | `pair_mode` is `fallback` |
+| `E_…` | `error_code` of `OUT/manifests/videos.parquet` | `status` is `failed`; `partial` where clips were made |
+| `S_…` | `error_code` of `OUT/manifests/videos.parquet` | `status` is `skipped` |
+| `P_…` | `pair_fallback` of `OUT/manifests/clips.parquet` | `pair_mode` is `fallback` |
 
 `error_stage` says where a fault was found ({", ".join(f"`{stage}`" for stage in Stage)}),
 `error_detail` what it was in this video. What is known before anything is processed stands in the column `code` of
-`plan/videos.parquet`, too. `lps-prep plan`, `run`, `status` and `lps-audit show` count codes by label; `lps-prep
+`OUT/plan/videos.parquet`, too. `lps-prep plan`, `run`, `status` and `lps-audit show` count codes by label; `lps-prep
 preview` and the audit's page show videos of each; `lps-train score` gives the code of a video that it cannot score. To
 list the videos of one:
 
