@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lps.cli.prep.main import main
-from lps.manifests.codes import Code
+from lps.manifests.codes import Code, code_link
+from lps.manifests.names import DOCS_URL
 from lps.pipeline.tools.gallery.animation import durations_ms
 from tests.builders import folder_video, manifest_rows
 from tests.pages import CHROMIUM, NO_AXE, Page, assert_accessible, browse
@@ -63,8 +64,10 @@ def test_every_clip_and_reject_has_its_anchor_and_facts(out: Path, made: Path) -
     page = Page(made.read_text())
     assert {row["video_id"].hex() for row in clips.values()} <= page.ids()  # an audit names videos, too
     assert page.text.count("E_NO_FACE") == 3  # the heading and two rejects
-    targets = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
-    assert {target[1:] for target in targets} <= page.ids()
+    targets = {attrs["href"] for tag, attrs in page.tags if tag == "a"}
+    outside = {target for target in targets if target.startswith(DOCS_URL)}
+    assert code_link("E_NO_FACE") in outside
+    assert {target[1:] for target in targets - outside} <= page.ids()
 
 
 def test_a_clip_plays_in_its_own_time(out: Path, made: Path) -> None:
@@ -125,7 +128,7 @@ def test_nothing_that_others_wrote_runs(made: Path) -> None:
     assert r"\x1b[2J" in page.text
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
     for _, attrs in page.tags:
-        assert not attrs.get("href", "#").partition("#")[0]
+        assert attrs.get("href", "#").partition("#")[0] in ("", code_link())
         assert attrs.get("src", "index_files/").startswith("index_files/")
         assert "srcset" not in attrs
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lps.manifests.audit.core.types import CheckResult, Offender, Severity, State
 from lps.manifests.audit.report.junit import SHOWN, junit_xml, xml_text
 from lps.manifests.audit.run import verdict_of
+from lps.manifests.names import check_link
 
 Kind = dict[str, tuple[str, str]]
 
@@ -90,7 +91,8 @@ def test_a_failure_says_what_was_found_and_what_to_do() -> None:
     assert failure.text is not None
     lines = failure.text.splitlines()
     assert lines[0] == "video 00: is in two splits"
-    assert lines[SHOWN:] == ["and 3 more; --reports lists all", "a note", "When it fails: Repair it."]
+    said = ["and 3 more; --reports lists all", "a note", "When it fails: Repair it.", f"See {check_link('L1')}"]
+    assert lines[SHOWN:] == said
     [case] = suite.iter("testcase")
     assert case.attrib == {"classname": "lps-audit.Leakage between splits", "name": "L1 A title"}
 
