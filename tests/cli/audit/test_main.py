@@ -19,8 +19,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lps.cli.audit.main import main
+from lps.cli.common import SEE_CODES
 from lps.manifests.canonical import pretty_json
 from lps.manifests.codes import Code, Stage
+from lps.manifests.names import check_link
 from lps.manifests.storage import Store
 from lps.pipeline.config.params import Params
 from lps.pipeline.job.finalize import finalize
@@ -130,6 +132,8 @@ def test_quiet_prints_nothing_and_problems_only_what_did_not_pass(small: Path, t
     assert (tmp_path / "x.html").read_bytes().startswith(b"<!")
     ended = audit(*words, "--problems-only")
     assert (ended.exit_code, "A1 " in ended.stdout, "R4 " in ended.stdout) == (2, False, True)
+    assert f"\nR4: see {check_link('R4')}\n" in ended.stdout
+    assert "audit.md#a1" not in ended.stdout
     assert "1 pass" in ended.stdout
     ended = audit("check", small, "--checks", "A1", "--problems-only")
     assert ended.stdout.splitlines()[-1] == "1 pass. Level quick. Verdict: PASS"
@@ -211,6 +215,7 @@ def test_explain_prints_rule_limits_remedy_and_sql(name: str) -> None:
     assert ended.stdout.startswith(name.upper())
     assert "Rule\n" in ended.stdout
     assert "When it fails\n" in ended.stdout
+    assert f"See {check_link(name)}\n" in ended.stdout
 
 
 def test_explained_limits_are_those_of_the_policy(tmp_path: Path) -> None:
@@ -401,6 +406,7 @@ def test_show_counts_what_is_there(small: Path) -> None:
     ended = audit("show", small)
     assert ended.exit_code == 0
     assert "E_PROBE" in ended.stdout
+    assert f"{SEE_CODES}\n" in ended.stdout
     assert "rule group, seed 0; of the shards" in ended.stdout
     assert "seal: not sealed" in ended.stdout
 
