@@ -50,6 +50,12 @@ def read_columns(store: Store, name: str, columns: Sequence[str], *, path: str =
     return as_declared(name, table, columns).replace_schema_metadata()
 
 
+def stored_schema(store: Store, name: str) -> pa.Schema:
+    """Return the columns that the file of the manifest `name` has. Raises as `read_columns` does."""
+    with _opened(store, name, PATHS[name]) as file:
+        return file.schema_arrow
+
+
 def column_batches(store: Store, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Yield the columns that `read_columns` returns, some rows at a time, in order. Raises as that does."""
     with _opened(store, name, PATHS[name]) as file:

@@ -24,6 +24,8 @@ INDEX_JSON = "index.json"
 PLAN_JSON = "plan/plan.json"
 PLAN_VIDEOS = "plan/videos.parquet"
 PLAN_SPLITS = "plan/splits.parquet"
+CARDS = ("README.md", "croissant.json")
+"""Cards for people and tools. The index names them among the manifests; people may fill them in (their licence)."""
 WITHDRAWN_INDEX = "runs/withdrawn/index.json"
 """The last index, while a run or a retry has taken it away and none is written yet: it knows the added split sets."""
 

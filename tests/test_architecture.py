@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "manifests.audit.checks": "manifests manifests.audit.core manifests.sequences manifests.splits",
     "manifests.audit.core": "manifests manifests.splits",
     "manifests.audit.report": "manifests manifests.audit.core manifests.pages",
+    "manifests.cards": "manifests",
     "manifests.pages": "manifests",
     "manifests": "manifests.remote",
     "manifests.sequences": "manifests",
@@ -51,8 +52,8 @@ MAY_IMPORT = {
     "pipeline.clips": "manifests pipeline.config pipeline.faces pipeline.video",
     "pipeline.config": "manifests manifests.splits",
     "pipeline.faces": "manifests pipeline.config pipeline.video",
-    "pipeline.job": """manifests manifests.sequences manifests.splits pipeline.clips pipeline.config pipeline.faces
-        pipeline.sources pipeline.sources.shared pipeline.video""",
+    "pipeline.job": """manifests manifests.cards manifests.sequences manifests.splits pipeline.clips pipeline.config
+        pipeline.faces pipeline.sources pipeline.sources.shared pipeline.video""",
     "pipeline.sources": "manifests manifests.sequences pipeline.sources.releases pipeline.sources.shared",
     "pipeline.sources.releases": "manifests manifests.sequences pipeline.sources.shared",
     "pipeline.sources.shared": "manifests manifests.sequences",

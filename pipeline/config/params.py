@@ -9,8 +9,9 @@ from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.fields import with_values
 from lps.manifests.names import Codec, FacePolicy, Pairing, Scan
 
-WRITER_VERSION = "5"
-"""Rises when equal sources and parameters give other clips or rows: 2 since decoding knows lost frames."""
+WRITER_VERSION = "6"
+"""Rises when equal sources and parameters give other clips, rows or files: 2 since decoding knows lost frames, 6 since
+there are cards."""
 ALL_CLIPS = 0
 """Value of `Params.clips` that means every clip the video holds."""
 WITHOUT_A_RECORD = {"max_outside_share": 1.0, "max_step": 2.5, "tone_map": False, "decode": {"scan": "whole"}}

@@ -1,4 +1,4 @@
-"""All commits present: write the manifests, then the index, last. Everything is derived from plan and commits."""
+"""All commits present: write manifests, cards and then, last, the index. All is derived from plan and commits."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lps.manifests.canonical import file_sha256, parse_json, pretty_json, sha256_hex
+from lps.manifests.cards.publish import make_cards
 from lps.manifests.codes import QUARANTINE_CODES, Status
 from lps.manifests.columns import PATHS, column_batches, rule_path, split_path
 from lps.manifests.environment import scratch_folder
@@ -80,7 +81,7 @@ def finalize(
     commits: Mapping[str, Commit] = MappingProxyType({}),
     check: Callable[[], None] = lambda: None,
 ) -> Summary:
-    """Write manifests and index of a finished run. Raises UnreadableError if a shard is not committed yet.
+    """Write manifests, cards and index of a finished run. Raises UnreadableError if a shard is not committed yet.
 
     Split sets that were added to the data set stay in the index, unless their files are not those that it named before.
     Files are built in the folder `scratch`. `commits` are those that have been read already, by shard. `check` is
@@ -95,9 +96,18 @@ def finalize(
         listing = _publish_manifests(plan, out, found, sorted_videos, folder / "table.parquet")
     summary = replace(summary, paired=_count_paired(plan, out))
     listing |= _added_split_sets(out, plan.spec.split_set, named_manifests(out))
+    index = _index(plan, listing, [c.shard for c in found if c.shard is not None])
+    publish_cards(out, index)
     check()
-    publish_index(out, pretty_json(_index(plan, listing, [c.shard for c in found if c.shard is not None])))
+    publish_index(out, pretty_json(index))
     return summary
+
+
+def publish_cards(out: Store, index: Row) -> None:
+    """Write the cards of what `index` names, and name them in it. Raises UnreadableError."""
+    for path, data in make_cards(out, index).items():
+        out.publish(path, data)
+        index["manifests"][path] = manifest_entry(data, None)
 
 
 def finished_summary(plan: Plan, out: Store) -> Summary:

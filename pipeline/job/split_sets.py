@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from lps.manifests.canonical import pretty_json
 from lps.manifests.columns import read_columns, rule_path, split_path
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.manifests.index import INDEX_JSON, read_index, readable_rule
+from lps.manifests.index import CARDS, INDEX_JSON, read_index, readable_rule
 from lps.manifests.names import UNTIED_FAKES
 from lps.manifests.records import Note, SourceVideo
 from lps.manifests.schemas import parquet_bytes, read_table
@@ -17,7 +17,7 @@ from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.records import SplitParams, SplitRow, recorded_aliases, rows_from_table
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store, open_store
-from lps.pipeline.job.finalize import manifest_entry
+from lps.pipeline.job.finalize import manifest_entry, publish_cards
 from lps.pipeline.job.lease import driver_lease
 from lps.pipeline.sources.shared.bench_lists import BenchList
 from lps.pipeline.sources.shared.split_lists import list_digests, read_split_lists, with_listed_splits
@@ -40,8 +40,9 @@ def add_split_set(
     With lists of DeepfakeBench their splits are the published ones; `on_note` is told what does not go together.
 
     Aliases that the base was made with hold here too: people whom it keeps together must not be parted by new videos.
-    The index is rewritten with the new file, last. Raises RefusedError for a name in use, UnreadableError for an
-    incomplete data set or an unknown base. Raises RefusedError also while another driver writes the data set.
+    Cards are made anew, and the index is rewritten with the new file, last. Raises RefusedError for a name in use,
+    UnreadableError for an incomplete data set or an unknown base. Raises RefusedError also while another driver writes
+    the data set.
     """
     if not name.replace("-", "").replace("_", "").isalnum():
         raise RefusedError(f"a split set's name is made of letters, digits, '-' and '_', got '{name}'")
@@ -78,6 +79,8 @@ def _added(
     for path, (data, n_rows) in files.items():
         out.publish(path, data)
         index["manifests"][path] = manifest_entry(data, n_rows)
+    if any(card in index["manifests"] for card in CARDS):  # older writers made none
+        publish_cards(out, index)
     out.publish(INDEX_JSON, pretty_json(index))
     counts = {str(key): int(n) for key, n in rule["counts"].items()}
     return counts | ({UNTIED_FAKES: int(rule["untied_fakes"])} if rule["untied_fakes"] else {})

@@ -11,6 +11,7 @@ from lps.manifests.canonical import sha256_hex
 from lps.manifests.codes import Code
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.index import (
+    CARDS,
     INDEX_JSON,
     PLAN_JSON,
     PLAN_SPLITS,
@@ -190,6 +191,8 @@ def _withdraw_plan(out: Store, faults: set[str]) -> None:
     for folder in ("shards", "manifests", "commits"):  # rows whose record is withdrawn
         for file in list(out.walk(folder)):
             out.delete(file.path)
+    for card in CARDS:
+        out.delete(card)
     forget_probes(out, faults)
     _withdraw(out, PLAN_JSON, "plan-{}.json")
     for uri in (PLAN_VIDEOS, PLAN_SPLITS):

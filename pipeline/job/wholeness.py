@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lps.manifests.errors import UnreadableError
-from lps.manifests.index import INDEX_JSON, Commit, read_index, rows_path
+from lps.manifests.index import CARDS, INDEX_JSON, Commit, read_index, rows_path
 from lps.manifests.storage import Store
 
 READERS = 16
@@ -85,7 +85,13 @@ def _index_faults(out: Store, committed: Collection[str], *, verify: bool) -> It
         return
     named = index["manifests"].items()
     manifests = {path: _Entry(row["bytes"], row["sha256"]) for path, row in named if "bytes" in row}
+    cards = {path: manifests.pop(path) for path in CARDS if path in manifests}
     yield from _unlike(out, manifests, "manifests", INDEX_JSON, verify=verify)
+    for path, size in out.sizes_by_name(tuple(cards)).items():  # with other bytes: people fill in a licence
+        if isinstance(size, UnreadableError):
+            raise size
+        if size is None:
+            yield Fault(path, "missing")
     in_index = {shard["uri"] for shards in index.get("shards", {}).values() for shard in shards}
     for uri in sorted(in_index - set(committed)):
         yield Fault(uri, f"{INDEX_JSON} names it, and no commit record does")

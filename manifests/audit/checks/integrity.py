@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from lps.manifests.audit.checks.tars import CHECKS as TAR_CHECKS
 from lps.manifests.audit.core.database import fetch_number, fetch_rows, listing, local_manifest, sql_offenders
 from lps.manifests.audit.core.queries import read_claim
-from lps.manifests.audit.core.seal import SIDE_FILES
+from lps.manifests.audit.core.seal import FOUND_LATER, SIDE_FILES
 from lps.manifests.audit.core.types import (
     AuditContext,
     CheckEntry,
@@ -148,8 +148,8 @@ A5 = CheckSpec(
     id="A5",
     title="No orphans",
     rule="Every file below shards/ is in the manifest and every shard there is used by a clip, none is open, and each "
-    "has its commit record. FAIL in a sealed data set, WARN before. Side files of readers (x.tar.idx, x.idx) are named "
-    "in the note.",
+    "has its commit record. FAIL in a sealed data set, WARN before. Side files of readers (x.tar.idx, x.idx), and what "
+    "an audit found, left at the top (audit.*, certificate.*), are named in the note.",
     remedy="Delete files that belong to nothing; if a run was cut off, finish it with `lps-prep run`.",
     severity=Severity.ERROR,
     sql="""SELECT 'shard' AS kind, shard_id AS key, 'no clip is in it' AS detail
@@ -278,7 +278,9 @@ def check_orphans(ctx: AuditContext) -> CheckResult:
     commits = {PurePosixPath(path).stem for path in files if path.startswith("commits/") and path.endswith(".json")}
     below = [path for path in files if path.startswith("shards/") and not SIDE_FILES.fullmatch(path)]
     beside = sorted(path for path in files if SIDE_FILES.fullmatch(path))
-    note = f"{len(beside)} side files of readers, first {beside[0]}" if beside else ""
+    found = sorted(path for path in files if FOUND_LATER.fullmatch(path))
+    told = ((beside, "side files of readers"), (found, "files of audits"))
+    note = "; ".join(f"{len(paths)} {what}, first {paths[0]}" for paths, what in told if paths)
     offenders = [Offender(kind="file", key=p, detail="not in the manifest of shards") for p in below if p not in shards]
     offenders += sql_offenders(ctx, A5.sql)
     offenders += [Offender(kind="shard", key=s, detail="has no commit record") for s in sorted(planned - commits)]

@@ -1,8 +1,8 @@
 """Seals: one record of every byte of a data set, chained to the record before it, signed where a key is given.
 
-A seal lists every file except runs/, audits/ and seals/ with its size and SHA-256, and the root of a Merkle tree over
-these entries (RFC 6962: leaves are hashed behind a 0 byte, nodes behind a 1 byte). An unsigned seal is evidence against
-accident only: whoever can rewrite the data set can rewrite its seals.
+A seal lists every file but those of UNSEALED, SIDE_FILES and FOUND_LATER with its size and SHA-256, and the root of a
+Merkle tree over these entries (RFC 6962: leaves are hashed behind a 0 byte, nodes behind a 1 byte). An unsigned seal is
+evidence against accident only: whoever can rewrite the data set can rewrite its seals.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from lps.manifests.codes import QUARANTINE_CODES
 from lps.manifests.columns import read_columns
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.fields import TEXT, wrong_place
-from lps.manifests.index import read_index
+from lps.manifests.index import CARDS, read_index
 from lps.manifests.schemas import Row, check_version
 from lps.manifests.storage import Store, StoredFile
 
@@ -40,6 +40,9 @@ UNSEALED = ("runs/", "audits/", "seals/")
 SIDE_FILES = re.compile(r"shards/.+\.idx|(?:shards/(?:.+/)?)?\.nv-meta/.+")
 """What readers put beside shards to find samples: `x.tar.idx` and `.nv-meta/` of Megatron Energon, `x.idx` of DALI.
 They can be made anew from the shards, and neither a seal nor check A5 holds them against a data set."""
+FOUND_LATER = re.compile(r"(?:audit|certificate)\.[\w.-]+")
+"""What an audit found, left at the top of the data set: `audit.json`, `audit.html`, `certificate.json` and others of
+these two names. They come after the data set, so that neither index nor seal names them, and check A5 lets them be."""
 TRANSIENT = tuple(sorted(QUARANTINE_CODES))
 """Codes that another run, or another version of the program, may cure; a seal would make them final."""
 
@@ -107,7 +110,7 @@ def sealable(store: Store) -> dict[str, StoredFile]:
 
 
 def _is_unsealed(path: str) -> bool:
-    return path.startswith(UNSEALED) or SIDE_FILES.fullmatch(path) is not None
+    return path.startswith(UNSEALED) or any(names.fullmatch(path) for names in (SIDE_FILES, FOUND_LATER))
 
 
 def seal_dataset(store: Store, *, allow_transient: bool = False) -> Seal:
@@ -150,7 +153,7 @@ def _transient(store: Store) -> dict[str, int]:
 
 
 def _entries(store: Store, index: dict[str, Any]) -> list[SealedFile]:
-    """Hash every file and hold it against what the index says of it."""
+    """Hash every file and hold it against what the index says of it; people may have filled in the cards."""
     promised = {path: entry["sha256"] for path, entry in index["manifests"].items()}
     promised |= {shard["uri"]: shard["sha256"] for shards in index.get("shards", {}).values() for shard in shards}
     files = sealable(store)
@@ -160,7 +163,7 @@ def _entries(store: Store, index: dict[str, Any]) -> list[SealedFile]:
     entries = []
     for path, file in sorted(files.items()):
         sha256 = store.sha256(path)
-        if promised.get(path, sha256) != sha256:
+        if path not in CARDS and promised.get(path, sha256) != sha256:
             raise IntegrityError(f"{store.join(path)} has other bytes than the index says; nothing was sealed")
         rows = index["manifests"].get(path, {}).get("rows")
         entries.append(SealedFile(path=path, n_bytes=file.n_bytes or 0, sha256=sha256, rows=rows))
