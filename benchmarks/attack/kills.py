@@ -72,8 +72,8 @@ class Range:
     targets: dict[tuple[str, str], Target] = field(default_factory=dict)
     whole: dict[str, str] = field(default_factory=dict)
     audit_code: int = 0
-    run_seconds: float = 15.0
-    """Of an undisturbed run on Ray."""
+    run_seconds: float = 8.0
+    """Of a run on Ray, from the start of its raylet to its end, as far as is known."""
 
     @classmethod
     def at(cls, folder: Path) -> "Range":
@@ -180,12 +180,20 @@ def run_on_ray(reach: Range, out: Path, log: Path) -> "subprocess.Popen[bytes]":
         )
 
 
+def await_raylet(run: "subprocess.Popen[bytes]") -> None:
+    """Wait until the cluster of a run begins, or the run ends: before that there is only its driver to kill."""
+    while run.poll() is None and not any(kind_of(line) == "raylet" for line in descendants(run.pid).values()):
+        time.sleep(0.05)
+
+
 def kill_at_a_moment(reach: Range, rng: random.Random, out: Path) -> tuple[str, str, Verdict, str]:
     """Kill one process of a run on Ray after a random time, and resume."""
     shutil.rmtree(out, ignore_errors=True)
     log = out.with_suffix(".log")
-    started, wait = time.monotonic(), rng.uniform(0.0, reach.run_seconds)
     run = run_on_ray(reach, out, log)
+    if rng.random() < 0.85:
+        await_raylet(run)
+    started, wait = time.monotonic(), rng.uniform(0.0, reach.run_seconds)
     with suppress(subprocess.TimeoutExpired):
         run.wait(wait)
     seen = descendants(run.pid)

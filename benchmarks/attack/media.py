@@ -189,18 +189,24 @@ def says_damage(found: dict[str, Any]) -> bool:
 
 
 def inner_faults(found: dict[str, Any]) -> str:
-    """Return what is not the same in windows, clips and the whole pass; nothing where all is."""
-    frames = {frame[0]: frame for frame in found["frames"]}
+    """Return what is not the same in windows, clips and the whole pass; nothing where all is.
+
+    Frames are known by their time stamps. Their numbers, too, are the same where nothing is damaged: a packet that does
+    not decode counts only where frames are numbered by packets.
+    """
+    if len(found["frames"]) >= MAX_DECODED:
+        return ""
+    frames = {frame[1]: frame for frame in found["frames"]}
     for index, pts, md5, _, _ in found["windows"]:
-        if len(frames) < MAX_DECODED and (index not in frames or frames[index][1:3] != [pts, md5]):
+        frame = frames.get(pts)
+        if frame is None or frame[2] != md5 or (frame[0] != index and not found["damage"]):
             return f"frame {index} of a window is not that of the whole pass"
     for indices, times in found["clips"]:
         for k, (index, pts) in enumerate(zip(indices, times, strict=True)):
-            frame = frames.get(index)
-            if frame is None:
-                if len(frames) < MAX_DECODED:
-                    return f"a clip has frame {index}, the whole pass does not"
-            elif frame[1] != pts or frame[4] or (k and frame[3]):
+            frame = frames.get(pts)
+            if frame is None or (frame[0] != index and not found["damage"]):
+                return f"a clip has frame {index}, the whole pass does not"
+            if frame[4] or (k and frame[3]):
                 return f"a clip goes over a break, or has a damaged frame, at frame {index}"
     return ""
 

@@ -79,6 +79,8 @@ class JobStates(RuleBasedStateMachine):
         self.loose: set[str] = set()
         """Split sets whose command was killed: no index may name them yet."""
         self.sealed = False
+        self.whole = False
+        """What the status says after the last step."""
 
     def teardown(self) -> None:
         """Whatever came before, a run, and a retry where a worker was lost, leave the undisturbed bytes."""
@@ -97,10 +99,9 @@ class JobStates(RuleBasedStateMachine):
 
     @rule()
     def run(self) -> None:
-        whole = self.is_whole()
         before = self.marks()
         self.ask(RUN, {0, 1} if self.crashed else {0})
-        if whole:
+        if self.whole:
             assert self.marks() == before, "a run that has nothing to do rewrites nothing"
 
     @rule(kill_at=ANY_WRITE)
@@ -155,24 +156,25 @@ class JobStates(RuleBasedStateMachine):
                 assert hashlib.sha256(tar.read_bytes()).hexdigest() == shard["sha256"]
 
     @invariant()
-    def an_index_names_what_is_there(self) -> None:
-        if not (self.out / "index.json").exists() or not self.is_whole():
-            return
+    def the_status_adds_up(self) -> None:
+        found = self.status()
+        self.whole = found is not None and bool(found["complete"])
+        if found is not None:
+            n_commits = len(list(self.out.glob("commits/*.json")))
+            assert found["shards"]["done"] <= n_commits <= found["shards"]["total"]
+            assert found["videos"]["done"] <= found["videos"]["total"] == 4
+            assert found["complete"] <= (found["shards"]["done"] == found["shards"]["total"])
+        if self.whole:
+            self.assert_the_index_names_what_is_there()
+
+    def assert_the_index_names_what_is_there(self) -> None:
+        """Compare the files of a whole data set with its index."""
         index = json.loads((self.out / "index.json").read_bytes())
         named = {path: facts["sha256"] for path, facts in index["manifests"].items()}
         named |= {shard["uri"]: shard["sha256"] for shards in index["shards"].values() for shard in shards}
         found = {name: digest for name, digest in self.digests().items() if name.startswith(("manifests/", "shards/"))}
         loose = {f"manifests/splits/{name}.{suffix}" for name in self.loose for suffix in ("parquet", "json")}
         assert {name: digest for name, digest in found.items() if name in named or name not in loose} == named
-
-    @invariant()
-    def the_status_adds_up(self) -> None:
-        found = self.status()
-        if found is not None:
-            n_commits = len(list(self.out.glob("commits/*.json")))
-            assert found["shards"]["done"] <= n_commits <= found["shards"]["total"]
-            assert found["videos"]["done"] <= found["videos"]["total"] == 4
-            assert found["complete"] <= (found["shards"]["done"] == found["shards"]["total"])
 
     # ---- tools
 
@@ -190,11 +192,6 @@ class JobStates(RuleBasedStateMachine):
         path.unlink(missing_ok=True)
         self.ask(STATUS, {0, 4})
         return json.loads(path.read_bytes()) if path.exists() else None
-
-    def is_whole(self) -> bool:
-        """Tell whether the data set is complete, as its status says."""
-        found = self.status()
-        return found is not None and bool(found["complete"])
 
     def files(self) -> list[Path]:
         """Return all files that have their names."""
