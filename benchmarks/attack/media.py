@@ -196,17 +196,21 @@ def inner_faults(found: dict[str, Any]) -> str:
     """
     if len(found["frames"]) >= MAX_DECODED:
         return ""
-    frames = {frame[1]: frame for frame in found["frames"]}
+    by_time: dict[int, list[list[Any]]] = {}
+    for frame in found["frames"]:
+        by_time.setdefault(frame[1], []).append(frame)
+
+    def same(index: int, pts: int) -> list[list[Any]]:
+        return [frame for frame in by_time.get(pts, []) if frame[0] == index or found["damage"]]
+
     for index, pts, md5, _, _ in found["windows"]:
-        frame = frames.get(pts)
-        if frame is None or frame[2] != md5 or (frame[0] != index and not found["damage"]):
+        if not any(frame[2] == md5 for frame in same(index, pts)):
             return f"frame {index} of a window is not that of the whole pass"
     for indices, times in found["clips"]:
         for k, (index, pts) in enumerate(zip(indices, times, strict=True)):
-            frame = frames.get(pts)
-            if frame is None or (frame[0] != index and not found["damage"]):
+            if not same(index, pts):
                 return f"a clip has frame {index}, the whole pass does not"
-            if frame[4] or (k and frame[3]):
+            if all(frame[4] or (k and frame[3]) for frame in same(index, pts)):
                 return f"a clip goes over a break, or has a damaged frame, at frame {index}"
     return ""
 
