@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.attack.forgeries import forged
-from benchmarks.attack.kills import PATIENCE_SECONDS
+from benchmarks.attack.kills import PATIENCE_SECONDS, audit_alone
 from benchmarks.attack.outputs import judge_line
 from benchmarks.attack.records import Budget, Place, Try, Verdict
 from tests.model.conftest import TINY, Maker, Runner, Spec
@@ -235,6 +235,11 @@ def one_try(scene: Scene, rng: random.Random, sandbox: Path) -> tuple[str, str, 
         ended = ask(scene, command, out, made.words)
         done = f"{made.done} | {' '.join(command)}"
         verdict, said = judge(command, ended)
+        if verdict is not Verdict.SURVIVED and command[0] == "lps-audit":  # a fault of the fork?
+            known = {**scene.machine.words, **scene.words, **made.words}
+            code, last = audit_alone(out, tuple(known.get(word, word) for word in command))
+            ended = {**ended, "code": code, "says": last, "stderr": last}
+            verdict, said = judge(command, ended)
         if verdict is not Verdict.SURVIVED:
             return made.kind, done, verdict, said, ended["stderr"]
         if (after := outside_of(sandbox)) != before:
