@@ -30,7 +30,7 @@ LABELS = ("real", "fake", "unknown")
 CLASSES = LABELS[:2]
 """Names of the labels 0 and 1."""
 PRESET_NAMES = ("paper", "strong", "small")
-EXPERIMENT_NAMES = ("table1", "cross", "align", "variants", "sweep", "ablate", "pairing", "efficiency")
+EXPERIMENT_NAMES = ("table1", "cross", "align", "variants", "sweep", "ablate", "pairing", "leak", "efficiency")
 
 DATA_NAME = re.compile(r"[A-Za-z0-9_-]+")
 """What `--data NAME=OUT` may call a data set."""

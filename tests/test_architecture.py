@@ -26,26 +26,36 @@ MAY_IMPORT_PACKAGES = {
 MAY_IMPORT = {
     "cli": "manifests",
     "cli.audit": """cli manifests manifests.audit manifests.audit.core manifests.audit.report manifests.pages
+<<<<<<< HEAD
         pipeline.tools""",
     "cli.docs": "cli.audit cli.prep cli.train manifests manifests.audit.core",
+=======
+        manifests.shortcuts pipeline.tools""",
+    "cli.docs": "cli.audit cli.prep cli.train manifests.audit.core",
+>>>>>>> 6299498 (A panel of shortcuts tells what besides the forgery gives the label away; an experiment measures what a random split flatters)
     "cli.prep": """cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.sources
         pipeline.tools pipeline.tools.gallery""",
     "cli.train": """cli manifests manifests.pages manifests.sequences manifests.splits model.data model.evaluation
         model.paper model.paper.figures model.report model.training pipeline.clips pipeline.config pipeline.faces
         pipeline.sources.shared pipeline.video""",
     "manifests.audit": "manifests manifests.audit.checks manifests.audit.core",
-    "manifests.audit.checks": "manifests manifests.audit.core manifests.sequences manifests.splits",
+    "manifests.audit.checks": "manifests manifests.audit.core manifests.sequences manifests.shortcuts manifests.splits",
     "manifests.audit.core": "manifests manifests.splits",
+<<<<<<< HEAD
     "manifests.audit.report": "manifests manifests.audit.core manifests.pages",
     "manifests.cards": "manifests",
+=======
+    "manifests.audit.report": "manifests manifests.audit.core manifests.pages manifests.shortcuts",
+>>>>>>> 6299498 (A panel of shortcuts tells what besides the forgery gives the label away; an experiment measures what a random split flatters)
     "manifests.pages": "manifests",
     "manifests": "manifests.remote",
     "manifests.sequences": "manifests",
+    "manifests.shortcuts": "manifests manifests.audit.core",
     "manifests.splits": "manifests",
     "model.data": "manifests manifests.remote manifests.splits",
     "model.evaluation": "manifests manifests.splits model.data model.networks model.training",
     "model.networks": "manifests",
-    "model.paper": "manifests model.data model.evaluation model.networks model.training",
+    "model.paper": "manifests manifests.splits model.data model.evaluation model.networks model.training",
     "model.paper.figures": "manifests model.data model.evaluation model.paper",
     "model.report": "manifests manifests.pages model.data model.evaluation model.training",
     "model.training": "manifests manifests.splits model.data model.networks",

@@ -7,6 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from lps.cli.audit.panel_view import print_panel
 from lps.cli.common import SEE_CODES, codes_table, console, echo
 from lps.manifests.audit.core.database import fetch_rows, local_manifest
 from lps.manifests.audit.core.policy import Policy
@@ -15,8 +16,10 @@ from lps.manifests.audit.imbalance import Imbalance, measure_imbalance
 from lps.manifests.audit.run import dataset_facts, seal_facts
 from lps.manifests.codes import fallback_meaning
 from lps.manifests.columns import rule_path, split_path
+from lps.manifests.errors import UnreadableError
 from lps.manifests.index import read_rule, split_sets
 from lps.manifests.names import UNTIED_FAKES
+from lps.manifests.shortcuts.records import ShortcutPanel, read_panels
 
 PAIR_NAMES = ("method", "pair_mode", "pair_fallback", "videos", "clips")
 _LABEL = "CASE label WHEN 0 THEN 'real' WHEN 1 THEN 'fake' ELSE 'unknown' END"
@@ -55,6 +58,12 @@ class DatasetContents:
     balance: Imbalance
     """How even the split set that was opened is."""
     seal: str
+    panels: Mapping[str, ShortcutPanel]
+    """What was kept of `lps-audit shortcuts`, by split set."""
+    stale_panels: tuple[str, ...]
+    """Split sets whose panel is of another state of the data set, or of another version of this program."""
+    panels_fault: str = ""
+    """Why the panels cannot be read."""
 
     def record(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -72,6 +81,10 @@ class DatasetContents:
             "split_sets": [asdict(each) for each in self.split_sets],
             "balance": asdict(self.balance),
             "seal": self.seal,
+            "shortcuts": {
+                name: {**panel.record(), "stale": name in self.stale_panels} for name, panel in self.panels.items()
+            },
+            "shortcuts_fault": self.panels_fault,
         }
 
 
@@ -84,6 +97,7 @@ def contents_of(ctx: AuditContext) -> DatasetContents:
     codes = f"SELECT error_code, {_LABEL}, count(*) FROM videos WHERE error_code IS NOT NULL GROUP BY ALL ORDER BY ALL"
     pairs = """SELECT coalesce(method, ''), pair_mode, coalesce(pair_fallback, ''), count(DISTINCT video_id), count(*)
         FROM clips WHERE label = 1 AND EXISTS (FROM clips WHERE pair_mode <> 'own') GROUP BY ALL ORDER BY ALL"""
+    panels, fault = _panels(ctx)
     [(n_bytes,)] = fetch_rows(ctx, "SELECT sum(bytes)::BIGINT FROM shards")
     return DatasetContents(
         location=ctx.store.url,
@@ -96,7 +110,17 @@ def contents_of(ctx: AuditContext) -> DatasetContents:
         split_sets=tuple(each for name in split_sets(ctx.index) if (each := _split_set(ctx, name)) is not None),
         balance=measure_imbalance(ctx),
         seal=str(seal_facts(ctx, Policy())["seal"]),
+        panels=panels,
+        stale_panels=tuple(name for name, panel in panels.items() if not panel.is_of(ctx.index)),
+        panels_fault=fault,
     )
+
+
+def _panels(ctx: AuditContext) -> tuple[dict[str, ShortcutPanel], str]:
+    try:
+        return read_panels(ctx.store), ""
+    except UnreadableError as e:
+        return {}, str(e).replace(f"{ctx.store.url}/", "")
 
 
 def _split_set(ctx: AuditContext, name: str) -> SplitSetContents | None:
@@ -144,18 +168,35 @@ def print_contents(found: DatasetContents) -> None:
     sets = Table("split set", "train", "val", "test", "excluded", "note", title="split sets")
     for each in found.split_sets:
         n = (each.n_train, each.n_val, each.n_test, each.n_excluded)
-        sets.add_row(each.name, *map(str, n), "; ".join(each.notes))
+        sets.add_row(each.name, *map(str, n), "; ".join((*each.notes, *_panel_notes(found, each.name))))
     out.print(sets)
     for table in _balance_tables(found):
         out.print(table)
+    split_set = str(found.facts["split_set"])
+    if split_set in found.panels:
+        print_panel(found.panels[split_set], stale=split_set in found.stale_panels)
     counts = f"{found.facts['n_videos']} input files, {found.facts['n_shards']} shards of {found.n_bytes / 1e9:.2f} GB"
     lines = [
         f"{found.location}: {counts}",
         f"schema {found.schema_version}, parameters {str(found.facts['params_sha256'])[:16]}",
         f"seal: {found.seal}",
+        *([f"shortcuts are not known: {found.panels_fault}"] if found.panels_fault else []),
     ]
     for line in lines:
         out.print(line, highlight=False, markup=False)
+
+
+def _panel_notes(found: DatasetContents, name: str) -> tuple[str, ...]:
+    """Say in short what tells the label, where that was measured."""
+    panel = found.panels.get(name)
+    if panel is None:
+        return ()
+    if name in found.stale_panels:
+        return ("shortcuts: stale",)
+    telling = sorted((s for s in panel.scores if s.tells), key=lambda s: -(s.auc or 0))
+    measured = any(s.auc is not None for s in panel.scores)
+    said = ", ".join(f"{s.name} {s.auc:.2f}" for s in telling[:3]) or ("none found" if measured else "UNKNOWN")
+    return (f"shortcuts: {said}",)
 
 
 def _pairs_table(found: DatasetContents) -> Table:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file with settings.")
 @click.option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every run.")
-@click.option("--seeds", "n_seeds", type=click.IntRange(min=2), help="pairing: seeds of each sampling.  [default: 3]")
+@click.option("--seeds", "n_seeds", type=click.IntRange(min=2), help="pairing, leak: seeds of each arm.  [default: 3]")
 @click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
 @click.option("--smoke", is_flag=True, help="Tiny networks, one epoch: shows that it runs, in a minute.")
 def experiment(name: str, out: Path, **asked: Any) -> None:
@@ -49,6 +49,7 @@ def experiment(name: str, out: Path, **asked: Any) -> None:
     sweep       lambda and T of the distillation              (Table 5)
     ablate      without encoder, aggregator, memory bank      (Figure 8)
     pairing     paired against unpaired sampling, --seeds of each   (not in the paper)
+    leak        the same videos under rule random and group, --seeds of each   (not in the paper)
     efficiency  time of each module, needs no data            (section 4.5)
 
     Call the data sets ffpp, dfdc and celebdf to have the paper's values beside them. Experiments with the same OUT
@@ -59,9 +60,12 @@ def experiment(name: str, out: Path, **asked: Any) -> None:
       lps-train experiment table1 exp/ --data ffpp=ffpp/ --data celebdf=celebdf/
       lps-train experiment cross exp/ --data ffpp=ffpp/ --data celebdf=celebdf/ --data wild=wild/ --mix all
       lps-train experiment pairing exp/ --data ffpp=ffpp/ --preset strong --seeds 5
+      lps-train experiment leak exp/ --data ffpp=ffpp/ --seeds 5
     """
-    if asked["n_seeds"] and name != "pairing":
-        raise click.UsageError("--seeds is for pairing")
+    if asked["n_seeds"] and name not in ("pairing", "leak"):
+        raise click.UsageError("--seeds is for pairing and leak")
+    if asked["split_set"] and name == "leak":
+        raise click.UsageError("leak makes its split sets itself: --split-set is for the others")
     if asked["mixes"] and name != "cross":
         raise click.UsageError("--mix is for cross")
     from lps.cli.train.progress import TrainProgress

@@ -75,14 +75,15 @@ def _row(zoo: ModelZoo, data: DataSet, init: str, sampling: str, called: str, se
     record = zoo.evaluated(zoo.trained(job), data)
     entry = record["data"][0]
     values = {
-        "auc": _value(entry["results"]["all"]["video"]["auc"]),
-        "pair_accuracy": _value(entry["pairs"]["all"]),
+        "auc": metric_value(entry["results"]["all"]["video"]["auc"]),
+        "pair_accuracy": metric_value(entry["pairs"]["all"]),
     }
     return ResultRow(name=f"{called}, seed {seed}", data=data.name, trained_on=data.name, values=values,
                      checkpoint_sha256=record["checkpoint"]["sha256"], notes=tuple(entry["notes"]))  # fmt: skip
 
 
-def _value(found: dict[str, Any]) -> Value:
+def metric_value(found: dict[str, Any]) -> Value:
+    """Return a metric of an evaluation, in percent."""
     percents = {name: 100 * found[name] for name in ("value", "low", "high") if found.get(name) is not None}
     return Value(**{"value": None, **percents})
 

@@ -13,6 +13,7 @@ from lps.manifests.storage import open_store
 from lps.model.evaluation.metrics import Metric, few_videos
 from lps.model.paper import published as paper
 from lps.model.paper.distill_metrics import measure_distilled
+from lps.model.paper.leak import leak
 from lps.model.paper.pairing import pairing
 from lps.model.paper.results import Result, ResultRow, Value, markdown
 from lps.model.paper.timings import VIDEO_FRAMES, kept_timings
@@ -230,6 +231,7 @@ EXPERIMENTS: dict[str, Callable[[ModelZoo], Result]] = {
     "sweep": sweep,
     "ablate": ablate,
     "pairing": pairing,
+    "leak": leak,
     "efficiency": efficiency,
 }
 

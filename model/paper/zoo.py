@@ -94,7 +94,7 @@ class ModelZoo:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     n_seeds: int | None = None
-    """Seeds of each sampling in `pairing`, from `seed` on; None is its default."""
+    """Seeds of each arm in `pairing` and `leak`, from `seed` on; None is their default."""
     split_set: str | None = None
     allow_leaky: bool = False
     smoke: bool = False

@@ -21,7 +21,7 @@ from lps.manifests.audit.checks.bias_media import (
 from lps.manifests.audit.checks.bias_media import LIMITS as MEDIA_LIMITS
 from lps.manifests.audit.checks.bias_names import B12, check_names
 from lps.manifests.audit.checks.bias_names import LIMITS as NAME_LIMITS
-from lps.manifests.audit.checks.shortcut import B4, check_shortcut
+from lps.manifests.audit.checks.shortcut import B4, B14, check_panel, check_shortcut
 from lps.manifests.audit.checks.shortcut import LIMITS as SHORTCUT_LIMITS
 from lps.manifests.audit.core.database import sql_offenders
 from lps.manifests.audit.core.queries import PLACED, SURVIVORS, count, percent, read_claim, records
@@ -264,4 +264,5 @@ CHECKS: tuple[CheckEntry, ...] = (
     CheckEntry(B9, check_survivors),
     CheckEntry(B11, check_ambiguous),
     CheckEntry(B12, check_names),
+    CheckEntry(B14, check_panel),
 )

@@ -23,6 +23,7 @@ from lps.manifests.audit.report.views import (
     LineView,
     MatrixView,
     PairView,
+    ShortcutsView,
     StripView,
     ThumbView,
     TileView,
@@ -33,6 +34,7 @@ from lps.manifests.pages.charts import axis_of, ecdf, histogram, number
 from lps.manifests.pages.html import Mark, gallery_link, render_page, shortened, spelled
 from lps.manifests.pages.pictures import read_strips
 from lps.manifests.schemas import Row
+from lps.manifests.shortcuts.records import panel_from
 from lps.manifests.storage import Store
 
 MAX_PAIRS = 30
@@ -134,6 +136,7 @@ def _page(report: Record, store: Store, thumbnails: bool, gallery: str) -> Audit
         notes=facts.notes,
         identity=_identity(report, data),
         leaks=_leaks(report),
+        shortcuts=_shortcuts(report),
         matrix=_matrix((report.get("counts") or {}).get("split_matrix") or facts.matrix),
         problems=_groups([check for check in checks if check.mark not in FOLDED]),
         folds=tuple(_folds(checks)),
@@ -179,7 +182,7 @@ def _check(record: Record, gallery: str) -> CheckView:
     mark = MARKS[State(state)] if state in tuple(State) else Mark(state.upper() or "?", "?", "open")
     measured, limit, note = (str(record.get(name) or "") for name in ("measured", "limit", "note"))
     found = f"{measured} (limit {limit})" if measured and limit else measured
-    data = {name: value for name, value in (record.get("data") or {}).items() if name != "pairs"}
+    data = {name: value for name, value in (record.get("data") or {}).items() if name not in ("pairs", "panel")}
     spelled = "\n".join(f"{name}: {json.dumps(data[name], ensure_ascii=False, default=str)}" for name in sorted(data))
     return CheckView(
         id=str(record["id"]),
@@ -295,6 +298,23 @@ def _leaks(report: Record) -> LeakView:
         if any(leak["kind"] == kind and leak["state"] != "NONE" for leak in leaks)
     )
     return LeakView(pairs=tuple(f"{seen} → {held}" for seen, held in pairs), rows=rows)
+
+
+def _shortcuts(report: Record) -> ShortcutsView:
+    """Show the panel that B14 measured."""
+    check: Mapping[str, Any] = next((c for c in report.get("checks", ()) if c.get("id") == "B14"), {})
+    record = (check.get("data") or {}).get("panel")
+    if not record:
+        return ShortcutsView()
+    panel = panel_from(record, "the report")
+    rows = tuple(
+        LineView(
+            title=score.name,
+            cells=(score.what, score.shown(), score.because()),
+        )
+        for score in panel.scores
+    )
+    return ShortcutsView(rows=rows, said=panel.said())
 
 
 def _leak_cell(leak: Record) -> tuple[str, str]:

@@ -125,6 +125,15 @@ class LeakView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShortcutsView:
+    """What tells the label besides the forgery."""
+
+    rows: tuple[LineView, ...] = ()
+    """Cells: what it is, its AUC, and the features that tell or why nothing is known."""
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChartView:
     """One measure by class."""
 
@@ -181,6 +190,7 @@ class AuditPageView:
     identity: tuple[tuple[str, str], ...]
     matrix: MatrixView
     leaks: LeakView
+    shortcuts: ShortcutsView
     problems: tuple[GroupView, ...]
     """What did not pass, or is not known."""
     folds: tuple[FoldView, ...]

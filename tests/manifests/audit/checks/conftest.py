@@ -255,8 +255,8 @@ def leakage_of(opened: Callable[[World], AuditContext]) -> Callable[[World], Map
 
 @pytest.fixture
 def bias_of(opened: Callable[[World], AuditContext]) -> Callable[[World], Mapping[str, CheckResult]]:
-    """Return a function that runs every check of bias on a world."""
-    return lambda world: Results(opened(world), audit_bias.CHECKS)
+    """Return a function that runs every check of bias on a world that needs no shards."""
+    return lambda world: Results(opened(world), tuple(e for e in audit_bias.CHECKS if e.spec.id != "B14"))
 
 
 class Results(Mapping[str, CheckResult]):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Audited = Callable[["World"], Mapping[str, CheckResult]]
 BROKEN = (State.FAIL, State.WARN, State.ERROR)
-ENTRIES = (*audit_leakage.CHECKS, *audit_bias.CHECKS)
+ENTRIES = tuple(e for e in (*audit_leakage.CHECKS, *audit_bias.CHECKS) if e.spec.id != "B14")
 
 
 def broken(results: Mapping[str, CheckResult]) -> dict[str, State]:
