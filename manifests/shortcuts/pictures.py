@@ -18,6 +18,7 @@ from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
 
 THUMBNAIL_PX = 8
+MAX_PX = 4096
 N_FRAMES = 4
 """Pictures of a clip that are read: the first, the last and those between at even steps."""
 BAND = (24, 34)
@@ -63,8 +64,10 @@ def read_features(store: Store, clips: Sequence[Row]) -> tuple[list[PictureFeatu
 def _of_shard(
     store: Store, clips: Sequence[Row], shard: tuple[str, list[int]]
 ) -> tuple[list[PictureFeatures | None], list[str]]:
+    from PIL import Image
+
     uri, numbers = shard
-    chosen = [_chosen(clips[i]) for i in numbers]
+    chosen = [chosen_members(clips[i]) for i in numbers]
     ranges = [(m["offset"], m["offset"] + m["nbytes"]) for members in chosen for m in members]
     found: list[PictureFeatures | None] = []
     wrong = []
@@ -73,7 +76,7 @@ def _of_shard(
         for members in chosen:
             try:
                 found.append(features_of([next(data) for _ in members]))
-            except (OSError, SyntaxError, ValueError) as e:
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
                 wrong.append(f"{uri}: a picture does not decode: {type(e).__name__}")
                 found.append(None)
     except UnreadableError as e:
@@ -81,7 +84,7 @@ def _of_shard(
     return found + [None] * (len(numbers) - len(found)), wrong
 
 
-def _chosen(clip: Row) -> list[dict[str, Any]]:
+def chosen_members(clip: Row) -> list[dict[str, Any]]:
     """Return the members of the pictures that count, in the order of the tar."""
     pictures = sorted((m for m in clip["members"] if m["ext"].endswith(clip["image_codec"])), key=itemgetter("ext"))
     places: list[int] = np.linspace(0, len(pictures) - 1, N_FRAMES).round().astype(int).tolist()
@@ -95,6 +98,8 @@ def features_of(pictures: Sequence[bytes]) -> PictureFeatures:
     thumbnails, spectra = [], []
     for data in pictures:
         with Image.open(io.BytesIO(data)) as image:
+            if max(image.size) > MAX_PX:
+                raise ValueError(f"{image.width}x{image.height} px are no clip's")
             rgb = image.convert("RGB")
         small = rgb.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
         thumbnails.append(np.asarray(small, np.float64).ravel())
