@@ -40,8 +40,8 @@ def fill_pictures(folder: str, max_clips: int) -> None:
     for _ in range(N_PICTURES):
         small = Image.fromarray(rng.integers(60, 200, (20, 20, 3)).astype(np.uint8))
         data = io.BytesIO()
-        small.resize((SIDE_PX, SIDE_PX)).save(data, "jpeg", quality=92, subsampling=0)
-        assert data.tell() <= 18_432  # as much as the synthetic shards have room for
+        small.resize((SIDE_PX, SIDE_PX)).save(data, "jpeg", quality=85, subsampling=0)
+        assert data.tell() <= 17_000  # as much as the synthetic shards have room for
         pictures.append(data.getvalue())
     with open_dataset(folder) as ctx:
         clips = sampled_clips(ctx, draw_sample(ctx, max_clips, 0))

@@ -26,13 +26,8 @@ MAY_IMPORT_PACKAGES = {
 MAY_IMPORT = {
     "cli": "manifests",
     "cli.audit": """cli manifests manifests.audit manifests.audit.core manifests.audit.report manifests.pages
-<<<<<<< HEAD
-        pipeline.tools""",
-    "cli.docs": "cli.audit cli.prep cli.train manifests manifests.audit.core",
-=======
         manifests.shortcuts pipeline.tools""",
-    "cli.docs": "cli.audit cli.prep cli.train manifests.audit.core",
->>>>>>> 6299498 (A panel of shortcuts tells what besides the forgery gives the label away; an experiment measures what a random split flatters)
+    "cli.docs": "cli.audit cli.prep cli.train manifests manifests.audit.core",
     "cli.prep": """cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.sources
         pipeline.tools pipeline.tools.gallery""",
     "cli.train": """cli manifests manifests.pages manifests.sequences manifests.splits model.data model.evaluation
@@ -41,12 +36,8 @@ MAY_IMPORT = {
     "manifests.audit": "manifests manifests.audit.checks manifests.audit.core",
     "manifests.audit.checks": "manifests manifests.audit.core manifests.sequences manifests.shortcuts manifests.splits",
     "manifests.audit.core": "manifests manifests.splits",
-<<<<<<< HEAD
-    "manifests.audit.report": "manifests manifests.audit.core manifests.pages",
-    "manifests.cards": "manifests",
-=======
     "manifests.audit.report": "manifests manifests.audit.core manifests.pages manifests.shortcuts",
->>>>>>> 6299498 (A panel of shortcuts tells what besides the forgery gives the label away; an experiment measures what a random split flatters)
+    "manifests.cards": "manifests",
     "manifests.pages": "manifests",
     "manifests": "manifests.remote",
     "manifests.sequences": "manifests",
