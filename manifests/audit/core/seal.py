@@ -42,8 +42,8 @@ SIDE_FILES = re.compile(r"shards/.+\.idx|(?:shards/(?:.+/)?)?\.nv-meta/.+")
 They can be made anew from the shards, and neither a seal nor check A5 holds them against a data set."""
 FOUND_LATER = re.compile(r"(?:audit|certificate)\.[\w.-]+|shortcuts\.json")
 """What an audit found, left at the top of the data set: `audit.json`, `audit.html`, `certificate.json` and others of
-these two names, and `shortcuts.json`. They come after the data set, so that neither index nor seal names them, and check
-A5 lets them be."""
+these two names, and `shortcuts.json`. They come after the data set, so that neither index nor seal names them, and
+check A5 lets them be."""
 TRANSIENT = tuple(sorted(QUARANTINE_CODES))
 """Codes that another run, or another version of the program, may cure; a seal would make them final."""
 

@@ -153,14 +153,17 @@ def test_a_fake_is_in_the_fold_of_its_original_whatever_the_split_set_says(drawn
 
 def of_people(drawn: Drawn, n: int) -> Drawn:
     kept = [k for k, group in enumerate(drawn.groups) if int(group.split()[1]) < n]
-    drawn.videos, drawn.clips, drawn.pictures, drawn.groups = (
-        [rows[k] for k in kept] for rows in (drawn.videos, drawn.clips, drawn.pictures, drawn.groups)
+    return Drawn(
+        videos=[drawn.videos[k] for k in kept],
+        clips=[drawn.clips[k] for k in kept],
+        pictures=[drawn.pictures[k] for k in kept],
+        groups=[drawn.groups[k] for k in kept],
     )
-    return drawn
 
 
 def test_too_few_give_unknown_and_read_nothing(drawn: Drawn, opened: Opened) -> None:
-    ctx = opened(of_people(drawn, MIN_GROUPS - 1))
+    drawn = of_people(drawn, MIN_GROUPS - 1)
+    ctx = opened(drawn)
     ctx.store.delete("shards/train/train-000000.tar")
     found = measure_panel(ctx)
     assert not found.unread
