@@ -175,7 +175,7 @@ def score_probe(
         small = f"pictures are smaller than the {2 * BAND[1]} px that the band needs"
         return _score(probe, sample, small if probe.name == "band-power" else "no picture could be read")
     if probe.name in OF_PICTURES:
-        there = np.isfinite(table.values).any(axis=1)
+        there = np.asarray(np.isfinite(table.values).any(axis=1), np.bool_)
         if not there.all():
             sample = sample.select(there)
             few = sample.too_few()
