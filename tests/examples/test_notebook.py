@@ -31,7 +31,7 @@ def test_the_notebook_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = READ(NOTEBOOK, as_version=4)
     NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=550, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     *_, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert 0 <= float(last.outputs[0]["data"]["text/plain"]) <= 1
