@@ -108,9 +108,9 @@ def prepare(folder: Path) -> Scene:
     config = folder / "settings.toml"
     tables = {**TINY, "train": "epochs = 1\nbatch_size = 4"}
     config.write_text("image_px = 32\n" + "".join(f"[{name}]\n{text}\n" for name, text in tables.items()))
-    ended = runner("classify", trained / "run", "--data", trained / "data", "--init", "random", "--config", config)
-    if ended.code != 0:
-        raise RuntimeError(ended.stderr[0])
+    made = runner("classify", trained / "run", "--data", trained / "data", "--init", "random", "--config", config)
+    if made.code != 0:
+        raise RuntimeError(made.stderr[0])
     for process in (machine.process, runner.server):
         resource.prlimit(process.pid, resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     return Scene(machine, runner, whole, begun, trained, {"CONFIG": str(config), "WHOLE": str(whole)})

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 from av.video.frame import VideoFrame
@@ -17,6 +18,8 @@ from lps.pipeline.tools.demo_videos import make_face_video
 N_FRAMES, WIDTH, HEIGHT, GOP = 48, 192, 128, 12
 
 X265 = f"log-level=none:keyint={GOP}:min-keyint={GOP}:pools=none:frame-threads=1"
+AnyPacket = Any
+"""`av.Packet`, whose stub is generic over the kind of its stream."""
 MAX_REAL_BYTES = 3 << 20
 REAL_SECONDS = 2.0
 
@@ -103,7 +106,7 @@ def cut_of(path: Path, folder: Path) -> Form | None:
     """Return the first seconds of a real video, its packets copied; None for one that is large or cannot be copied."""
     out = folder / f"real-{path.stem}{path.suffix.lower()}"
 
-    def change(packets: list["av.Packet"]) -> list["av.Packet"]:
+    def change(packets: list[AnyPacket]) -> list[AnyPacket]:
         return [packet for packet in packets if float((packet.dts or 0) * (packet.time_base or 0)) < REAL_SECONDS]
 
     try:
@@ -116,7 +119,7 @@ def cut_of(path: Path, folder: Path) -> Form | None:
     return Form(out.name, out, FAMILIES.get(out.suffix, ""))
 
 
-def repack(path: Path, out: Path, change: Callable[[list["av.Packet"]], list["av.Packet"]]) -> None:
+def repack(path: Path, out: Path, change: Callable[[list[AnyPacket]], list[AnyPacket]]) -> None:
     """Write a video anew with what `change` makes of its packets."""
     with av.open(str(path)) as source, av.open(str(out), "w") as sink:
         stream = source.streams.video[0]
@@ -162,10 +165,10 @@ def packets_edited(form: Form, edits: Sequence[PacketEdit], out: Path) -> None:
     for edit in edits:
         by_number.setdefault(edit.number, []).append(edit)
 
-    def change(packets: list["av.Packet"]) -> list["av.Packet"]:
+    def change(packets: list[AnyPacket]) -> list[AnyPacket]:
         payloads, found = [bytes(packet) for packet in packets], []
         for number, packet in enumerate(packets):
-            changed: av.Packet | None = packet
+            changed: AnyPacket | None = packet
             for edit in by_number.get(number, []):
                 changed = _changed(changed, edit, payloads) if changed is not None else None
             if changed is not None:
@@ -175,7 +178,7 @@ def packets_edited(form: Form, edits: Sequence[PacketEdit], out: Path) -> None:
     repack(form.path, out, change)
 
 
-def _changed(packet: "av.Packet", edit: PacketEdit, payloads: Sequence[bytes]) -> "av.Packet | None":
+def _changed(packet: AnyPacket, edit: PacketEdit, payloads: Sequence[bytes]) -> AnyPacket | None:
     data = bytes(packet)
     match edit.way:
         case "lost":
@@ -193,8 +196,8 @@ def _changed(packet: "av.Packet", edit: PacketEdit, payloads: Sequence[bytes]) -
     return packet
 
 
-def _with_bytes(packet: "av.Packet", data: bytes) -> "av.Packet":
-    changed: av.Packet = av.Packet(data)
+def _with_bytes(packet: AnyPacket, data: bytes) -> AnyPacket:
+    changed: AnyPacket = av.Packet(data)
     changed.pts, changed.dts, changed.duration = packet.pts, packet.dts, packet.duration
     changed.time_base, changed.is_keyframe = packet.time_base, packet.is_keyframe
     return changed

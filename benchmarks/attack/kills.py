@@ -95,7 +95,9 @@ class Range:
             whole = copy_of(before, self.machine.folder / f"{label} whole")
             ended = self.machine.ask(scenario.killed, whole, url=scheme and f"{scheme}{whole}")
             finish(self.machine, scenario, whole, scheme)
-            self.targets[name, scheme] = Target(name, scheme, before, [*map(tuple, ended["writes"])], digests_of(whole))
+            self.targets[name, scheme] = Target(
+                name, scheme, before, [(what, path) for what, path in ended["writes"]], digests_of(whole)
+            )
         return self.targets[name, scheme]
 
     def ended_well(self, out: Path, expected: dict[str, str], *, audited: bool) -> tuple[Verdict, str]:

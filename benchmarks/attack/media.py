@@ -323,7 +323,7 @@ def attack(budget: Budget, seeds: Iterator[int], place: Place) -> Iterator[Try]:
         verdict, said = bench.verdict(mutant, mutant.edits)
         made = partial(Try, arm=ARM, kind=mutant.kind, seed=seed, verdict=verdict, said=said)
         evidence, edits = "", mutant.edits
-        if verdict is not Verdict.SURVIVED:
+        if verdict not in (Verdict.SURVIVED, Verdict.KNOWN):
             evidence, edits = bench.keep(mutant, seed, verdict, place)
         done = f"{mutant.form.name}: " + "; ".join(map(str, edits[:4])) + (" …" if len(edits) > 4 else "")
         yield made(done=done, seconds=round(time.monotonic() - started, 3), evidence=evidence)

@@ -86,7 +86,7 @@ def torn(out: Path, lost: Sequence[str]) -> str:
 
     `lost` was taken away before.
     """
-    named = {}
+    named: dict[str, str] = {}
     for path in sorted((out / "commits").glob("*.json")):
         if (shard := json.loads(path.read_bytes())["shard"]) is not None:
             named[shard["uri"]] = shard["sha256"]
@@ -145,7 +145,7 @@ def attack(budget: Budget, seeds: Iterator[int], place: Place) -> Iterator[Try]:
     """Spoil outputs until the budget is spent. Where nothing can be mounted, only files end early."""
     reach = Range.at(place.scratch)
     mountable = can_mount(place.scratch / "disk")
-    sick = SICK if mountable else {"short files": short_files}
+    sick: dict[str, Sick] = SICK if mountable else {"short files": short_files}
     for seed in budget.seeds(seeds):
         rng, started = random.Random(seed), time.monotonic()
         if mountable:

@@ -37,8 +37,8 @@ class Report:
         """Count a try."""
         self.classes.setdefault((one.arm, one.kind), Counter())[str(one.verdict)] += 1
         self.seconds[one.arm] = self.seconds.get(one.arm, 0.0) + one.seconds
-        if one.verdict is Verdict.SURVIVED:
-            self.said.setdefault(one.arm, Counter())[one.said[:60]] += 1
+        if one.verdict in (Verdict.SURVIVED, Verdict.KNOWN):
+            self.said.setdefault(one.arm, Counter())[one.said[:70]] += 1
         elif len(self.failures) < MAX_FAILURES:
             self.failures.append(one.record())
 
