@@ -11,7 +11,7 @@ from importlib.metadata import distribution
 from pathlib import Path, PurePosixPath
 
 PARTS = ("cli", "manifests", "model", "pipeline")
-KINDS = (".py", ".pyi", ".typed", ".j2", ".css")
+KINDS = (".py", ".pyi", ".typed", ".j2", ".css", ".js")
 
 
 def main() -> None:

@@ -17,7 +17,11 @@
 set -euo pipefail
 
 prefix=${1:?usage: s3_lifecycle.sh PREFIX}
+case $prefix in s3://*/*) prefix=${prefix#s3://*/} ;; esac # the URL does, too
 prefix=${prefix%/}
+case $prefix in
+    '' | /* | *://* | *[\"\\]*) echo "'$1' is no prefix of a data set: PREFIX is that of s3://BUCKET/PREFIX, without quotes" >&2; exit 2 ;;
+esac
 
 cat <<JSON
 {

@@ -26,6 +26,8 @@ PLAN_VIDEOS = "plan/videos.parquet"
 PLAN_SPLITS = "plan/splits.parquet"
 CARDS = ("README.md", "croissant.json")
 """Cards for people and tools. The index names them among the manifests; people may fill them in (their licence)."""
+EDITED_CARD = "runs/withdrawn/{}"
+"""Where a card is kept that people had edited when it was written anew."""
 WITHDRAWN_INDEX = "runs/withdrawn/index.json"
 """The last index, while a run or a retry has taken it away and none is written yet: it knows the added split sets."""
 

@@ -18,6 +18,7 @@ from lps.manifests.columns import PATHS, column_batches, rule_path, split_path
 from lps.manifests.environment import scratch_folder
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import (
+    EDITED_CARD,
     Commit,
     committed_shards,
     named_manifests,
@@ -97,17 +98,27 @@ def finalize(
     summary = replace(summary, paired=_count_paired(plan, out))
     listing |= _added_split_sets(out, plan.spec.split_set, named_manifests(out))
     index = _index(plan, listing, [c.shard for c in found if c.shard is not None])
-    publish_cards(out, index)
+    publish_cards(out, index, named_manifests(out))
     check()
     publish_index(out, pretty_json(index))
     return summary
 
 
-def publish_cards(out: Store, index: Row) -> None:
-    """Write the cards of what `index` names, and name them in it. Raises UnreadableError."""
+def publish_cards(out: Store, index: Row, before: Row) -> list[str]:
+    """Write the cards of what `index` names, and name them in it. Raises UnreadableError.
+
+    `before` are the entries of the index that was there. Cards with other bytes were edited: they are kept below runs/,
+    and returned by their paths there.
+    """
+    kept = []
     for path, data in make_cards(out, index).items():
+        old = out.read(path) if out.exists(path) else data
+        if old != data and sha256_hex(old) != before.get(path, {}).get("sha256"):
+            kept.append(EDITED_CARD.format(path))
+            out.publish(kept[-1], old)
         out.publish(path, data)
         index["manifests"][path] = manifest_entry(data, None)
+    return kept
 
 
 def finished_summary(plan: Plan, out: Store) -> Summary:

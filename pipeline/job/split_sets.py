@@ -37,7 +37,8 @@ def add_split_set(
 ) -> dict[str, int]:
     """Write another split set over the shards of a complete data set. Returns counts by split, and of untied fakes.
 
-    With lists of DeepfakeBench their splits are the published ones; `on_note` is told what does not go together.
+    With lists of DeepfakeBench their splits are the published ones; `on_note` is told what does not go together,
+    and where edited cards are kept.
 
     Aliases that the base was made with hold here too: people whom it keeps together must not be parted by new videos.
     Cards are made anew, and the index is rewritten with the new file, last. Raises RefusedError for a name in use,
@@ -80,7 +81,8 @@ def _added(
         out.publish(path, data)
         index["manifests"][path] = manifest_entry(data, n_rows)
     if any(card in index["manifests"] for card in CARDS):  # older writers made none
-        publish_cards(out, index)
+        for kept in publish_cards(out, index, dict(index["manifests"])):
+            on_note(Note(f"a card had been edited and is made anew; what it said is in {kept}"))
     out.publish(INDEX_JSON, pretty_json(index))
     counts = {str(key): int(n) for key, n in rule["counts"].items()}
     return counts | ({UNTIED_FAKES: int(rule["untied_fakes"])} if rule["untied_fakes"] else {})

@@ -19,12 +19,12 @@ SCRIPT = REPOSITORY / "examples/s3_lifecycle.sh"
 
 @pytest.fixture(scope="module")
 def rules() -> list[dict[str, Any]]:
-    """Return the rules for the prefix `ffpp`, which may be given with a slash."""
-    plain, with_slash = (
+    """Return the rules for the prefix `ffpp`, which may be given with a slash, or as a URL."""
+    plain, *others = (
         subprocess.run([SCRIPT, prefix], capture_output=True, text=True, check=True).stdout
-        for prefix in ("ffpp", "ffpp/")
+        for prefix in ("ffpp", "ffpp/", "s3://out/ffpp", "s3://out/ffpp/")
     )
-    assert plain == with_slash
+    assert {plain} == {*others}
     found: list[dict[str, Any]] = json.loads(plain)["Rules"]
     return found
 
@@ -40,6 +40,13 @@ def test_s3_takes_the_rules_and_gives_them_back(rules: list[dict[str, Any]], mon
         found = client.get_bucket_lifecycle_configuration(Bucket="out")["Rules"]
         client.close()
     assert found == rules
+
+
+@pytest.mark.parametrize("prefix", ["/", "/ffpp", "s3://out", "s3://out/", 'a"b', "a\\b"])
+def test_rules_that_would_match_nothing_are_refused(prefix: str) -> None:
+    ended = subprocess.run([SCRIPT, prefix], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "is no prefix" in ended.stderr
 
 
 def test_only_what_is_written_for_a_while_expires(rules: list[dict[str, Any]]) -> None:

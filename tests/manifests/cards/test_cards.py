@@ -291,6 +291,15 @@ def test_a_licence_may_be_filled_in(out: Path) -> None:
     assert checked(out, "T1")["T1"]["state"] == "fail"
 
 
+def test_what_was_filled_in_is_kept_where_a_split_set_makes_the_cards_anew(out: Path) -> None:
+    fill_in(out)
+    edited = (out / "README.md").read_bytes()
+    ended = CliRunner().invoke(prep, ["split", str(out), "--rule", "ranked", "--name", "third"])
+    assert "runs/withdrawn/README.md" in ended.output
+    assert (out / "runs/withdrawn/README.md").read_bytes() == edited != (out / "README.md").read_bytes()
+    assert not (out / "runs/withdrawn/croissant.json").exists()
+
+
 def test_a_manifest_that_was_edited_too_is_no_warning(out: Path) -> None:
     fill_in(out)
     (out / "manifests/splits/by-rank.json").write_text("{}")
