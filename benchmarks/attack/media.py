@@ -149,13 +149,14 @@ def judge(answer: MediaAnswer, truth: Decoded | None, whole: frozenset[str]) -> 
         return _not_done(answer)
     if answer["peak_mb"] * (1 << 20) > MEMORY_BYTES + OTHER_BYTES:
         return Verdict.MEMORY, f"{answer['peak_mb']} MB"
-    if found["code"] and not found["frames"]:
-        return Verdict.SURVIVED, f"named: {found['code']}"
+    if not found["frames"]:
+        code = found["code"] or found["result"]
+        return (Verdict.SURVIVED, f"named: {code}") if code else (Verdict.WRONG, "no frame, and no code that says why")
     wrong = inner_faults(found) or (faults(found, truth) if truth is not None else "")
     if wrong:
         return Verdict.WRONG, wrong
     if truth is None:
-        return Verdict.SURVIVED, "frames: the independent decoder gave up"
+        return Verdict.SURVIVED, "frames: the other decoder crashed or took too long"
     return _said(found, truth, whole)
 
 

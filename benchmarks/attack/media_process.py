@@ -77,7 +77,15 @@ def one_face(images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
 def product(path: Path) -> dict[str, Any]:
     """Probe, decode whole and in windows, and process a video, as a worker does; return all that is said."""
     limit_memory(MEMORY_BYTES)
-    found: dict[str, Any] = {"code": None, "frames": [], "windows": [], "clips": [], "status": "", "damage": False}
+    found: dict[str, Any] = {
+        "code": None,
+        "frames": [],
+        "windows": [],
+        "clips": [],
+        "status": "",
+        "result": None,
+        "damage": False,
+    }
     probe = probe_file(SourceReader(Store(str(path.parent))), SourceRef(path.name), PARAMS.limits)
     if probe.code is not None:
         return {**found, "code": str(probe.code)}
