@@ -25,25 +25,26 @@ MAY_IMPORT_PACKAGES = {
 
 MAY_IMPORT = {
     "cli": "manifests",
-    "cli.audit": """cli manifests manifests.audit manifests.audit.core manifests.audit.report manifests.pages
-        manifests.shortcuts pipeline.tools""",
+    "cli.audit": """cli manifests manifests.audit manifests.audit.core manifests.audit.report manifests.certificates
+        manifests.pages manifests.shortcuts pipeline.tools""",
     "cli.docs": "cli.audit cli.prep cli.train manifests manifests.audit.core",
     "cli.prep": """cli manifests manifests.splits pipeline.config pipeline.faces pipeline.job pipeline.sources
         pipeline.tools pipeline.tools.gallery""",
     "cli.train": """cli manifests manifests.pages manifests.sequences manifests.splits model.data model.evaluation
         model.paper model.paper.figures model.report model.training pipeline.clips pipeline.config pipeline.faces
         pipeline.sources.shared pipeline.video""",
-    "manifests.audit": "manifests manifests.audit.checks manifests.audit.core",
+    "manifests.audit": "manifests manifests.audit.checks manifests.audit.core manifests.certificates",
     "manifests.audit.checks": "manifests manifests.audit.core manifests.sequences manifests.shortcuts manifests.splits",
     "manifests.audit.core": "manifests manifests.splits",
     "manifests.audit.report": "manifests manifests.audit.core manifests.pages manifests.shortcuts",
     "manifests.cards": "manifests",
+    "manifests.certificates": "manifests",
     "manifests.pages": "manifests",
     "manifests": "manifests.remote",
     "manifests.sequences": "manifests",
     "manifests.shortcuts": "manifests manifests.audit.core",
     "manifests.splits": "manifests",
-    "model.data": "manifests manifests.remote manifests.splits",
+    "model.data": "manifests manifests.certificates manifests.remote manifests.splits",
     "model.evaluation": "manifests manifests.splits model.data model.networks model.training",
     "model.networks": "manifests",
     "model.paper": "manifests manifests.splits model.data model.evaluation model.networks model.training",

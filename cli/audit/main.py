@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from lps.cli.common import VERSION, LpsGroup, echo, is_stdout, json_option, show_or_write, write_output
 from lps.cli.extras import require
+from lps.manifests.errors import UnreadableError
 from lps.manifests.names import LEVELS, Level
 
 if TYPE_CHECKING:
@@ -318,3 +320,85 @@ def seal(out: str, key: Path | None, allow_transient: bool) -> None:  # noqa: FB
     state = f"signed ({sign_seal(store, made, key)})" if key else "sealed, not signed"
     echo(f"seal {made.number}: {len(made.files)} files, sha256 {made.sha256}, Merkle root {made.merkle_root}")
     echo(state)
+
+
+@main.command()
+@click.argument("out")
+@click.option(
+    "--level", type=click.Choice([str(Level.QUICK), str(Level.FULL)]), help="How much is read  [default: full]."
+)
+@click.option("--split-set", help="Split set to certify  [default: the one the shards were made for].")
+@click.option("--policy", "policy_file", type=EXISTING, help="TOML file with limits, severities, waivers and such.")
+@click.option("--key", type=EXISTING, help="Private ssh key that signs the certificate.")
+@click.option("--verify", is_flag=True, help="Make it again and compare, instead of writing it.")
+@click.option("--signers", type=EXISTING,
+              help="--verify: file of ssh-keygen(1) with the keys that may sign  [default: the policy's].")  # fmt: skip
+def certify(out: str, **asked: Any) -> None:
+    """Write certificate.json into OUT: digests, what an audit measured, and its verdict, for others to recompute.
+
+    Equal data, policy and versions give equal bytes. --verify takes level and split set from the certificate, and
+    prints a line for each value that is another one now.
+
+    \b
+    Exit codes: 0 the certificate is written, or everything was recomputed, whatever the verdict in it; 3 wrong usage,
+    or another policy; 4 the data set or the certificate cannot be read; 5 the certificate or its signature is not that
+    of the data set; 6 made by other versions, and what only these can tell differs.
+
+    \b
+    Example:
+      lps-audit certify out/ --key ~/.ssh/id_ed25519
+      lps-audit certify out/ --verify --signers signers
+    """
+    from lps.manifests.audit.core.policy import read_policy
+
+    for name in ("level", "split_set", "key") if asked["verify"] else ("signers",):
+        if asked[name]:
+            other = "does not go with" if asked["verify"] else "is for"
+            raise click.UsageError(f"--{name.replace('_', '-')} {other} --verify")
+    suite = full_suite()
+    policy = read_policy(asked["policy_file"], limits=suite.limits, checks=suite.ids)
+    if asked["verify"]:
+        raise click.exceptions.Exit(_verify(out, suite.with_policy(policy), policy, asked["signers"]))
+    _certify(out, suite.with_policy(policy), policy, asked)
+
+
+def _certify(out: str, suite: "Suite", policy: "Policy", asked: dict[str, Any]) -> None:
+    from lps.manifests.audit.certify import publish_certificate, refuse_expired
+
+    refuse_expired(policy, datetime.now(UTC).date())
+    level = Level(asked["level"] or Level.FULL)
+    store, record = _audited(out, suite, policy, level, asked["split_set"])
+    sha256 = publish_certificate(store, record, asked["key"])
+    signed = "signed" if asked["key"] else "not signed"
+    echo(f"{store.join('certificate.json')}: verdict {record['verdict']}, level {level}, {signed}, sha256 {sha256}")
+
+
+def _audited(
+    out: str, suite: "Suite", policy: "Policy", level: Level, split_set: str | None
+) -> "tuple[Store, dict[str, Any]]":
+    from lps.cli.audit.view import AuditView
+    from lps.manifests.audit.certify import make_certificate
+    from lps.manifests.audit.core.database import open_dataset
+
+    with open_dataset(out, split_set, None, suite.limits) as ctx, AuditView(len(suite.ids)) as view:
+        return ctx.store, make_certificate(ctx, suite, policy, level, view.on_result)
+
+
+def _verify(out: str, suite: "Suite", policy: "Policy", signers: Path | None) -> int:
+    """Make a certificate again, say where it differs, and return the exit code."""
+    from lps.manifests.audit.certify import Verification, require_policy, signature_fault
+    from lps.manifests.certificates.record import CERTIFICATE_JSON, read_certificate
+    from lps.manifests.storage import open_store
+
+    store = open_store(out)
+    found = read_certificate(store)
+    if found is None:
+        raise UnreadableError(f"{store.url} has no {CERTIFICATE_JSON}; `lps-audit certify` makes it")
+    require_policy(found, policy)
+    _, made = _audited(out, suite, policy, Level(found.values["level"]), found.split_set)
+    signature, fault = signature_fault(store, policy, signers)
+    verified = Verification.of(found, made, fault)
+    for line in verified.lines():
+        echo(line)
+    echo(f"{store.join(CERTIFICATE_JSON)}: {verified.said()}; {signature}; verdict in it {found.values['verdict']}")
+    return verified.exit_code

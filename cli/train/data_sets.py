@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from lps.model.data.mix import NamedData, NamedShards
 
 N = TypeVar("N")
+CERTIFICATE = click.option(
+    "--require-certificate",
+    is_flag=True,
+    help="Refuse a data set unless a certificate (lps-audit certify) of its index and split set finds it good.",
+)
 
 
 def named(texts: Sequence[str], option: str = "--data") -> tuple[list[str], list[str]]:

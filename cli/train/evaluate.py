@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lps.cli.common import LpsCommand, NumberRange, echo
-from lps.cli.train.data_sets import named, require_different
+from lps.cli.train.data_sets import CERTIFICATE, named, require_different
 
 if TYPE_CHECKING:
     from lps.model.data.sources import Sources
@@ -45,6 +45,7 @@ from lps.manifests.names import DEVICES, VIDEO_RULES
     is_flag=True,
     help="Needed for a split set that is stamped leaky, and for what the detector learnt from elsewhere.",
 )
+@CERTIFICATE
 @click.option("--board/--no-board", default=True, show_default=True,
               help="Write metrics, ROC and pictures of the worst errors into the TensorBoard log of the run that the "
               "checkpoint lies in.")  # fmt: skip
@@ -123,9 +124,12 @@ def sources(asked: dict[str, Any]) -> "list[Sources]":
     """Return what is to be evaluated: data sets first, then shards."""
     from lps.model.data.sources import Sources
 
-    leaky = asked["allow_leaky"]
+    certified = asked["require_certificate"]
     named = [
-        Sources(data=data, split=asked["split"], split_set=asked["split_set"], val_split=None, allow_leaky=leaky)
+        Sources(
+            data=data, split=asked["split"], split_set=asked["split_set"], val_split=None,
+            allow_leaky=asked["allow_leaky"], require_certificate=certified,
+        )
         for data in asked["data"]
-    ]
-    return named + [Sources(shards=shards, val_split=None) for shards in asked["shards"]]
+    ]  # fmt: skip
+    return named + [Sources(shards=shards, val_split=None, require_certificate=certified) for shards in asked["shards"]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lps.cli.common import LpsCommand, console, echo
-from lps.cli.train.data_sets import weighted
+from lps.cli.train.data_sets import CERTIFICATE, weighted
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import EXPERIMENT_NAMES, PRESET_NAMES
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of every run.")
 @click.option("--seeds", "n_seeds", type=click.IntRange(min=2), help="pairing, leak: seeds of each arm.  [default: 3]")
 @click.option("--allow-leaky", is_flag=True, help="Needed for a split set that is stamped leaky.")
+@CERTIFICATE
 @click.option("--smoke", is_flag=True, help="Tiny networks, one epoch: shows that it runs, in a minute.")
 def experiment(name: str, out: Path, **asked: Any) -> None:
     """Run an experiment of the paper, only what is missing of it, and print the paper's values beside ours.
@@ -96,6 +97,7 @@ def _zoo(out: Path, on_event: "OnTrainEvent", asked: dict[str, Any]) -> "ModelZo
         out=out, data=tuple(data), mixes=mixes, preset=asked["preset"], settings=settings, seed=asked["seed"],
         n_seeds=asked["n_seeds"],
         split_set=asked["split_set"], allow_leaky=asked["allow_leaky"], smoke=asked["smoke"], on_event=on_event,
+        require_certificate=asked["require_certificate"],
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from lps.cli.common import EXIT_SIGNAL, VERSION, LpsGroup, echo, interrupted_line
+from lps.cli.train.data_sets import CERTIFICATE
 from lps.cli.train.evaluate import evaluate
 from lps.cli.train.experiment import experiment
 from lps.cli.train.export import export
@@ -88,6 +89,7 @@ def stage_options(command: F) -> F:
             is_flag=True,
             help="Needed for a split set that is stamped leaky, and to learn from what another data set holds out.",
         ),
+        CERTIFICATE,
     ]
     for decorator in reversed(decorators):
         command = decorator(command)
@@ -219,7 +221,10 @@ def _sources(asked: dict[str, Any], weights: Any) -> "Sources":
 
     if asked["shards"]:
         shards, val_shards, sets = mixed_shards(asked["shards"], asked["val_shards"], weights, asked["config"])
-        return Sources(shards=shards, val_shards=val_shards, sets=sets, allow_leaky=asked["allow_leaky"])
+        return Sources(
+            shards=shards, val_shards=val_shards, sets=sets, allow_leaky=asked["allow_leaky"],
+            require_certificate=asked["require_certificate"],
+        )  # fmt: skip
     data, data_sets = mixed(asked["data"], weights, asked["config"])
     return Sources(
         data=data,
@@ -228,6 +233,7 @@ def _sources(asked: dict[str, Any], weights: Any) -> "Sources":
         val_split=None if asked["val_split"] == "none" else asked["val_split"],
         split_set=asked["split_set"],
         allow_leaky=asked["allow_leaky"],
+        require_certificate=asked["require_certificate"],
     )
 
 

@@ -88,10 +88,13 @@ class DataIdentity:
     """The split set's stamp; None for plain shards, which carry none."""
     datasets: tuple[str, ...] = ()
     """Names of the data sets that the samples come from, sorted."""
+    certificate_sha256: str = ""
+    """Hex, of the certificate of this index and split set; empty, and not in the record, where there is none."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as a record of plain values."""
-        return {**asdict(self), "datasets": list(self.datasets)}
+        record = {**asdict(self), "datasets": list(self.datasets)}
+        return {k: value for k, value in record.items() if value or k != "certificate_sha256"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,15 +2,17 @@
 
 import hashlib
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from lps.manifests.arrays import Ints
+from lps.manifests.certificates.record import Certificate, certificate_for, fitting_certificate
 from lps.manifests.columns import read_columns, split_path
-from lps.manifests.errors import LpsError
+from lps.manifests.errors import LpsError, RefusedError
 from lps.manifests.index import read_plan
 from lps.manifests.storage import open_store
 from lps.model.data.clip_data import ClipData, open_data
@@ -36,6 +38,8 @@ class Sources:
     """Instead of `data`: a pattern of shards, without manifests."""
     val_shards: str | None = None
     allow_leaky: bool = False
+    require_certificate: bool = False
+    """Refuse data without a certificate that fits them (`lps-audit certify`)."""
     fold: tuple[int, int] | None = None
     """(k, n) for cross-validation: of the n parts into which the groups of `split` fall, part k is held out from
     training and validated with. Nobody is in two groups."""
@@ -84,14 +88,16 @@ class Sources:
     def record(self) -> dict[str, Any]:
         """Return what decides which samples are read."""
         record = asdict(self)
-        del record["sets"]
+        del record["sets"], record["require_certificate"]  # it decides whether they are read, not which
         return {**record, "sets": [asdict(each) for each in self.ordered]} if self.sets else record
 
 
 def open_split(sources: Sources, split: str, *, held_out: bool = False) -> ClipData:
     """Return the samples of a split, or of its part that is `held_out`. Raises as `open_data` and `open_shards` do."""
+    if sources.plain and sources.require_certificate:
+        raise RefusedError("shards without manifests have no certificate, which --require-certificate asks for")
     if sources.data is not None:
-        data = open_data(sources.data, split, split_set=sources.split_set, allow_leaky=sources.allow_leaky)
+        data = _open_certified(sources, sources.data, split)
         if sources.fold is None:
             return data
         k, n = sources.fold
@@ -107,9 +113,23 @@ def _open_part(sources: Sources, each: NamedData | NamedShards, split: str) -> C
     if isinstance(each, NamedShards):
         return open_shards(each.shards, user_cache())
     try:
-        return open_data(each.data, split, split_set=sources.split_set, allow_leaky=sources.allow_leaky)
+        return _open_certified(sources, each.data, split)
     except LpsError as e:
         raise type(e)(f"{each.name}: {e}") from e
+
+
+def _open_certified(sources: Sources, location: str, split: str) -> ClipData:
+    """Return the samples of a data set's split, with the certificate that fits index and split set in their identity.
+
+    Raises as `open_data`, and as `certificate_for` where one is required.
+    """
+    data = open_data(location, split, split_set=sources.split_set, allow_leaky=sources.allow_leaky)
+    store, index, name = open_store(location), data.identity.index_sha256, data.identity.split_set
+    if sources.require_certificate:
+        found: Certificate | None = certificate_for(store, index, name, datetime.now(UTC).date())
+    else:
+        found = fitting_certificate(store, index, name)
+    return data if found is None else replace(data, identity=replace(data.identity, certificate_sha256=found.sha256))
 
 
 def open_val_shards(sources: Sources) -> ClipData | None:

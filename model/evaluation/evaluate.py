@@ -179,6 +179,7 @@ def _entry(
         data = spread_clips(data, options.n_clips)
     identity = data_identity(sources, data)
     prep = identity.pop("prep", None)
+    identity.pop("certificate_sha256", None)  # data that were certified since are the same data: `_data_record` has it
     seen = overlap(loaded.learnt, data.samples)
     name = "+".join(identity["datasets"]) or f"data {number}"
     name = f"{name}/{identity['split']}" if identity["split"] else name
@@ -347,8 +348,10 @@ def _record(
 def _data_record(entry: _DataEntry, part: ScoredData, found: dict[str, Any], bootstrap: Bootstrap) -> dict[str, Any]:
     videos = part.scores.labelled().by_video()
     shared = [each.record() for each in entry.compared.shared]
+    certificate = entry.data.identity.certificate_sha256
     return {
         **entry.facts,
+        **({"certificate_sha256": certificate} if certificate else {}),
         "notes": entry.notes,
         **({"leaky": True, "shared_videos": shared} if shared else {}),
         "n_clips": len(part.scores),

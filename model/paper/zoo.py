@@ -97,6 +97,8 @@ class ModelZoo:
     """Seeds of each arm in `pairing` and `leak`, from `seed` on; None is their default."""
     split_set: str | None = None
     allow_leaky: bool = False
+    require_certificate: bool = False
+    """Refuse data without a certificate that fits them."""
     smoke: bool = False
     on_event: OnTrainEvent = lambda event: None
 
@@ -122,6 +124,7 @@ class ModelZoo:
         return Sources(
             data=location, sets=parts, split=split,
             split_set=self.split_set, allow_leaky=self.allow_leaky, val_split="val" if split == "train" else None,
+            require_certificate=self.require_certificate,
         )  # fmt: skip
 
     def config_sha256(self) -> str:
@@ -138,7 +141,8 @@ class ModelZoo:
             "prep_sha256": sha256_hex(canonical_json(found["prep"])) if found["prep"] else None,
             "samples_sha256": {split: each.digest() for split, each in opened.items()},
         }
-        return {**facts, "sha256": sha256_hex(canonical_json(facts))}
+        certificate = {name: found[name] for name in ("certificate_sha256",) if name in found}
+        return {**facts, **certificate, "sha256": sha256_hex(canonical_json(facts))}
 
     def require_apart(self) -> None:
         """Raise RefusedError where trainings and evaluations of all would be refused for what data sets share.

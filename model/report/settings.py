@@ -145,6 +145,7 @@ def _of_run(run: TrainingRun) -> dict[str, str]:
             for name, each in named_sets(run.data)
             for title, key in (
                 ("SHA-256 of index.json", "index_sha256"),
+                ("SHA-256 of the certificate", "certificate_sha256"),
                 ("SHA-256 of samples", "samples_sha256"),
                 ("SHA-256 of validation samples", "val_samples_sha256"),
             )
@@ -199,6 +200,7 @@ def _common(identity: Record) -> dict[str, str]:
     return {
         "Data sets": spelled(identity.get("datasets")),
         "SHA-256 of index.json": spelled(identity.get("index_sha256")),
+        "SHA-256 of the certificate": spelled(identity.get("certificate_sha256") or "none"),
         "Split set": spelled(identity.get("split_set")),
         "Split": spelled(identity.get("split")),
         "SHA-256 of samples": spelled(identity.get("samples_sha256")),

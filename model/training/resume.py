@@ -53,6 +53,8 @@ def finished(job: TrainJob, more: Mapping[str, Any] | None = None) -> dict[str, 
     record = {**job.record(), **(more or {})}
     require_same(job.out, record)
     theirs, result = recorded(job.out), read_json(path)
+    if job.sources.require_certificate:
+        _require_certified(job.out, result["data"])
     if theirs is None:
         return result
     if theirs.get("init") != job.init:
@@ -64,6 +66,16 @@ def finished(job: TrainJob, more: Mapping[str, Any] | None = None) -> dict[str, 
         return result
     _require_more(job, result, n_epochs)
     return None
+
+
+def _require_certified(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Raise RefusedError where a finished run learnt from a data set that had no certificate then."""
+    for each in identity.get("sets") or [identity]:
+        if not each.get("certificate_sha256"):
+            data = f"the data set {each['name']}" if "name" in each else "its data set"
+            raise RefusedError(
+                f"{folder} is a finished run, and {data} had no certificate that fits when it was trained"
+            )
 
 
 def _require_more(job: TrainJob, result: Mapping[str, Any], n_epochs: int) -> None:

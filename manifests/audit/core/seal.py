@@ -260,7 +260,7 @@ def verify_seal(store: Store, seal: Seal, *, every_byte: bool) -> Verified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """What is known of a seal's signature."""
+    """What is known of the signature of a seal, or of another file."""
 
     valid: bool
     signer: str = ""
@@ -275,14 +275,19 @@ def signature_path(seal: Seal) -> str:
 
 def sign_seal(store: Store, seal: Seal, key: Path) -> str:
     """Sign a seal with an ssh key and return the path of the signature. Raises RefusedError if ssh-keygen refuses."""
+    return sign_file(store, seal.path, key)
+
+
+def sign_file(store: Store, path: str, key: Path) -> str:
+    """Sign a file of a store with an ssh key; returns the path of the signature, beside it. Raises as `sign_seal`."""
     with tempfile.TemporaryDirectory(prefix="lps-seal-") as folder:
-        file = Path(folder) / "seal.json"
-        file.write_bytes(store.read(seal.path))
+        file = Path(folder) / "signed.json"
+        file.write_bytes(store.read(path))
         ended = _ssh_keygen("sign", "-f", str(key), "-n", NAMESPACE, str(file))
         if ended.returncode:
             raise RefusedError(f"cannot sign with {key}: {_last_line(ended.stderr)}")
-        store.publish(signature_path(seal), Path(f"{file}.sig").read_bytes())
-    return signature_path(seal)
+        store.publish(f"{path}.sig", Path(f"{file}.sig").read_bytes())
+    return f"{path}.sig"
 
 
 def check_signature(store: Store, seal: Seal, allowed_signers: Path | None) -> Signature | None:
@@ -290,12 +295,17 @@ def check_signature(store: Store, seal: Seal, allowed_signers: Path | None) -> S
 
     Without a file of allowed signers it is only checked that some key signed these bytes.
     """
-    if not store.exists(signature_path(seal)):
+    return check_file_signature(store, seal.path, allowed_signers)
+
+
+def check_file_signature(store: Store, path: str, allowed_signers: Path | None) -> Signature | None:
+    """Return what the signature beside a file is worth; as `check_signature`."""
+    if not store.exists(f"{path}.sig"):
         return None
     with tempfile.TemporaryDirectory(prefix="lps-seal-") as folder:
-        sig = Path(folder) / "seal.sig"
-        sig.write_bytes(store.read(signature_path(seal)))
-        message = store.read(seal.path)
+        sig = Path(folder) / "signed.sig"
+        sig.write_bytes(store.read(f"{path}.sig"))
+        message = store.read(path)
         if allowed_signers is None:
             ended = _ssh_keygen("check-novalidate", "-n", NAMESPACE, "-s", str(sig), message=message)
             return Signature(valid=not ended.returncode, note=_last_line(ended.stdout or ended.stderr))
