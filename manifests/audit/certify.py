@@ -6,7 +6,7 @@ time, no path but those below the data set, and waivers by their last day instea
 
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +46,7 @@ def make_certificate(
     Waivers count whatever the day: ask `refuse_expired` before. `ctx` must have been opened with the limits of `suite`.
     Raises UnreadableError for what cannot be read.
     """
+    ctx = replace(ctx, reads_runs=False)
     audit = run_audit(ctx, suite, policy, level=level, today=date.min, on_result=on_result)
     files = list(_files(ctx))
     [split_file] = (file for file in files if file["path"] == split_path(ctx.split_set))
@@ -174,11 +175,14 @@ def _damage(ctx: AuditContext) -> dict[str, Any]:
 
 def _shortcuts(audit: Audit, results: Mapping[str, CheckResult]) -> dict[str, Any]:
     """Return how well the label is told without the forgery: the panel, and the checks that judge by features."""
-    panel = results["B14"].data.get("panel") if "B14" in results else None
+    panel = results["B14"].data.get("panel")
+    if panel:
+        scores = [{**score, "auc": UNKNOWN if score["auc"] is None else score["auc"]} for score in panel["scores"]]
+        panel = {**panel, "scores": scores}
     return {
         "panel": panel or UNKNOWN,
         "metadata": results["B4"].data or UNKNOWN,
-        "checks": [_answer(audit, results[name]) for name in ("B4", "B12", "B14") if name in results],
+        "checks": [_answer(audit, results[name]) for name in ("B4", "B12", "B14")],
     }
 
 

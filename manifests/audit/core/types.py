@@ -112,6 +112,8 @@ class AuditContext:
     plan_sha256: str = ""
     source: Store | None = None
     """Root of the source videos, where the auditor has them."""
+    reads_runs: bool = True
+    """False for an answer that a published copy gives, too: it need not have runs/."""
 
 
 Check = Callable[[AuditContext], CheckResult]
