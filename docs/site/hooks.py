@@ -8,6 +8,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+FETCHES_FACTS = 'data-md-component="source"'
+"""Mark of the link to the repository that makes the theme's script ask GitHub for its stars."""
+DIALOG = 'data-md-component="search" role="dialog"'
+"""Mark of the search, which the theme gives no name."""
+
 ROOT = Path(__file__).parents[2]
 FACES = ("lps.manifests", "lps.pipeline", "lps.model")
 BESIDE = ("CONTRIBUTING.md", "CHANGELOG.md")
@@ -38,3 +43,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"]({target}"
 
     return re.sub(r"\]\(\.\./([\w./-]+)", outside, markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Make the theme's frame of a page load nothing from elsewhere, and name its search."""
+    return _framed(output)
+
+
+def on_post_template(output_content: str, template_name: str, config: MkDocsConfig) -> str:
+    """Do the same with pages that have no Markdown, such as 404.html."""
+    return _framed(output_content)
+
+
+def _framed(html: str) -> str:
+    return html.replace(FETCHES_FACTS, "").replace(DIALOG, f'{DIALOG} aria-label="Search"')

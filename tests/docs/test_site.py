@@ -111,4 +111,8 @@ def test_site_builds_without_warnings_and_has_everything(site: Path) -> None:
     loaded = {address for page in pages.values() for address in page.loaded}
     assert len(loaded) > 3
     assert not [address for address in loaded if "//" in address], "nothing comes from elsewhere"
+    for path in site.glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert 'data-md-component="source"' not in text, "the theme's script asks GitHub for what it counts"
+        assert 'role="dialog" aria-label="Search"' in text
     assert "search_index.json" in {path.name for path in (site / "search").iterdir()}
