@@ -235,9 +235,15 @@ def build_plan(spec: PlanSpec, sources: Sequence[SourceVideo], probes: Probes) -
 
 
 def _original_ids(ids: Sequence[bytes], sources: Sequence[SourceVideo]) -> Iterator[bytes | None]:
-    named = {(s.dataset, s.original_uri) for s in sources if s.original_uri is not None}
-    by_uri = {(s.dataset, s.uri): i for i, s in zip(ids, sources, strict=True) if (s.dataset, s.uri) in named}
-    return (by_uri.get((s.dataset, s.original_uri or "")) for s in sources)
+    """Yield the id of each fake's original: of its own data set, else of the only one that has a video there."""
+    named = {source.original_uri for source in sources if source.original_uri is not None}
+    by_uri: dict[str | None, dict[str, bytes]] = {}
+    for video_id, source in zip(ids, sources, strict=True):
+        if source.uri in named:
+            by_uri.setdefault(source.uri, {})[source.dataset] = video_id
+    for source in sources:
+        found = by_uri.get(source.original_uri, {})
+        yield found.get(source.dataset) or (next(iter(found.values())) if len(found) == 1 else None)
 
 
 def family_ids(ids: Sequence[bytes], originals: pa.Array) -> pa.Array:

@@ -76,3 +76,20 @@ def test_fakes_are_counted_once_whatever_their_clips_lie_in() -> None:
         pieces = [pa.Table.from_pylist(rows[k : k + n], schema=schema) for k in range(0, len(rows), n)]
         assert count_paired(pieces) == {"shared": 2, "P_FRAMES": 1, "P_SIZE": 1}
     assert count_paired([]) == {}
+
+
+def test_original_may_be_of_another_data_set() -> None:
+    """A table's rows name their data sets; a video of the fake's own data set comes first, of several others none."""
+    real = folder_video("real/a.mp4", 0)
+    fake = replace(fake_of("a.mp4", 0), dataset="wild")
+
+    def original_of(*videos: SourceVideo) -> bytes | None:
+        plan = planned(videos, Params(), 1)
+        originals = dict(zip((v.uri for v in plan.sources), plan.original_ids.to_pylist(), strict=True))
+        found: bytes | None = originals[fake.uri]
+        return found
+
+    assert original_of(real, fake) == real.video_id
+    other, own = (replace(real, dataset=name) for name in ("other", "wild"))
+    assert original_of(real, own, fake) == own.video_id
+    assert original_of(real, other, fake) is None
