@@ -76,7 +76,8 @@ def test_data_without_one_that_fits_are_refused(out: Path) -> None:
 
 
 def test_manifest_that_was_changed_is_refused(out: Path) -> None:
-    record = certified(out) and json.loads((out / CERTIFICATE).read_bytes())
+    certified(out)
+    record = json.loads((out / CERTIFICATE).read_bytes())
     for file in record["files"]:
         if file["path"] == "manifests/clips.parquet":
             file["sha256"] = "0" * 64
@@ -121,10 +122,10 @@ def test_checkpoint_evaluation_and_report_name_it(
         in lps_train(*words, "--require-certificate").last_line
     )
     sha256, run = certified(out), tmp_path / "certified"
-    words = ("classify", run, "--data", out, "--init", "random", "--config", config, "--require-certificate")
-    ended = lps_train(*words)
+    words = ("classify", run, "--data", out, "--init", "random", "--config", config)
+    ended = lps_train(*words, "--require-certificate")
     assert ended.code == 0, ended.stderr
-    assert lps_train(*words).code == 0  # finished
+    assert lps_train(*words, "--require-certificate").code == 0  # finished
     checkpoint = run / "checkpoints/best.pt"
     assert read_checkpoint(checkpoint).data["certificate_sha256"] == sha256
     measured = tmp_path / "eval"
