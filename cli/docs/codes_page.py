@@ -18,8 +18,8 @@ from lps.manifests.codes import (
 
 WIDTH = 118
 AnyCode = Code | PairFallback
-MEANING: dict[AnyCode, str] = {**CODE_MEANING, **PAIR_FALLBACK_MEANING}
-REMEDY: dict[AnyCode, str] = {**CODE_REMEDY, **PAIR_FALLBACK_REMEDY}
+MEANING: dict[AnyCode, str] = CODE_MEANING | PAIR_FALLBACK_MEANING
+REMEDY: dict[AnyCode, str] = CODE_REMEDY | PAIR_FALLBACK_REMEDY
 
 INTRO = f"""\
 # Codes
