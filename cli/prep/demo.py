@@ -1,5 +1,6 @@
 """The demo: sample videos, then the main job on them."""
 
+import shlex
 from pathlib import Path
 
 from lps.cli.common import echo
@@ -14,17 +15,22 @@ from lps.pipeline.tools.demo_videos import make_demo_videos
 from lps.pipeline.tools.preview import draw_preview
 
 SHARD_MB = 6
-"""Small enough that a few sample videos fill more than one shard."""
+SETTINGS = f"[run]\nshard_mb = {SHARD_MB}  # so small that a few sample videos fill more than one shard\n"
 
 
 def run_demo(out: Path, *, workers: int | None, seed: int) -> None:
-    """Make sample videos in OUT/videos, the data set in OUT/dataset and the contact sheet OUT/preview.png."""
+    """Make sample videos in OUT/videos, the data set in OUT/dataset and the contact sheet OUT/preview.png.
+
+    OUT/params.toml has what the printed `lps-prep run`, which makes or resumes the same data set, needs besides.
+    """
     videos, dataset, sheet = out / "videos", out / "dataset", out / "preview.png"
+    settings = out / "params.toml"
     refuse_other_writer(open_store(str(dataset)))
     echo(f"1. sample videos in {videos}: portraits moved, turned and lit; fakes by self-blending", err=True)
     # always made anew: half a set from an interrupted demo would otherwise be taken for all of it
     make_demo_videos(videos, seed=seed, on_video=lambda name: echo(f"   {name}", err=True))
-    echo(f"2. lps-prep run {videos} {dataset} --dataset folder --localizer mtcnn", err=True)
+    open_store(str(out)).publish(settings.name, SETTINGS.encode())
+    echo(f"2. {_run_line(videos, dataset, settings, seed)}", err=True)
     request = PrepRequest(
         source=str(videos),
         out=str(dataset),
@@ -44,3 +50,10 @@ def run_demo(out: Path, *, workers: int | None, seed: int) -> None:
         f"  lps-prep run YOUR_VIDEOS OUT --dataset folder --localizer mtcnn     (real/ and fake/ below YOUR_VIDEOS)\n"
         f"  lps-prep run --help"
     )
+
+
+def _run_line(videos: Path, dataset: Path, settings: Path, seed: int) -> str:
+    """Return the command that makes this data set, as a shell takes it."""
+    words = ["lps-prep", "run", videos, dataset, "--dataset", "folder", "--localizer", "mtcnn"]
+    words += ["--seed", seed] if seed else []
+    return shlex.join(map(str, [*words, "--params", settings]))

@@ -205,5 +205,5 @@ def print_weights() -> None:
     for localizer, files in LOCALIZER_WEIGHTS.items():
         for weight in files:
             size = f"{weight.size_bytes} bytes" if weight.size_bytes else "size not published"
-            place = weight.url or "inside an installed package"
+            place = weight.url or f"inside {weight.inside.partition('/')[0]}, which lps-prep[prep] brings"
             echo(f"{localizer}: {weight.file_name}, {size}, sha256 {weight.sha256}, {place}\n    {weight.license}")

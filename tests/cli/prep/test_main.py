@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -156,6 +157,7 @@ def test_weights_list_names_every_localizer() -> None:
     assert result.exit_code == 0
     for word in ("retinaface-fan", "retinaface-mobilenet", "mtcnn", "5f88f7957d9e", "sha256"):
         assert word in result.output
+    assert result.output.count(", inside facenet_pytorch, which lps-prep[prep] brings\n") == 3
 
 
 def test_weights_check_fails_for_a_wrong_file_only(tmp_path: Path) -> None:
@@ -271,12 +273,22 @@ def demo(tmp_path_factory: pytest.TempPathFactory, demo_videos: Path) -> Path:
     assert "Traceback" not in done.stderr
     made = {path.relative_to(demo_videos).as_posix() for path in demo_videos.rglob("*") if path.is_file()}
     assert {f"   {name}" for name in made} <= set(done.stderr.splitlines())
+    (folder / "run.txt").write_text(re.findall("^2. (lps-prep run .*)$", done.stderr, re.MULTILINE)[0])
     return folder
 
 
 def digests(tree: Path) -> dict[str, str]:
     files = sorted(path for path in tree.rglob("*") if path.is_file())
     return {path.relative_to(tree).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.slow
+def test_the_printed_command_takes_the_demo_up_again(demo: Path) -> None:
+    words = shlex.split((demo / "run.txt").read_text())[1:]
+    assert words[words.index("--params") + 1] == "here/params.toml"
+    again = program(*words, cwd=demo.parent)
+    assert again.returncode == 0, again.stderr
+    assert "What to do next" not in again.stdout
 
 
 @pytest.mark.slow
