@@ -45,6 +45,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return re.sub(r"\]\(\.\./([\w./-]+)", outside, markdown)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Make the empty corner of a table a cell: a header that says nothing is read aloud as one."""
+    return re.sub(r"<th([^>]*)></th>", r"<td\1></td>", html)
+
+
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     """Make the theme's frame of a page load nothing from elsewhere, and name its search."""
     return _framed(output)

@@ -17,6 +17,7 @@ from lps.cli.common import SEE_CODES
 from lps.cli.docs.codes_page import MEANING, REMEDY, codes_page
 from lps.manifests.codes import Code, PairFallback, code_link
 from lps.manifests.names import DOCS_URL, check_link
+from tests.pages import NO_AXE, assert_accessible
 
 ROOT = Path(__file__).parents[2]
 CODES = (*Code, *PairFallback)
@@ -116,3 +117,11 @@ def test_site_builds_without_warnings_and_has_everything(site: Path) -> None:
         assert 'data-md-component="source"' not in text, "the theme's script asks GitHub for what it counts"
         assert 'role="dialog" aria-label="Search"' in text
     assert "search_index.json" in {path.name for path in (site / "search").iterdir()}
+
+
+@pytest.mark.slow  # 20 s
+@pytest.mark.skipif(NO_AXE, reason="no Chromium here, or no axe.min.js in LPS_AXE")
+@pytest.mark.parametrize("name", ["index", "codes", "audit"])
+def test_site_keeps_the_rules_of_accessibility(site: Path, name: str) -> None:
+    """A link, a table and a long block of code each, whose theme has its own script; as the system is light or dark."""
+    assert_accessible(site, (site / f"{name}.html").read_text(encoding="utf-8"))
