@@ -213,7 +213,7 @@ def retry(out: str, codes: tuple[str, ...], replan: bool) -> None:  # noqa: FBT0
 @click.option("--per-row", type=click.IntRange(1, 40), help="Clips or rejects in a row of the picture  [default: 8].")
 @click.option("--clips", type=click.IntRange(1, 5000), help="Clips of the page, of all kinds in turn  [default: 200].")
 @click.option("--first", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-              help="Sample keys or video ids, one a line, or an audit as JSON: shown before others.")  # fmt: skip
+              help="Shown before others: sample keys or ids, one a line, or an audit as JSON.")  # fmt: skip
 @click.option("--source", metavar="DIR|URL", help="Root of the source videos: the page has a frame of each reject.")
 @click.option("--self-contained", is_flag=True, help="The page as one file, with its pictures in it.")
 def preview(out: str, **asked: Any) -> None:

@@ -4,9 +4,10 @@ An audit is most needed where something is broken, so a manifest that cannot be 
 note, and never the page.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -119,10 +120,16 @@ class Facts:
     notes: tuple[str, ...] = ()
 
 
-def read_facts(store: Store, split_set: str, video_ids: Sequence[str], sample_keys: Sequence[str] = ()) -> Facts:
+def is_id(text: Any) -> bool:
+    """Whether this is the id of a video or clip in hex."""
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{32}", text) is not None
+
+
+def read_facts(store: Store, split_set: str, video_ids: Sequence[str], keys: Sequence[str] = ()) -> Facts:
     """Read what the page shows.
 
-    `video_ids` (hex) are videos that it names, whose first clips and paths come along; `sample_keys` are clips.
+    `video_ids` (hex) are videos that it names, whose first clips and paths come along; `keys` are clips: sample
+    keys, or ids in hex.
     """
     notes: list[str] = []
 
@@ -145,8 +152,8 @@ def read_facts(store: Store, split_set: str, video_ids: Sequence[str], sample_ke
     clips_by_key: dict[str, ClipTile] = {}
     if clips is not None:
         strips, first_clips = part(lambda: _tiles(store, clips, videos, asked), (strips, first_clips))
-    if sample_keys:
-        clips_by_key = part(lambda: _keyed(store, videos, sample_keys), clips_by_key)
+    if keys:
+        clips_by_key = part(lambda: _keyed(store, videos, keys), clips_by_key)
     return Facts(
         matrix=matrix,
         measures=(*_video_measures(videos), *_clip_measures(clips)),
@@ -312,13 +319,20 @@ def _tiles(
     return strips, {video_id.hex(): tile[i] for video_id, i in first.items()}
 
 
-def _keyed(store: Store, videos: pa.Table | None, sample_keys: Sequence[str]) -> dict[str, ClipTile]:
-    """Read the clips of some sample keys; those that are not there are left out."""
-    keys = read_columns(store, "clips", ("sample_key",))["sample_key"]
-    found = pc.index_in(pa.array(dict.fromkeys(sample_keys), keys.type), value_set=keys.combine_chunks()).to_pylist()
-    rows = read_rows(store, "clips", TILE_COLUMNS, [place for place in found if place is not None])
-    uris = uris_of(videos, [bytes(row["video_id"]) for row in rows])
-    return {str(row["sample_key"]): ClipTile(row=row, uri=uris.get(bytes(row["video_id"]).hex(), "")) for row in rows}
+def _keyed(store: Store, videos: pa.Table | None, keys: Sequence[str]) -> dict[str, ClipTile]:
+    """Read the clips of some sample keys or ids in hex; those that are not there are left out."""
+    clips = read_columns(store, "clips", ("sample_key", "clip_id"))
+    places = _places(clips["sample_key"], {key: key for key in keys})
+    places |= _places(clips["clip_id"], {key: bytes.fromhex(key) for key in keys if is_id(key)})
+    rows = dict(zip(places, read_rows(store, "clips", TILE_COLUMNS, list(places.values())), strict=True))
+    uris = uris_of(videos, [bytes(row["video_id"]) for row in rows.values()])
+    return {key: ClipTile(row=row, uri=uris.get(bytes(row["video_id"]).hex(), "")) for key, row in rows.items()}
+
+
+def _places(column: pa.ChunkedArray, values: Mapping[str, str | bytes]) -> dict[str, int]:
+    """Return the places at which a column first has some values, by the names of these."""
+    found = pc.index_in(pa.array(list(values.values()), column.type), value_set=column.combine_chunks()).to_pylist()
+    return {name: place for name, place in zip(values, found, strict=True) if place is not None}
 
 
 def _lowest(values: Floats) -> Ints:

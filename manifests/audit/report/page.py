@@ -10,7 +10,7 @@ import numpy as np
 
 from lps.manifests.audit.core.stats import ks_distance
 from lps.manifests.audit.core.types import CHECK_CLASSES, State
-from lps.manifests.audit.report.data import ClipTile, CodeCount, Facts, Measure, Strip, read_facts
+from lps.manifests.audit.report.data import ClipTile, CodeCount, Facts, Measure, Strip, is_id, read_facts
 from lps.manifests.audit.report.views import (
     AuditPageView,
     ChartView,
@@ -212,7 +212,7 @@ def _offender(row: Record, gallery: str) -> Row:
 
 
 def _anchor(offender: Row) -> str:
-    """Return the sample key or video id of an offender; checks of tars name clips after their shard."""
+    """Return the sample key or id of an offender; checks of tars name clips after their shard."""
     key = str(offender["key"])
     return key.rpartition("/")[2] if offender["kind"] == "clip" else key
 
@@ -221,7 +221,7 @@ def _wanted(checks: Sequence[CheckView]) -> list[tuple[str, str, str]]:
     """Return kind, key and check of the offenders that get a picture: the first of each check that did not pass."""
     found = []
     for check in checks:
-        rows = [row for row in check.sample if row["kind"] == "clip" or (row["kind"] == "video" and _is_id(row["key"]))]
+        rows = [row for row in check.sample if row["kind"] == "clip" or (row["kind"] == "video" and is_id(row["key"]))]
         if check.unfolded:
             found += [(str(row["kind"]), _anchor(row), check.id) for row in rows[:MAX_THUMBS_OF_CHECK]]
     return list(dict.fromkeys(found))[:MAX_THUMBS]
@@ -371,13 +371,9 @@ def _pairs(report: Record) -> list[tuple[str, Row]]:
     for check in report.get("checks", ()):
         for pair in (check.get("data") or {}).get("pairs") or ():
             sides = pair.get("videos") if isinstance(pair, Mapping) else None
-            if sides and len(sides) == 2 and all(_is_id(side.get("video_id")) for side in sides):
+            if sides and len(sides) == 2 and all(is_id(side.get("video_id")) for side in sides):
                 found.append((str(check["id"]), dict(pair)))
     return found[:MAX_PAIRS]
-
-
-def _is_id(text: Any) -> bool:
-    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{32}", text) is not None
 
 
 def _pairs_said(report: Record, n_shown: int) -> str:

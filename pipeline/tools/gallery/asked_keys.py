@@ -11,7 +11,7 @@ SEEN_STATES = ("fail", "warn", "error", "waived")
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """Return the sample keys and video ids of a file, in its order, each once.
+    """Return the sample keys and ids of a file, in its order, each once.
 
     The file has one a line, or is the JSON report of `lps-audit check`, whose offenders they are. Raises
     UnreadableError.
@@ -29,7 +29,7 @@ def read_keys(path: Path) -> tuple[str, ...]:
 
 def _offenders(report: dict[str, Any]) -> list[str]:
     return [
-        str(row["key"])
+        str(row["key"]).rpartition("/")[2]  # checks of tars name clips after their shard
         for check in report["checks"]
         if check["state"] in SEEN_STATES
         for row in check.get("sample") or ()

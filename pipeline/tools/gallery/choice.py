@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 SORTED = {
     "videos": ("video_id", "uri", "dataset", "label", "error_code"),
-    "clips": ("sample_key", "video_id", "split", "label", "method", "dataset"),
+    "clips": ("sample_key", "video_id", "split", "label", "method", "dataset", "clip_id"),
 }
 """Columns of every row that are looked at; the others are read of the rows that are shown."""
 CLIP_KIND = ("split", "label", "method", "dataset")
 REJECT_KIND = ("error_code", "label", "dataset")
 CLIP_COLUMNS = (
     *("sample_key", "video_id", "split", "label", "method", "dataset", "shard_id", "members", "n_frames"),
-    *("pts_ticks", "pts_start_s", "pts_end_s", "det_rate", "pair_id", "pair_mode"),
+    *("pts_ticks", "pts_start_s", "pts_end_s", "det_rate", "pair_id", "pair_mode", "clip_id"),
 )
 VIDEO_COLUMNS = (
     *("video_id", "uri", "dataset", "label", "method", "status", "error_code", "error_stage", "error_detail"),
@@ -56,11 +56,11 @@ class Chosen:
 def choose(out: Store, n_clips: int, n_rejects: int, keys: Sequence[str] = ()) -> Chosen:
     """Choose at most `n_clips` clips and `n_rejects` videos that ended with a code.
 
-    `keys` are clips (sample keys) and videos (ids in hex: the first clip of each) that come first; those that are not
-    there are left out. Raises UnreadableError.
+    `keys` are clips (sample keys, or ids in hex) and videos (ids in hex: the first clip of each) that come first; those
+    that are not there are left out. Raises UnreadableError.
     """
     with opened_manifests(out, SORTED) as db:
-        asked = places_of(db, _ASKED, [list(keys), list(keys)])[:n_clips]
+        asked = places_of(db, _ASKED, [list(keys)])[:n_clips]
         in_turn = _in_turn(db, "clips", CLIP_KIND, "sample_key", n_clips)
         clips = read_rows(out, "clips", CLIP_COLUMNS, list(dict.fromkeys([*asked, *in_turn]))[:n_clips])
         rejects = places_of(db, _ASKED_REJECTS, [list(keys)])
@@ -79,8 +79,9 @@ def choose(out: Store, n_clips: int, n_rejects: int, keys: Sequence[str] = ()) -
         )
 
 
-_ASKED = """SELECT place FROM clips WHERE list_contains(?::VARCHAR[], sample_key)
-UNION SELECT min_by(place, sample_key) FROM clips WHERE list_contains(?::VARCHAR[], lower(hex(video_id)))
+_ASKED = """SELECT place FROM clips WHERE list_contains($1::VARCHAR[], sample_key)
+UNION SELECT place FROM clips WHERE list_contains($1::VARCHAR[], lower(hex(clip_id)))
+UNION SELECT min_by(place, sample_key) FROM clips WHERE list_contains($1::VARCHAR[], lower(hex(video_id)))
 GROUP BY video_id ORDER BY ALL"""
 _ASKED_REJECTS = """SELECT place FROM videos
 WHERE error_code <> '' AND list_contains(?::VARCHAR[], lower(hex(video_id))) ORDER BY ALL"""

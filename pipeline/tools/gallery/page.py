@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -82,6 +82,8 @@ class GalleryTile:
     original: str = ""
     """Key of the clip of its original, where that is on the page."""
     video_anchor: str = ""
+    """The id of its video in hex, where nothing before it on the page has it; so with the clip's."""
+    clip_anchor: str = ""
 
     @property
     def search(self) -> str:
@@ -171,12 +173,14 @@ def make_gallery(request: GalleryRequest, on_progress: OnProgress = lambda _done
     pictures = _Pictures(request)
     drawn = _drawn(out, request, chosen, pictures, on_progress)
     clips = _clip_tiles(chosen, drawn)
-    rejects = tuple(_reject_tile(row, drawn.get(bytes(row["video_id"]).hex(), ("", ""))[0]) for row in chosen.rejects)
+    taken = {tile.video_anchor for tile in clips}  # a video may have clips and a code
+    rejects = tuple(_reject_tile(row, drawn, taken) for row in chosen.rejects)
     n_unread = sum(not tile.still for tile in clips)
     text = render_page(__package__, _view(request, index, chosen, (clips, rejects)))
     open_store(str(request.page.parent)).publish(request.page.name, text.encode())
     pictures.sweep(request.page)
-    anchors = {tile.key for tile in (*clips, *rejects)} | {tile.video_anchor for tile in clips}
+    anchors = {tile.key for tile in (*clips, *rejects)}
+    anchors |= {anchor for tile in clips for anchor in (tile.video_anchor, tile.clip_anchor)}
     n_absent = sum(visible(key) not in anchors for key in request.keys)
     return Made(n_clips=len(clips), n_unread=n_unread, n_rejects=len(rejects), n_absent=n_absent)
 
@@ -214,10 +218,11 @@ def _animated(out: Store, shards: Mapping[str, str], row: Row) -> Animation | No
 def _clip_tiles(chosen: Chosen, drawn: Mapping[str, tuple[str, str]]) -> tuple[GalleryTile, ...]:
     first_of: dict[str, str] = {}
     for row in chosen.clips:
-        first_of.setdefault(bytes(row["video_id"]).hex(), str(row["sample_key"]))
+        for name in ("video_id", "clip_id"):
+            first_of.setdefault(bytes(row[name]).hex(), str(row["sample_key"]))
     tiles = []
     for row in chosen.clips:
-        key, video_id = str(row["sample_key"]), bytes(row["video_id"]).hex()
+        key, video_id, clip_id = str(row["sample_key"]), bytes(row["video_id"]).hex(), bytes(row["clip_id"]).hex()
         still, moving = drawn.get(key, ("", ""))
         pair_id = str(row["pair_id"] or "")
         shares = " · shares the cut of its original" if row["pair_mode"] == "shared" and pair_id != video_id else ""
@@ -234,14 +239,16 @@ def _clip_tiles(chosen: Chosen, drawn: Mapping[str, tuple[str, str]]) -> tuple[G
                 moving=moving,
                 original=visible(first_of.get(pair_id, "")) if pair_id != video_id else "",
                 video_anchor=video_id if first_of[video_id] == key else "",
+                clip_anchor=clip_id if first_of[clip_id] == key else "",
             )
         )
     return tuple(tiles)
 
 
-def _reject_tile(row: Row, still: str) -> GalleryTile:
+def _reject_tile(row: Row, drawn: Mapping[str, tuple[str, str]], taken: Set[str]) -> GalleryTile:
+    video_id = bytes(row["video_id"]).hex()
     return GalleryTile(
-        key=bytes(row["video_id"]).hex(),
+        key=video_id,
         label=label_name(row["label"]),
         method=visible(str(row["method"] or "")),
         dataset=visible(str(row["dataset"])),
@@ -249,7 +256,8 @@ def _reject_tile(row: Row, still: str) -> GalleryTile:
         uri=visible(str(row["uri"])),
         code=visible(str(row["error_code"])),
         lines=tuple(visible(str(row[name])) for name in ("status", "error_stage", "error_detail") if row[name]),
-        still=still,
+        still=drawn.get(video_id, ("", ""))[0],
+        video_anchor="" if video_id in taken else video_id,
     )
 
 

@@ -4,11 +4,14 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -147,17 +150,34 @@ def test_every_kind_has_its_turn_and_what_is_asked_for_comes_first(out: Path, tm
         {"state": "fail", "sample": [{"kind": "clip", "key": clips[3]["sample_key"]}, {"kind": "file", "key": "x"}]},
         {"state": "warn", "sample": [{"kind": "video", "key": clips[9]["video_id"].hex()}]},
         {"state": "error", "sample": [{"kind": "clip", "key": "absent"}]},
+        {"state": "fail", "sample": [{"kind": "clip", "key": f"train-000/{clips[7]['sample_key']}"}]},
+        {"state": "fail", "sample": [{"kind": "clip", "key": clips[8]["clip_id"].hex()}]},
         {"state": "pass", "sample": [{"kind": "clip", "key": clips[5]["sample_key"]}]},
     ]}  # fmt: skip
     (tmp_path / "audit.json").write_text(json.dumps(report))
-    done = call(out, "--html", "--to", page, "--clips", 2, "--first", tmp_path / "audit.json")
+    done = call(out, "--html", "--to", page, "--clips", 4, "--first", tmp_path / "audit.json")
     assert done.exit_code == 0, done.output
     shown = {key for key, attrs in tiles_of(page).items() if "reject" not in attrs["class"]}
-    assert shown == {clips[3]["sample_key"], clips[9]["sample_key"]}
+    assert shown == {clips[k]["sample_key"] for k in (3, 7, 8, 9)}
+    assert clips[8]["clip_id"].hex() in Page(page.read_text()).ids()
     assert "1 of those in" in done.stderr
     (tmp_path / "keys.txt").write_text(f"{clips[5]['sample_key']}\n{manifest_rows(out, 'videos')[0]['video_id'].hex()}")
     assert call(out, "--html", "--to", page, "--clips", 1, "--first", tmp_path / "keys.txt").exit_code == 0
     assert clips[5]["sample_key"] in tiles_of(page)
+
+
+def test_a_video_with_clips_and_a_code_has_one_anchor(out: Path, tmp_path: Path) -> None:
+    videos = shutil.copytree(out, tmp_path / "out") / "manifests/videos.parquet"
+    table = pq.read_table(videos)
+    rows = table.to_pylist()
+    partial = next(row for row in rows if row["n_clips"])
+    partial |= {"status": "partial", "error_code": "E_DECODE"}
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), videos)
+    page = tmp_path / "page.html"
+    assert call(tmp_path / "out", "--html", "--to", page).exit_code == 0
+    ids = [attrs["id"] for _, attrs in Page(page.read_text()).tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert page.read_text().count(f'href="#{partial["video_id"].hex()}"') == 1
 
 
 def test_a_clip_that_cannot_be_read_is_said(tmp_path: Path) -> None:

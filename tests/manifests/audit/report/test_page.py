@@ -342,6 +342,7 @@ def test_failing_checks_show_the_first_frames_of_their_clips(dataset: Path, plac
     offenders = [
         ("clip", clips[3]["sample_key"]), ("clip", f"train-000/{key}"), ("video", first["video_id"].hex()),
         ("video", empty), ("video", "no id"), ("clip", "gone"), ("file", "shards/x.tar"),
+        ("clip", clips[4]["clip_id"].hex()),
     ]  # fmt: skip
     sample = [{"kind": kind, "key": key, "detail": ""} for kind, key in offenders]
     checks = [{"id": name, "state": state, "sample": sample} for name, state in (("C1", "fail"), ("C2", "pass"))]
@@ -354,7 +355,8 @@ def test_failing_checks_show_the_first_frames_of_their_clips(dataset: Path, plac
                 fsspec.filesystem("memory").pipe(f"/thumbs/{path.relative_to(dataset)}", path.read_bytes())
         store = open_store("memory://thumbs")
     text = render_html(report(checks=checks), store, gallery="g/index.html")
-    assert thumbs_of(text) == {"C1": [clips[3]["sample_key"], key, first["video_id"].hex()]}
+    shown = [clips[3]["sample_key"], key, first["video_id"].hex(), clips[4]["clip_id"].hex()]
+    assert thumbs_of(text) == {"C1": shown}
     assert f'<a href="g/index.html#{key}" tabindex="-1"><img' in text
     image = re.search(rf'src="data:image/jpeg;base64,([^"]+)"[^>]*first frame of {key}"', text)
     assert image is not None
