@@ -31,9 +31,9 @@ from tests.pipeline.job.kill_machine import RETRY, RUN, SEAL, Command, Machine, 
 if TYPE_CHECKING:
     from tests.pipeline.job.killed_writes import Ended
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-N_EXAMPLES = int(os.environ.get("LPS_EXAMPLES", "5"))
+N_EXAMPLES = int(os.environ.get("LPS_EXAMPLES", "3"))
 STATUS: Command = ("lps-prep", "status", "OUT", "--json", "STATUS")
 AUDIT: Command = ("lps-audit", "check", "OUT", "--level", "quick", "--quiet")
 SETS = ("ranked-v1", "other")
