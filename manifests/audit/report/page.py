@@ -219,12 +219,13 @@ def _anchor(offender: Row) -> str:
 
 def _wanted(checks: Sequence[CheckView]) -> list[tuple[str, str, str]]:
     """Return kind, key and check of the offenders that get a picture: the first of each check that did not pass."""
-    found = []
+    found: list[tuple[str, str, str]] = []
     for check in checks:
         rows = [row for row in check.sample if row["kind"] == "clip" or (row["kind"] == "video" and is_id(row["key"]))]
         if check.unfolded:
-            found += [(str(row["kind"]), _anchor(row), check.id) for row in rows[:MAX_THUMBS_OF_CHECK]]
-    return list(dict.fromkeys(found))[:MAX_THUMBS]
+            # a clip that breaks a rule in several ways is shown once
+            found += [*dict.fromkeys((str(row["kind"]), _anchor(row), check.id) for row in rows)][:MAX_THUMBS_OF_CHECK]
+    return found[:MAX_THUMBS]
 
 
 def _with_thumbs(

@@ -340,7 +340,7 @@ def test_failing_checks_show_the_first_frames_of_their_clips(dataset: Path, plac
     first, key = clips[0], clips[5]["sample_key"]
     empty = next(row["video_id"].hex() for row in videos if not row["n_clips"])
     offenders = [
-        ("clip", clips[3]["sample_key"]), ("clip", f"train-000/{key}"), ("video", first["video_id"].hex()),
+        *[("clip", clips[3]["sample_key"])] * 5, ("clip", f"train-000/{key}"), ("video", first["video_id"].hex()),
         ("video", empty), ("video", "no id"), ("clip", "gone"), ("file", "shards/x.tar"),
         ("clip", clips[4]["clip_id"].hex()),
     ]  # fmt: skip
