@@ -27,6 +27,7 @@ SMALLEST = {
     "prep": ["--limit", "1", "--copies", "1,2", "--localizers", "mtcnn", "--workers", "1", "--field-frames", "2"],
     "runtimes": ["--limit", "1", "--localizers", "mtcnn", "--runtimes", "torch", "onnxruntime"],
     "scale": ["--n", "4,8", "--workers", "1"],
+    "shortcuts": ["--n", "200", "--max-clips", "200"],
     "train": ["--clips", "16", "--passes", "1", "--workers", "1", "--batch", "2", "--parts", "readers"],
 }
 
