@@ -60,5 +60,12 @@ def on_post_template(output_content: str, template_name: str, config: MkDocsConf
     return _framed(output_content)
 
 
+def on_post_build(config: MkDocsConfig) -> None:
+    """Write the search's index as a script, too: without it the theme's own script stops on pages opened from disk."""
+    folder = Path(config.site_dir) / "search"
+    text = (folder / "search_index.json").read_text(encoding="utf-8")
+    (folder / "search_index.js").write_text(f"var __index = {text}", encoding="utf-8")
+
+
 def _framed(html: str) -> str:
     return html.replace(FETCHES_FACTS, "").replace(DIALOG, f'{DIALOG} aria-label="Search"')
