@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 FILES = {
+    "README.md",
+    "croissant.json",
     *(
         f"commits/{shard}.{kind}"
         for shard in ("test-000000", "train-000000", "train-000001", "val-000000")
