@@ -264,7 +264,6 @@ def shortcuts(
     """
     from lps.cli.audit.panel_view import print_panel
     from lps.manifests.audit.core.database import open_dataset
-    from lps.manifests.errors import UnreadableError
     from lps.manifests.shortcuts.panel import MAX_CLIPS, measure_panel
     from lps.manifests.shortcuts.records import store_panel
 

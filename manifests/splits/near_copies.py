@@ -109,16 +109,21 @@ def chance_distance(distances: Ints, chance: float) -> int:
     return max(-1, int(np.ceil(middle + spread * normal.inv_cdf(chance))) - 1)
 
 
-def _sampled_distances(videos: Hashed, members: Ints) -> Ints:
-    """Return distances of frames at equal places, of pairs of different groups: all pairs, or a seeded sample."""
-    n = len(members)
+def stranger_pairs(groups: Ints) -> tuple[Ints, Ints]:
+    """Return pairs of rows of different groups: all of them, or a seeded sample."""
+    n = len(groups)
     if n * (n - 1) // 2 <= N_SAMPLED:
         first, second = np.triu_indices(n, k=1)
     else:
         first, second = np.random.default_rng(0).integers(0, n, (2, N_SAMPLED))
+    apart = groups[first] != groups[second]
+    return first[apart], second[apart]
+
+
+def _sampled_distances(videos: Hashed, members: Ints) -> Ints:
+    """Return distances of frames at equal places, of pairs of different groups."""
+    first, second = stranger_pairs(videos.groups[members])
     a, b = members[first], members[second]
-    apart = videos.groups[a] != videos.groups[b]
-    a, b = a[apart], b[apart]
     # One frame per pair: the three of one pair are not independent.
     frame = np.arange(len(a)) % N_FRAMES
     both = videos.usable[a, frame] & videos.usable[b, frame]

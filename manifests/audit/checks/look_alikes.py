@@ -34,11 +34,10 @@ from lps.manifests.errors import UnreadableError, first_line
 from lps.manifests.names import SPLITS
 from lps.manifests.splits.key_edges import KeyEdges
 from lps.manifests.splits.leakage import PAIRS
-from lps.manifests.splits.near_copies import chance_distance
+from lps.manifests.splits.near_copies import chance_distance, stranger_pairs
 
 LIMITS: dict[str, float] = {"l11_min_cosine": 0.4, "l11_chance": 1e-6, "l11_min_pairs": 50}
 COLUMNS = ("video_id", "embedding")
-N_SAMPLED = 200_000
 STEPS = 10_000
 """Steps between cosines 1 and 0, in which distances are calibrated."""
 TILE = (1024, 8192)
@@ -169,13 +168,7 @@ def _placed(ctx: AuditContext, embeddings: Embeddings) -> tuple[_Placed, int]:
 
 def _least_cosine(videos: _Placed, limits: Mapping[str, float]) -> float | None:
     """Return the cosine from which two are alike; None where that cannot be told."""
-    n = len(videos.ids)
-    if n * (n - 1) // 2 <= N_SAMPLED:
-        one, two = np.triu_indices(n, k=1)
-    else:
-        one, two = np.random.default_rng(0).integers(0, n, (2, N_SAMPLED))
-    apart = videos.groups[one] != videos.groups[two]
-    one, two = one[apart], two[apart]
+    one, two = stranger_pairs(videos.groups)
     if len(one) < limits["l11_min_pairs"]:
         return None
     cosines = np.einsum("ij,ij->i", videos.vectors[one], videos.vectors[two])

@@ -93,7 +93,7 @@ def test_large_sets_are_compared_in_tiles(
     world: "World", opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lps.manifests.audit.checks.look_alikes.TILE", (7, 11))
-    monkeypatch.setattr("lps.manifests.audit.checks.look_alikes.N_SAMPLED", 5000)
+    monkeypatch.setattr("lps.manifests.splits.near_copies.N_SAMPLED", 5000)
     test_one_person_in_two_splits_is_named(world, opened, tmp_path)
 
 
