@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from lps.manifests.arrays import Pixels
 from lps.manifests.errors import LpsError
-from lps.model.data.augment import Augmentation, Draws, apply_change, draw_change
+from lps.model.data.changes.augment import Augmentation, Draws, apply_change, draw_change
 from lps.model.data.frames import Start, frame_span
 from lps.model.data.sample import (
     BadSample,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lps.manifests.names import DeviceName
-from lps.model.data.augment import Augmentation
+from lps.model.data.changes.augment import Augmentation
 from lps.model.data.epoch_plan import IN_PAIRS, Sampling
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lps.model.data.augment import (
+from lps.model.data.changes.augment import (
     HUE_TURN,
     JPEG_QUALITY,
     SHIFT_PX,
