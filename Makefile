@@ -15,7 +15,11 @@ demo: $(READY)
 	$(BIN)/lps-prep demo build/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+# whole jobs, kills and crash windows, benchmarks at their smallest size: half an hour and more on two cores
+slow: $(READY)
+	$(BIN)/python -m pytest -m slow
 
 dev: $(READY)
 

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import duckdb
 import pytest
 from click.testing import CliRunner, Result
-from moto.server import ThreadedMotoServer
 
 from lps.cli.audit.main import full_suite, main
 from lps.manifests.audit.certify import Verification, signature_fault
@@ -22,6 +20,7 @@ from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.certificates.record import certificate_from
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
+from tests.buckets import bucket_server, upload_folder
 from tests.manifests.audit.checks.test_tamper import new_key, signers
 from tests.manifests.audit.test_docs import blocks
 
@@ -283,21 +282,10 @@ def test_commands_of_the_docs_recompute_it(mutated: Mutated, tmp_path: Path, mon
 
 
 @pytest.fixture
-def bucket(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(dataset: Path) -> Iterator[str]:
     """Return the URL of the data set in a bucket."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    names = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**names, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
-        monkeypatch.setenv(name, value)
-    client: Any = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
-    client.create_bucket(Bucket="certified")
-    for path in sorted(path for path in dataset.rglob("*") if path.is_file()):
-        client.upload_file(str(path), "certified", f"out/{path.relative_to(dataset).as_posix()}")
-    yield "s3://certified/out"
-    client.close()
-    server.stop()
+    with bucket_server() as client:
+        yield upload_folder(client, dataset)
 
 
 def test_bucket_has_the_certificate_of_the_folder(bucket: str, dataset: Path, tmp_path: Path) -> None:

@@ -3,18 +3,15 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
-import boto3
 import pytest
 from click.testing import CliRunner, Result
-from moto.server import ThreadedMotoServer
 
 from lps.cli.audit.main import main
 from lps.manifests.shortcuts import sample
 from lps.manifests.shortcuts.records import SHORTCUTS_JSON, read_panels, store_panel
 from lps.manifests.storage import Store
+from tests.buckets import bucket_server, upload_folder
 
 
 def run(*words: object) -> Result:
@@ -89,39 +86,20 @@ def test_unreadable_pictures_and_records_are_one_line(mutated: Callable[..., Pat
 
 
 @pytest.fixture
-def upload(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
-    """Return a function that uploads a folder into a bucket and returns its URL there."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    for key, value in {**keys, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
-        monkeypatch.setenv(key, value)
-    client: Any = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
-    name = f"panel-{uuid4().hex[:8]}"  # servers of one process share their buckets
-    client.create_bucket(Bucket=name)
-
-    def put(folder: Path) -> str:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            client.upload_file(str(path), name, f"out/{path.relative_to(folder).as_posix()}")
-        return f"s3://{name}/out"
-
-    yield put
-    client.close()
-    server.stop()
+def uploaded(dataset: Path) -> Iterator[str]:
+    """Return the URL of the data set in a bucket."""
+    with bucket_server() as client:
+        yield upload_folder(client, dataset)
 
 
 @pytest.mark.usefixtures("enough")
-def test_bucket_gives_the_panel_of_the_folder_and_keeps_it(
-    dataset: Path, upload: Callable[[Path], str], tmp_path: Path
-) -> None:
-    url = upload(dataset)
+def test_bucket_gives_the_panel_of_the_folder_and_keeps_it(dataset: Path, uploaded: str, tmp_path: Path) -> None:
     files = (tmp_path / "local.json", tmp_path / "bucket.json")
-    for place, file, more in ((dataset, files[0], ("--no-store",)), (url, files[1], ())):
+    for place, file, more in ((dataset, files[0], ("--no-store",)), (uploaded, files[1], ())):
         made = run("shortcuts", place, "--json", file, *more)
         assert made.exit_code == 0, made.output
     assert files[0].read_bytes() == files[1].read_bytes()
-    assert read_panels(Store(url))["group"].record() == json.loads(files[1].read_bytes())
+    assert read_panels(Store(uploaded))["group"].record() == json.loads(files[1].read_bytes())
 
 
 def test_panels_of_several_split_sets_stand_side_by_side(dataset: Path, tmp_path: Path) -> None:

@@ -4,14 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.remote.file_cache import FileCache
@@ -24,6 +22,7 @@ from lps.model.data.prefetch import ShardPrefetcher
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shard_index import open_shards
 from lps.model.data.shards import Shard
+from tests.buckets import bucket_server, upload_folder
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec, WebServer
@@ -308,30 +307,12 @@ def test_fetching_ahead_is_bounded(make: "Maker", many: "Many", web: "WebServer"
 
 # ---- buckets -------------------------------------------------------------------------------------------------------
 
-KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-
 
 @pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
+def bucket() -> Iterator[Callable[[Path], str]]:
     """Return a function that uploads a folder into a bucket and returns its URL there."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for key, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
-        monkeypatch.setenv(key, value)
-    client: Any = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
-    name = f"clips-{uuid4().hex[:8]}"  # servers of one process share their buckets
-    client.create_bucket(Bucket=name)
-
-    def upload(folder: Path) -> str:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                client.upload_file(str(path), name, f"{folder.name}/{path.relative_to(folder).as_posix()}")
-        return f"s3://{name}/{folder.name}"
-
-    yield upload
-    client.close()
-    server.stop()
+    with bucket_server() as client:
+        yield partial(upload_folder, client)
 
 
 READ_BUCKET = """
@@ -396,7 +377,7 @@ def test_a_bucket_or_a_shard_that_is_not_there_is_named(
     (out / "shards/train/train-000001.tar").unlink()
     where = bucket(out)
     without_tar, nothing = read_bucket(tmp_path, "data", where, "shards", f"{where}/none.tar")
-    assert "UnreadableError: cannot read s3://clips-" in without_tar
+    assert "UnreadableError: cannot read s3://lps-" in without_tar
     assert "train-000001.tar" in without_tar
     assert nothing == f"UnreadableError: cannot read shard {where}/none.tar: no such file"
 

@@ -19,6 +19,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from lps.pipeline.job.request import MIB, RunOptions
+from tests.buckets import KEYS
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Digests, Scenario
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     Ended = subprocess.CompletedProcess[str]
 
 pytestmark = pytest.mark.slow
-
-KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 HOLDER = """
 import sys

@@ -172,7 +172,8 @@ class JobStates(RuleBasedStateMachine):
         index = json.loads((self.out / "index.json").read_bytes())
         named = {path: facts["sha256"] for path, facts in index["manifests"].items()}
         named |= {shard["uri"]: shard["sha256"] for shards in index["shards"].values() for shard in shards}
-        found = {name: digest for name, digest in self.digests().items() if name.startswith(("manifests/", "shards/"))}
+        listed = ("manifests/", "shards/", "README.md", "croissant.json")
+        found = {name: digest for name, digest in self.digests().items() if name.startswith(listed)}
         loose = {f"manifests/splits/{name}.{suffix}" for name in self.loose for suffix in ("parquet", "json")}
         assert {name: digest for name, digest in found.items() if name in named or name not in loose} == named
 

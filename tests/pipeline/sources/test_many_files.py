@@ -4,20 +4,17 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import boto3
 import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
-from moto.server import ThreadedMotoServer
-from s3fs import S3FileSystem
 
 from lps.pipeline.job.request import PrepRequest
 from lps.pipeline.job.survey import list_sources
+from tests.buckets import bucket_server
 
 pytestmark = pytest.mark.slow
 
 N_KEYS, PAGE = 2100, 1000
 """Keys of the source, and those that a bucket lists at a time."""
-ENV = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture
@@ -31,23 +28,14 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return usual(app, environ, respond)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(DomainDispatcherApplication, "__call__", counted)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {**ENV, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="many")
-    sides = ("real", "fake/swap")
-    with ThreadPoolExecutor(8) as pool:
-        keys = (f"videos/{sides[k % 2]}/{k // 2:06d}.mp4" for k in range(N_KEYS))
-        list(pool.map(lambda key: client.put_object(Bucket="many", Key=key, Body=key.encode()), keys))
-    asked.clear()
-    S3FileSystem.clear_instance_cache()
-    yield asked
-    S3FileSystem.clear_instance_cache()
-    client.close()
-    server.stop()
+    with bucket_server() as client:
+        client.create_bucket(Bucket="many")
+        sides = ("real", "fake/swap")
+        with ThreadPoolExecutor(8) as pool:
+            keys = (f"videos/{sides[k % 2]}/{k // 2:06d}.mp4" for k in range(N_KEYS))
+            list(pool.map(lambda key: client.put_object(Bucket="many", Key=key, Body=key.encode()), keys))
+        asked.clear()
+        yield asked
 
 
 def test_a_bucket_is_asked_once_a_page(requests: list[str]) -> None:
