@@ -8,6 +8,7 @@ from rich.table import Table
 from lps.cli.common import ProgressView, console
 from lps.manifests.records import Note
 from lps.model.data.video_score import VIDEO_RULE_TEXT
+from lps.model.evaluation.baselines import BASELINES, SOURCES, remarks
 from lps.model.evaluation.events import ClipsScored, DataSetBegun, EvaluateEvent
 from lps.model.evaluation.metrics import MIN_VIDEOS, NOT_MEANINGFUL, TITLES, few_videos
 
@@ -38,7 +39,9 @@ class EvaluateProgress(ProgressView):
 
 
 def print_metrics(record: dict[str, Any], out: Path) -> None:
-    """Print the metrics by video: every data set, below it its methods where there are several; then all together."""
+    """Print pairs first, where there are any, then the metrics by video: every data set, below it its baselines and its
+    methods where there are several; then all together.
+    """
     screen = console()
     level = f"{record['request']['bootstrap']['level']:.0%}"
     table = Table("data", "real + fake", *TITLES.values(), title=f"by video, with {level} intervals")
@@ -46,6 +49,7 @@ def print_metrics(record: dict[str, Any], out: Path) -> None:
     for entry in record["data"]:
         results = entry["results"]
         _add(table, entry["name"], results["all"]["video"])
+        _add_baselines(table, entry)
         for kind, word in PARTS.items():
             parts = results.get(kind, {})  # an older version knew no compressions
             if len(parts) > 1:
@@ -55,9 +59,9 @@ def print_metrics(record: dict[str, Any], out: Path) -> None:
     if "together" in record:
         _add(table, "together (micro)", record["together"]["micro"]["video"])
         _add_means(table, record["together"]["macro"]["video"])
-    screen.print(table)
     if any(_pairs(entry) for entry in record["data"]):
         screen.print(_pair_table(record, level))
+    screen.print(table)
     for line in (f"p_fake of a {rule}", *_remarks(record)):
         screen.print(line, highlight=False, markup=False)
     screen.print(f"{out / 'scores.parquet'}, {out / 'metrics.json'}", highlight=False, markup=False)
@@ -96,6 +100,16 @@ def _add(table: Table, name: str, found: dict[str, Any]) -> None:
 
     cells = [Text(shown(found[metric], few=_few(found))) for metric in TITLES]
     table.add_row(Text(name), f"{found['n_real']} + {found['n_fake']}", *cells)
+
+
+def _add_baselines(table: Table, entry: dict[str, Any]) -> None:
+    """Add what tells the label without a detector, below the AUC that it is held against."""
+    from rich.text import Text
+
+    for name, score in entry.get("baselines", {}).get("scores", {}).items():  # an older version did not look for them
+        if score["value"] is not None:
+            cells = [Text(shown(score, few=_few(score))) if metric == "auc" else "" for metric in TITLES]
+            table.add_row(Text(f"  {BASELINES[name]} alone"), f"{score['n_real']} + {score['n_fake']}", *cells)
 
 
 def _add_means(table: Table, found: dict[str, Any]) -> None:
@@ -145,4 +159,7 @@ def _remarks(record: dict[str, Any]) -> list[str]:
                 f"{entry['name']}: {entry['n_unlabelled_clips']} clips without a label are scored, not measured"
             )
         lines += [f"{entry['name']}: {note}" for note in entry["notes"]]
+        lines += [f"{entry['name']}: {said}" for said in remarks(entry)]
+    if "together" in record:
+        lines.append(f"together (micro): {SOURCES}")
     return lines

@@ -29,6 +29,7 @@ from lps.model.data.clip_reader import ClipReader, WorkOptions
 from lps.model.data.epoch_plan import evaluation_plan
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.data.video_score import DEFAULT_RULE
+from lps.model.evaluation.baselines import SOURCES, baselines_of
 from lps.model.evaluation.events import ClipsScored, DataSetBegun, OnEvaluateEvent
 from lps.model.evaluation.learnt_sets import compare_learnt
 from lps.model.evaluation.loading import LoadedDetector
@@ -51,7 +52,7 @@ from lps.model.training.checkpoint import code_version
 from lps.model.training.processes import choose_device
 
 METRICS_ID = "lps.metrics"
-METRICS_VERSION = "1.5"
+METRICS_VERSION = "1.6"
 METRICS_JSON, SCORES_PARQUET, PARTS = "metrics.json", "scores.parquet", "parts"
 MATRIX = ("auc", "recall", "precision")
 """Metrics of the cross-data-set matrix (the paper's Table 2)."""
@@ -98,6 +99,8 @@ class _DataEntry:
     """Its identity, as it is recorded."""
     compared: Comparison
     """With what the detector learnt from; it depends on what is at hand, and so is not of the identity."""
+    baselines: dict[str, Any]
+    """What tells the label without a detector, as far as that was measured before: not of the identity either."""
 
     @property
     def notes(self) -> list[str]:
@@ -202,7 +205,7 @@ def _entry(
             f"{compared.refusal()}: results on it would say little; evaluate on another data set, or allow it with "
             "--allow-leaky"
         )
-    return _DataEntry(number, data, facts, compared)
+    return _DataEntry(number, data, facts, compared, baselines_of(sources, data.identity.split_set))
 
 
 def _notes(identity: dict[str, Any], prep: dict[str, Any] | None, loaded: LoadedDetector) -> list[str]:
@@ -361,6 +364,8 @@ def _data_record(entry: _DataEntry, part: ScoredData, found: dict[str, Any], boo
         "bad_samples": list(part.bad[:MAX_NAMED]),
         **decision_record(videos.labels, videos.p_fake),
         "results": found,
+        **({"pooled": SOURCES} if len(found["datasets"]) > 1 else {}),
+        "baselines": entry.baselines,
         "pairs": {
             **pairs_of(part.scores, entry.data.samples).record(bootstrap),
             "shared": shared_windows_of(part.scores, entry.data).record(bootstrap, NO_SHARED),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from lps.model.evaluation.baselines import SOURCES
 from lps.model.evaluation.metrics import METRICS, Bootstrap, measure
 from lps.model.evaluation.scores import LabelledScores
 
@@ -23,6 +24,7 @@ def together(
     clips = pooled(cases)
     levels = {"video": clips.by_video(), "clip": clips}
     return {
+        "pooled": SOURCES,
         "micro": {level: measure(found, bootstrap).record() for level, found in levels.items()},
         "macro": {level: _means([found["all"][level] for found in results]) for level in levels},
     }

@@ -8,6 +8,7 @@ from typing import Any
 from lps.manifests.errors import RefusedError
 from lps.model.data.clip_data import pair_up
 from lps.model.data.sources import open_split
+from lps.model.evaluation.baselines import best_alone
 from lps.model.evaluation.metrics import LEVEL
 from lps.model.paper.results import Result, ResultRow, Value
 from lps.model.paper.zoo import DataSet, ModelZoo
@@ -79,7 +80,8 @@ def _row(zoo: ModelZoo, data: DataSet, init: str, sampling: str, called: str, se
         "pair_accuracy": metric_value(entry["pairs"]["all"]),
     }
     return ResultRow(name=f"{called}, seed {seed}", data=data.name, trained_on=data.name, values=values,
-                     checkpoint_sha256=record["checkpoint"]["sha256"], notes=tuple(entry["notes"]))  # fmt: skip
+                     checkpoint_sha256=record["checkpoint"]["sha256"], notes=tuple(entry["notes"]),
+                     alone=best_alone(entry))  # fmt: skip
 
 
 def metric_value(found: dict[str, Any]) -> Value:

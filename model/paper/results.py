@@ -1,7 +1,7 @@
 """What an experiment gives: rows of metrics with intervals, the paper's beside them, and their form as Markdown."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -56,6 +56,8 @@ class ResultRow:
     checkpoint_sha256: str = ""
     notes: tuple[str, ...] = ()
     """What makes the metrics say less than they seem to, as the evaluation tells it."""
+    alone: str = ""
+    """What tells the label of the evaluated data best without a detector; empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,13 @@ class Result:
         """Tell whether the paper prints any value of this kind."""
         return any(metric in row.values and row.values[metric].paper is not None for row in self.rows)
 
+    def pairs_first(self) -> "Result":
+        """Return it with pair accuracy as the first metric, where a row has it."""
+        if not any("pair_accuracy" in row.values for row in self.rows):
+            return self
+        others = tuple(metric for metric in self.metrics if metric != "pair_accuracy")
+        return replace(self, metrics=("pair_accuracy", *others))
+
 
 def table_of(result: Result) -> tuple[list[str], list[list[str]]]:
     """Return heads and cells of the table, ours beside the paper's where it prints any."""
@@ -92,6 +101,8 @@ def table_of(result: Result) -> tuple[list[str], list[list[str]]]:
             " [95 %]" if any(metric in row.values and row.values[metric].low is not None for row in result.rows) else ""
         )
         heads += [COLUMNS[metric].title + interval, *(["paper"] if result.has_paper(metric) else [])]
+    told = any(row.alone for row in result.rows)
+    heads += ["best without a detector, AUC %"] * told
     table = []
     for row in result.rows:
         name = row.name + (" (cited)" if row.cited else "")
@@ -101,6 +112,7 @@ def table_of(result: Result) -> tuple[list[str], list[list[str]]]:
             cells.append(shown(value, COLUMNS[metric].digits))
             if result.has_paper(metric):
                 cells.append("-" if value is None or value.paper is None else f"{value.paper:.2f}")
+        cells += [row.alone or "-"] * told
         table.append(cells)
     return heads, table
 

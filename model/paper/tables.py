@@ -10,11 +10,12 @@ import torch
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError
 from lps.manifests.storage import open_store
+from lps.model.evaluation.baselines import best_alone
 from lps.model.evaluation.metrics import Metric, few_videos
 from lps.model.paper import published as paper
 from lps.model.paper.distill_metrics import measure_distilled
 from lps.model.paper.leak import leak
-from lps.model.paper.pairing import pairing
+from lps.model.paper.pairing import metric_value, pairing
 from lps.model.paper.results import Result, ResultRow, Value, markdown
 from lps.model.paper.timings import VIDEO_FRAMES, kept_timings
 from lps.model.paper.zoo import DataSet, ModelZoo, TrainingData
@@ -39,7 +40,8 @@ def _row(
 ) -> ResultRow:
     """Evaluate a detector on a data set and put the paper's values beside ours."""
     record = zoo.evaluated(checkpoint, evaluated)
-    found = record["data"][0]["results"]["all"]["video"]
+    entry = record["data"][0]
+    found = entry["results"]["all"]["video"]
     cited = dict(zip(names, published or (), strict=False))
     bounds = ("none", "none") if few_videos(found["n_real"], found["n_fake"]) else ("low", "high")
     values = {
@@ -49,11 +51,14 @@ def _row(
         )
         for metric in names
     }  # fmt: skip
-    notes = record["data"][0]["notes"]
+    if entry.get("pairs", {}).get("all", {}).get("n_pairs"):
+        values["pair_accuracy"] = metric_value(entry["pairs"]["all"])
+    notes = entry["notes"]
     if record["checkpoint"]["learnt_from"].get("leaky"):
         notes = ["the training data of the detector is stamped leaky", *notes]
     return ResultRow(name=name, data=evaluated.name, trained_on=trained.name, values=values,
-               checkpoint_sha256=record["checkpoint"]["sha256"], notes=tuple(notes))  # fmt: skip
+               checkpoint_sha256=record["checkpoint"]["sha256"], notes=tuple(notes),
+               alone=best_alone(entry))  # fmt: skip
 
 
 def _percent(share: float | None) -> float | None:
@@ -250,7 +255,7 @@ def run_experiment(name: str, zoo: ModelZoo) -> Result:
     if needs_data and not zoo.data:
         raise RefusedError("an experiment needs at least one data set: --data NAME=OUT")
     data = {each.name: zoo.identity(each) for each in zoo.data} if needs_data else {}
-    result = EXPERIMENTS[name](zoo)
+    result = EXPERIMENTS[name](zoo).pairs_first()
     leaky = [each for each, facts in data.items() if facts["leaky"]]
     if leaky:
         stamp = f"**The split set of {', '.join(leaky)} is stamped leaky: people are on both sides of it.**"

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from lps.manifests.names import Role
 from lps.manifests.pages.charts import Axis, histogram
+from lps.model.evaluation.baselines import BASELINES, SOURCES, remarks
 from lps.model.evaluation.metrics import LEVEL, TITLES, few_videos, point_values
 from lps.model.evaluation.scores import LabelledScores
 from lps.model.report.curves import colour, interval, roc_chart, roc_points
@@ -156,7 +157,9 @@ def _data_view(title: str, group: Sequence[EvaluatedData]) -> DataView:
     said = "; ".join(f"{each.evaluation.name} AUC {auc_text(each)}" for each, _ in rocs)
     return DataView(
         title=title,
+        pairs=tuple(row for each in group for row in _pair_rows(each)),
         videos=tuple(videos),
+        baselines=tuple(row for each in group for row in _baseline_row(each)),
         groups=tuple(_groups(results)),
         clips=tuple(clips),
         reasons=tuple(dict.fromkeys(reason for each in group for reason in _reasons(each))),
@@ -180,10 +183,33 @@ def _groups(results: Sequence[tuple[EvaluatedData, Record]]) -> Iterator[Metrics
                     yield _row(each, f"{word} {name}", metrics)
 
 
+def _pair_rows(each: EvaluatedData) -> Iterator[MetricsRow]:
+    """Yield the accuracy of all pairs, of each method where there are several, and of clips of the same frames."""
+    pairs = mapping(each.entry.get("pairs"))
+    methods = mapping(pairs.get("methods"))
+    named = {f"method {name}": found for name, found in methods.items()} if len(methods) > 1 else {}
+    shared = mapping(pairs.get("shared")).get("all")
+    for group, record in {"all": pairs.get("all"), **named, "clips of the same frames": shared}.items():
+        found = mapping(record)
+        n_pairs, n_originals = count(found.get("n_pairs")), count(found.get("n_originals"))
+        if n_pairs:
+            cell = _cell(found, few=few_videos(n_originals, n_pairs), drawn=True)
+            yield MetricsRow(who=each.who, group=group, n=f"{n_pairs:,} of {n_originals:,} originals", cells=(cell,))
+
+
+def _baseline_row(each: EvaluatedData) -> Iterator[MetricsRow]:
+    """Yield the AUC with its baselines; nothing where none was measured."""
+    scores = mapping(mapping(each.entry.get("baselines")).get("scores"))
+    if scores:
+        auc = _cell(mapping(each.video.get("auc")), few=few_videos(*each.n_videos), drawn=True)
+        cells = [_cell(mapping(scores.get(name)), few=False, drawn=True) for name in BASELINES]
+        yield replace(_row(each, "all", each.video), cells=(auc, *cells))
+
+
 def together_view(evaluations: Sequence[Evaluation]) -> TogetherView | None:
     """Return the metrics of evaluations on several data sets together, None for none."""
     rows: dict[str, list[MetricsRow]] = {"video": [], "clip": []}
-    reasons: list[str] = []
+    reasons = [SOURCES]
     for evaluation in evaluations:
         found = mapping(evaluation.record.get("together"))
         micro, macro = mapping(found.get("micro")), mapping(found.get("macro"))
@@ -246,6 +272,7 @@ def _reasons(each: EvaluatedData) -> Iterator[str]:
         metric: Mapping[str, Any] = mapping(each.video.get(name))
         if finite(metric.get("value")) is None:
             yield f"{each.evaluation.name}: {metric.get('reason') or 'not measured'}"
+    yield from (f"{each.evaluation.name}: {said}" for said in remarks(each.entry))
 
 
 def auc_of(each: EvaluatedData) -> tuple[float | None, float | None, float | None]:

@@ -10,6 +10,7 @@ from PIL import Image
 from lps.manifests.pages.charts import number
 from lps.manifests.pages.html import Mark, render_page
 from lps.manifests.pages.pictures import DECODE_ERRORS, data_uri
+from lps.model.evaluation.baselines import BASELINES
 from lps.model.evaluation.metrics import TITLES
 from lps.model.report.curves import Curve, colour, curves_chart, short, spans_decades
 from lps.model.report.decisions import GivenThreshold, decision_views, read_thresholds, unused
@@ -145,6 +146,7 @@ def _page(
         decisions=decision_views(found, given),
         together=together_view(evaluations),
         heads=tuple(TITLES.values()),
+        baseline_heads=(TITLES["auc"], *(f"{words} alone" for words in BASELINES.values())),
         errors=tuple(_errors(found, sources, asked)),
         strip_px=STRIP_PX,
         stages=tuple(_stages(runs)),

@@ -87,12 +87,16 @@ class DataView:
     """What was measured on one data set."""
 
     title: str
+    pairs: tuple[MetricsRow, ...]
+    """Pair accuracy, which stands first; none where there are no pairs."""
     videos: tuple[MetricsRow, ...]
+    baselines: tuple[MetricsRow, ...]
+    """The AUC beside what tells the label without a detector, where that was measured."""
     groups: tuple[MetricsRow, ...]
     """By method and by data set, where there are several."""
     clips: tuple[MetricsRow, ...]
     reasons: tuple[str, ...]
-    """Why metrics are missing."""
+    """Why metrics are missing, or say less than they seem to."""
     roc: Markup | str
     histograms: tuple[tuple[NameView, Markup], ...]
 
@@ -193,6 +197,7 @@ class ReportPageView:
     """None where no evaluation has several data sets."""
     heads: tuple[str, ...]
     """Titles of the columns of metrics."""
+    baseline_heads: tuple[str, ...]
     errors: tuple[ErrorsView, ...]
     strip_px: tuple[int, int]
     stages: tuple[StageView, ...]

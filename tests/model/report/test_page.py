@@ -509,7 +509,7 @@ def written(name: str, data: bytes, number: int = 0) -> Callable[[list[Path]], N
         (written("metrics.json", b'{"schema": "other"}', 2), "metrics.json is not a result of lps-train evaluate"),
         (
             written("metrics.json", b'{"schema": "lps.metrics", "schema_version": "9.1", "data": []}', 2),
-            "metrics.json has schema version '9.1'; this program reads up to 1.5",
+            "metrics.json has schema version '9.1'; this program reads up to 1.6",
         ),
         (written("scores.parquet", b"PAR1", 2), "scores.parquet is not a readable Parquet file"),
     ],
