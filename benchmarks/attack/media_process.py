@@ -61,7 +61,16 @@ class MediaAnswer(TypedDict):
 
 def picture(native: VideoFrame) -> str:
     """Return the digest of a decoded picture's planes, as FFmpeg packs them."""
-    return hashlib.md5(native.to_ndarray().tobytes(), usedforsecurity=False).hexdigest()
+    odd = native.width % 2 or native.height % 2  # PyAV gives no array of such a picture with halved colours
+    data = _planes(native) if odd and native.format.is_planar else native.to_ndarray().tobytes()
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _planes(native: VideoFrame) -> bytes:
+    """Return the pixels of all planes without what fills their lines."""
+    wide = 1 + (native.format.components[0].bits > 8)  # bytes of a pixel
+    lines = [(np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size), plane) for plane in native.planes]
+    return b"".join(rows[: plane.height, : plane.width * wide].tobytes() for rows, plane in lines)
 
 
 def one_face(images: NDArray[np.uint8], *, dense: bool) -> list[Faces]:
