@@ -68,8 +68,11 @@ def leak(zoo: ModelZoo) -> Result:
 
 
 def _trained(zoo: ModelZoo, data: DataSet, view: DataSet, rule: str, seeds: Sequence[int]) -> list[ResultRow]:
-    """Train a detector with each seed under one rule, and evaluate it on that rule's test split."""
-    mine = replace(zoo, data=(view,), split_set=rule, allow_leaky=True)
+    """Train a detector with each seed under one rule, and evaluate it on that rule's test split.
+
+    A certificate is demanded of the data set, not of its view, whose split set was made a moment ago.
+    """
+    mine = replace(zoo, data=(view,), split_set=rule, allow_leaky=True, require_certificate=False)
     init = str(mine.pretrained(view))
     rows = []
     for seed in seeds:

@@ -3,42 +3,22 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
 from lps.cli.train.main import main
-from lps.manifests.canonical import canonical_json, sha256_hex
+from lps.manifests.canonical import canonical_json
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.report.metrics import evaluated_data
 from lps.model.report.runs import read_folders
 from lps.model.report.settings import identities
 from lps.model.training.checkpoint import read_checkpoint
+from tests.model.certificates import CERTIFICATE, certified
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Runner, Spec
-
-CERTIFICATE = "certificate.json"
-
-
-def certified(out: Path, verdict: str = "warn", **changes: Any) -> str:
-    """Write a certificate of a data set without auditing it; returns its digest."""
-    files = [path for path in out.rglob("*") if path.is_file() and path.suffix in (".json", ".parquet")]
-    digests = {path.relative_to(out).as_posix(): path.read_bytes() for path in files if path.name != CERTIFICATE}
-    record = {
-        "schema": "lps.certificate", "schema_version": "1.0", "level": "quick", "verdict": verdict,
-        "valid_until": None, "versions": {}, "policy": {"name": "default", "sha256": None},
-        "measured": {}, "checks": [],
-        "split_set": {"name": "group", "path": "manifests/splits/group.parquet", "sha256": ""},
-        "files": [
-            {"path": path, "bytes": len(data), "sha256": sha256_hex(data), "rows": None}
-            for path, data in sorted(digests.items())
-        ],
-    }  # fmt: skip
-    data = canonical_json({**record, **changes})
-    (out / CERTIFICATE).write_bytes(data)
-    return sha256_hex(data)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from lps.manifests.errors import RefusedError
 from lps.manifests.schemas import Row, read_table, table_bytes
 from lps.model.paper.leak import split_both_ways
 from lps.model.paper.zoo import DataSet
+from tests.model.certificates import certified
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec
@@ -73,9 +74,15 @@ def test_premium_is_told_with_its_interval_and_nothing_is_trained_twice(
 ) -> None:
     data, out = write(make, spec), tmp_path / "zoo"
     args = ["experiment", "leak", str(out), "--data", f"demo={data}", "--preset", "small", "--smoke", "--seeds", "2"]
+    args.append("--require-certificate")
+    ended = CliRunner().invoke(main, args)
+    assert ended.exit_code == 3, ended.output
+    assert "has no certificate.json" in ended.stderr
+    certificate_sha256 = certified(data)
     ended = CliRunner().invoke(main, args)
     assert ended.exit_code == 0, ended.output
     record = json.loads((out / "leak/result.json").read_bytes())
+    assert record["data"]["demo"]["certificate_sha256"] == certificate_sha256
     runs = ("seed 0", "seed 1", "mean of 2 seeds")
     assert [row["name"] for row in record["rows"]] == [f"{arm}, {run}" for arm in ("group", "random") for run in runs]
     means = {
