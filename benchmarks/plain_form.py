@@ -13,8 +13,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import N_CLASSES, HeadParams
+from lps.model.networks.encoder import Act
 from lps.model.networks.predictive_net import Prediction, PretrainParams
-from lps.model.networks.resnet2d3d import STAGES, Act
+from lps.model.networks.resnet2d3d import STAGES
 
 
 def conv3d(n_in: int, n_out: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Conv3d:

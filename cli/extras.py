@@ -13,7 +13,17 @@ EXTRAS: Mapping[str, frozenset[str]] = MappingProxyType(
             + ("retinaface", "skimage", "torch")
         ),
         "train": frozenset(
-            ("cv2", "facenet_pytorch", "matplotlib", "onnxruntime", "simplejpeg", "tensorboardX", "torch", "webdataset")
+            (
+                "cv2",
+                "facenet_pytorch",
+                "matplotlib",
+                "onnxruntime",
+                "simplejpeg",
+                "tensorboardX",
+                "torch",
+                "torchvision",
+            )
+            + ("webdataset",)
         ),
     }
 )

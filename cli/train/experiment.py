@@ -43,7 +43,7 @@ def experiment(name: str, out: Path, **asked: Any) -> None:
     """Run an experiment of the paper, only what is missing of it, and print the paper's values beside ours.
 
     \b
-    table1      LPS_ri, LPS, LPS_ssd on each data set         (Table 1)
+    table1      LPS_ri, LPS, LPS_ssd, MesoNet on each data set   (Table 1)
     cross       trained on each data set and each mix, evaluated on each data set   (Table 2)
     align       with and without alignment: NAME and NAME-unaligned   (Table 3)
     variants    I3D encoder, support vector machine           (Table 4)

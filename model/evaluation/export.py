@@ -24,7 +24,7 @@ from lps.manifests.environment import write_atomically
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.model.data.frames import IMAGENET_MEAN, IMAGENET_STD
 from lps.model.evaluation.loading import LoadedDetector
-from lps.model.networks.detector import Detector
+from lps.model.networks.mesonet import AnyDetector
 
 FACTS: Mapping[str, Any] = {
     "layout": "clips, blocks, RGB, frames of a block, height, width",
@@ -73,7 +73,7 @@ def export_detector(detector: LoadedDetector, path: Path) -> Exported:
     return export_network(detector.network, detector.image_px, path, facts)
 
 
-def export_network(network: Detector, image_px: int, path: Path, facts: Mapping[str, Any] | None = None) -> Exported:
+def export_network(network: AnyDetector, image_px: int, path: Path, facts: Mapping[str, Any] | None = None) -> Exported:
     """Export a network in evaluation mode on the CPU, as `export_detector` does."""
     if network.training:
         raise ValueError("a network is exported in evaluation mode")

@@ -6,7 +6,7 @@ from typing import Any
 
 from lps.manifests.errors import IntegrityError, RefusedError, first_line
 from lps.manifests.splits.learnt import Learnt
-from lps.model.networks.detector import Detector
+from lps.model.networks.mesonet import AnyDetector, build_detector
 from lps.model.networks.svm import Svm, svm_from_state
 from lps.model.training.checkpoint import file_sha256, learnt_of, preset_of, read_checkpoint
 
@@ -15,7 +15,7 @@ from lps.model.training.checkpoint import file_sha256, learnt_of, preset_of, rea
 class LoadedDetector:
     """A detector ready to score clips, and where it comes from."""
 
-    network: Detector
+    network: AnyDetector
     """In evaluation mode, on the CPU."""
     image_px: int
     n_frames: int
@@ -45,7 +45,7 @@ def load_detector(path: Path | str) -> LoadedDetector:
         )
     preset = preset_of(found, path)
     try:
-        network = Detector(preset.net, preset.head)
+        network = build_detector(preset.net, preset.head, preset.image_px)
         network.load_state_dict(found.network)
         svm = svm_from_state(found.extra) if found.extra else None
     except (RuntimeError, ValueError, KeyError) as e:

@@ -12,7 +12,7 @@ from lps.manifests.errors import LpsError, RefusedError
 from lps.model.data.clip_decoder import Batch
 from lps.model.data.frames import frames_to_blocks
 from lps.model.evaluation.scores import ScoreRows, Scores
-from lps.model.networks.detector import Detector
+from lps.model.networks.mesonet import AnyDetector
 
 if TYPE_CHECKING:
     from lps.model.networks.svm import Svm
@@ -33,7 +33,7 @@ class PredictOptions:
 
 
 def predict(
-    detector: Detector,
+    detector: AnyDetector,
     batches: Iterable[Batch],
     options: PredictOptions,
     on_batch: Callable[[int], None] = lambda n_clips: None,
@@ -58,7 +58,7 @@ def predict(
 
 
 @torch.inference_mode()
-def _score_batch(detector: Detector, batch: Batch, options: PredictOptions) -> list[float]:
+def _score_batch(detector: AnyDetector, batch: Batch, options: PredictOptions) -> list[float]:
     params = detector.params
     if batch.frames.shape[1] != params.n_blocks * params.block_frames:
         raise RefusedError(
@@ -78,7 +78,7 @@ def _score_batch(detector: Detector, batch: Batch, options: PredictOptions) -> l
     return list(p_fake.tolist())
 
 
-def _head(detector: Detector, z: Tensor, svm: "Svm | None") -> Tensor:
+def _head(detector: AnyDetector, z: Tensor, svm: "Svm | None") -> Tensor:
     """(B, N, C, h, w) -> (B,) float32."""
     if svm is None:
         return F.softmax(detector.classify(z).float(), dim=1)[:, 1]

@@ -27,7 +27,7 @@ from lps.model.training.feed import open_run_data, still_reader
 from lps.model.training.job import TrainJob
 from lps.model.training.presets import preset_from_record
 from lps.model.training.processes import choose_device
-from lps.model.training.stages import ClassifyStage
+from lps.model.training.stages import TrainingStage
 from lps.model.training.train import train
 
 THUMBNAIL_PX = 8
@@ -125,7 +125,6 @@ def _scores_of(job: TrainJob, *, held_out: bool, on_event: OnTrainEvent) -> Vide
         preset_from_record(checkpoint.config["preset"]), train=replace(job.preset.train, eval_clips=EVAL_CLIPS)
     )
     stage = build_stage("classify", preset, "random")
-    assert isinstance(stage, ClassifyStage)  # mypy
     stage.network.load_state_dict(checkpoint.network)
     device = choose_device(preset.run.device)
     stage.to(device).eval()
@@ -136,11 +135,12 @@ def _scores_of(job: TrainJob, *, held_out: bool, on_event: OnTrainEvent) -> Vide
 
 
 @torch.inference_mode()
-def _network_scores(job: TrainJob, stage: ClassifyStage, data: ClipData, device: torch.device) -> dict[str, float]:
+def _network_scores(job: TrainJob, stage: TrainingStage, data: ClipData, device: torch.device) -> dict[str, float]:
     found: dict[str, float] = {}
     with still_reader(job, data) as reader:
         for batch in reader.epoch(0):
             logits = stage(batch.frames.to(device), batch.labels.to(device)).logits
+            assert logits is not None  # detectors have them
             p = logits.float().softmax(1)[:, 1].tolist()
             found |= dict(zip(batch.keys, p, strict=True))
     return found

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lps.model.networks.context_net import ContextNet, NetParams
-from lps.model.networks.resnet2d3d import Act
+from lps.model.networks.encoder import Act
 
 N_CLASSES = 2
 """0 real, 1 fake, as in the manifests. (The paper's Eq. 1 has fake as 0; only the order of the outputs differs.)"""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lps.model.networks.conv import Conv3d
-from lps.model.networks.resnet2d3d import Act
+from lps.model.networks.encoder import Act, Encoder
 
 MIXED: tuple[tuple[str, int, tuple[int, int, int, int, int, int]], ...] = (
     ("Mixed_3b", 192, (64, 96, 128, 16, 32, 32)),
@@ -83,7 +83,7 @@ class Mixed(nn.Module):
         return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))], 1)
 
 
-class I3D(nn.Module):
+class I3D(Encoder):
     """I3D to Mixed_5c. `proj_dim` None leaves its 1024 channels as they are."""
 
     CHANNELS = 1024
@@ -103,7 +103,7 @@ class I3D(nn.Module):
                 self.add_module(name, MaxPool((2, 2, 2), (2, 2, 2)))
             else:
                 self.add_module(name, Mixed(n_in, n))
-        self.stages = tuple(self._modules)
+        self.layers = tuple(self._modules)
         self.proj: nn.Module = nn.Identity()
         if proj_dim:
             self.proj = nn.Sequential(Conv3d(self.CHANNELS, proj_dim, 1, bias=False), nn.BatchNorm3d(proj_dim))
@@ -114,7 +114,7 @@ class I3D(nn.Module):
     def mixed_5c(self, blocks: Tensor) -> Tensor:
         """(M, 3, T, H, W) -> (M, 1024, ceil(T/8), ceil(H/32), ceil(W/32))."""
         x = blocks
-        for name in self.stages:
+        for name in self.layers:
             x = self.get_submodule(name)(x)
         return x
 

@@ -4,6 +4,8 @@
     print(found.summary())
     found.network                 # a PredictiveNet or Detector with these weights, in evaluation mode
 
+or put those of a network of torchvision into an encoder: `load_encoder_weights`.
+
 Tensors are known by their reference names. A file tells its network by them and by their shapes; what they cannot tell
 (number of blocks, rollout, order of ReLU and pooling) has this project's defaults.
 """
@@ -21,14 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lps.manifests.canonical import open_regular
-from lps.manifests.errors import UnreadableError, first_line
+from lps.manifests.canonical import file_sha256, open_regular
+from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError, first_line
 from lps.manifests.storage import refuse_compressed
 from lps.model.networks.context_net import NetParams, StateDict
 from lps.model.networks.detector import Detector, HeadParams
+from lps.model.networks.encoder import PROJECTION, Act, Encoder
 from lps.model.networks.i3d import I3D
 from lps.model.networks.predictive_net import PredictiveNet, PretrainParams
-from lps.model.networks.resnet2d3d import STAGES, Act
+from lps.model.networks.resnet2d3d import STAGES
+from lps.model.networks.torchvision_encoder import HEAD
 
 Shape = tuple[int, ...]
 Kind = Literal["pretraining", "detector", "encoder"]
@@ -141,6 +145,30 @@ def load_reference(path: Path | str, *, feature_act: Act = "pool_relu") -> Refer
         unexpected=tuple(name for name in state if name not in own),
         wrong_shape=tuple(shapes),
     )
+
+
+def load_encoder_weights(encoder: Encoder, path: Path, sha256: str) -> None:
+    """Put the weights of a file into an encoder of torchvision; its projection keeps its own.
+
+    Names and shapes must be those of the network, whose head may be among them. Raises UnreadableError if the file
+    cannot be read, IntegrityError if its digest is another one, RefusedError if it is of another network.
+    """
+    try:
+        found = file_sha256(path)
+    except OSError as e:
+        raise UnreadableError(f"cannot read {path}: {e.strerror or e}") from e
+    if found != sha256.lower():
+        raise IntegrityError(f"{path} has the SHA-256 {found}, net.weights_sha256 is {sha256}; get the file again")
+    state = {name: value for name, value in _without_aliases(_state_of(path)).items() if name.split(".")[0] not in HEAD}
+    own = {name: value for name, value in encoder.state_dict().items() if name.split(".")[0] != PROJECTION}
+    needed = [name for name in own if not name.endswith(COUNTER)]
+    missing = [name for name in needed if name not in state]
+    wrong = [name for name, value in state.items() if name not in own or own[name].shape != value.shape]
+    if missing or wrong:
+        parts = [f"{len(missing)} of its {len(needed)} tensors are missing ({missing[0]})"] if missing else []
+        parts += [f"{len(wrong)} are of other names or shapes ({wrong[0]})"] if wrong else []
+        raise RefusedError(f"{path} does not hold the weights of this encoder: {', '.join(parts)}")
+    encoder.load_state_dict(state, strict=False)
 
 
 def _state_of(path: Path) -> StateDict:

@@ -9,7 +9,6 @@ batch norm then sees the same set of values as its 3-D form would, so that the r
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lps.model.networks import stem
 from lps.model.networks.conv import Conv3d, strided
-
-Act = Literal["pool_relu", "relu_pool"]
-"""A5. The paper puts the pooling inside the encoder, so the default is pool, then ReLU; MemDPC's classifier has it the
-other way round."""
+from lps.model.networks.encoder import Act, Encoder, frames_of
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -75,12 +71,14 @@ class BasicBlock(nn.Module):
         return F.relu(out, inplace=True) if self.final_relu else out
 
 
-class ResNet2d3d(nn.Module):
+class ResNet2d3d(Encoder):
     """2d3d-ResNet of `depth` 18 or 34 whose first stage has `width` channels; `z` has `4 * width`.
 
     `recompute` keeps no activations of the stem and the two large stages for the backward pass and computes them again:
     about 80 % less memory for about a third more time; batch-norm statistics are updated once all the same.
     """
+
+    by_frame = True
 
     def __init__(self, depth: int = 18, width: int = 64, *, recompute: bool = False) -> None:
         super().__init__()
@@ -112,8 +110,7 @@ class ResNet2d3d(nn.Module):
     def stem_to_layer4(self, blocks: Tensor) -> Tensor:
         """(M, 3, T, H, W) -> (M, 4 width, ceil(T/4), ceil(H/32), ceil(W/32)), the last block without ReLU."""
         m, _, t, _, _ = blocks.shape
-        x = blocks.transpose(1, 2).flatten(0, 1)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = frames_of(blocks)
         if self.recompute and self.training and torch.is_grad_enabled():
             x = checkpoint(self.frames, x, use_reentrant=False, context_fn=self._recomputing)
         else:
@@ -159,7 +156,7 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-class PixelEncoder(nn.Module):
+class PixelEncoder(Encoder):
     """No encoder (ablation): `z` is a block's own pixels, arranged as a 7x7 map.
 
     The paper removes the encoder without saying what takes its place. A mean over pixels would lose all detail, so

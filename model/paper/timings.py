@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lps.manifests.canonical import canonical_json, sha256_hex
+from lps.manifests.errors import RefusedError
 from lps.model.evaluation.metrics import N_DRAWS, draw_counts, percentile_interval
 from lps.model.networks.detector import Detector
 from lps.model.networks.losses import contrastive
@@ -40,7 +41,8 @@ class Timing:
 def kept_timings(folder: Path, preset: Preset, device: torch.device, where: str, n_videos: int) -> list[Timing]:
     """Time every module that `folder` has no timing of, for the same configuration, device and torch.
 
-    Timings are kept as they are made, so that an interrupted command resumes. Raises UnreadableError.
+    Timings are kept as they are made, so that an interrupted command resumes. Raises UnreadableError, and RefusedError
+    for a configuration without such a network.
     """
     wanted = {"device": where, "n_videos": n_videos, "torch": torch.__version__, "preset": preset.record()}
     identity = sha256_hex(canonical_json(wanted))
@@ -48,7 +50,10 @@ def kept_timings(folder: Path, preset: Preset, device: torch.device, where: str,
     found = read_json(path) if path.exists() else {}
     timings = [_timing(each) for each in found.get("timings", [])] if found.get("identity") == identity else []
     missing = [name for name in MODULES if name not in {timing.module for timing in timings}]
-    work = _modules(preset, device, bf16=preset.run.precision == "bf16") if missing else {}
+    try:
+        work = _modules(preset, device, bf16=preset.run.precision == "bf16") if missing else {}
+    except ValueError as e:  # what the networks refuse
+        raise RefusedError(f"this configuration has no network: {e}") from e
     for name in missing:
         timings.append(measure(name, work[name], device, n_videos))
         write_json(path, {"identity": identity, "timings": [asdict(timing) for timing in timings]})

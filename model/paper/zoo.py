@@ -31,14 +31,20 @@ from lps.model.training.resume import finished
 from lps.model.training.run_folder import result_settings
 from lps.model.training.train import train
 
+WHOLE = {"weights": None, "weights_sha256": None, "frozen": None, "tune": "all"}
+"""An encoder with random weights, all of which learn, whatever is set of the one in its place."""
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "lps": {},
-    "i3d": {"net": {"encoder": "i3d"}},
-    "no-encoder": {"net": {"encoder": "none"}},
+    "i3d": {"net": {"encoder": "i3d", **WHOLE}},
+    "no-encoder": {"net": {"encoder": "none", **WHOLE}},
     "no-aggregator": {"net": {"aggregator": "none"}},
     "no-memory": {"pretrain": {"n_slots": 0}},
 }
 """What a variant changes of the preset; the ablations are those of Figure 8."""
+
+FRAME_BASELINES = {"MesoNet-4": "mesonet4", "MesoInception-4": "mesoinception4"}
+"""Detectors of single frames that are run here, not cited, by the names of their paper."""
 
 SMOKE: dict[str, Any] = {
     "image_px": 32,
@@ -197,6 +203,10 @@ class ModelZoo:
     def random_detector(self, data: DataSet) -> Path:
         """Return LPS_ri: the same network, not pretrained."""
         return self.run(data, "lps/random", "classify", RANDOM)
+
+    def frame_baseline(self, data: DataSet, encoder: str) -> Path:
+        """Return a detector of single frames, trained by the same recipe; `encoder` is one of `FRAME_DETECTORS`."""
+        return self.run(data, f"{encoder}/classify", "classify", RANDOM, {"net": {"encoder": encoder, **WHOLE}})
 
     def distilled(self, data: TrainingData) -> Path:
         """Return LPS_ssd."""

@@ -1,6 +1,7 @@
 """Build the stage of a job, with its first weights."""
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -10,7 +11,10 @@ from lps.manifests.errors import RefusedError
 from lps.manifests.names import StageName
 from lps.model.networks.context_net import StateDict
 from lps.model.networks.detector import Detector
+from lps.model.networks.encoder import Encoder
+from lps.model.networks.mesonet import MesoNet, build_detector
 from lps.model.networks.predictive_net import PredictiveNet
+from lps.model.networks.published_weights import load_encoder_weights
 from lps.model.training.checkpoint import Checkpoint, preset_of, read_checkpoint
 from lps.model.training.presets import Preset
 from lps.model.training.stages import (
@@ -19,11 +23,14 @@ from lps.model.training.stages import (
     DistillOptions,
     DistillStage,
     EncoderStage,
+    FrameStage,
     PretrainStage,
     TrainingStage,
 )
 
 RANDOM = "random"
+FREE = frozenset(("gru_dropout", "recompute", "weights", "weights_sha256", "frozen", "tune"))
+"""Settings of a network that may be others in the next stage: they say how it learns, not what it is."""
 
 
 def build_stage(stage: StageName, preset: Preset, init: str, *, keep_head: bool = False) -> TrainingStage:
@@ -41,35 +48,48 @@ def build_stage(stage: StageName, preset: Preset, init: str, *, keep_head: bool 
         _require_stage(start, stage, init)
         if keep_head or stage == "distill":
             _require_head(start, preset, init)
-        _require_same(start, preset, "net", {"gru_dropout", "recompute"}, init)
+        _require_same(start, preset, "net", FREE, init)
     try:
-        return _built(stage, preset, start, init, keep_head=keep_head)
+        built = _built(stage, preset, start, init, keep_head=keep_head)
     except ValueError as e:  # what the networks refuse
         raise RefusedError(f"this configuration has no network: {e}") from e
+    if start is None and preset.net.weights is not None:
+        encoder = built.network.backbone
+        assert isinstance(encoder, Encoder)  # NetParams asks for one, and for both settings
+        assert preset.net.weights_sha256 is not None
+        load_encoder_weights(encoder, Path(preset.net.weights), preset.net.weights_sha256)
+    return built
 
 
 def _built(stage: StageName, preset: Preset, start: Checkpoint | None, init: str, *, keep_head: bool) -> TrainingStage:
     frames = preset.net.block_frames
-    inner = preset.run.channels_last or preset.net.encoder.startswith("resnet")  # which wants them so anyway
     if stage == "encoder":
-        return EncoderStage(BlockClassifier(preset.net), frames, channels_last=inner)
+        classifier = BlockClassifier(preset.net)
+        return EncoderStage(classifier, frames, channels_last=_channels_innermost(preset, classifier))
     if stage == "pretrain":
         net = PredictiveNet(preset.net, preset.pretrain)
         if start is not None:
             load_prefixed_weights(net, start, ("",) if start.stage == "pretrain" else ("backbone.",), init)
-        return PretrainStage(net, frames, channels_last=inner)
+        return PretrainStage(net, frames, channels_last=_channels_innermost(preset, net))
     if stage == "classify":
-        detector = Detector(preset.net, preset.head)
+        detector = build_detector(preset.net, preset.head, preset.image_px)
         if start is not None:
             encoder_only = start.stage == "encoder"
             parts = ("",) if keep_head else ("backbone.",) if encoder_only else ("backbone.", "agg_")
             load_prefixed_weights(detector, start, parts, init)
-        return ClassifyStage(detector, frames, channels_last=inner)
+        if isinstance(detector, MesoNet):
+            return FrameStage(detector, frames, channels_last=True)
+        return ClassifyStage(detector, frames, channels_last=_channels_innermost(preset, detector))
     assert start is not None  # build_stage asks for it
     student, teacher = Detector(preset.net, preset.head), Detector(preset.net, preset.head)
     for network in (student, teacher):
         load_prefixed_weights(network, start, ("",), init)
-    return DistillStage(student, teacher, DistillOptions(preset.distill, preset.agg_part), frames, channels_last=inner)
+    options = DistillOptions(preset.distill, preset.agg_part)
+    return DistillStage(student, teacher, options, frames, channels_last=_channels_innermost(preset, student))
+
+
+def _channels_innermost(preset: Preset, network: BlockClassifier | PredictiveNet | Detector) -> bool:
+    return preset.run.channels_last or network.backbone.by_frame  # which wants them so anyway
 
 
 VALID_INIT_STAGES: dict[StageName, tuple[str, ...]] = {
@@ -97,7 +117,7 @@ def _require_head(start: Checkpoint, preset: Preset, init: str) -> None:
     _require_same(start, preset, "head", {"dropout"}, init)
 
 
-def _require_same(start: Checkpoint, preset: Preset, table: str, free: set[str], init: str) -> None:
+def _require_same(start: Checkpoint, preset: Preset, table: str, free: Collection[str], init: str) -> None:
     """Compare a table of the configuration with the checkpoint's. Raises RefusedError that names what differs."""
     theirs = preset_of(start, Path(init)).record()[table]
     ours = preset.record()[table]

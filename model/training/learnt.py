@@ -26,6 +26,9 @@ def learnt_by(job: TrainJob, data: RunData) -> Learnt:
         parts.append(learnt_from(Role.VALIDATION, data.val.samples))
     if job.init != RANDOM:
         parts.append(_learnt_before(Path(job.init)))
+    elif job.preset.net.weights is not None:
+        gap = f"its encoder began with {Path(job.preset.net.weights).name}, which does not say what it learnt from"
+        parts.append(Learnt(LEARNT.empty_table(), (gap,)))
     return merge_learnt(parts)
 
 

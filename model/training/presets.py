@@ -19,9 +19,14 @@ from lps.manifests.fields import read_toml, with_values
 from lps.manifests.names import PRESET_NAMES, StageName
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.detector import AggPart, HeadParams
+from lps.model.networks.encoder import FRAME_DETECTORS
 from lps.model.networks.losses import DistillParams
 from lps.model.networks.predictive_net import PretrainParams
+from lps.model.networks.torchvision_encoder import TORCHVISION_ENCODERS
 from lps.model.training.params import RunParams, TrainParams
+
+LEAST_PX = 32
+"""Side of the smallest frame of which published networks leave anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,8 @@ class Preset:
     def __post_init__(self) -> None:
         if self.image_px < 1:
             raise ValueError(f"{self.image_px = } is not above 0")
+        if self.image_px < LEAST_PX and self.net.encoder in (*FRAME_DETECTORS, *TORCHVISION_ENCODERS):
+            raise ValueError(f"{self.image_px = } is too small for '{self.net.encoder}': it takes {LEAST_PX} or more")
 
     @property
     def n_frames(self) -> int:

@@ -86,7 +86,10 @@ def _compared(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def result_settings(record: dict[str, Any]) -> dict[str, Any]:
-    """Flatten a configuration and leave out what changes nothing in the result."""
+    """Flatten a configuration and leave out what changes nothing in the result.
+
+    That is how the work is done, and where weights lie that are known by their digest.
+    """
     flat: dict[str, Any] = {}
     for name, value in record.items():
         for key, inner in value.items() if isinstance(value, dict) else ((None, value),):
@@ -95,6 +98,7 @@ def result_settings(record: dict[str, Any]) -> dict[str, Any]:
                 flat |= {f"{key}.{k}": v for k, v in inner.items() if not ignored or k in RESULT_FIELDS}
             else:
                 flat[f"{name}.{key}" if key else name] = inner
+    flat.pop("net.weights", None)
     return flat
 
 

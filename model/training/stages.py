@@ -17,6 +17,7 @@ from lps.model.data.frames import frames_to_blocks
 from lps.model.networks.context_net import NetParams, build_encoder
 from lps.model.networks.detector import N_CLASSES, AggPart, Detector
 from lps.model.networks.losses import DistillParams, selective_distillation
+from lps.model.networks.mesonet import MesoNet, clip_logits
 from lps.model.networks.predictive_net import PredictiveNet, copy_baseline, mistakes, pretrain_loss
 from lps.model.training.processes import smallest
 
@@ -132,6 +133,19 @@ class ClassifyStage(TrainingStage):
             logits = self.network(self.blocks(inputs))
         accuracy = (logits.argmax(1) == labels).float().mean()
         return StageOutput(F.cross_entropy(logits, labels), {"accuracy": accuracy}, logits)
+
+
+class FrameStage(TrainingStage):
+    """Cross entropy of every frame with its clip's label; the clip is judged by the mean of its frames."""
+
+    network: MesoNet
+
+    def forward(self, inputs: Tensor, labels: Tensor) -> StageOutput:
+        """Frames and labels."""
+        each = self.network.frame_logits(self.network.encode_clips(self.blocks(inputs)))
+        loss = F.binary_cross_entropy_with_logits(each, labels[:, None].expand_as(each).to(each.dtype))
+        logits = clip_logits(each)
+        return StageOutput(loss, {"accuracy": (logits.argmax(1) == labels).float().mean()}, logits)
 
 
 @dataclass(frozen=True, slots=True)

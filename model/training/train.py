@@ -26,6 +26,7 @@ from lps.manifests.records import Note
 from lps.manifests.splits.learnt import LEARNT_PARQUET, Learnt
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.sample import BadSample
+from lps.model.networks.encoder import keep_channels_innermost
 from lps.model.training.build import build_stage
 from lps.model.training.checkpoint import Checkpoint, learnt_tensor, read_checkpoint, write_checkpoint
 from lps.model.training.engine import Learner, RunProgress, nan_to_none, train_one_epoch
@@ -136,7 +137,7 @@ def _learner(job: TrainJob, stage: TrainingStage, n_steps: int, device: torch.de
     """Return the stage with its optimiser; an epoch has `n_steps` steps."""
     preset, params, network = job.preset, job.preset.train, stage.network
     if preset.run.channels_last:
-        network.backbone.to(memory_format=torch.channels_last_3d)
+        keep_channels_innermost(network.backbone)  # type: ignore[arg-type]
     trainable = [p for p in stage.parameters() if p.requires_grad]
     learner = Learner(
         model=_wrap_ddp(stage, preset, rank, device),

@@ -63,7 +63,8 @@ def train_svm(job: TrainJob, kernel: Kernel = "rbf") -> dict[str, Any]:
     with lock_run_folder(job.out, Rank()):
         torch.manual_seed(job.seed)
         stage = build_stage("classify", job.preset, job.init).to(device).eval()
-        assert isinstance(stage, ClassifyStage)  # mypy
+        if not isinstance(stage, ClassifyStage):
+            raise RefusedError(f"'{job.preset.net.encoder}' judges single frames and has no context for --head svm")
         data = open_run_data(job)
         record = with_digests(record, data.identity)
         everything = learnt_by(job, data)

@@ -24,10 +24,11 @@ from torch.nn import functional as F  # noqa: N812
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.convgru import ConvGRU
 from lps.model.networks.detector import Detector, HeadParams
+from lps.model.networks.encoder import Act
 from lps.model.networks.i3d import I3D
 from lps.model.networks.losses import DistillParams, contrastive, selective_distillation
 from lps.model.networks.predictive_net import Prediction, PredictiveNet, PretrainParams, pretrain_loss
-from lps.model.networks.resnet2d3d import Act, ResNet2d3d
+from lps.model.networks.resnet2d3d import ResNet2d3d
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -245,7 +246,7 @@ def check_i3d(oracle: Oracle, evaluated: float, px: str, frames: str) -> None:
     assert x.shape[1:] == (3, int(frames), int(px), int(px))
     net = filled(lambda: I3D(None), "i3d.")
     assert set(net.state_dict()) == set(oracle.get("keys", net.state_dict()))
-    with outputs({name: net.get_submodule(name) for name in net.stages}) as stages:
+    with outputs({name: net.get_submodule(name) for name in net.layers}) as stages:
         same(net.mixed_5c(x), oracle["mixed_5c"], evaluated)
     same_stages(stages, oracle, evaluated)
 

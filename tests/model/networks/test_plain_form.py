@@ -12,9 +12,10 @@ from torch.nn import functional as F  # noqa: N812
 from lps.model.networks.context_net import NetParams
 from lps.model.networks.convgru import ConvGRU
 from lps.model.networks.detector import Detector, HeadParams
+from lps.model.networks.encoder import Act
 from lps.model.networks.losses import contrastive
 from lps.model.networks.predictive_net import PredictiveNet, PretrainParams, pretrain_loss
-from lps.model.networks.resnet2d3d import Act, ResNet2d3d
+from lps.model.networks.resnet2d3d import ResNet2d3d
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
