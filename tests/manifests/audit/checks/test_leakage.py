@@ -316,6 +316,14 @@ def test_pictures_all_alike_are_unknown(world: "World", leakage_of: Audited) -> 
     assert result.data["distances"]["ffpp"]["threshold"] < 0
 
 
+def test_why_nothing_is_compared(world: "World", leakage_of: Audited) -> None:
+    world.videos = world.videos[:1]
+    result = leakage_of(world)["L6"]
+    assert (result.state, result.note) == (State.UNKNOWN, "one placed video alone has hashes of its frames")
+    world.videos[0]["phash"] = []
+    assert leakage_of(world)["L6"].note == "no placed video has hashes of its frames"
+
+
 def test_videos_decoded_whole_and_in_part_are_compared(world: "World", leakage_of: Audited) -> None:
     """Both are hashed at the same frames, and one data set may hold both."""
     _, two = near_copy(world, 0, 12, 31)
