@@ -4,7 +4,6 @@ Nothing is decoded and no cluster runs: the sources are files of noise, the clip
 records, manifests and index come from the writers of the pipeline.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +15,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
@@ -24,21 +22,11 @@ from lps.manifests.audit.core.database import open_dataset
 from lps.manifests.audit.core.policy import Policy
 from lps.manifests.audit.core.types import AuditContext, State
 from lps.manifests.audit.run import Audit, Suite, base_suite, run_audit
-from lps.manifests.canonical import canonical_json, pretty_json, sha256_hex
+from lps.manifests.canonical import sha256_hex
 from lps.manifests.codes import Code, PairFallback, Stage, Status
-from lps.manifests.index import (
-    TABLES_OF_A_COMMIT,
-    commit_from,
-    commit_of,
-    commit_path,
-    committed_shards,
-    publish_commit,
-    read_committed,
-)
 from lps.manifests.names import Level
 from lps.manifests.records import Clip, Header, Outcome, SourceVideo, VideoResult
-from lps.manifests.rows import row_to_json
-from lps.manifests.schemas import Row, packed_rows, read_table, table_bytes
+from lps.manifests.schemas import Row
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.clips.encode import encode_image, frames_digest
@@ -52,11 +40,8 @@ from lps.pipeline.job.split_sets import add_split_set
 from lps.pipeline.video.kept_probes import Probes
 from lps.pipeline.video.probe import Probe
 from tests.builders import build_data_set
+from tests.manifests.audit.edits import FileEdit, RowEdit, edit_file, edit_table, replan
 
-RowEdit = Callable[[Row], Row | list[Row] | None]
-"""Takes a row and returns what replaces it: a row, several, or None to delete it."""
-FileEdit = Callable[[bytes], bytes | None]
-"""Takes a file's bytes (empty where there is none) and returns what replaces them; None deletes the file."""
 Cut = Callable[[SourceVideo, int], Clip]
 """Takes a video and its number of frames and returns its clip."""
 
@@ -84,7 +69,6 @@ FAILED = {
 }
 EMPTY = "original_sequences/youtube/c23/videos/empty.mp4"
 MASK = "manipulated_sequences/Deepfakes/masks/videos/000_001.mp4"
-KEY_OF = {"videos": "video_id", "clips": "clip_id", "shards": "shard_id", "splits": "video_id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +173,10 @@ def mutated(dataset: Path, tmp_path: Path) -> Callable[..., Path]:
         copy = tmp_path / f"mutated-{len(made)}"
         made.append(copy)
         shutil.copytree(base or dataset, copy)
-        for path, edit_file in (files or {}).items():
-            _edit_file(copy / path, edit_file)
-        for name, edit_row in (tables or {}).items():
-            _edit_table(copy, name, edit_row, digests=digests, commits=commits)
+        for path, of_file in (files or {}).items():
+            edit_file(copy / path, of_file)
+        for name, of_row in (tables or {}).items():
+            edit_table(copy, name, of_row, digests=digests, commits=commits)
         return copy
 
     return mutate
@@ -224,21 +208,12 @@ def audit_context() -> Iterator[Callable[..., AuditContext]]:
 def replanned(dataset: Path, mutated: Callable[..., Path]) -> Callable[[Row], Path]:
     """Return a function that copies the data set with entries of plan.json changed, and whatever names its digest."""
 
-    def replan(changes: Row) -> Path:
+    def with_changes(changes: Row) -> Path:
         out = mutated()
-        _replan(out, changes)
+        replan(out, changes)
         return out
 
-    return replan
-
-
-def _replan(out: Path, changes: Row) -> None:
-    plan = {**json.loads((out / "plan/plan.json").read_bytes()), **changes}
-    data = pretty_json(plan)
-    (out / "plan/plan.json").write_bytes(data)
-    for path in [out / "index.json", *(out / "commits").glob("*.json")]:
-        record = {**json.loads(path.read_bytes()), "plan_sha256": sha256_hex(data)}
-        path.write_bytes(canonical_json(record))
+    return with_changes
 
 
 @pytest.fixture
@@ -481,88 +456,3 @@ def _face_before(ground: str, video: SourceVideo, k: int) -> NDArray[np.uint8]:
     inside = slice(PARAMS.out_px // 4, 3 * PARAMS.out_px // 4)
     image[inside, inside] = _face(rng, video, k)[inside, inside] // 2 + rng.integers(0, 99, (1, 1, 3))
     return image
-
-
-# ---- edits ---------------------------------------------------------------------------------------------------------
-
-
-def _edit_file(path: Path, edit: FileEdit) -> None:
-    data = edit(path.read_bytes() if path.exists() else b"")
-    if data is None:
-        path.unlink()
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
-def _edit_table(out: Path, name: str, edit: RowEdit, *, digests: bool, commits: bool) -> None:
-    index = json.loads((out / "index.json").read_bytes())
-    table, _, split_set = name.partition("/")
-    uri = (
-        f"manifests/splits/{split_set or index['split_set']}.parquet"
-        if table == "splits"
-        else f"manifests/{name}.parquet"
-    )
-    old = (out / uri).read_bytes()
-    before = read_table(table, old).to_pylist()
-    after: list[Row] = []
-    for row in before:
-        replaced = edit(dict(row))
-        after += replaced if isinstance(replaced, list) else [replaced] if replaced is not None else []
-    marks = {key.decode(): value.decode() for key, value in (pq.read_schema(out / uri).metadata or {}).items()}
-    marks = {key: value for key, value in marks.items() if key.startswith("lps.")}
-    if digests:
-        del marks["lps.rows_sha256"]
-    data = table_bytes(table, after, marks)
-    (out / uri).write_bytes(data)
-    if commits and table in ("videos", "clips", "shards"):
-        _edit_commits(out, table, before, after)
-        if table == "clips":
-            _edit_table(out, "shards", _with_clips_digest(out), digests=digests, commits=True)
-            index = json.loads((out / "index.json").read_bytes())
-    if digests:
-        index["manifests"][uri] = {"sha256": sha256_hex(data), "bytes": len(data), "rows": len(after)}
-        if table == "shards":
-            index["shards"] = _shard_briefs(after)
-        (out / "index.json").write_bytes(pretty_json(index))
-
-
-def _with_clips_digest(out: Path) -> RowEdit:
-    def edit(row: Row) -> Row:
-        clips = json.loads((out / commit_path(row["shard_id"])).read_bytes())["rows"]["clips"]
-        return {**row, "clips_rows_sha256": bytes.fromhex(clips["rows_sha256"])}
-
-    return edit
-
-
-def _shard_briefs(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    briefs: dict[str, list[Row]] = {}
-    for row in rows:
-        brief = {name: row[name] for name in ("shard_id", "uri", "bytes", "n_samples")}
-        briefs.setdefault(str(row["split"]), []).append({**brief, "sha256": row["sha256"].hex()})
-    return briefs
-
-
-def _edit_commits(out: Path, table: str, before: Sequence[Row], after: Sequence[Row]) -> None:
-    """Write the changed rows into the commit records that hold them."""
-    key = KEY_OF[table]
-    changed: dict[str, list[Row]] = {}
-    for row in before:
-        now = [new for new in after if new[key] == row[key]]
-        if now != [row]:
-            changed[_text(row[key])] = now
-    store = Store(str(out))
-    for shard_id in committed_shards(store):
-        commit = commit_from(json.loads((out / commit_path(shard_id)).read_bytes()))
-        rows = {name: read_committed(store, commit, name).to_pylist() for name in TABLES_OF_A_COMMIT}
-        shard = commit.shard
-        if table == "shards":
-            shard = row_to_json(changed[shard_id][0]) if changed.get(shard_id) else shard
-        else:
-            rows[table] = [new for row in rows[table] for new in changed.get(_text(row[key]), [row])]
-        packed = {name: packed_rows(name, rows[name], {}) for name in TABLES_OF_A_COMMIT}
-        publish_commit(store, commit_of(shard_id, commit.plan_sha256, shard, packed), packed)
-
-
-def _text(key: object) -> str:
-    return key.hex() if isinstance(key, bytes) else str(key)

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,10 @@ from PIL import Image
 from lps.manifests.audit.run import Audit
 from lps.manifests.schemas import Row
 from tests.builders import manifest_rows
+from tests.manifests.audit.edits import Member, retar
 
 Mutated = Callable[..., Path]
 Broken = Callable[..., dict[str, set[str]]]
-Member = tuple[str, bytes]
 SHARD = "train-000000"
 TAR = f"shards/train/{SHARD}.tar"
 
@@ -33,51 +33,12 @@ def retarred(mutated: Mutated) -> Callable[..., Path]:
     shard is all that the manifests say, however odd that is.
     """
 
-    def retar(edit: Callable[[list[Member]], list[Member]], *, listed: bool) -> Path:
-        written: list[tuple[bytes, dict[str, Row]]] = []
+    def edited(edit: Callable[[list[Member]], list[Member]], *, listed: bool) -> Path:
+        out = mutated()
+        retar(out, SHARD, edit, listed=listed)
+        return out
 
-        def of_file(data: bytes) -> bytes:
-            with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-                old = [(info.name, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
-            written.append(write_tar(edit(old)))
-            return written[0][0]
-
-        def of_shard(row: Row) -> Row:
-            if row["shard_id"] != SHARD:
-                return row
-            data, places = written[0]
-            md5 = hashlib.md5(data, usedforsecurity=False).digest()
-            new = {**row, "bytes": len(data), "sha256": hashlib.sha256(data).digest(), "md5": md5}
-            return {**new, "n_members": len(places)} if listed else new
-
-        def of_clip(row: Row) -> Row:
-            return with_places(row, written[0][1]) if listed and row["shard_id"] == SHARD else row
-
-        return mutated({"clips": of_clip, "shards": of_shard}, files={TAR: of_file})
-
-    return retar
-
-
-def write_tar(members: Sequence[Member]) -> tuple[bytes, dict[str, Row]]:
-    """Write a tar as the pipeline does; return it with the place of each member as the manifest spells it."""
-    sink, places = io.BytesIO(), {}
-    with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(data), 0o644
-            start = tar.offset
-            tar.addfile(info, io.BytesIO(data))
-            digest = hashlib.sha256(data).digest()
-            place = {"offset": start + tarfile.BLOCKSIZE, "nbytes": len(data), "sha256": digest}
-            places[name] = {"ext": name.split(".", 1)[1], **place}
-    return sink.getvalue(), places
-
-
-def with_places(row: Row, places: Mapping[str, Row]) -> Row:
-    mine = [place for name, place in places.items() if name.split(".", 1)[0] == row["sample_key"]]
-    start = mine[0]["offset"] - tarfile.BLOCKSIZE
-    end = max(place["offset"] + -(-place["nbytes"] // 512) * 512 for place in mine)
-    return {**row, "members": mine, "tar_offset": start, "tar_nbytes": end - start}
+    return edited
 
 
 def flipped(at: int) -> Callable[[bytes], bytes]:
