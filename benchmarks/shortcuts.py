@@ -24,7 +24,6 @@ from rich.table import Table
 
 from lps.manifests.audit.core.database import open_dataset
 from lps.manifests.shortcuts.panel import MAX_CLIPS, measure_panel
-from lps.manifests.shortcuts.pictures import chosen_members
 from lps.manifests.shortcuts.sample import draw_sample
 from lps.manifests.shortcuts.tables import sampled_clips
 
@@ -47,7 +46,7 @@ def fill_pictures(folder: str, max_clips: int) -> None:
         clips = sampled_clips(ctx, draw_sample(ctx, max_clips, 0))
     for number, clip in enumerate(clips):
         with (Path(folder) / clip["uri"]).open("r+b") as shard:
-            for k, member in enumerate(chosen_members(clip)):
+            for k, member in enumerate(clip["pictures"]):
                 shard.seek(member["offset"])
                 shard.write(pictures[(number + k) % N_PICTURES][: member["nbytes"]])
 

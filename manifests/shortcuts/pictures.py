@@ -45,8 +45,7 @@ def read_features(store: Store, clips: Sequence[Row]) -> tuple[list[PictureFeatu
 
     Args:
         store: the data set.
-        clips: `uri` of the shard, `tar_offset`, `image_codec` and `members` of each. Only the pictures that count are
-            read, by their places in the shard.
+        clips: `uri` of the shard, `tar_offset` and `pictures` of each: the members that `chosen_members` gives.
     """
     order = sorted(range(len(clips)), key=lambda i: (clips[i]["uri"], clips[i]["tar_offset"]))
     shards = [(uri, list(numbers)) for uri, numbers in groupby(order, key=lambda i: str(clips[i]["uri"]))]
@@ -67,7 +66,7 @@ def _of_shard(
     from PIL import Image
 
     uri, numbers = shard
-    chosen = [chosen_members(clips[i]) for i in numbers]
+    chosen: list[list[dict[str, Any]]] = [clips[i]["pictures"] for i in numbers]
     ranges = [(m["offset"], m["offset"] + m["nbytes"]) for members in chosen for m in members]
     found: list[PictureFeatures | None] = []
     wrong = []
@@ -85,7 +84,7 @@ def _of_shard(
 
 
 def chosen_members(clip: Row) -> list[dict[str, Any]]:
-    """Return the members of the pictures that count, in the order of the tar."""
+    """Return the members of the pictures that count, in the order of the tar, of `members` and `image_codec`."""
     pictures = sorted((m for m in clip["members"] if m["ext"].endswith(clip["image_codec"])), key=itemgetter("ext"))
     places: list[int] = np.linspace(0, len(pictures) - 1, N_FRAMES).round().astype(int).tolist()
     return [pictures[i] for i in dict.fromkeys(places)] if pictures else []

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lps.manifests.arrays import Floats
-from lps.manifests.audit.core.queries import VIDEO_FRAMES, arrays, records
+from lps.manifests.audit.core.queries import VIDEO_FRAMES, arrays, each_record
 from lps.manifests.audit.core.types import AuditContext
 from lps.manifests.schemas import BOX_UNITS, Row
+from lps.manifests.shortcuts.pictures import chosen_members
 from lps.manifests.shortcuts.sample import VideoSample, chosen_table
 
 FILE_COLUMNS: dict[str, str] = {
@@ -138,12 +139,21 @@ ORDER BY place"""
 
 
 def sampled_clips(ctx: AuditContext, sample: VideoSample) -> list[Row]:
-    """Return the first clip of every sampled video, by its key, with what pictures and geometry need."""
+    """Return the first clip of every sampled video, by its key, with what pictures and geometry need.
+
+    Instead of the values of every frame, which are most of a row, it has the members to read as `pictures`, and the
+    values of GEOMETRY.
+    """
     ctx.db.register("chosen", chosen_table(sample))
     try:
-        return records(ctx, _CLIPS)
+        return [_without_frames(clip) for clip in each_record(ctx, _CLIPS)]
     finally:
         ctx.db.unregister("chosen")
+
+
+def _without_frames(clip: Row) -> Row:
+    kept = {name: value for name, value in clip.items() if name not in ("members", "box_xyxy", "lmk5")}
+    return {**kept, "pictures": chosen_members(clip), "geometry": _geometry(clip)}
 
 
 def face_features(clips: Sequence[Row]) -> FeatureTable:
@@ -154,7 +164,7 @@ def face_features(clips: Sequence[Row]) -> FeatureTable:
 
 def geometry_features(clips: Sequence[Row]) -> FeatureTable:
     """Return shape, place and motion of boxes, and where landmarks lie in them: medians over the frames of a clip."""
-    rows = np.array([_geometry(clip) for clip in clips])
+    rows = np.array([clip["geometry"] for clip in clips])
     given = {
         "yaw": "yaw_absmax",
         "landmark_jitter": "jitter_px",

@@ -1,5 +1,6 @@
 """Queries that several checks share, and what the audited split claims of itself."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from lps.manifests.splits.inputs import Aliases
 from lps.manifests.splits.key_edges import EDGE_COLUMNS
 from lps.manifests.splits.leakage import split_codes
 from lps.manifests.splits.records import aliases_digest, recorded_aliases
+
+RECORDS = 256
+"""Rows that are Python objects at a time, where they are read one by one."""
 
 PLACED = """placed AS (
     SELECT v.* EXCLUDE (split), s.split, s.group_id
@@ -114,9 +118,15 @@ def count(ctx: AuditContext, select: str) -> tuple[int, ...]:
 
 def records(ctx: AuditContext, sql: str) -> list[dict[str, Any]]:
     """Return the rows of a query by column name."""
+    return list(each_record(ctx, sql))
+
+
+def each_record(ctx: AuditContext, sql: str) -> Iterator[dict[str, Any]]:
+    """Yield what `records` returns, of which some rows are Python objects at a time."""
     cursor = ctx.db.execute(sql)
     names = [column[0] for column in cursor.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    while rows := cursor.fetchmany(RECORDS):
+        yield from (dict(zip(names, row, strict=True)) for row in rows)
 
 
 def arrays(ctx: AuditContext, sql: str) -> dict[str, NDArray[Any]]:

@@ -12,8 +12,9 @@ from lps.manifests.canonical import canonical_json
 from lps.manifests.shortcuts.panel import PROBES, measure_panel
 from lps.manifests.shortcuts.pictures import BAND, radial_power
 from lps.manifests.shortcuts.records import ShortcutPanel, panel_from
-from lps.manifests.shortcuts.sample import MIN_GROUPS, MIN_VIDEOS
-from tests.manifests.shortcuts.conftest import SIDE_PX, Drawn, Picture
+from lps.manifests.shortcuts.sample import MIN_GROUPS, MIN_VIDEOS, draw_sample
+from lps.manifests.shortcuts.tables import sampled_clips
+from tests.manifests.shortcuts.conftest import N_PICTURES, SIDE_PX, Drawn, Picture
 
 Opened = Callable[[Drawn], AuditContext]
 Plant = Callable[[Drawn, int], None]
@@ -221,6 +222,14 @@ def test_a_sample_takes_whole_groups_and_leaves_room_beside_a_giant(drawn: Drawn
     drawn.groups = ["giant" if k < 72 else group for k, group in enumerate(drawn.groups)]
     beside = measured(opened(drawn), "order", max_clips=100)
     assert beside.n_groups == 23  # 5 of the giant, all of the other 22
+
+
+def test_of_sampled_clips_no_value_of_every_frame_is_kept(drawn: Drawn, opened: Opened) -> None:
+    ctx = opened(drawn)
+    clips = sampled_clips(ctx, draw_sample(ctx, 100, 0))
+    assert len(clips) == 100
+    assert all({"members", "box_xyxy", "lmk5"}.isdisjoint(clip) for clip in clips)
+    assert {len(clip["pictures"]) for clip in clips} == {N_PICTURES}
 
 
 def test_power_is_where_the_stripes_are() -> None:
