@@ -171,10 +171,9 @@ class EntryPoints:
         """Return whether the decoder hands out every picture, and in the order of the time stamps."""
         if self.codec not in REORDERED:
             return bool((np.diff(packets) > 0).all())
-        if self.codec != "h264":
-            return True
-        # H.264's may learn only from a picture that comes too late, and is lost, how many it has to hold back
-        return _reorder_depth(packets) <= self.reorder_depth
+        # H.264's may learn only from a picture that comes too late, and is lost, how many it has to hold back; and time
+        # stamps that ask for more than the codec allows contradict the order in which any decoder hands them out
+        return _reorder_depth(packets) <= (1 if self.codec == "mpeg4" else self.reorder_depth)
 
     def _look(self, packet: "Packet[VideoStream]") -> tuple[list[bytes], bool]:
         """Return the parameters that a packet brings, and whether decoding may start with it."""

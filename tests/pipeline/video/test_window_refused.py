@@ -350,3 +350,25 @@ def test_damage(
         if cut.suffix != ".mp4":
             n_decoded += assert_right_or_refused(cut, path)
     assert n_decoded > 20, "else nothing was tried"
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [("libx264", {**KEYS, "bf": "3", "b_strategy": "0"}), ("libx265", X265), ("mpeg4", {**KEYS, "bf": "2"})],
+)
+def test_a_time_stamp_that_no_decoder_keeps(
+    write_video: Write, scene: Scene, tmp_path: Path, codec: str, options: dict[str, str]
+) -> None:
+    """Frames would be numbered by time in windows, and as they come out of the decoder in the whole video."""
+    path = write_video(tmp_path / "a.mkv", scene(N_FRAMES, *LARGE), codec=codec, options=options)
+    index = index_of(path)
+    assert index is not None
+    late = int(index.packets[33])
+    with av.open(str(path)) as source:
+        coded = bytes(next(packet for k, packet in enumerate(source.demux(video=0)) if k == late))
+    data = bytearray(path.read_bytes())
+    at = data.index(coded) - 3  # of the head of its block: the time since that of the cluster, in ms
+    time = int.from_bytes(data[at : at + 2], "big", signed=True) - int(index.times[33] - index.times[18]) + 10
+    data[at : at + 2] = time.to_bytes(2, "big", signed=True)
+    (tmp_path / "wrong.mkv").write_bytes(data)
+    assert index_of(tmp_path / "wrong.mkv") is None
