@@ -142,6 +142,16 @@ def test_scores_are_those_of_prepared_clips(videos: Path, checkpoint: Path) -> N
     assert record["notes"] == []
 
 
+def test_encoder_by_name_scores_as_prepared_clips(videos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    preset = replace(PRESET, net=replace(PRESET.net, encoder="torchvision:resnet18", proj_dim=8))
+    record = detector_checkpoint(Detector(preset.net, preset.head), preset, data={"prep": PREP.record()})
+    write_checkpoint(tmp_path / "best.pt", record)
+    (found,) = records(call(videos / "one.mp4", "--checkpoint", tmp_path / "best.pt", "--json"))
+    scores = expected(videos / "one.mp4", tmp_path / "best.pt", replace(PREP, clips=ALL_CLIPS))
+    assert [clip["p_fake"] for clip in found["clips"]] == pytest.approx(scores, abs=2e-6)
+
+
 def test_two_faces_are_two_tracks_and_the_higher_one_counts(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
     path = videos / "two.mp4"
     (record,) = records(call(path, "--checkpoint", checkpoint, "--json", "--out", tmp_path))

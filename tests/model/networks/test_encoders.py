@@ -48,7 +48,7 @@ def published(resnet18: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> 
 def maps_of(network: nn.Module, x: Tensor) -> Tensor:
     """Return what torchvision's own network has before its pooling."""
     found: list[Tensor] = []
-    handle = network.avgpool.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))  # type: ignore[operator]
+    handle = network.get_submodule("avgpool").register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
     network(x)
     handle.remove()
     return found[0]

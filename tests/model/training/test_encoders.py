@@ -177,17 +177,19 @@ def test_detector_of_frames_learns_from_each_frame_and_scores_clips(
     assert isinstance(load_detector(checkpoint).network, MesoNet)
     assert best(tmp_path / "run").metrics["auc"] is not None
     asked = ["--checkpoint", checkpoint, "--data", tiny_data, "--split", "val", "--workers", 0, "--device", "cpu"]
-    for command in (
+    commands: list[list[object]] = [
         ["evaluate", *asked, "--out", tmp_path / "eval"],
         ["export", tmp_path / "detector.pt2", "--checkpoint", checkpoint],
         ["classify", tmp_path / "more", *data, "--init", checkpoint, "--keep-head"],
-    ):
+    ]
+    for command in commands:
         ended = lps_train(*command)
         assert ended.code == 0, ended.stderr
-    for command, says in (
+    refusals: list[tuple[list[object], str]] = [
         (["pretrain", "--init", "random"], f"'{name}' is a whole detector and no encoder: only classify trains it"),
         (["distill", "--init", checkpoint], f"'{name}' is a whole detector and no encoder: only classify trains it"),
         (["classify", "--init", "random", "--head", "svm"], "judges single frames and has no context for --head svm"),
-    ):
+    ]
+    for command, says in refusals:
         refused = lps_train(command[0], tmp_path / "no", *data, *command[1:])
         assert (refused.code, says in refused.last_line) == (3, True), refused.stderr
