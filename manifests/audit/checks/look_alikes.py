@@ -38,6 +38,8 @@ from lps.manifests.splits.near_copies import chance_distance, stranger_pairs
 
 LIMITS: dict[str, float] = {"l11_min_cosine": 0.4, "l11_chance": 1e-6, "l11_min_pairs": 50}
 COLUMNS = ("video_id", "embedding")
+BY_CHANCE = 0.05
+"""Pairs of strangers that may look alike in a whole data set: among millions of pairs, one in a million is many."""
 STEPS = 10_000
 """Steps between cosines 1 and 0, in which distances are calibrated."""
 TILE = (1024, 8192)
@@ -47,9 +49,10 @@ L11 = CheckSpec(
     id="L11",
     title="No look-alike persons across splits",
     rule="No two videos of different splits and groups have mean face embeddings (--embeddings FILE) of a cosine that "
-    "a share l11_chance of pairs of different groups would reach, and of at least l11_min_cosine. UNKNOWN below "
-    "l11_min_pairs pairs to calibrate with, and where nothing is found but some video has no embedding. SKIP without "
-    "embeddings: no recogniser is part of this program.",
+    "a share l11_chance of pairs of different groups would reach (of large data sets a smaller share: 0.05 pairs of "
+    "all that are compared), and of at least l11_min_cosine. UNKNOWN below l11_min_pairs pairs to calibrate with, and "
+    "where nothing is found but some video has no embedding. SKIP without embeddings: no recogniser is part of this "
+    "program.",
     remedy="Look at the pairs. If they show one person, give them a common alias and split again "
     "(`lps-prep split --aliases`); if not, state why in a waiver.",
     severity=Severity.WARN,
@@ -172,8 +175,15 @@ def _least_cosine(videos: _Placed, limits: Mapping[str, float]) -> float | None:
     if len(one) < limits["l11_min_pairs"]:
         return None
     cosines = np.einsum("ij,ij->i", videos.vectors[one], videos.vectors[two])
-    steps = chance_distance(np.rint((1 - cosines) * STEPS).astype(np.int64), limits["l11_chance"])
+    chance = min(limits["l11_chance"], BY_CHANCE / max(1, _n_pairs(videos)))
+    steps = chance_distance(np.rint((1 - cosines) * STEPS).astype(np.int64), chance)
     return None if steps < 0 else max(1 - steps / STEPS, limits["l11_min_cosine"])
+
+
+def _n_pairs(videos: _Placed) -> int:
+    """Return the number of pairs of videos of different splits."""
+    sizes = np.bincount(videos.codes[videos.codes >= 0], minlength=len(SPLITS))
+    return int((sizes.sum() ** 2 - (sizes**2).sum()) // 2)
 
 
 def _nearest(videos: _Placed, least: float) -> list[tuple[int, int, float]]:

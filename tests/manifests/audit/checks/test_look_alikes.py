@@ -71,6 +71,25 @@ def test_threshold_follows_the_recogniser(world: "World", opened: Opened, tmp_pa
     assert float(result.limit.split()[3]) > 0.6
 
 
+def test_strangers_of_a_large_set_are_no_look_alikes(
+    world: "World", opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among millions of pairs, some are nearer to each other than one in a million is."""
+    rng = np.random.default_rng(2)
+    for k in range(4000):
+        world.add(f"more{k}", ("train", "test")[k % 2])
+    found = {row["video_id"]: rng.normal(size=48).astype("f4") for row in world.videos}
+    ctx, path = opened(world), written(tmp_path / "faces.parquet", found)
+    assert look_alikes(ctx, path).state == State.PASS
+    with monkeypatch.context() as patch:
+        patch.setattr("lps.manifests.audit.checks.look_alikes.BY_CHANCE", float("inf"))
+        assert look_alikes(ctx, path).state == State.FAIL
+    one, two = (world.video(f"more{k}")["video_id"] for k in (0, 1))
+    found[two] = found[one]
+    result = look_alikes(ctx, written(path, found))
+    assert [offender.key for offender in result.offenders] == [two.hex()]
+
+
 def test_videos_without_a_face_are_not_passed_over(world: "World", opened: Opened, tmp_path: Path) -> None:
     found = faces(world)
     del found[world.videos[0]["video_id"]]
