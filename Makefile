@@ -37,6 +37,7 @@ lint: $(READY)
 docs: $(READY)
 	$(BIN)/python -m lps.cli.docs.reference docs/cli.md
 	$(BIN)/python -m lps.cli.docs.audit_checks docs/audit.md
+	$(BIN)/python -m tests.manifests.audit.mutants --page
 	$(BIN)/python -m lps.cli.docs.codes_page docs/codes.md
 
 # the pages of docs/ as a site in build/site; warnings, as of a link that leads nowhere, end it
