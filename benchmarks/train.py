@@ -3,9 +3,11 @@
     python benchmarks/train.py                       clips of 60 frames of 224 px, as many workers as cores
     python benchmarks/train.py --clips 256 --workers 8
 
-Rows: (i) tars read from end to end and nothing decoded, the bound of any reader; (ii) plain `webdataset`, Pillow, and
-torch's loader; (iii) this project's reader, without and with augmentation, and with frames resized while they are read.
-All with the same number of processes, one thread each, over the same shards, after a first pass that starts them.
+Rows: (o) the floor: the same JPEGs in memory decoded by the reader's library, one after another into one place, and
+nothing else; (i) tars read from end to end and nothing decoded; (ii) plain `webdataset`, Pillow, and torch's loader;
+(iii) this project's reader, without and with augmentation, and with frames resized while they are read. All with the
+same number of processes, one thread each, over the same shards, after a first pass that starts them. Passes take turns,
+and ratios are medians over the turns: what else the machine does falls on all. CPU seconds are those of all processes.
 
 Then what training adds (--parts waiting,checkpoint,resume): the share of step time that waits for data, the cost of a
 checkpoint, and of resuming from one.
@@ -27,8 +29,10 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from processes import Processes  # type: ignore[import-not-found]  # beside this file
 from rich.console import Console
 from rich.table import Table
+from simplejpeg import decode_jpeg
 from torch.utils.data import DataLoader, IterableDataset
 
 from lps.manifests.canonical import canonical_json, digest16
@@ -149,6 +153,39 @@ def stack_frames(sample: dict[str, Any]) -> tuple[NDArray[np.uint8], int]:
     return np.stack(frames), int(sample["cls"])
 
 
+class JpegFloor(IterableDataset[int]):
+    """The JPEGs of a worker's shards, held in memory, decoded again and again. Yields 1 for each sample."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+        self.clips: list[list[bytes]] = []
+
+    def __iter__(self) -> Iterator[int]:
+        worker = torch.utils.data.get_worker_info()
+        if not self.clips:
+            self.clips = [clip for path in self.paths for clip in jpegs(path)]
+        rgb = np.empty((IMAGE_PX, IMAGE_PX, 3), np.uint8)
+        for clip in self.clips[worker.id :: worker.num_workers] if worker else self.clips:
+            for jpeg in clip:
+                decode_jpeg(jpeg, "RGB", buffer=rgb)
+            yield 1
+
+
+def jpegs(path: Path) -> Iterator[list[bytes]]:
+    """Yield the encoded frames of each sample of a shard."""
+    with tarfile.open(path) as tar:
+        members = {info.name: tar.extractfile(info) for info in tar}
+        for key in dict.fromkeys(name.partition(".")[0] for name in members):
+            files = (members[f"{key}.{k:02d}.jpg"] for k in range(N_FRAMES))
+            yield [file.read() for file in files if file is not None]
+
+
+def floor_reader(bench: Bench) -> tuple[Pass, Callable[[], None]]:
+    """(o)."""
+    loader = _torch_loader(JpegFloor(bench.paths()), bench)
+    return (lambda: sum(1 for _ in loader)), lambda: None
+
+
 def raw_reader(bench: Bench) -> tuple[Pass, Callable[[], None]]:
     """(i)."""
     loader = _torch_loader(RawTars(bench.paths()), bench)
@@ -182,9 +219,11 @@ def our_reader(read: ReadOptions) -> Callable[[Bench], tuple[Pass, Callable[[], 
     return make
 
 
+FLOOR, USUAL = "(o) floor: the same JPEGs decoded", "(ii) webdataset, Pillow"
 READERS: dict[str, Callable[[Bench], tuple[Pass, Callable[[], None]]]] = {
+    FLOOR: floor_reader,
     "(i) tars, nothing decoded": raw_reader,
-    "(ii) webdataset, Pillow": plain_reader,
+    USUAL: plain_reader,
     "(iii) lps reader": our_reader(ReadOptions()),
     "(iii) lps reader, strong augmentation": our_reader(ReadOptions(augment="strong")),
     "(iii) lps reader, frames of 112 px": our_reader(ReadOptions(image_px=112)),
@@ -192,22 +231,37 @@ READERS: dict[str, Callable[[Bench], tuple[Pass, Callable[[], None]]]] = {
 
 
 def measure_readers(bench: Bench) -> list[Row]:
-    """Return samples per second of every reader: the median of a few passes, taken in turns."""
+    """Return samples per second of every reader, beside the floor and the usual way: medians of passes in turns."""
     passes = {name: make(bench) for name, make in READERS.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    wall: dict[str, list[float]] = {name: [] for name in passes}
+    cpu: dict[str, list[float]] = {name: [] for name in passes}
+    processes = Processes()
     for turn in range(bench.n_passes + 1):
         for name, (one_pass, _) in passes.items():
-            start = time.perf_counter()
+            before, start = processes.cpu_seconds(), time.perf_counter()
             n = one_pass()
             if n != bench.n_clips:
                 raise RuntimeError(f"{name} gave {n} of {bench.n_clips} samples")
             if turn:  # the first starts the workers and fills the page cache
-                seconds[name].append(time.perf_counter() - start)
+                wall[name].append(time.perf_counter() - start)
+                cpu[name].append(processes.cpu_seconds() - before)
     for _, close in passes.values():
         close()
-    speed = {name: bench.n_clips / float(np.median(times)) for name, times in seconds.items()}
-    usual = speed["(ii) webdataset, Pillow"]
-    return [Row(name, f"{value:,.1f}", "samples/s", f"{value / usual:.2f} x (ii)") for name, value in speed.items()]
+    return [
+        Row(
+            name,
+            f"{bench.n_clips / float(np.median(wall[name])):,.1f}",
+            "samples/s",
+            f"{_ratio(wall[FLOOR], wall[name])} x floor, {_ratio(wall[USUAL], wall[name])} x (ii); "
+            f"CPU {float(np.median(cpu[name])) / bench.n_clips * 1e3:.1f} ms a sample, {_ratio(cpu[FLOOR], cpu[name])} "
+            "x floor",
+        )
+        for name in passes
+    ]
+
+
+def _ratio(one: list[float], other: list[float]) -> str:
+    return f"{float(np.median(np.array(one) / np.maximum(other, 1e-9))):.2f}"
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -341,7 +395,7 @@ def main() -> None:
                 table.add_row(row.name, row.value, row.unit, row.note)
     finally:
         shutil.rmtree(folder)
-    Console(width=120).print(table)
+    Console(width=150).print(table)
 
 
 if __name__ == "__main__":

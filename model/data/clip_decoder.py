@@ -2,9 +2,10 @@
 
 import ctypes
 import sys
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
@@ -66,6 +67,8 @@ class BatchRequest:
     epoch: int
     step: int
     wanted: tuple[SampleRequest, ...]
+    room: int | None = None
+    """Which of the `Rooms` to write the frames to; None takes fresh memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +96,62 @@ class Batch:
         return replace(self, frames=self.frames.pin_memory(), labels=self.labels.pin_memory())
 
 
+class Rooms:
+    """Shared memory for the frames of batches, used again and again.
+
+    Fresh pages for every batch cost a quarter of what decoding does: the kernel clears them. A room is taken for a
+    request, written to by a worker, lent to whoever has the batch, and free again when nobody holds its frames. Where
+    none is free, as for someone who keeps a whole epoch, a batch takes fresh memory.
+    """
+
+    def __init__(self, n: int, n_bytes: int) -> None:
+        self.tensors = [_shared(n_bytes) for _ in range(n)]
+        """Uint8, 1-D; a room that is never written to takes no memory."""
+        self._free = list(range(n))
+        self._taken: list[int | None] = []
+        """Those of the requests under way, in their order."""
+
+    def take(self, n_bytes: int) -> int | None:
+        """Return a room for the next request; None where there is none of this size."""
+        fits = self._free and n_bytes <= len(self.tensors[0])
+        room = self._free.pop() if fits else None  # the last one that was in use: its pages are in the caches
+        self._taken.append(room)
+        return room
+
+    def lend(self, frames: Tensor | None) -> Tensor | None:
+        """Return what came of the oldest request under way, None for nothing; its room is free when that is gone."""
+        room = self._taken.pop(0)
+        if room is None:
+            return frames
+        if frames is None or frames.is_pinned():  # a copy in other memory
+            self._free.append(room)
+            return frames
+        held = frames.numpy()  # what all tensors of the same memory keep alive
+        weakref.finalize(held, self._free.append, room).atexit = False
+        return torch.from_numpy(held)
+
+    def forget(self) -> None:
+        """Take back the rooms of all requests under way; nobody may write to them any more."""
+        self._free += [room for room in self._taken if room is not None]
+        self._taken.clear()
+
+
 class ClipDecoder(Dataset["Batch | LpsError"]):
     """Makes batches; lives in every worker process.
 
     An error that must stop the reader comes back as a value: torch would wrap a raised one in pages of traceback.
     """
 
-    def __init__(self, options: ReadOptions, image_px: int) -> None:
+    def __init__(self, options: ReadOptions, image_px: int, rooms: Sequence[Tensor] = ()) -> None:
         self.options = options
         self.image_px = image_px
+        self.rooms = rooms
+        self._begun: set[int] = set()
+        """Rooms whose pages this process has."""
+
+    def n_bytes(self, n_clips: int) -> int:
+        """Return the size of the frames of so many clips."""
+        return n_clips * self.options.n_frames * self.image_px * self.image_px * 3
 
     def __getitem__(self, request: BatchRequest) -> Batch | LpsError:
         try:
@@ -111,7 +161,7 @@ class ClipDecoder(Dataset["Batch | LpsError"]):
 
     def read(self, request: BatchRequest) -> Batch:
         """Return the batch of a request without its bad samples. Raises UnreadableError or IntegrityError."""
-        frames = _shared_bytes(len(request.wanted), self.options.n_frames, self.image_px, self.image_px, 3)
+        frames = self._frames(len(request.wanted), request.room)
         good: list[Sample] = []
         bad: list[BadSample] = []
         for wanted in request.wanted:
@@ -142,14 +192,29 @@ class ClipDecoder(Dataset["Batch | LpsError"]):
             out[:n] = apply_change(out[:n], draw_change(draws, self.options.augment))
         out[n:] = out[n - 1]
 
+    def _frames(self, n_clips: int, room: int | None) -> Tensor:
+        """Return (n_clips, n_frames, H, W, 3) to write to; in a worker, shared memory: no copy is made on its way."""
+        n_bytes = self.n_bytes(n_clips)
+        if get_worker_info() is None:
+            memory = torch.empty(n_bytes, dtype=torch.uint8)
+        elif room is None:
+            memory = _with_pages(_shared(n_bytes))
+        else:
+            memory = self.rooms[room]
+            if room not in self._begun:
+                self._begun.add(room)
+                _with_pages(memory)
+        return memory[:n_bytes].view(n_clips, self.options.n_frames, self.image_px, self.image_px, 3)
 
-def _shared_bytes(*shape: int) -> Tensor:
-    """Return an empty uint8 tensor; in a worker, in shared memory, so that no copy is made on its way."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    n_bytes = int(np.prod(shape))
+
+def _shared(n_bytes: int) -> Tensor:
     storage = torch.UntypedStorage._new_shared(n_bytes)  # type: ignore[no-untyped-call]  # as torch does
+    return torch.empty(0, dtype=torch.uint8).set_(storage)
+
+
+def _with_pages(memory: Tensor) -> Tensor:
+    """Bring in all pages at once, where one fault for each would cost as much again. An older system says no."""
     if sys.platform == "linux":
-        # Pages come in at once, where one fault for each would cost a tenth of the decoding. An older system says no.
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(storage.data_ptr()), ctypes.c_size_t(n_bytes), MADV_POPULATE_WRITE)
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+        place = ctypes.c_void_p(memory.data_ptr())
+        ctypes.CDLL(None).madvise(place, ctypes.c_size_t(memory.numel()), MADV_POPULATE_WRITE)
+    return memory

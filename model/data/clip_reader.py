@@ -26,7 +26,7 @@ from lps.manifests.arrays import Ints
 from lps.manifests.environment import socket_place
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
 from lps.model.data.clip_data import ClipData, ClipPairs, long_enough, pair_up, with_labels
-from lps.model.data.clip_decoder import Batch, BatchRequest, ClipDecoder, ReadOptions, SampleRequest
+from lps.model.data.clip_decoder import Batch, BatchRequest, ClipDecoder, ReadOptions, Rooms, SampleRequest
 from lps.model.data.download import verify_local
 from lps.model.data.epoch_plan import (
     EpochPlan,
@@ -96,10 +96,12 @@ class ClipReader:
         self.pairs = _pairs(self.data, plan)
         self._samples_sha256 = self.data.digest()
         self.decoder = ClipDecoder(read, _image_px(self.data, read))
+        first = self.plan(0)
+        self.n_steps = first.n_steps
+        self._rooms = self._open_rooms(first)
         self._ahead = ShardPrefetcher(data.shards, cache or user_cache())
         self._requests = _Requests()
         self._loader = _loader(self.decoder, self._requests, self.work_options)
-        self.n_steps = self.plan(0).n_steps
 
     def __enter__(self) -> Self:
         return self
@@ -116,6 +118,15 @@ class ClipReader:
             end_workers()
         self._loader._iterator = None
         self._ahead.close()
+
+    def _open_rooms(self, plan: EpochPlan) -> Rooms:
+        """Return room for what workers decode ahead, what they are about to, and what is learnt from meanwhile."""
+        work = self.work_options
+        largest = int(np.diff(plan.spans).max(initial=0)) * plan.order.samples.shape[1]
+        n = work.n_workers * work.batches_ahead + 3 if work.n_workers else 0
+        rooms = Rooms(min(n, plan.n_steps + 1), self.decoder.n_bytes(largest))
+        self.decoder.rooms = rooms.tensors
+        return rooms
 
     @property
     def image_px(self) -> int:
@@ -149,7 +160,7 @@ class ClipReader:
         left = plan.order.samples[plan.rows(start_step, plan.n_steps)]
         sizes = np.diff(plan.spans[start_step:])[:, 0] * left.shape[1]
         self._ahead.begin(self._shard_of[left.ravel()], np.repeat(np.arange(start_step, plan.n_steps), sizes))
-        self._requests.source = self.requests_of(plan, epoch, start_step)
+        self._requests.source = self._with_rooms(self.requests_of(plan, epoch, start_step))
         outcomes = iter(self._loader)
         n_bad = 0
         for step in range(start_step, plan.n_steps):
@@ -186,6 +197,12 @@ class ClipReader:
         for step in range(start_step, plan.n_steps):
             yield self._batch_request(plan, epoch, step, plan.rows(step, step + 1))
 
+    def _with_rooms(self, requests: Iterator[BatchRequest]) -> Iterator[BatchRequest]:
+        """Give each request a room. The first is asked for when workers are done with the epoch before."""
+        self._rooms.forget()
+        for request in requests:
+            yield replace(request, room=self._rooms.take(self.decoder.n_bytes(len(request.wanted))))
+
     def _batch_request(self, plan: EpochPlan, epoch: int, step: int, rows: Ints) -> BatchRequest:
         order = plan.order
         samples = self.data.records(order.samples[rows].ravel())
@@ -208,8 +225,10 @@ class ClipReader:
                 "use fewer workers"
             ) from e
         if isinstance(outcome, LpsError):
+            self._rooms.lend(None)
             raise outcome
-        return outcome
+        frames = self._rooms.lend(outcome.frames if len(outcome) else None)
+        return outcome if frames is None else replace(outcome, frames=frames)
 
     def _substitute(self, plan: EpochPlan, epoch: int, empty: Batch) -> Batch:
         """Return a batch of the first good row after an empty one, in the plan's order and round its end."""

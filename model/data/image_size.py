@@ -4,7 +4,7 @@ _NOT_SIZES = frozenset({0xC4, 0xC8, 0xCC})  # JPEG markers of tables within the 
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # JPEG markers without a length
 
 
-def image_size(data: bytes) -> tuple[int, int] | None:
+def image_size(data: bytes | memoryview) -> tuple[int, int] | None:
     """Return (width, height) in pixels of a JPEG, PNG or WebP; None for anything else and for a damaged header."""
     if data[:2] == b"\xff\xd8":
         return _jpeg_size(data)
@@ -15,7 +15,7 @@ def image_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+def _jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
     at = 2
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -30,7 +30,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _webp_size(data: bytes) -> tuple[int, int] | None:
+def _webp_size(data: bytes | memoryview) -> tuple[int, int] | None:
     kind = data[12:16]
     if kind == b"VP8 ":
         return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF

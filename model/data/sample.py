@@ -18,6 +18,8 @@ from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.model.data.image_size import image_size
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+TAR_BLOCK = 512
+Bytes = bytes | memoryview
 FRAME_MEMBER = re.compile(r"(\d{2,4})\.(?:jpg|jpeg|png|webp)")
 UNKNOWN_LABEL = -1
 MAX_SAMPLE_BYTES = 1 << 30
@@ -97,11 +99,15 @@ def read_range(shard: LocalShard, sample: Sample) -> bytes:
     return data
 
 
-def unpack(data: bytes, sample: Sample) -> dict[str, bytes]:
-    """Return the members of one sample by extension, read and grouped by `webdataset`. Raises SampleFault.
+def unpack(data: bytes, sample: Sample) -> Mapping[str, Bytes]:
+    """Return the members of one sample by extension. Raises SampleFault.
 
-    Nothing is decoded there and nothing unpickled: members are bytes, and none is written anywhere by its name.
+    What is not as `lps-prep` writes it is read and grouped by `webdataset`. Nothing is decoded and nothing unpickled:
+    members are bytes, and none is written anywhere by its name.
     """
+    plain = plain_members(data, sample.key)
+    if plain is not None:
+        return plain
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
     source = [{"url": sample.key, "stream": io.BytesIO(data)}]
@@ -115,9 +121,59 @@ def unpack(data: bytes, sample: Sample) -> dict[str, bytes]:
     return {ext: value for ext, value in found[0].items() if not ext.startswith("__")}
 
 
-def frame_members(members: Mapping[str, bytes]) -> list[bytes]:
+def plain_members(data: bytes, key: str) -> dict[str, Bytes] | None:
+    """Return the members of a piece of a ustar by extension: nothing but regular files `key.ext` with whole headers.
+
+    None for anything else, damage included. That is what `webdataset` finds there, in a tenth of its time: parsing by
+    `tarfile` costs a sixth of the decoding. Members share the memory of `data`.
+    """
+    prefix = key.encode("utf-8", "surrogateescape") + b"."
+    if b"." in prefix[:-1] or key.startswith("__"):
+        return None
+    found: dict[str, Bytes] = {}
+    checksums: list[tuple[int, int]] = []
+    whole, at = memoryview(data), 0
+    while at < len(data):
+        head = data[at : at + TAR_BLOCK]
+        name, _, rest = head[:100].partition(b"\0")
+        n_bytes, checksum = _octal(head[124:136]), _octal(head[148:156])
+        ext = name[len(prefix) :]
+        as_written = (
+            len(head) == TAR_BLOCK
+            and name.startswith(prefix)
+            and ext.isascii()
+            and ext.islower()
+            and not ext.startswith(b"__")
+            and b"/" not in ext
+            and not rest.strip(b"\0")
+            and head[156:157] == b"0"
+            and head[257:265] == b"ustar\x0000"
+            and head[345] == 0
+        )
+        if not as_written or n_bytes is None or checksum is None:
+            return None
+        checksums.append((at // TAR_BLOCK, checksum + sum(head[148:156]) - 8 * ord(" ")))
+        start = at + TAR_BLOCK
+        at = start + -(-n_bytes // TAR_BLOCK) * TAR_BLOCK
+        content = whole[start : start + n_bytes]
+        if at > len(data) or found.setdefault(ext.decode(), content) is not content:
+            return None
+    if not found:
+        return None
+    blocks, sums = np.array(checksums).T
+    same = np.frombuffer(data, np.uint8).reshape(-1, TAR_BLOCK)[blocks].sum(1) == sums
+    return found if same.all() else None
+
+
+def _octal(field: bytes) -> int | None:
+    """Return the number in a field of a header, None for anything but octal digits."""
+    digits = field.strip(b"\0 ")
+    return int(digits, 8) if digits.isdigit() and not {*b"89"} & {*digits} else None
+
+
+def frame_members(members: Mapping[str, Bytes]) -> list[Bytes]:
     """Return the encoded frames in time order. Raises SampleFault for a gap, for none, or for a frame twice."""
-    found: dict[int, bytes] = {}
+    found: dict[int, Bytes] = {}
     for ext, data in members.items():
         match = FRAME_MEMBER.fullmatch(ext)
         if match and found.setdefault(int(match[1]), data) is not data:
@@ -128,7 +184,7 @@ def frame_members(members: Mapping[str, bytes]) -> list[bytes]:
     return [found[k] for k in range(len(found))]
 
 
-def check_members(members: Mapping[str, bytes], sample: Sample) -> list[bytes]:
+def check_members(members: Mapping[str, Bytes], sample: Sample) -> list[Bytes]:
     """Return the encoded frames if all members are those that the index promised. Raises SampleFault."""
     frames = frame_members(members)
     if len(frames) != sample.n_frames:
@@ -144,17 +200,17 @@ def check_members(members: Mapping[str, bytes], sample: Sample) -> list[bytes]:
     return frames
 
 
-def label_of(members: Mapping[str, bytes]) -> int | None:
+def label_of(members: Mapping[str, Bytes]) -> int | None:
     """Return 0 (real) or 1 (fake) from `.cls`, None where there is none. Raises SampleFault for anything else."""
-    text = members.get("cls")
-    if text is None:
+    if "cls" not in members:
         return None
+    text = bytes(members["cls"])
     if text.strip() not in (b"0", b"1"):
         raise SampleFault(f"its .cls says {text[:16]!r}, neither 0 (real) nor 1 (fake)")
     return int(text)
 
 
-def image_side(data: bytes, name: str) -> int:
+def image_side(data: Bytes, name: str) -> int:
     """Return the side in pixels of a square image, from its header alone. Raises SampleFault."""
     size = image_size(data)
     if size is None:
@@ -165,31 +221,39 @@ def image_side(data: bytes, name: str) -> int:
     return width
 
 
-def decode(images: Sequence[bytes], first: int, side_px: int, out: Pixels) -> None:
+def decode(images: Sequence[Bytes], first: int, side_px: int, out: Pixels) -> None:
     """Decode square images of side `side_px` into `out` (n, H, H, 3), resized to H where that differs.
 
     `first` is the number of the first image within its sample, for messages. Raises SampleFault for an image that is
     damaged or of another size. Pixels are those that Pillow gives.
     """
     out_px = out.shape[1]
-    whole = np.empty((side_px, side_px, 3), np.uint8)
+    whole = None if out_px == side_px else np.empty((side_px, side_px, 3), np.uint8)
     for k, data in enumerate(images):
         name = f"{first + k:02d}"
-        side = image_side(data, name)
-        if side != side_px:
-            raise SampleFault(f"frame {name} has {side}x{side} px, not {side_px}x{side_px}")
-        if data[:2] == JPEG_START and JPEG_END not in data[-64:]:
+        if data[:2] != JPEG_START:  # others have memory for the whole image before they can be refused
+            _require_side(data, name, side_px)
+        elif JPEG_END not in bytes(data[-64:]):
+            _require_side(data, name, side_px)
             raise SampleFault(f"frame {name} is cut off")
         try:
-            decode_image(data, out[k] if side == out_px else whole)
+            decode_image(data, out[k] if whole is None else whole)
         except (ValueError, cv2.error) as e:
+            _require_side(data, name, side_px)
             raise SampleFault(f"frame {name} is damaged") from e
-        if side != out_px:
-            shrink = cv2.INTER_AREA if out_px < side else cv2.INTER_CUBIC
+        if whole is not None:
+            shrink = cv2.INTER_AREA if out_px < side_px else cv2.INTER_CUBIC
             cv2.resize(whole, (out_px, out_px), dst=out[k], interpolation=shrink)
 
 
-def decode_image(data: bytes, rgb: Pixels) -> None:
+def _require_side(data: Bytes, name: str, side_px: int) -> None:
+    """Raise SampleFault for an image of another size, or of none."""
+    side = image_side(data, name)
+    if side != side_px:
+        raise SampleFault(f"frame {name} has {side}x{side} px, not {side_px}x{side_px}")
+
+
+def decode_image(data: Bytes, rgb: Pixels) -> None:
     """Decode an image into `rgb` (H, W, 3). Raises ValueError or cv2.error for a damaged one or one of another size.
 
     JPEG by a library that is strict: it told 190 of 300 images with some bytes changed, OpenCV none. It is faster, too.

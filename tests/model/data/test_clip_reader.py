@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -331,10 +332,32 @@ def test_three_clips_of_three_and_two_are_all(make: "Maker", spec: "type[Spec]")
     assert len(spread_clips(data, 1)) == 2
 
 
-def test_workers_hand_frames_over_in_shared_memory(make: "Maker", many: "Many") -> None:
-    data = open_data(str(make.data_set(many(2))), "train")
-    (batch,) = read_all(data, PlanOptions(), work=WorkOptions(n_workers=1))
-    assert batch.frames.is_shared()  # type: ignore[no-untyped-call]
+def test_workers_write_to_the_same_memory_again_and_never_to_what_somebody_holds(make: "Maker", many: "Many") -> None:
+    data = open_data(str(make.data_set(many(12, real_every=2))), "train")
+    plan = PlanOptions(batch_size=1)
+    expected = read_all(data, plan, epochs=(0, 1))
+    places, kept = set(), []
+    with ClipReader(data, READ, plan, WorkOptions(n_workers=2)) as reader:
+        for _ in zip(range(3), reader.epoch(5), strict=False):
+            pass  # left early, with batches under way
+        for epoch in (0, 1):
+            for batch in reader.epoch(epoch):
+                assert torch.equal(batch.frames, expected[len(kept)].frames)
+                places.add(batch.frames.data_ptr())
+                kept.append(replace(batch, frames=batch.frames.clone()))
+        assert len(places) <= 7, "what two workers decode ahead, and three more"
+        held = [*reader.epoch(0), *reader.epoch(1)]  # more than there is room for
+    assert_equal(held, expected)
+    assert_equal(kept, expected)
+
+
+def test_a_part_of_a_batch_keeps_its_memory(make: "Maker", many: "Many") -> None:
+    data = open_data(str(make.data_set(many(12, real_every=2))), "train")
+    plan = PlanOptions(batch_size=2)
+    expected = read_all(data, plan)
+    with ClipReader(data, READ, plan, WorkOptions(n_workers=1)) as reader:
+        parts = [batch.frames[1, 0] for batch in reader.epoch(0)]
+    assert all(torch.equal(part, batch.frames[1, 0]) for part, batch in zip(parts, expected, strict=True))
 
 
 def test_a_request_carries_all_that_a_worker_needs(make: "Maker", many: "Many") -> None:
