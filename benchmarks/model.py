@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from flops import PEAK_TFLOPS, count_flops  # type: ignore[import-not-found]  # beside this file
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -40,8 +41,6 @@ from lps.model.networks.predictive_net import PredictiveNet, PretrainParams, pre
 FORMS = ("plain", "ours")
 TASKS = ("pretraining", "detector")
 MODES = ("forward", "step")
-PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362}
-"""Dense bfloat16, from the makers' data sheets."""
 HEAD = HeadParams(final_bn=False)
 """A batch norm over clips cannot train on a single one."""
 
@@ -145,15 +144,6 @@ def work(case: Case, pipe: Connection) -> None:
             pipe.send(count_flops(call) if cuda else 0)
         else:
             pipe.send(torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_peak_mib())
-
-
-def count_flops(call: Callable[[], object]) -> int:
-    """Return the floating-point operations of a call, two for each multiplication and addition."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        call()
-    return int(counter.get_total_flops())
 
 
 def resident_peak_mib() -> float:

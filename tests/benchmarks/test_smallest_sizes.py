@@ -19,6 +19,7 @@ SMALLEST = {
     "damage": ["--frames", "20", "--positions", "2", "--codings", "1"],
     "duplicates": ["--limit", "2", "--frames", "70"],
     "detectors": ["--device", "cpu", "--smoke"],
+    "gpu": ["--device", "cpu", "--smoke"],
     "landmarks": ["--limit", "1", "--localizers", "mtcnn"],
     "manifests": ["--n", "200"],
     "mix": ["--n", "200,400"],
@@ -51,8 +52,9 @@ def test_smallest_size_runs_through(name: str, tmp_path: Path, demo_videos: Path
 
 
 @pytest.mark.slow
-def test_without_a_gpu_the_detectors_are_not_run_and_that_is_said() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks/detectors.py")]
+@pytest.mark.parametrize("name", ["detectors", "gpu"])
+def test_without_a_gpu_its_benchmarks_are_not_run_and_that_is_said(name: str) -> None:
+    command = [sys.executable, str(ROOT / f"benchmarks/{name}.py")]
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     ran = subprocess.run(command, env=env, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")
