@@ -5,7 +5,7 @@ from typing import Any
 
 from lps.cli.common import ProgressView
 from lps.manifests.records import Note
-from lps.model.training.events import RunBegun, StepDone, TrainEvent, Validated, Validating
+from lps.model.training.events import RunBegun, SpeedMeasured, StepDone, TrainEvent, Validated, Validating
 
 SMOOTHING = 0.05
 """Share of the newest loss in the smoothed one that is shown."""
@@ -17,6 +17,7 @@ class TrainProgress(ProgressView):
     def __init__(self, *, quiet: bool = False) -> None:
         super().__init__(quiet=quiet)
         self._loss: float | None = None
+        self._waits = ""
 
     def on_event(self, event: TrainEvent) -> None:
         """Show one event of the run."""
@@ -27,6 +28,8 @@ class TrainProgress(ProgressView):
                 self._begin(event)
             case StepDone():
                 self._step(event)
+            case SpeedMeasured():
+                self._waits = f", waits for data {event.values['wait_share']:.0%}"
             case Validating():
                 self.note("validating")
             case Validated():
@@ -36,7 +39,7 @@ class TrainProgress(ProgressView):
                 self.say(f"epoch {event.epoch}, step {event.step}{found}{_by_set(event.metrics)}")
 
     def _begin(self, run: RunBegun) -> None:
-        self._loss = None  # drop that of the run before, where a command has several
+        self._loss, self._waits = None, ""  # drop those of the run before, where a command has several
         resumed = f", resumed at step {run.step}" if run.resumed else ""
         self.say(
             f"{run.stage}: {run.n_clips} clips, {run.n_parameters:,} trainable parameters, "
@@ -48,7 +51,7 @@ class TrainProgress(ProgressView):
         loss = done.values["loss"]
         if loss is not None:
             self._loss = loss if self._loss is None else self._loss + SMOOTHING * (loss - self._loss)
-        self.update(done.step, f"loss {self._loss:.4f}, lr {done.values['lr']:.1e}")
+        self.update(done.step, f"loss {self._loss:.4f}, lr {done.values['lr']:.1e}{self._waits}")
 
 
 def _by_set(metrics: Mapping[str, Any]) -> str:

@@ -60,9 +60,14 @@ class Conv3d(nn.Conv3d):
     last stage: it holds whatever was in memory.
     """
 
+    memory_format: torch.memory_format | None = None
+    """Layout that the input is brought to on a GPU; None takes it as it comes. Torch follows the input's."""
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
         """(M, in, T, H, W) -> (M, out, T', H', W')."""
         if input.device.type != "cpu" or torch.compiler.is_compiling():
+            if self.memory_format is not None:
+                input = input.contiguous(memory_format=self.memory_format)  # noqa: A001
             return super().forward(input)
         if not torch.is_autocast_enabled("cpu"):
             return self._on_cpu(input)

@@ -51,6 +51,7 @@ from lps.model.report.settings import (
 )
 from lps.model.report.views import CurveRow, CurveView, NameView, PictureView, ReportPageView, StageView, SummaryView
 from lps.model.training.checkpoint import code_version
+from lps.model.training.engine import WAIT_SHARE
 
 FINISHED, UNFINISHED = Mark("FINISHED", "✓", "good"), Mark("UNFINISHED", "…", "open")
 EVALUATED, NOTES = Mark("EVALUATED", "✓", "good"), Mark("SEE NOTES", "!", "warn")
@@ -63,6 +64,8 @@ CURVES = {
     "grad_norm": "Norm of the gradient",
     "share_of_chance": "Loss as a share of chance",
     "selected": "Share of clips whose teacher is right",
+    "wait_share": "Share of a step that waits for data",
+    "floor_share": "Compute floor (a step on one cached batch) over a step",
 }
 """Values that are drawn first, and their titles."""
 NOT_DRAWN = ("step", "epoch", "n_clips")
@@ -286,12 +289,7 @@ def _notes(
 ) -> Iterator[tuple[str, str]]:
     """Yield what weakens a metric or is missing, with the name that it is about."""
     for run in runs:
-        yield from ((run.name, note) for note in run.notes)
-        n_bad = count((run.result or {}).get("n_bad_samples"))
-        if n_bad:
-            yield run.name, f"{n_bad} bad samples were left out; its result.json names them"
-        if run.result is not None and not run.log.series and run.stage != "svm":
-            yield run.name, "there is no log.jsonl, and so there are no curves"
+        yield from ((run.name, note) for note in _run_notes(run))
     for each in found:
         if 0 < min(each.n_videos) < FEW_VIDEOS:
             few = "{:,} real and {:,} fake videos are too few: its metrics and intervals say little"
@@ -309,6 +307,18 @@ def _notes(
         yield from ((evaluation.name, note) for note in evaluation.notes)
     yield from contradictions(found)
     yield from (("comparison", line) for line in incomparable(found))
+
+
+def _run_notes(run: TrainingRun) -> Iterator[str]:
+    yield from run.notes
+    n_bad = count((run.result or {}).get("n_bad_samples"))
+    if n_bad:
+        yield f"{n_bad} bad samples were left out; its result.json names them"
+    waits = run.log.series.get(("speed", "wait_share"))
+    if waits is not None and waits.values.mean() > WAIT_SHARE:
+        yield f"its steps waited for data for {waits.values.mean():.0%} of their time; see run.workers"
+    if run.result is not None and not run.log.series and run.stage != "svm":
+        yield "there is no log.jsonl, and so there are no curves"
 
 
 def _stages(runs: Sequence[TrainingRun]) -> Iterator[StageView]:
@@ -331,6 +341,7 @@ def _curve(name: str, runs: Sequence[TrainingRun]) -> CurveView:
     curves = []
     for run in runs:
         train, validation = (run.log.series.get((kind, name)) for kind in ("step", "validation"))
+        train = train or run.log.series.get(("speed", name))
         best = (run.result or {}).get("best_step")
         curves.append(
             Curve(

@@ -10,6 +10,8 @@ from torch import nn
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import StageName
 from lps.model.networks.context_net import StateDict
+from lps.model.networks.conv import Conv3d
+from lps.model.networks.conv_check import ConvShape, check_layouts, choose_layout, library_versions, worst
 from lps.model.networks.detector import Detector
 from lps.model.networks.encoder import Encoder
 from lps.model.networks.mesonet import MesoNet, build_detector
@@ -17,6 +19,7 @@ from lps.model.networks.predictive_net import PredictiveNet
 from lps.model.networks.published_weights import load_encoder_weights
 from lps.model.training.checkpoint import Checkpoint, preset_of, read_checkpoint
 from lps.model.training.presets import Preset
+from lps.model.training.processes import all_gather_list
 from lps.model.training.stages import (
     BlockClassifier,
     ClassifyStage,
@@ -90,6 +93,26 @@ def _built(stage: StageName, preset: Preset, start: Checkpoint | None, init: str
 
 def _channels_innermost(preset: Preset, network: BlockClassifier | PredictiveNet | Detector) -> bool:
     return preset.run.channels_last or network.backbone.by_frame  # which wants them so anyway
+
+
+def check_bf16(stage: TrainingStage, preset: Preset, device: torch.device, world_size: int) -> tuple[str, ...]:
+    """Check a 3-D convolution in bf16 and give the stage the layout in which it is right and quick.
+
+    Returns what the user should know. All processes of a run call this, and take the same layout. Raises RefusedError
+    where neither layout is right.
+    """
+    networks = [stage, *([stage.teacher] if isinstance(stage, DistillStage) else [])]
+    convs = [each for network in networks for each in network.modules() if isinstance(each, Conv3d)]
+    if not convs:
+        return ()
+    n_clips = -(-preset.train.batch_size // (world_size * preset.train.accumulate))
+    shape = ConvShape.of_run(n_clips * preset.net.n_blocks, preset.net.block_frames, preset.image_px, device)
+    found = worst(all_gather_list(check_layouts(shape, device)))
+    choice = choose_layout(found, stage.channels_last, library_versions(device))
+    stage.channels_last = choice.channels_last
+    for conv in convs:
+        conv.memory_format = torch.channels_last_3d if choice.channels_last else torch.contiguous_format
+    return choice.notes
 
 
 VALID_INIT_STAGES: dict[StageName, tuple[str, ...]] = {

@@ -1,9 +1,12 @@
 """One epoch of any stage: take a batch, step, read the losses once in a while."""
 
+import copy
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -48,6 +51,122 @@ class RunProgress:
         return (score, -loss) > (self.best, -lowest)
 
 
+WARM_UP_STEPS = 2
+"""First steps of a start, which are not counted: workers start, kernels are chosen, memory is laid out."""
+FLOOR_EVERY, FLOOR_STEPS = 100, 3
+"""One step on a cached batch for so many steps to come, but at least one and at most three."""
+WAIT_SHARE, WAIT_STEPS = 0.1, 20
+"""Share of a step that waits for data, from which a run says what to do about it; steps before it does."""
+
+Mark = float | torch.cuda.Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """How long the steps since the last look took, on average; of several processes the longest times."""
+
+    n_steps: int
+    wait_s: float
+    """What a step waits for its batch: on a GPU, what that has nothing to do meanwhile."""
+    work_s: float
+    """The rest of a step."""
+    floor_s: float | None
+    """The compute floor: the shortest step on one batch that was there. None where it was not measured."""
+
+    @property
+    def wait_share(self) -> float:
+        """Share of a step that waits for data."""
+        return self.wait_s / max(self.wait_s + self.work_s, 1e-12)
+
+    def values(self) -> dict[str, float | None]:
+        """Return what is logged."""
+        step_s = self.wait_s + self.work_s
+        floor = None if self.floor_s is None else self.floor_s / max(step_s, 1e-12)
+        return {"wait_share": self.wait_share, "floor_share": floor, "step_s": step_s, "floor_s": self.floor_s}
+
+
+class Pace:
+    """Measures steps. On a GPU by its own clock, since steps are only asked for and done later."""
+
+    def __init__(self, device: torch.device, n_steps: int) -> None:
+        """Measure the `n_steps` steps of a start."""
+        self._device = device
+        self._n_floor = max(1, min(FLOOR_STEPS, n_steps // FLOOR_EVERY))
+        self._n_begun = 0
+        self._end = self._mark()
+        self._steps: list[tuple[float, Mark, Mark, Mark]] = []
+        """Seconds waited, end of the step before, beginning and end, of the steps that nobody has looked at."""
+        self.floor_s: float | None = None
+
+    def measured(self, learner: "Learner", batch: Batch, step: int, waited_s: float) -> dict[str, Tensor]:
+        """Let the learner take a step, and return what that does."""
+        begun = self._mark()
+        values = learner.step(batch, step)
+        before, self._end = self._end, self._mark()
+        self._n_begun += 1
+        if self._n_begun > WARM_UP_STEPS:
+            self._steps.append((waited_s, before, begun, self._end))
+        elif self._n_begun == WARM_UP_STEPS:
+            self.floor_s = self._floor(learner, batch, step)
+        return values
+
+    def _floor(self, learner: "Learner", batch: Batch, step: int) -> float:
+        """Return the seconds of the shortest step on a batch that is there."""
+        with unchanged(learner):
+            marks = [(self._mark(), learner.step(batch, step), self._mark()) for _ in range(self._n_floor)]
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            return min(_seconds(begun, ended) for begun, _, ended in marks)
+
+    def look(self) -> Speed | None:
+        """Return the speed since the last look, which waited for the device; None without steps that count.
+
+        All processes call this at the same steps.
+        """
+        if not self._steps:
+            return None
+        n = len(self._steps)
+        waits = [min(waited, _seconds(before, begun)) for waited, before, begun, _ in self._steps]
+        work = [_seconds(begun, ended) for _, _, begun, ended in self._steps]
+        self._steps.clear()
+        found = torch.tensor([sum(waits) / n, sum(work) / n, self.floor_s or 0.0], dtype=torch.float64)
+        if dist.is_initialized():
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        wait_s, work_s, floor_s = found.tolist()
+        return Speed(n_steps=n, wait_s=wait_s, work_s=work_s, floor_s=floor_s or None)
+
+    def _mark(self) -> Mark:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+def _seconds(begun: Mark, ended: Mark) -> float:
+    if isinstance(begun, torch.cuda.Event):
+        assert isinstance(ended, torch.cuda.Event)  # mypy: both are of one device
+        return max(0.0, begun.elapsed_time(ended) / 1e3)
+    assert isinstance(ended, float)
+    return ended - begun
+
+
+@contextmanager
+def unchanged(learner: "Learner") -> Iterator[None]:
+    """Put everything that steps change back to what it was: weights, statistics, optimiser, random numbers."""
+    modules = [learner.model, *([] if learner.average is None else [learner.average])]
+    tensors = [each for module in modules for each in chain(module.parameters(), module.buffers())]
+    kept = [each.detach().clone() for each in tensors]
+    optimizer = copy.deepcopy(learner.optimizer.state_dict())
+    with torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
+        yield
+    with torch.no_grad():
+        for each, before in zip(tensors, kept, strict=True):
+            each.copy_(before)
+    learner.optimizer.load_state_dict(optimizer)
+    learner.optimizer.zero_grad(set_to_none=True)
+
+
 @dataclass(slots=True)
 class Learner:
     """What changes while a stage is trained."""
@@ -64,6 +183,8 @@ class Learner:
     seed: int = 0
     total_steps: int = 1
     average: AveragedModel | None = None
+    pace: Pace | None = None
+    """Measures the steps, where somebody wants to know."""
 
     def step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Learn from one batch. Returns `loss`, `grad_norm` and more, detached and still on the device."""
@@ -135,8 +256,11 @@ def train_one_epoch(
     """
     waiting: list[PendingStep] = []
     learner.model.train()
-    for batch in batches.epoch(progress.epoch, progress.position):
-        values = learner.step(batch, progress.step)
+    for batch, waited_s in _with_waiting(batches.epoch(progress.epoch, progress.position)):
+        if learner.pace is None:
+            values = learner.step(batch, progress.step)
+        else:
+            values = learner.pace.measured(learner, batch, progress.step, waited_s)
         progress.step += 1
         progress.position = batch.step + 1
         waiting.append(PendingStep(progress.step, batch.keys, learner.lr, values))
@@ -144,6 +268,15 @@ def train_one_epoch(
             report_losses(waiting, report)
             waiting.clear()
             yield progress.step
+
+
+def _with_waiting(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Yield batches, and for how many seconds each was waited for."""
+    asked = time.perf_counter()
+    for batch in batches:
+        yield batch, time.perf_counter() - asked
+        del batch  # its memory is used again
+        asked = time.perf_counter()
 
 
 def report_losses(waiting: Sequence[PendingStep], report: Report) -> None:

@@ -35,6 +35,15 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedMeasured:
+    """How long the steps since the last such event took."""
+
+    step: int
+    values: Mapping[str, float | None]
+    """`wait_share`, `floor_share`, `step_s`, `floor_s`, as in the log; None for a floor that was not measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Validating:
     """A validation begins."""
 
@@ -62,5 +71,5 @@ class CheckpointWritten:
     best: bool
 
 
-TrainEvent = Note | RunBegun | StepDone | Validating | Validated | CheckpointWritten
+TrainEvent = Note | RunBegun | StepDone | SpeedMeasured | Validating | Validated | CheckpointWritten
 OnTrainEvent = Callable[[TrainEvent], None]

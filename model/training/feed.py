@@ -1,5 +1,6 @@
 """The data of a run: its samples, and the open readers of training and validation."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -191,6 +192,30 @@ class Feed:
         self.train.resume({**state, "epoch": progress.epoch, "step": progress.position})
 
 
+def own_cores() -> int:
+    """Return how many cores there are for each process of this run on this machine."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def crowded_note(n_workers: int, n_cores: int) -> str | None:
+    """Say that there are more decoding processes than cores for them, None where there are not."""
+    if n_workers <= n_cores:
+        return None
+    return f"run.workers = {n_workers} decoding processes share {n_cores} cores: set run.workers = {n_cores}"
+
+
+def waiting_note(share: float, n_workers: int, n_cores: int, *, maps: bool = False) -> str:
+    """Say that steps wait for data, and what to do. `maps`: what is read are feature maps, which nobody decodes."""
+    told = f"steps wait for data for {share:.0%} of their time"
+    if maps:
+        return f"{told}: put run.maps_folder on a faster disk, or make room for the maps in memory"
+    told += f", with run.workers = {n_workers} and {n_cores} cores for this process"
+    if n_workers < n_cores:
+        return f"{told}: set run.workers = {n_cores}"
+    return f"{told}, which all decode: use less augmentation, a smaller image_px, more cores or a faster disk"
+
+
 @contextmanager
 def open_feed(
     job: TrainJob, data: RunData, stage: TrainingStage, device: torch.device, rank: Rank | None = None
@@ -208,7 +233,9 @@ def open_feed(
             val = None
             if data.val is not None:
                 val = stack.enter_context(_clip_reader(job, data.val, own, _plan(job, training=False)))
-            yield Feed(train, val, () if train.pairs is None else (train.pairs.said(),), train.pairs)
+            crowded = crowded_note(run.workers, own_cores())
+            notes = ([] if train.pairs is None else [train.pairs.said()]) + ([] if crowded is None else [crowded])
+            yield Feed(train, val, tuple(notes), train.pairs)
         return
     if params.augment != "none" or params.sampling in IN_PAIRS:
         raise RefusedError(

@@ -1,7 +1,8 @@
-"""What a run leaves to read: one JSON line a step and a validation, and the same for TensorBoard.
+"""What a run leaves to read: one JSON line a step, a look at the speed and a validation; the same for TensorBoard.
 
 `RunLog` is the only writer of `log.jsonl`; `read_log` reads it, also while a run is under way. A record has `kind`
-(`step` or `validation`), `step` (from 1, of the optimiser), and values by name: numbers, null where not finite.
+(`step`, `speed` or `validation`), `step` (from 1, of the optimiser), and values by name: numbers, null where not
+finite. Those of `speed` are times, and the only ones that differ between a run and its repetition.
 """
 
 import os
@@ -57,7 +58,10 @@ class RunLog:
                 raise
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Log one record: `kind` is `step` or `validation`. Numbers go to TensorBoard, too. Raises UnreadableError."""
+        """Log one record: `kind` is `step`, `speed` or `validation`. Numbers go to TensorBoard, too.
+
+        Raises UnreadableError.
+        """
         with self._writing():
             self._file.write(canonical_json({"kind": kind, "step": step, **values}) + b"\n")
             self._board.write({f"{kind}/{name}": v for name, v in _numbers(values).items()}, step)

@@ -25,20 +25,22 @@ from lps.manifests.errors import IntegrityError, Interrupted, RefusedError, Unre
 from lps.manifests.records import Note
 from lps.manifests.splits.learnt import LEARNT_PARQUET, Learnt
 from lps.model.data.epoch_plan import Rank
+from lps.model.data.feature_maps import MapReader
 from lps.model.data.sample import BadSample
 from lps.model.networks.encoder import keep_channels_innermost
-from lps.model.training.build import build_stage
+from lps.model.training.build import build_stage, check_bf16
 from lps.model.training.checkpoint import Checkpoint, learnt_tensor, read_checkpoint, write_checkpoint
-from lps.model.training.engine import Learner, RunProgress, nan_to_none, train_one_epoch
+from lps.model.training.engine import WAIT_SHARE, WAIT_STEPS, Learner, Pace, RunProgress, nan_to_none, train_one_epoch
 from lps.model.training.events import (
     CheckpointWritten,
     OnTrainEvent,
     RunBegun,
+    SpeedMeasured,
     StepDone,
     Validated,
     Validating,
 )
-from lps.model.training.feed import Feed, RunData, open_feed, open_run_data
+from lps.model.training.feed import Feed, RunData, open_feed, open_run_data, own_cores, waiting_note
 from lps.model.training.job import TrainJob
 from lps.model.training.learnt import learnt_by, learnt_record
 from lps.model.training.presets import Preset
@@ -87,6 +89,11 @@ class TrainRun:
     progress: RunProgress = field(default_factory=RunProgress)
     metrics: dict[str, Any] = field(default_factory=dict)
     stop: StopSignals = field(default_factory=StopSignals)
+    waited_s: float = 0.0
+    """Since the start, all counted steps together, as the next two."""
+    took_s: float = 0.0
+    n_timed: int = 0
+    told_waiting: bool = False
     bad_before: list[BadSample] = field(default_factory=list)
     """Samples that were unusable before this run was resumed."""
 
@@ -114,6 +121,8 @@ def train(job: TrainJob, on_event: OnTrainEvent = lambda event: None) -> dict[st
         record = with_digests(record, data.identity)
         _emit_notes(data.notes, on_event)
         stage = build_stage(job.stage, job.preset, job.init, keep_head=job.keep_head).to(device)
+        if job.preset.run.precision == "bf16":
+            _emit_notes(check_bf16(stage, job.preset, device, rank.world_size), on_event)
         learnt = learnt_by(job, data)
         _emit_notes(learnt.gaps, on_event)
         with open_feed(job, data, stage, device, rank) as feed:
@@ -136,7 +145,7 @@ def _emit_notes(notes: Sequence[str], on_event: OnTrainEvent) -> None:
 def _learner(job: TrainJob, stage: TrainingStage, n_steps: int, device: torch.device, rank: Rank) -> Learner:
     """Return the stage with its optimiser; an epoch has `n_steps` steps."""
     preset, params, network = job.preset, job.preset.train, stage.network
-    if preset.run.channels_last:
+    if preset.run.channels_last and stage.channels_last:
         keep_channels_innermost(network.backbone)  # type: ignore[arg-type]
     trainable = [p for p in stage.parameters() if p.requires_grad]
     learner = Learner(
@@ -183,6 +192,7 @@ def _begin(run: TrainRun) -> None:
         run.log = RunLog(run.job.out, run.progress.step)
         settings = {name: v for name, v in result_settings(run.record).items() if not name.startswith(DATA_SHA256)}
         run.log.write_settings(settings, BEST_METRICS)
+    run.learner.pace = Pace(run.learner.device, run.learner.total_steps - run.progress.step)
     trainable = run.learner.optimizer.param_groups[0]["params"]
     run.on_event(
         RunBegun(
@@ -285,6 +295,7 @@ def _epochs(run: TrainRun) -> dict[str, Any]:
         for step in train_one_epoch(
             run.learner, run.feed.train, progress, options.log_steps, _reporter(run), run.stop.agreed
         ):
+            _look_at_speed(run)
             if run.stop.signum:
                 _stop(run)
             if step - saved >= options.checkpoint_steps and progress.position < run.feed.train.n_steps:
@@ -295,6 +306,25 @@ def _epochs(run: TrainRun) -> dict[str, Any]:
             _save(run, best=_validate(run))
             saved = progress.step
     return _finish(run)
+
+
+def _look_at_speed(run: TrainRun) -> None:
+    """Log how long the last steps took, and say once if they wait for data. All processes call this."""
+    speed = run.learner.pace.look() if run.learner.pace is not None else None
+    if speed is None:
+        return
+    step, values = run.progress.step, speed.values()
+    if run.log is not None:
+        run.log.write("speed", step, values)
+    run.on_event(SpeedMeasured(step=step, values=values))
+    run.n_timed += speed.n_steps
+    run.waited_s += speed.wait_s * speed.n_steps
+    run.took_s += (speed.wait_s + speed.work_s) * speed.n_steps
+    share = run.waited_s / max(run.took_s, 1e-12)
+    if run.n_timed >= WAIT_STEPS and share > WAIT_SHARE and not run.told_waiting:
+        run.told_waiting = True
+        workers, maps = run.job.preset.run.workers, isinstance(run.feed.train, MapReader)
+        run.on_event(Note(waiting_note(share, workers, own_cores(), maps=maps)))
 
 
 def _stop(run: TrainRun) -> NoReturn:

@@ -13,6 +13,7 @@ import torch
 from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.run_folder import step_checkpoints
 from lps.model.training.run_log import read_log
+from tests.model.board_events import without_times
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Members, Runner, Spec
@@ -33,7 +34,7 @@ def uneven_data(
 
 def seen(out: Path) -> object:
     """Return log and best weights of a run."""
-    return read_log(out / "log.jsonl"), read_checkpoint(out / "checkpoints/best.pt").network
+    return without_times(out / "log.jsonl"), read_checkpoint(out / "checkpoints/best.pt").network
 
 
 def assert_equal(one: Any, other: Any) -> None:

@@ -13,6 +13,7 @@ from lps.manifests.environment import is_unfinished
 from lps.model.training.checkpoint import read_checkpoint
 from lps.model.training.run_folder import step_checkpoints
 from lps.model.training.run_log import read_log
+from tests.model.board_events import without_times
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Runner, Spec
@@ -57,7 +58,7 @@ def left(out: Path) -> tuple[object, ...]:
     for path in (out / "checkpoints" / "best.pt", step_checkpoints(out / "checkpoints")[-1]):
         found = read_checkpoint(path)
         states.append((path.name, found.network, found.training, found.progress, found.metrics, found.data))
-    return read_log(out / "log.jsonl"), json.loads((out / "result.json").read_text()), states
+    return without_times(out / "log.jsonl"), json.loads((out / "result.json").read_text()), states
 
 
 def assert_same(one: Any, other: Any, where: str = "") -> None:
