@@ -56,15 +56,15 @@ def stored_schema(store: Store, name: str) -> pa.Schema:
         return file.schema_arrow
 
 
-def column_batches(store: Store, name: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the columns that `read_columns` returns, some rows at a time, in order. Raises as that does."""
+def column_batches(store: Store, name: str, columns: Sequence[str], n_rows: int = NARROW_ROWS) -> Iterator[pa.Table]:
+    """Yield the columns that `read_columns` returns, `n_rows` at a time at most, in order. Raises as that does."""
     with _opened(store, name, PATHS[name]) as file:
         found = [column for column in columns if column in file.schema_arrow.names]
         as_declared(name, file.schema_arrow.empty_table().select(found), columns)  # a table without rows has no batch
         n = file.num_row_groups
         for first in range(0, n, GROUPS):  # one reader of all groups would keep some of each
             groups = list(range(first, min(first + GROUPS, n)))
-            for batch in file.iter_batches(NARROW_ROWS, row_groups=groups, columns=found, use_threads=False):
+            for batch in file.iter_batches(n_rows, row_groups=groups, columns=found, use_threads=False):
                 yield as_declared(name, pa.Table.from_batches([batch]), columns).replace_schema_metadata()
 
 
@@ -88,11 +88,12 @@ def read_arrays(
     found: dict[int, dict[str, NDArray[Any] | None]] = {}
     for places, batch in _batches_with(store, name, columns, rows):
         for k, row in enumerate(places):
-            found[row] = {c: _array(batch.column(c)[k]) if c in batch.schema.names else None for c in columns}
+            found[row] = {c: list_array(batch.column(c)[k]) if c in batch.schema.names else None for c in columns}
     return _in_order(store, name, found, rows)
 
 
-def _array(value: pa.ListScalar) -> NDArray[Any] | None:
+def list_array(value: pa.ListScalar) -> NDArray[Any] | None:
+    """Return a list of lists of k numbers as an array (n, k), None for null."""
     if not value.is_valid:
         return None
     lists = value.values

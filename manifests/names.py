@@ -53,6 +53,9 @@ StageName = Literal["encoder", "pretrain", "classify", "distill"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 VideoRule = Literal["max", "mean"]
 VIDEO_RULES: tuple[VideoRule, ...] = get_args(VideoRule)
+FakesKind = Literal["none", "self-blend"]
+FAKES = ("self-blend",)
+"""Fakes that are made of real clips while these are read."""
 Kernel = Literal["rbf", "linear"]
 HEADS = ("linear", "svm")
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)

@@ -2,9 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -18,7 +19,7 @@ from lps.cli.train.figure import figure
 from lps.cli.train.report import report
 from lps.cli.train.score import score
 from lps.manifests.errors import Interrupted
-from lps.manifests.names import HEADS, KERNELS, PRESET_NAMES
+from lps.manifests.names import FAKES, HEADS, KERNELS, PRESET_NAMES
 
 if TYPE_CHECKING:
     from lps.manifests.names import Kernel, StageName
@@ -30,6 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # torch then asks for huge pages, which takes a tenth off a training step on a CPU. It looks once, at its first memory.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 SEED = click.IntRange(min=0, max=2**32 - 1)
 
 
@@ -166,30 +168,42 @@ def encoder(**asked: Any) -> None:
 @main.command()
 @stage_options
 @click.option("--folds", type=click.IntRange(min=1), default=2, show_default=True, help="Parts held out; 1 for none.")
-def check(folds: int, **asked: Any) -> None:
+@click.option("--fakes", type=click.Choice(FAKES), help="Without fakes: learn from self-blends of the real clips.")
+def check(folds: int, fakes: str | None, **asked: Any) -> None:
     """Check the machinery on a small data set: does the network fit its training videos?
 
     Prints beside it what a thumbnail reaches, and both on groups of people held out. Use --preset small, and a data set
     of some dozens of videos with both classes.
 
+    With --fakes self-blend real videos will do. The network learns to tell clips from copies of them that were blended
+    with themselves, in 400 steps unless --epochs says otherwise, and is asked about clips of the split --val-split
+    (with 'none': of one part of --folds). That is a check of the machinery, too, and no detector.
+
     \b
     Example:
       lps-train check runs/check --data out/ --preset small
+      lps-train check runs/check --data out/ --preset small --fakes self-blend
     """
     from lps.cli.train.progress import TrainProgress
-    from lps.model.evaluation.sanity_check import check as run_check
-    from lps.model.evaluation.sanity_check import lines
+    from lps.model.evaluation import sanity_check, self_blend_check
 
-    job = stage_job("classify", {**asked, "init": "random"})
-    if job.sources.sets:
-        raise click.UsageError("check takes one data set, without a name")
+    recipe = self_blend_check.RECIPE if fakes else {}
+    job = stage_job("classify", {**asked, "init": "random"}, recipe)
+    if job.sources.sets or job.sources.plain:
+        raise click.UsageError("check takes one data set (--data), without a name")
     with TrainProgress() as progress:
-        record = run_check(job, folds, progress.on_event)
-    echo("\n".join(lines(record)))
+        if fakes:
+            record = self_blend_check.check_self_blends(job, folds, progress.on_event, asked["epochs"])
+            said = self_blend_check.lines(record)
+        else:
+            record = sanity_check.check(job, folds, progress.on_event)
+            said = sanity_check.lines(record)
+    echo("\n".join(said))
 
 
-def stage_job(stage: "StageName", asked: dict[str, Any]) -> "TrainJob":
-    """Return the job that the command line describes."""
+def stage_job(stage: "StageName", asked: dict[str, Any], recipe: Mapping[str, Any] = NOTHING) -> "TrainJob":
+    """Return the job that the command line describes; settings of a `recipe` come before those of the user."""
+    from lps.manifests.fields import with_values
     from lps.model.training.job import TrainJob
     from lps.model.training.presets import preset_for, read_settings
 
@@ -208,7 +222,7 @@ def stage_job(stage: "StageName", asked: dict[str, Any]) -> "TrainJob":
         stage=stage,
         out=asked["run"],
         sources=sources,
-        preset=preset_for(asked["preset"], stage, settings),
+        preset=with_values(preset_for(asked["preset"], stage, recipe), settings),
         init=asked["init"],
         seed=asked["seed"],
         keep_head=asked.get("keep_head", False),

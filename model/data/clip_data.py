@@ -17,7 +17,7 @@ from lps.manifests.index import read_index, read_rule, split_sets
 from lps.manifests.schemas import read_table
 from lps.manifests.splits.across import COMPARED_COLUMNS, ComparedSet
 from lps.manifests.storage import Store, open_store
-from lps.model.data.sample import MAX_SAMPLE_BYTES, UNKNOWN_LABEL, BadSample, Sample
+from lps.model.data.sample import MAX_SAMPLE_BYTES, UNKNOWN_LABEL, BadSample, Sample, sample_name
 from lps.model.data.shards import Shard
 
 _ID = pa.binary(16)
@@ -52,6 +52,9 @@ SAMPLES = pa.schema(
     ]
 )
 """Columns of the table of samples, sorted by shard and offset."""
+
+SELF_BLEND_COLUMNS = ("self_blend", "face_xy")
+"""Columns besides, where self-blends were added: whether it is one, and its landmarks."""
 
 CLIP_COLUMNS = {
     "sample_key": "key",
@@ -154,12 +157,18 @@ class ClipData:
         firsts = [part.first_shard for part in self.parts] or [0]
         return np.searchsorted(np.array(firsts), self.column("shard"), side="right").astype(np.int64) - 1
 
+    @property
+    def self_blends(self) -> Bools:
+        """Which samples are made into fakes while they are read; each follows its original. See `with_self_blends`."""
+        if SELF_BLEND_COLUMNS[0] not in self.samples.column_names:
+            return np.zeros(len(self), np.bool_)
+        return np.asarray(self.samples[SELF_BLEND_COLUMNS[0]].to_numpy(), np.bool_)
+
     def names(self) -> list[str]:
         """Return what batches call every sample; see `Sample.name`."""
-        keys: list[str] = self.samples["key"].to_pylist()
-        if not self.parts:
-            return keys
-        return [f"{self.parts[k].name}:{key}" for k, key in zip(self.part_of.tolist(), keys, strict=True)]
+        sets = [part.name for part in self.parts] or [""]
+        rows = zip(self.samples["key"].to_pylist(), self.part_of.tolist(), self.self_blends.tolist(), strict=True)
+        return [sample_name(key, sets[k], self_blend=blend) for key, k, blend in rows]
 
     def column(self, name: str, *, missing: int = 0) -> Ints:
         """Return a column of whole numbers, nulls as `missing`."""
@@ -168,7 +177,8 @@ class ClipData:
 
     def records(self, numbers: Ints) -> tuple[Sample, ...]:
         """Return some samples as records, in the order asked for."""
-        names = ("key", "clip_id", "video_id", "label", "n_frames", "side_px", "shard", "offset", "n_bytes")
+        names = ["key", "clip_id", "video_id", "label", "n_frames", "side_px", "shard", "offset", "n_bytes"]
+        names += [name for name in SELF_BLEND_COLUMNS if name in self.samples.column_names]
         rows = self.samples.select(names).take(pa.array(numbers)).to_pylist()
         return tuple(_record(row, self._part_name(row["shard"])) for row in rows)
 
@@ -201,6 +211,8 @@ def _record(row: Mapping[str, Any], data: str) -> Sample:
         offset_bytes=row["offset"],
         n_bytes=row["n_bytes"],
         data=data,
+        self_blend=row.get("self_blend", False),
+        face_xy=tuple(row.get("face_xy") or ()),
     )
 
 
@@ -367,7 +379,7 @@ def spread_clips(data: ClipData, n_clips: int) -> ClipData:
     """
     if n_clips < 1:
         raise ValueError(f"at least one clip of each video is needed, got {n_clips = }")
-    video = _of_parts(_codes(data.samples["video_id"]), data)
+    video = codes_of_parts(id_codes(data.samples["video_id"]), data)
     start = np.asarray(data.samples["start_s"].to_numpy())
     order = np.lexsort((start, data.column("track_id"), video))
     first = np.flatnonzero(np.diff(video[order], prepend=-1))
@@ -384,114 +396,12 @@ def _all_of(first: Ints, size: Ints, width: int) -> Ints:
     return first[:, None] + np.minimum(np.arange(width), size[:, None] - 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipPairs:
-    """Fakes, each beside a clip of the real video that it was made from."""
-
-    samples: Ints
-    """(n, 2): numbers of the real and of the fake clip."""
-    shared: Bools
-    """(n,): both are cut out of the same frames in the same way."""
-    n_fakes: int
-    """Fakes among the samples, in a pair or not."""
-    n_reals: int
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def only_shared(self) -> "ClipPairs":
-        """Return the pairs that show the same frames."""
-        return replace(self, samples=self.samples[self.shared], shared=self.shared[self.shared])
-
-    def record(self) -> dict[str, int]:
-        """Return how many there are, and how many clips are in none, as plain values."""
-        return {
-            "n_pairs": len(self),
-            "n_shared": int(self.shared.sum()),
-            "n_fakes_in_no_pair": self.n_fakes - len(self),
-            "n_reals_in_no_pair": self.n_reals - len(np.unique(self.samples[:, 0])),
-        }
-
-    def said(self) -> str:
-        """Say the same in words."""
-        found = self.record()
-        return (
-            f"{found['n_pairs']} pairs of a fake and its original, {found['n_shared']} of them of the same frames; "
-            f"{found['n_fakes_in_no_pair']} fake and {found['n_reals_in_no_pair']} real clips are in no pair"
-        )
-
-
-def pair_up(data: ClipData) -> ClipPairs:
-    """Return a pair for every fake whose original is among the samples.
-
-    A fake that shares the window of its original (`pair_mode`) has the original's clip of the same frames and face
-    track. Any other one, and one whose partner is not among the samples, has the original's clip nearest in time, of
-    two as near the earlier one.
-
-    Raises RefusedError for plain shards, which do not say what a fake was made from.
-    """
-    if not data.identity.index_sha256:
-        raise RefusedError("shards alone do not say which real video a fake was made from; name the data set instead")
-    n = len(data)
-    ids = pa.chunked_array([*data.samples["video_id"].chunks, *data.samples["original_video_id"].chunks], _ID)
-    codes = _codes(ids)
-    video, original = _of_parts(codes[:n], data), _of_parts(codes[n:], data)
-    reals, fakes = np.flatnonzero(data.labels == 0), np.flatnonzero(data.labels == 1)
-    paired = fakes[(original[fakes] >= 0) & np.isin(original[fakes], video[reals])]
-    real, shared = np.empty(0, np.int64), np.empty(0, np.bool_)
-    if len(paired):
-        mate = _same_window(data, (reals, video[reals]), (paired, original[paired]))
-        shared = mate >= 0
-        real = np.where(shared, mate, _nearest(data, (reals, video[reals]), (paired, original[paired])))
-    return ClipPairs(samples=np.stack([real, paired], axis=1), shared=shared, n_fakes=len(fakes), n_reals=len(reals))
-
-
-def _nearest(data: ClipData, reals: tuple[Ints, Ints], fakes: tuple[Ints, Ints]) -> Ints:
-    """Return for each fake the number of the clip nearest in time of the video that it was made from.
-
-    Both are numbers of samples, and of the real videos that they belong to; each of these has some real clip.
-    """
-    start = np.asarray(data.samples["start_s"].to_numpy())
-    start = start - start.min()
-    span = float(start.max()) + 1.0
-    (real, video), (fake, original) = reals, fakes
-    line = video * 2 * span + start[real]  # videos apart, clips of one in order of time
-    by_line = np.argsort(line, kind="stable")
-    wanted = original * 2 * span + start[fake]
-    after = np.clip(np.searchsorted(line[by_line], wanted), 0, len(real) - 1)
-    before = np.maximum(after - 1, 0)
-    far = np.abs(line[by_line][[before, after]] - wanted)
-    far[video[by_line][[before, after]] != original] = np.inf
-    return np.asarray(real[by_line[np.where(far[0] <= far[1], before, after)]], np.int64)
-
-
-def _same_window(data: ClipData, reals: tuple[Ints, Ints], fakes: tuple[Ints, Ints]) -> Ints:
-    """Return for each fake that shares its original's window the number of the original's clip of it, else -1.
-
-    Arguments are as those of `_nearest`.
-    """
-    shares = np.asarray(data.samples["shares_window"].fill_null(False).to_numpy(), np.bool_)  # noqa: FBT003
-    (real, video), (fake, original) = reals, fakes
-    mate = np.full(len(fake), -1, np.int64)
-    if not shares[fake].any():
-        return mate
-    window = np.asarray(data.samples["window"].fill_null(0).to_numpy(), np.uint64)
-    theirs = window[real] + video.astype(np.uint64) * window_weights(1)
-    wanted = window[fake] + original.astype(np.uint64) * window_weights(1)
-    by_number = np.argsort(theirs, kind="stable")
-    place = np.minimum(np.searchsorted(theirs[by_number], wanted), len(real) - 1)
-    found = by_number[place]
-    same = shares[fake] & (theirs[found] == wanted) & (video[found] == original)
-    mate[same] = real[found[same]]
-    return mate
-
-
-def _codes(ids: pa.ChunkedArray) -> Ints:
+def id_codes(ids: pa.ChunkedArray) -> Ints:
     """Number ids from 0; nulls are -1."""
     codes = ids.combine_chunks().dictionary_encode().indices.fill_null(-1)
     return np.asarray(codes.to_numpy(zero_copy_only=False), np.int64)
 
 
-def _of_parts(codes: Ints, data: ClipData) -> Ints:
+def codes_of_parts(codes: Ints, data: ClipData) -> Ints:
     """Number ids anew, so that equal ones of different data sets are different; -1 stays."""
     return np.where(codes < 0, codes, codes * max(1, len(data.parts)) + data.part_of)

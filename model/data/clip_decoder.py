@@ -13,8 +13,11 @@ from torch.utils.data import Dataset, get_worker_info
 from lps.manifests.arrays import Pixels
 from lps.manifests.errors import LpsError
 from lps.model.data.changes.augment import Augmentation, Draws, apply_change, draw_change
+from lps.model.data.changes.face_region import points_of
+from lps.model.data.changes.self_blend import apply_blend, draw_blend
 from lps.model.data.frames import Start, frame_span
 from lps.model.data.sample import (
+    SELF_BLEND,
     BadSample,
     LocalShard,
     Sample,
@@ -57,6 +60,14 @@ class SampleRequest:
     shard: LocalShard
     subject: str
     """What its draws are made for: its key, with a number for repetitions, or the key of its partner."""
+
+    def shows(self, other: "SampleRequest") -> bool:
+        """Whether it shows the very frames of another one."""
+        return (self.subject, self.shard, self.sample.offset_bytes) == (
+            other.subject,
+            other.shard,
+            other.sample.offset_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,32 +173,51 @@ class ClipDecoder(Dataset["Batch | LpsError"]):
     def read(self, request: BatchRequest) -> Batch:
         """Return the batch of a request without its bad samples. Raises UnreadableError or IntegrityError."""
         frames = self._frames(len(request.wanted), request.room)
-        good: list[Sample] = []
+        good: list[SampleRequest] = []
+        lengths: list[int] = []
         bad: list[BadSample] = []
         for wanted in request.wanted:
             try:
-                draws = Draws(request.seed, request.epoch, wanted.subject)
-                self._clip(wanted, draws, frames[len(good)].numpy())
-                good.append(wanted.sample)
+                out = frames[len(good)].numpy()
+                if good and wanted.sample.self_blend and wanted.shows(good[-1]):
+                    out[:], n = frames[len(good) - 1].numpy(), lengths[-1]
+                else:
+                    n = self._decoded(wanted, self._draws(request, wanted), out)
+                good.append(wanted)
+                lengths.append(n)
             except SampleFault as fault:
                 bad.append(BadSample(wanted.sample.name, wanted.shard.shown, str(fault)))
+        for wanted, n, clip in zip(good, lengths, frames, strict=False):
+            self._change(wanted, self._draws(request, wanted), clip.numpy(), n)
+        samples = [wanted.sample for wanted in good]
         return Batch(
             step=request.step,
             frames=frames[: len(good)],
-            labels=torch.tensor([sample.label for sample in good], dtype=torch.int64),
-            keys=tuple(sample.name for sample in good),
-            clip_ids=tuple(sample.clip_id for sample in good),
-            video_ids=tuple(sample.video_id for sample in good),
+            labels=torch.tensor([sample.label for sample in samples], dtype=torch.int64),
+            keys=tuple(sample.name for sample in samples),
+            clip_ids=tuple(sample.clip_id for sample in samples),
+            video_ids=tuple(sample.video_id for sample in samples),
             bad=tuple(bad),
         )
 
-    def _clip(self, wanted: SampleRequest, draws: Draws, out: Pixels) -> None:
+    @staticmethod
+    def _draws(request: BatchRequest, wanted: SampleRequest) -> Draws:
+        return Draws(request.seed, request.epoch, wanted.subject)
+
+    def _decoded(self, wanted: SampleRequest, draws: Draws, out: Pixels) -> int:
+        """Decode the stretch of a clip into `out` and return how many frames it has; the rest of `out` is not set."""
         sample = wanted.sample
         images = check_members(unpack(read_range(wanted.shard, sample), sample), sample)
         start: Start = "seeded" if self.options.train else "centre"
         first, stop = frame_span(len(images), self.options.n_frames, start, draws.unit("start"))
-        n = stop - first
-        decode(images[first:stop], first, sample.side_px, out[:n])
+        decode(images[first:stop], first, sample.side_px, out[: stop - first])
+        return stop - first
+
+    def _change(self, wanted: SampleRequest, draws: Draws, out: Pixels, n: int) -> None:
+        """Make a self-blend of the first `n` frames where it is one, augment them, and repeat the last one."""
+        if wanted.sample.self_blend:
+            blend = draw_blend(replace(draws, subject=f"{draws.subject}{SELF_BLEND}"), n)
+            out[:n] = apply_blend(out[:n], points_of(wanted.sample.face_xy), blend)
         if self.options.augment != "none":
             out[:n] = apply_change(out[:n], draw_change(draws, self.options.augment))
         out[n:] = out[n - 1]

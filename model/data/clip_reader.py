@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from lps.manifests.arrays import Ints
 from lps.manifests.environment import socket_place
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
-from lps.model.data.clip_data import ClipData, ClipPairs, long_enough, pair_up, with_labels
+from lps.model.data.clip_data import ClipData, long_enough, with_labels
 from lps.model.data.clip_decoder import Batch, BatchRequest, ClipDecoder, ReadOptions, Rooms, SampleRequest
 from lps.model.data.download import verify_local
 from lps.model.data.epoch_plan import (
@@ -37,7 +37,8 @@ from lps.model.data.epoch_plan import (
     pair_order,
     plan_epoch,
 )
-from lps.model.data.mix import mix_of
+from lps.model.data.mix import mix_of, training_mix
+from lps.model.data.pairs import ClipPairs, pair_up
 from lps.model.data.prefetch import ShardPrefetcher
 from lps.model.data.sample import BadSample
 from lps.model.data.shard_cache import ShardCache, user_cache
@@ -94,6 +95,8 @@ class ClipReader:
         self._shard_of = self.data.column("shard")
         self._mix = mix_of(self.data)
         self.pairs = _pairs(self.data, plan)
+        fakes = np.flatnonzero(self.data.labels == 1) if self.pairs is None else self.pairs.samples[:, 1]
+        self._reads = training_mix(self.data, fakes, plan.self_blend_share) if read.train else None
         self._samples_sha256 = self.data.digest()
         self.decoder = ClipDecoder(read, _image_px(self.data, read))
         first = self.plan(0)
@@ -141,7 +144,7 @@ class ClipReader:
     def plan(self, epoch: int) -> EpochPlan:
         """Return this rank's plan of an epoch: all epochs have `n_steps` steps."""
         options = self.plan_options
-        mix = self._mix.weighted if self._mix is not None and self.read_options.train else None
+        mix = self._reads
         if options.sampling == "balanced":
             order = balanced_order(self._shard_of, self.data.labels, options, epoch, mix)
         elif self.pairs is not None:
@@ -189,6 +192,8 @@ class ClipReader:
 
     def _facts(self) -> dict[str, Any]:
         options = {**asdict(self.plan_options), **asdict(self.read_options)}
+        if not self.data.self_blends.any():
+            del options["self_blend_share"]  # checkpoints of older versions do not name it
         weights = {} if self._mix is None else {"weights": list(self._mix.weights)}
         return {**options, **weights, "samples_sha256": self._samples_sha256}
 

@@ -44,10 +44,14 @@ class PlanOptions:
     window_samples: int = 4096
     """Samples that are shuffled with each other; the shards that hold them must fit into the cache. Sets of fewer are
     shuffled as a whole."""
+    self_blend_share: float = 0.5
+    """Share of the fakes that are self-blends, where the samples have both."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.window_samples < 1:
             raise ValueError(f"sizes must be above 0: {self.batch_size = }, {self.window_samples = }")
+        if not 0 < self.self_blend_share <= 1:
+            raise ValueError(f"{self.self_blend_share = } is not above 0 and at most 1")
         if self.in_pairs and self.batch_size % 2:
             raise ValueError(f"a batch of pairs has an even size, got {self.batch_size}")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lps.manifests.arrays import Bools
+from lps.manifests.arrays import Bools, Ints
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import RefusedError
 from lps.manifests.names import DATA_NAME
@@ -175,6 +175,26 @@ def _mask(values: pa.ChunkedArray) -> Bools:
 def mix_of(data: ClipData) -> Mix | None:
     """Return which data set each sample is of, and their weights; None for samples of one alone."""
     return Mix(data.part_of, tuple(part.weight for part in data.parts)) if data.parts else None
+
+
+def training_mix(data: ClipData, fakes: Ints, blend_share: float) -> Mix | None:
+    """Return how often an epoch reads each sample, None where it reads each once.
+
+    Of the `fakes`, the numbers of those that it may read, self-blends are a share of `blend_share`, below 1, in each
+    data set that has others; where it has none, there is one of every real clip.
+    """
+    mix, blends = mix_of(data), data.self_blends
+    if not blends.any():
+        return None if mix is None else mix.weighted
+    part, weights = data.part_of, (1.0,) if mix is None else mix.weights
+    is_fake = np.bincount(fakes, minlength=len(data)) > 0
+    shares = []
+    for k, weight in enumerate(weights):
+        n_blends = int((blends & is_fake & (part == k)).sum())
+        n_others = int((~blends & is_fake & (part == k)).sum())
+        once = not n_others or not n_blends
+        shares.append(weight if once else weight * blend_share / (1 - blend_share) * n_others / n_blends)
+    return Mix(part + len(weights) * blends, (*weights, *shares)).weighted
 
 
 def mix_of_names(names: Sequence[str], data: ClipData) -> Mix | None:

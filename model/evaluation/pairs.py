@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lps.manifests.arrays import Floats, Ints
-from lps.model.data.clip_data import ClipData, pair_up
+from lps.model.data.clip_data import ClipData
+from lps.model.data.pairs import pair_up
 from lps.model.evaluation.metrics import MIN_DRAWS, Bootstrap, Metric, draw_counts, percentile_interval
 from lps.model.evaluation.scores import UNNAMED, Scores
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lps.manifests.arrays import Floats, Ints
+from lps.manifests.arrays import Floats, Ints, Pixels
 from lps.manifests.canonical import pretty_json
 from lps.manifests.storage import open_store
 from lps.model.data.clip_data import ClipData
@@ -118,20 +118,20 @@ def _pooled(parts: list[VideoScores]) -> VideoScores:
 
 def _scores_of(job: TrainJob, *, held_out: bool, on_event: OnTrainEvent) -> VideoScores:
     """Train, then score the training videos or the held-out ones with the last weights."""
-    result = train(job, on_event)
-    path = job.out / result["last_checkpoint"]
-    checkpoint = read_checkpoint(path)
-    preset = replace(
-        preset_from_record(checkpoint.config["preset"]), train=replace(job.preset.train, eval_clips=EVAL_CLIPS)
-    )
-    stage = build_stage("classify", preset, "random")
-    stage.network.load_state_dict(checkpoint.network)
-    device = choose_device(preset.run.device)
-    stage.to(device).eval()
-    scored = replace(job, preset=preset)
+    stage, device = trained_stage(job, on_event)
+    scored = replace(job, preset=replace(job.preset, train=replace(job.preset.train, eval_clips=EVAL_CLIPS)))
     data = open_run_data(scored).val if held_out else open_split(job.sources, job.sources.split)
     assert data is not None  # folds hold something out
     return _by_video(job, data, _network_scores(scored, stage, data, device))
+
+
+def trained_stage(job: TrainJob, on_event: OnTrainEvent) -> tuple[TrainingStage, torch.device]:
+    """Train a detector and return it with its last weights, ready to score, and its device. Raises as `train` does."""
+    checkpoint = read_checkpoint(job.out / train(job, on_event)["last_checkpoint"])
+    stage = build_stage("classify", preset_from_record(checkpoint.config["preset"]), "random")
+    stage.network.load_state_dict(checkpoint.network)
+    device = choose_device(job.preset.run.device)
+    return stage.to(device).eval(), device
 
 
 @torch.inference_mode()
@@ -178,11 +178,8 @@ def _thumbnails(job: TrainJob) -> _Thumbnails:
     data = open_run_data(job).train
     with still_reader(job, data) as reader:
         for batch in reader.epoch(0):
-            for key, clip in zip(batch.keys, batch.frames.numpy(), strict=True):
-                mean = clip.mean(0, dtype=np.float32)
-                small = cv2.resize(mean, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
-                pixels.append(np.asarray(small, np.float64).ravel())
-                keys.append(key)
+            pixels += [thumbnail(clip) for clip in batch.frames.numpy()]
+            keys += batch.keys
     place = {key: k for k, key in enumerate(data.samples["key"].to_pylist())}
     rows = np.array([place[key] for key in keys])
     videos = np.array(data.samples["video_id"].to_pylist())
@@ -190,17 +187,26 @@ def _thumbnails(job: TrainJob) -> _Thumbnails:
     return _Thumbnails(np.stack(pixels), data.labels[rows], videos[rows], data.faces[rows], groups[rows])
 
 
+def thumbnail(clip: Pixels, side_px: int = THUMBNAIL_PX) -> Floats:
+    """Return the mean frame of a clip (n, H, W, 3) at a few px a side, as a row."""
+    small = cv2.resize(clip.mean(0, dtype=np.float32), (side_px, side_px), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float64).ravel()
+
+
 def _thumbnail_auc(train_on: _Thumbnails, held_out: _Thumbnails) -> VideoScores:
     """Fit logistic regression on some clips and score the videos of others."""
+    p = probe_scores(train_on.pixels, train_on.labels, held_out.pixels)
+    return VideoScores.of_clips(held_out.videos, held_out.faces, held_out.labels, held_out.groups, p)
+
+
+def probe_scores(learnt: Floats, labels: Ints, held_out: Floats) -> Floats:
+    """Fit logistic regression on rows with labels and return p_fake of other rows."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(train_on.pixels, train_on.labels)
-    p = model.predict_proba(held_out.pixels)[:, 1]
-    return VideoScores.of_clips(
-        held_out.videos, held_out.faces, held_out.labels, held_out.groups, np.asarray(p, np.float64)
-    )
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(learnt, labels)
+    return np.asarray(model.predict_proba(held_out)[:, 1], np.float64)
 
 
 def lines(record: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from lps.manifests.errors import RefusedError
-from lps.model.data.clip_data import pair_up
+from lps.model.data.pairs import pair_up
 from lps.model.data.sources import open_split
 from lps.model.evaluation.baselines import best_alone
 from lps.model.evaluation.metrics import LEVEL

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from lps.manifests.errors import RefusedError, UnreadableError
-from lps.model.data.clip_data import ClipData, ClipPairs, compared_videos, long_enough, spread_clips, with_labels
+from lps.model.data.clip_data import ClipData, compared_videos, long_enough, spread_clips, with_labels
 from lps.model.data.clip_decoder import Batch, ReadOptions
 from lps.model.data.clip_reader import ClipReader, WorkOptions, verify_shards
 from lps.model.data.epoch_plan import IN_PAIRS, PlanOptions, Rank
+from lps.model.data.fakes.self_blends import landmarks_of, said_of_blends, with_self_blends
 from lps.model.data.feature_maps import MapReader, maps_of
 from lps.model.data.mix import compare_mix, mix_of_names, part_data, shared_ids
+from lps.model.data.pairs import ClipPairs
 from lps.model.data.sample import BadSample
 from lps.model.data.sources import Sources, data_identity, open_split, open_val_shards, samples_sha256
 from lps.model.training.build import state_sha256
@@ -31,6 +33,7 @@ class RunData:
     """The samples of a run."""
 
     train: ClipData
+    """As it is stored, without self-blends."""
     val: ClipData | None
     identity: dict[str, Any]
     """What checkpoints and results say about the data."""
@@ -53,6 +56,9 @@ def open_run_data(job: TrainJob) -> RunData:
     identity = {**data_identity(job.sources, train), "samples_sha256": samples_sha256(train)}
     notes = _stamp_shared(job.sources, train, identity)
     face_of: dict[str, tuple[str, int]] = {}
+    if val is not None and preset.makes_fakes(job.stage) and not (val.labels == 1).any():
+        notes.append("nothing to validate with but real clips: self-blends are never made of clips that are held out")
+        val = None
     if val is None:
         plateau = ", and the learning rate stays as it is" if preset.train.schedule == "plateau" else ""
         notes.append(f"no validation: the last checkpoint counts as the best{plateau}")
@@ -126,6 +132,9 @@ def _learnable(job: TrainJob, data: ClipData) -> ClipData:
     """Return the samples that a stage can learn from. Raises RefusedError where that is too little."""
     where = job.sources.shown
     chosen = data if job.stage == "pretrain" else with_labels(data)
+    blends = job.preset.makes_fakes(job.stage)
+    if blends and job.preset.fakes.share == 1:
+        chosen = chosen.select(chosen.labels == 0, chosen.left_out)
     chosen = long_enough(chosen, job.preset.n_frames)
     if not len(chosen):
         left = chosen.left_out
@@ -141,7 +150,7 @@ def _learnable(job: TrainJob, data: ClipData) -> ClipData:
             raise RefusedError(
                 f"{what} {part.name} has nothing to learn from, by label or length; leave {option} {part.name}=... out"
             )
-    found = {*chosen.labels.tolist()}
+    found = {*chosen.labels.tolist(), *([1] if blends else [])}
     if job.stage != "pretrain" and found != {0, 1}:
         raise RefusedError(f"{where} has only {'fake' if 1 in found else 'real'} clips; a detector needs both classes")
     return chosen
@@ -233,10 +242,19 @@ def open_feed(
             val = None
             if data.val is not None:
                 val = stack.enter_context(_clip_reader(job, data.val, own, _plan(job, training=False)))
+<<<<<<< HEAD
             crowded = crowded_note(run.workers, own_cores())
             notes = ([] if train.pairs is None else [train.pairs.said()]) + ([] if crowded is None else [crowded])
             yield Feed(train, val, tuple(notes), train.pairs)
+=======
+            yield Feed(train, val, tuple(_said_of(train)), train.pairs)
+>>>>>>> 0f7ee45 (Self-blends: real clips become fakes while they are read ([fakes] kind, share); check --fakes self-blend)
         return
+    if job.preset.makes_fakes(job.stage):
+        raise RefusedError(
+            "feature maps are computed once, and self-blends are other ones in every epoch: set run.cache_maps = false,"
+            ' or fakes.kind = "none"'
+        )
     if params.augment != "none" or params.sampling in IN_PAIRS:
         raise RefusedError(
             "feature maps are computed once, each clip on its own, so they can neither be augmented nor be in "
@@ -252,6 +270,18 @@ def open_feed(
         yield Feed(train_maps, val_maps, (note, val_note))
 
 
+def _said_of(train: ClipReader) -> Iterator[str]:
+    if train.data.self_blends.any():
+        yield said_of_blends(train.data)
+    if train.pairs is not None:
+        yield train.pairs.said()
+
+
+def training_reader(job: TrainJob, data: ClipData) -> ClipReader:
+    """Return a reader of samples as training reads them: drawn, augmented, with self-blends if these are asked for."""
+    return _clip_reader(job, data, Rank(), _plan(job, training=True))
+
+
 def still_reader(job: TrainJob, data: ClipData, rank: Rank | None = None) -> ClipReader:
     """Return a reader of all samples in their order, unchanged, in batches of the size that `rank` trains on."""
     plan = _plan(job, training=False)
@@ -260,6 +290,8 @@ def still_reader(job: TrainJob, data: ClipData, rank: Rank | None = None) -> Cli
 
 def _clip_reader(job: TrainJob, data: ClipData, rank: Rank, plan: PlanOptions) -> ClipReader:
     preset, training = job.preset, plan.shuffle  # evaluation reads in order
+    if training and preset.makes_fakes(job.stage):
+        data = with_self_blends(data, landmarks_of(job.sources, data))
     read = ReadOptions(
         n_frames=preset.n_frames,
         train=training,
@@ -283,6 +315,7 @@ def _plan(job: TrainJob, *, training: bool) -> PlanOptions:
         shuffle=training,
         equal_steps=training,
         seed=job.seed,
+        self_blend_share=job.preset.fakes.share,
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lps.manifests.names import DeviceName
+from lps.manifests.names import DeviceName, FakesKind
 from lps.model.data.changes.augment import Augmentation
 from lps.model.data.epoch_plan import IN_PAIRS, Sampling
 
@@ -56,6 +56,21 @@ class TrainParams:
             raise ValueError(f"{self.stop_epochs = } is not above 0")
         if self.sampling in IN_PAIRS and self.batch_size % 2:
             raise ValueError(f"a batch of pairs has an even size, got {self.batch_size = }")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakesParams:
+    """Fakes that are made of the real clips while these are read, for stages that learn from labels."""
+
+    kind: FakesKind = "none"
+    """`self-blend`: a clip blended with a changed copy of itself inside the face."""
+    share: float = 0.5
+    """Share of them among the fakes that are read; 1 leaves the fakes of the data out. Data without fakes have one of
+    every real clip."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"{self.share = } is not above 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from lps.model.networks.encoder import FRAME_DETECTORS
 from lps.model.networks.losses import DistillParams
 from lps.model.networks.predictive_net import PretrainParams
 from lps.model.networks.torchvision_encoder import TORCHVISION_ENCODERS
-from lps.model.training.params import RunParams, TrainParams
+from lps.model.training.params import FakesParams, RunParams, TrainParams
 
 LEAST_PX = 32
 """Side of the smallest frame of which published networks leave anything."""
@@ -40,6 +40,7 @@ class Preset:
     distill: DistillParams = field(default_factory=DistillParams)
     agg_part: AggPart = "out_gate"
     train: TrainParams = field(default_factory=TrainParams)
+    fakes: FakesParams = field(default_factory=FakesParams)
     run: RunParams = field(default_factory=RunParams)
 
     def __post_init__(self) -> None:
@@ -52,6 +53,10 @@ class Preset:
     def n_frames(self) -> int:
         """Frames of a clip that the network sees."""
         return self.net.n_blocks * self.net.block_frames
+
+    def makes_fakes(self, stage: StageName) -> bool:
+        """Whether a stage learns from self-blends; pretraining has no use for labels."""
+        return self.fakes.kind == "self-blend" and stage != "pretrain"
 
     def record(self) -> dict[str, Any]:
         """Return it as plain values."""

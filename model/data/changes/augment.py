@@ -51,6 +51,11 @@ class Draws:
         """Return a whole number from `low` to `high`, both included."""
         return low + int(self.unit(name) * (high - low + 1))
 
+    def signed(self, name: str, *shape: int) -> Floats:
+        """Return an array of numbers in [-1, 1)."""
+        n = int(np.prod(shape))
+        return 2 * np.array([self.unit(f"{name}/{k}") for k in range(n)], np.float64).reshape(shape) - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipChange:
@@ -91,21 +96,29 @@ def apply_change(frames: Pixels, change: ClipChange) -> Pixels:
     """Return (n, H, W, 3) RGB frames of the same shape, all changed alike."""
     moved = _moved(frames, change)
     if (change.brightness, change.contrast, change.saturation, change.hue_turn) == (1.0, 1.0, 1.0, 0.0):
-        return moved if change.jpeg_quality is None else _recompressed(moved, change.jpeg_quality)
-    flat = moved.reshape(-1, moved.shape[2], 3)
-    mean_luma = float(np.dot(cv2.mean(flat)[:3], LUMA))  # of the clip: a mean per frame would flicker
-    coloured = np.asarray(cv2.transform(flat, colour_matrix(change, mean_luma)), np.uint8).reshape(moved.shape)
-    return coloured if change.jpeg_quality is None else _recompressed(coloured, change.jpeg_quality)
+        return moved if change.jpeg_quality is None else recompressed(moved, change.jpeg_quality)
+    coloured = apply_colours(moved, colour_matrix(change, mean_luma(moved)))
+    return coloured if change.jpeg_quality is None else recompressed(coloured, change.jpeg_quality)
 
 
-def colour_matrix(change: ClipChange, mean_luma: float) -> Floats:
-    """Return brightness, then contrast about `mean_luma`, then saturation and hue as one 3x4 matrix."""
+def mean_luma(frames: Pixels) -> float:
+    """Return the mean light of a clip, 0 to 255; a mean per frame would flicker."""
+    return float(np.dot(cv2.mean(frames.reshape(-1, frames.shape[2], 3))[:3], LUMA))
+
+
+def apply_colours(frames: Pixels, matrix: Floats) -> Pixels:
+    """Return (n, H, W, 3) frames with every pixel's colour changed by a 3x4 matrix."""
+    return np.asarray(cv2.transform(frames.reshape(-1, frames.shape[2], 3), matrix), np.uint8).reshape(frames.shape)
+
+
+def colour_matrix(change: ClipChange, about: float) -> Floats:
+    """Return brightness, then contrast about the light `about`, then saturation and hue as one 3x4 matrix."""
     turn = 2 * np.pi * change.hue_turn
     rotation = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
     chroma = np.diag([1.0, change.saturation, change.saturation])
     matrix = np.linalg.inv(TO_YIQ) @ rotation @ chroma @ TO_YIQ
     gain = change.brightness * change.contrast
-    offset = (1 - change.contrast) * change.brightness * mean_luma
+    offset = (1 - change.contrast) * change.brightness * about
     return np.column_stack([gain * matrix, offset * matrix.sum(1)])
 
 
@@ -123,7 +136,8 @@ def _moved(frames: Pixels, change: ClipChange) -> Pixels:
     return out
 
 
-def _recompressed(frames: Pixels, quality: int) -> Pixels:
+def recompressed(frames: Pixels, quality: int) -> Pixels:
+    """Return (n, H, W, 3) RGB frames as they come out of JPEG files of a quality."""
     out = np.empty_like(frames)
     for k, frame in enumerate(frames):
         _, data = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -12,10 +12,11 @@ import pytest
 from lps.manifests.canonical import pretty_json, sha256_hex
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.schemas import read_table, table_bytes
-from lps.model.data.clip_data import SAMPLES, ClipData, DataIdentity, open_data, pair_up, spread_clips
+from lps.model.data.clip_data import SAMPLES, ClipData, DataIdentity, open_data, spread_clips
 from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader
 from lps.model.data.epoch_plan import PlanOptions
+from lps.model.data.pairs import pair_up
 from lps.model.data.sample import BadSample
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shard_index import open_shards

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lps.manifests.arrays import Ints
-from lps.model.data.clip_data import ClipData, pair_up, spread_clips
+from lps.model.data.clip_data import ClipData, spread_clips
 from lps.model.data.clip_decoder import ReadOptions
 from lps.model.data.clip_reader import ClipReader
 from lps.model.data.epoch_plan import (
@@ -26,6 +26,7 @@ from lps.model.data.epoch_plan import (
     plan_epoch,
 )
 from lps.model.data.mix import NamedData, part_data
+from lps.model.data.pairs import pair_up
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.sources import Sources, open_split, samples_sha256
 

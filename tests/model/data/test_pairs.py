@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lps.manifests.errors import RefusedError
-from lps.model.data.clip_data import ClipData, ClipPairs, open_data, pair_up, window_numbers
+from lps.model.data.clip_data import ClipData, open_data, window_numbers
 from lps.model.data.clip_decoder import Batch, ReadOptions
 from lps.model.data.clip_reader import ClipReader
 from lps.model.data.epoch_plan import PlanOptions, Rank
 from lps.model.data.mix import NamedData
+from lps.model.data.pairs import ClipPairs, pair_up
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.sources import Sources, open_split
 

@@ -1,0 +1,1 @@
+"""Fakes that are made of real clips while these are read."""
