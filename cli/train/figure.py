@@ -24,6 +24,7 @@ def figure() -> None:
     featmap      frames and feature maps of the encoder             (Figure 9)
     tsne         spatial and context features in the plane          (Figure 10)
     failures     the most confident errors                          (Figure 11)
+    self-blend   real clips, masks and the self-blends made of them (not in the paper)
 
     \b
     Example:
@@ -241,3 +242,26 @@ def align(out: Path, data: str, unaligned: str | None, source: str | None, clips
         examples = with_originals(examples, data, source)
     draw_alignment(examples, out)
     echo(out / "align.png")
+
+
+@figure.command("self-blend")
+@click.argument("out", type=PATH)
+@click.option("--data", required=True, metavar="OUT", help="Data set of lps-prep: folder or URL.")
+@click.option("--split", default="train", show_default=True, help="Split to show.")
+@click.option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]")
+@click.option("--clips", type=click.IntRange(min=1), default=3, show_default=True, help="Real clips to show.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws clips and blends.")
+def self_blend(out: Path, data: str, split: str, split_set: str | None, clips: int, seed: int) -> None:
+    """Draw frames of real clips, the mask, and their self-blends: OUT/self-blend.png.
+
+    As [fakes] kind = "self-blend" makes them, before augmentation. Nothing is learnt: leaky splits will do.
+
+    \b
+    Example:
+      lps-train figure self-blend figs/ --data out/
+    """
+    from lps.model.data.sources import Sources
+    from lps.model.paper.figures.self_blend import draw_self_blends
+
+    draw_self_blends(Sources(data=data, split=split, split_set=split_set, allow_leaky=True), out, clips, seed)
+    echo(out / "self-blend.png")

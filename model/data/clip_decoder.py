@@ -14,10 +14,9 @@ from lps.manifests.arrays import Pixels
 from lps.manifests.errors import LpsError
 from lps.model.data.changes.augment import Augmentation, Draws, apply_change, draw_change
 from lps.model.data.changes.face_region import points_of
-from lps.model.data.changes.self_blend import apply_blend, draw_blend
+from lps.model.data.changes.self_blend import apply_blend, blend_draws, draw_blend
 from lps.model.data.frames import Start, frame_span
 from lps.model.data.sample import (
-    SELF_BLEND,
     BadSample,
     LocalShard,
     Sample,
@@ -216,7 +215,7 @@ class ClipDecoder(Dataset["Batch | LpsError"]):
     def _change(self, wanted: SampleRequest, draws: Draws, out: Pixels, n: int) -> None:
         """Make a self-blend of the first `n` frames where it is one, augment them, and repeat the last one."""
         if wanted.sample.self_blend:
-            blend = draw_blend(replace(draws, subject=f"{draws.subject}{SELF_BLEND}"), n)
+            blend = draw_blend(blend_draws(draws), n)
             out[:n] = apply_blend(out[:n], points_of(wanted.sample.face_xy), blend)
         if self.options.augment != "none":
             out[:n] = apply_change(out[:n], draw_change(draws, self.options.augment))

@@ -242,13 +242,9 @@ def open_feed(
             val = None
             if data.val is not None:
                 val = stack.enter_context(_clip_reader(job, data.val, own, _plan(job, training=False)))
-<<<<<<< HEAD
             crowded = crowded_note(run.workers, own_cores())
-            notes = ([] if train.pairs is None else [train.pairs.said()]) + ([] if crowded is None else [crowded])
+            notes = [*_said_of(train), *([] if crowded is None else [crowded])]
             yield Feed(train, val, tuple(notes), train.pairs)
-=======
-            yield Feed(train, val, tuple(_said_of(train)), train.pairs)
->>>>>>> 0f7ee45 (Self-blends: real clips become fakes while they are read ([fakes] kind, share); check --fakes self-blend)
         return
     if job.preset.makes_fakes(job.stage):
         raise RefusedError(

@@ -51,6 +51,11 @@ def train_svm(job: TrainJob, kernel: Kernel = "rbf") -> dict[str, Any]:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RefusedError("a support vector machine is fitted by one process; start it without torchrun")
+    if job.preset.makes_fakes("classify"):
+        raise RefusedError(
+            "a support vector machine is fitted to each clip once, as it is stored, and to no self-blends: set "
+            'fakes.kind = "none"'
+        )
     machine = {"head": "svm", "kernel": kernel}
     done = finished(job, machine)
     if done is not None:

@@ -5,7 +5,7 @@ copy inside it, or what lies around it, gets other colours and another sharpness
 FakeSTormer (arXiv 2501.01184) one set of parameters is drawn for a clip; half of the clips tremble besides.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -70,6 +70,11 @@ class SelfBlend:
 
 N_CORNERS = 64
 """More than any outline has."""
+
+
+def blend_draws(draws: Draws) -> Draws:
+    """Return the draws of a clip's self-blend, apart from those of its augmentation, which its original shares."""
+    return replace(draws, subject=f"{draws.subject}/self-blend")
 
 
 def draw_blend(draws: Draws, n_frames: int) -> SelfBlend:

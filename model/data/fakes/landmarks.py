@@ -17,7 +17,8 @@ def clip_landmarks(store: Store, clip_ids: pa.Array) -> dict[bytes, Floats]:
     """Return the landmarks of clips by id: (68, 2) where the manifest has so many, else (5, 2), in shares of the side.
 
     Each is the median over the frames of a clip, in which an aligned face stands nearly still: a mask that followed
-    every frame would jitter. Raises UnreadableError, and IntegrityError for a row that contradicts itself.
+    every frame would jitter. A clip of which none are known is left out. Raises UnreadableError, and IntegrityError for
+    a row that contradicts itself.
     """
     found: dict[bytes, Floats] = {}
     for table in column_batches(store, "clips", COLUMNS, BATCH_ROWS):
@@ -27,7 +28,9 @@ def clip_landmarks(store: Store, clip_ids: pa.Array) -> dict[bytes, Floats]:
             dense = list_array(wanted["lmk68"][k])
             points = list_array(wanted["lmk5"][k]) if dense is None else dense
             maps = list_array(wanted["align_M"][k])
-            if points is None or maps is None or not len(points) or len(points) != len(maps):
+            if points is None or not len(points):
+                continue
+            if maps is None or len(points) != len(maps):
                 raise IntegrityError(f"{store.url}: landmarks and transforms of clip {clip_id.hex()} do not fit")
             found[clip_id] = _in_frame(points.astype(np.float64) / BOX_UNITS, maps.astype(np.float64)) / side
     return found

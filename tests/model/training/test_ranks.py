@@ -110,6 +110,37 @@ def test_pairs_of_the_same_frames_go_on_after_kills_with_any_number_of_ranks(
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+def test_self_blends_go_on_after_kills_with_any_number_of_ranks(
+    lps_train: "Runner", settings: "Settings", make: "Maker", spec: "type[Spec]", tmp_path: Path
+) -> None:
+    """Eight real clips, each beside its self-blend; nothing else, and real clips only to validate with."""
+    reals = [spec(video=f"r{k}", n_frames=8) for k in range(8)]
+    data = make.data_set([reals[:3], reals[3:], [spec(video="v", n_frames=8, split="val")]])
+    config = settings(
+        'sampling = "pairs"\naugment = "strong"\nbatch_size = 8',
+        run="checkpoint_steps = 1",
+        fakes='kind = "self-blend"',
+    )
+
+    def command(name: str) -> list[object]:
+        return ["classify", tmp_path / name, "--data", data, "--init", "random", "--config", config]
+
+    undisturbed = lps_train(*command("undisturbed"), ranks=2)
+    assert undisturbed.codes == [0, 0], undisturbed.stderr
+    said = " ".join(undisturbed.stderr[0].split())
+    assert "8 real clips are made into self-blends while they are read" in said
+    assert "nothing to validate with but real clips" in said
+    assert -9 in lps_train(*command("killed"), ranks=2, kill=("outside", "CheckpointWritten", 2)).codes
+    assert lps_train(*command("killed"), ranks=2).codes == [0, 0]
+    assert_equal(seen(tmp_path / "killed"), seen(tmp_path / "undisturbed"))
+    assert -9 in lps_train(*command("elastic"), ranks=2, kill=("self", "CheckpointWritten", 1)).codes
+    assert -9 in lps_train(*command("elastic"), ranks=4, kill=("self", "CheckpointWritten", 2)).codes
+    ended = lps_train(*command("elastic"))
+    assert ended.code == 0, ended.stderr
+    steps = [r["step"] for r in read_log(tmp_path / "elastic/log.jsonl") if r["kind"] == "step"]
+    assert steps == [1, 2, 3, 4]
+
+
 def test_two_ranks_learn_as_one_does(
     lps_train: "Runner", settings: "Settings", make: "Maker", family: "Callable[..., list[Spec]]", tmp_path: Path
 ) -> None:
