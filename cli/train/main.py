@@ -176,7 +176,7 @@ def check(folds: int, fakes: str | None, **asked: Any) -> None:
     of some dozens of videos with both classes.
 
     With --fakes self-blend real videos will do. The network learns to tell clips from copies of them that were blended
-    with themselves, in 400 steps unless --epochs says otherwise, and is asked about clips of the split --val-split
+    with themselves, in 300 steps unless --epochs says otherwise, and is asked about clips of the split --val-split
     (with 'none': of one part of --folds). That is a check of the machinery, too, and no detector.
 
     \b

@@ -35,11 +35,11 @@ from lps.model.training.stages import TrainingStage
 
 RECIPE: dict[str, Any] = {
     "net": {"n_blocks": 1},
-    "train": {"batch_size": 32, "lr": 1e-3, "sampling": "pairs", "augment": "strong"},
+    "train": {"batch_size": 16, "lr": 1e-3, "sampling": "pairs", "augment": "strong"},
     "fakes": {"kind": "self-blend", "share": 1.0},
 }
 """Single blocks and pairs: what learnt it within minutes on two cores."""
-N_STEPS = 400
+N_STEPS = 300
 N_DRAWS = 4
 """Stretches of every clip that are blended, each in its own way."""
 WHAT = "This is a check of the machinery, and no detector: it says that self-blends can be told, nothing of true fakes."
