@@ -147,10 +147,10 @@ def blend_mask(side: int, points_xy: Floats, blend: SelfBlend) -> NDArray[np.flo
     corners = outline(points_xy, blend.region) * side
     corners = corners + blend.corners_px[: len(corners)] * unit
     mask = np.zeros((side, side), np.float32)
-    cv2.fillPoly(mask, [np.round(corners * 16).astype(np.int32)], 1.0, cv2.LINE_8, shift=4)
+    cv2.fillPoly(mask, [np.round(corners * 16).astype(np.int32)], (1.0,), cv2.LINE_8, shift=4)
     bend = cv2.resize((blend.bend_px * unit).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
-    place = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=2).astype(np.float32)
-    bent = cv2.remap(mask, place + bend, None, cv2.INTER_LINEAR)
+    right, down = np.meshgrid(np.arange(side, dtype=np.float32), np.arange(side, dtype=np.float32))
+    bent = cv2.remap(mask, right + bend[..., 0], down + bend[..., 1], cv2.INTER_LINEAR)
     soft = cv2.GaussianBlur(bent, (0, 0), blend.edge_px * unit)
     return np.asarray(np.clip(soft, 0, 1) * blend.ratio, np.float32)
 
