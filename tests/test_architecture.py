@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "manifests.splits": "manifests",
     "model.data": "manifests manifests.certificates manifests.remote manifests.splits model.data.changes",
     "model.data.changes": "manifests",
-    "model.data.fakes": "manifests model.data model.data.changes",
+    "model.data.fakes": "manifests model.data",
     "model.evaluation": "manifests manifests.shortcuts manifests.splits model.data model.networks model.training",
     "model.networks": "manifests",
     "model.paper": "manifests manifests.splits model.data model.evaluation model.networks model.training",

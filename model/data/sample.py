@@ -64,7 +64,7 @@ class Sample:
     self_blend: bool = False
     """Made into a fake while it is read; what is stored is real."""
     face_xy: tuple[float, ...] = ()
-    """Of a self-blend: its landmarks, as `model/data/fakes/landmarks.py` gives them."""
+    """The landmarks of a self-blend, as `model/data/fakes/landmarks.py` gives them."""
 
     @property
     def name(self) -> str:

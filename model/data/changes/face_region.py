@@ -16,7 +16,7 @@ Region = Literal["face", "forehead", "inner", "lower"]
 REGIONS: tuple[Region, ...] = get_args(Region)
 
 USUAL_SCALE = 0.85
-"""Of the template in the output of `lps-prep` (`template_scale`): where a face is of which nothing else is known."""
+"""Scale of the template in the output of `lps-prep` (`template_scale`), for faces of which nothing else is known."""
 N_DENSE = 68
 JAW, BROWS, NOSE, EYES_AND_MOUTH = slice(0, 17), slice(17, 27), slice(27, 36), slice(36, 68)
 NOSE_TIP = 30

@@ -30,13 +30,13 @@ RATIOS = (0.25, 0.5, 0.75, 1.0)
 SHIFT, SCALE, TURN_DEGREES = 0.03, 0.05, 3.0
 """Largest movement of the copy: share of the side along each axis, share of its size, angle."""
 LIGHT, TINT, HUE = 0.2, 12.0, 0.03
-"""Of the changed part: factors from 1 minus to 1 plus this, largest offset of a channel in levels, share of a turn."""
+"""Changed colours: factors from 1 minus to 1 plus this, largest offset of a channel in levels, share of a turn."""
 TEXTURES: tuple[Texture, ...] = ("resize", "blur", "sharpen", "sharpen", "none")
 RESIZE, BLUR_PX, SHARPEN = (1.25, 3.0), (0.3, 1.0), (0.5, 2.0)
 JPEG_SHARE, JPEG_QUALITY = 0.4, (40, 95)
 TREMBLE_SHARE = 0.5
 TREMBLE_PX, TREMBLE_LIGHT, TREMBLE_RATIO = (0.1, 0.8), 0.03, 0.15
-"""Of clips that tremble: range of the largest displacement of the copy in a frame, largest change of its light and of
+"""Trembling clips: range of the largest displacement of the copy in a frame, largest change of its light and of
 the ratio."""
 
 
@@ -59,7 +59,7 @@ class SelfBlend:
     """Added to the channels."""
     texture: Texture
     strength: float
-    """Of the texture: factor, deviation in px or share."""
+    """Strength of the texture: factor, deviation in px or share."""
     jpeg_quality: int | None
     shift: tuple[float, float]
     scale: float

@@ -115,7 +115,7 @@ def test_the_draw_is_pinned() -> None:
     assert found == PINNED
 
 
-PINNED = ("lower", True, "sharpen", 41, True)
+PINNED = ("lower", False, "sharpen", 41, True)
 
 
 def test_neither_thumbnail_nor_mean_colour_tells_a_blend_once_both_are_augmented_alike() -> None:
