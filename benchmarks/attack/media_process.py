@@ -69,7 +69,7 @@ def picture(native: VideoFrame) -> str:
 def _planes(native: VideoFrame) -> bytes:
     """Return the pixels of all planes without what fills their lines."""
     wide = 1 + (native.format.components[0].bits > 8)  # bytes of a pixel
-    lines = [(np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size), plane) for plane in native.planes]
+    lines = [(np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size), plane) for plane in native.planes]
     return b"".join(rows[: plane.height, : plane.width * wide].tobytes() for rows, plane in lines)
 
 
