@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +110,13 @@ def measure_steps(setup: Setup) -> Iterator[Row]:
     batch = Batch(0, frames, torch.zeros(n_clips, dtype=torch.int64), ("",) * n_clips)
     operations = float(count_flops(our_step(setup, preset, batch)))
     for precision in ("fp32", "bf16"):
-        yield step_row(setup, f"plain form, {precision}", lambda p=precision: plain_step(setup, p, batch), operations)
+        yield step_row(setup, f"plain form, {precision}", partial(plain_step, setup, precision, batch), operations)
     for name, run in FORMS.items():
         if setup.smoke and run.get("compile"):
             yield Row("steps", name, "not run", "", "compiling takes minutes on a CPU")
             continue
         mine = setup.preset(run=run)
-        yield step_row(setup, name, lambda p=mine: our_step(setup, p, batch), operations)
+        yield step_row(setup, name, partial(our_step, setup, mine, batch), operations)
 
 
 def step_row(setup: Setup, name: str, build: Callable[[], Callable[[], object]], operations: float) -> Row:
@@ -157,7 +158,7 @@ def our_step(setup: Setup, preset: Preset, batch: Batch) -> Callable[[], object]
     backbone = stage.network.backbone
     assert isinstance(backbone, nn.Module)  # mypy
     if preset.run.channels_last:
-        backbone.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        backbone.to(memory_format=torch.channels_last_3d)
     if preset.run.compile:
         backbone.compile()
     optimizer = torch.optim.Adam(stage.parameters(), lr=1e-4, fused=setup.device.type == "cuda")

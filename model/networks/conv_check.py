@@ -148,7 +148,7 @@ def worst(found: Sequence[LayoutFound]) -> list[LayoutFound]:
 
 def library_versions(device: torch.device) -> str:
     """Return the releases that decide what a convolution is."""
-    cudnn = torch.backends.cudnn.version() if device.type == "cuda" else None
+    cudnn = torch.backends.cudnn.version() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     return f"torch {torch.__version__}" + (f", cuDNN {cudnn}" if cudnn else "")
 
 

@@ -138,7 +138,7 @@ class Pace:
     def _mark(self) -> Mark:
         if self._device.type != "cuda":
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self._device))
         return event
 
@@ -146,7 +146,7 @@ class Pace:
 def _seconds(begun: Mark, ended: Mark) -> float:
     if isinstance(begun, torch.cuda.Event):
         assert isinstance(ended, torch.cuda.Event)  # mypy: both are of one device
-        return max(0.0, begun.elapsed_time(ended) / 1e3)
+        return max(0.0, float(begun.elapsed_time(ended)) / 1e3)
     assert isinstance(ended, float)
     return ended - begun
 

@@ -336,7 +336,8 @@ def test_workers_write_to_the_same_memory_again_and_never_to_what_somebody_holds
     data = open_data(str(make.data_set(many(12, real_every=2))), "train")
     plan = PlanOptions(batch_size=1)
     expected = read_all(data, plan, epochs=(0, 1))
-    places, kept = set(), []
+    places: set[int] = set()
+    kept: list[Batch] = []
     with ClipReader(data, READ, plan, WorkOptions(n_workers=2)) as reader:
         for _ in zip(range(3), reader.epoch(5), strict=False):
             pass  # left early, with batches under way
