@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PARTS := cli manifests model pipeline
-BENCHMARKS := damage detectors duplicates gpu landmarks runtimes pairs shortcuts prep scale manifests mix model train
+BENCHMARKS := damage detectors duplicates gpu landmarks runtimes pairs shortcuts prep scale load manifests mix model train
 READY := $(VENV)/.ready
 
 MINUTES ?= 5

@@ -14,6 +14,7 @@ header, making the clip and writing the shard. The rest is what the engine costs
 """
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -34,10 +35,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lps.manifests.codes import Status
+from lps.manifests.errors import Interrupted
 from lps.manifests.records import Clip, Outcome, VideoResult
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import open_store
 from lps.pipeline.config.params import Params
+from lps.pipeline.config.settings import DEFAULT_SHARD_MB
 from lps.pipeline.faces.detector import Faces, no_faces
 from lps.pipeline.faces.track import DetectFaces
 from lps.pipeline.job.events import (
@@ -49,6 +52,7 @@ from lps.pipeline.job.events import (
     ShardCommitted,
     SourceProbed,
     SourcesListed,
+    VideoDone,
 )
 from lps.pipeline.job.request import PrepRequest, RunOptions
 from lps.pipeline.job.run import run_job
@@ -62,6 +66,8 @@ UNITS = {"seconds": "s", "cpu_seconds": "CPU s", "peak_mb": "MB", "other_mb": "M
 LARGEST = 12_000_000
 CLIP_FRAMES, FRAME_BYTES = 60, 100
 N_WORK = 500
+RANDOM = SplitParams(rule="random", allow_leaky=True)
+UNFINISHED = " (interrupted)"
 STEPS_OF_VIDEOS = ("list", "probe", "plan", "process", "finalize")
 """Start and load cost the same for any number of videos."""
 
@@ -121,6 +127,8 @@ class Cost:
     """Largest resident memory of this process."""
     other_mb: float
     """And of any process below it."""
+    own_seconds: float
+    """CPU seconds of this process alone."""
 
 
 @dataclass(slots=True)
@@ -132,18 +140,32 @@ class Meter:
     step: str = ""
     start: float = 0.0
     cpu_start: float = 0.0
+    own_start: float = 0.0
     shards_left: int = 0
+    n_left: int = 0
+    """Videos that are still to be processed."""
+    ends_at: float = math.inf
+    """When the job is to be interrupted, on the clock `time.perf_counter`."""
 
     def begin(self, step: str) -> None:
         """End the step before, and begin another."""
         now, cpu, other_mb = time.perf_counter(), self.counter.cpu_seconds(), self.counter.take_peak_mb()
+        own = time.process_time()
         if self.step:
-            self.costs[self.step] = Cost(now - self.start, cpu - self.cpu_start, peak_mb(), other_mb)
+            self.costs[self.step] = Cost(
+                now - self.start, cpu - self.cpu_start, peak_mb(), other_mb, own - self.own_start
+            )
         Path("/proc/self/clear_refs").write_text("5")  # lets the kernel forget the peak
-        self.step, self.start, self.cpu_start = step, now, cpu
+        self.step, self.start, self.cpu_start, self.own_start = step, now, cpu, own
 
     def take(self, event: PrepEvent) -> None:
-        """Begin a step where an event says that the one before is over."""
+        """Begin a step where an event says that the one before is over. Raises KeyboardInterrupt when time is up."""
+        self._divide(event)
+        self.n_left -= isinstance(event, VideoDone)
+        if time.perf_counter() > self.ends_at:
+            raise KeyboardInterrupt
+
+    def _divide(self, event: PrepEvent) -> None:
         match event:
             case PrepStarted():
                 self.begin("list")
@@ -151,8 +173,8 @@ class Meter:
                 self.begin("probe")
             case SourceProbed(done, total) if done == total:
                 self.begin("plan")
-            case Planned(_, _, n_shards):
-                self.shards_left = n_shards
+            case Planned(_, n_left, n_shards):
+                self.n_left, self.shards_left = n_left, n_shards
                 self.begin("load")
             case DetectorsReady():
                 self.begin("process")
@@ -171,34 +193,51 @@ def peak_mb() -> float:
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1e3
 
 
-def run_once(source: str, out: str, workers: int) -> dict[str, Cost]:
-    """Run the job, or find that there is nothing to do, and return what its steps cost."""
+def run_once(
+    source: str,
+    out: str,
+    workers: int,
+    split: SplitParams = RANDOM,
+    shard_mb: int = DEFAULT_SHARD_MB,
+    budget_seconds: float = math.inf,
+) -> dict[str, Cost]:
+    """Run the job, or find that there is nothing to do, and return what its steps cost.
+
+    A job that takes longer than its budget is interrupted; the name of its last step then has UNFINISHED in it.
+    """
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     counter = processes.Processes()
     counter.start()
-    meter = Meter(counter)
+    meter = Meter(counter, ends_at=time.perf_counter() + budget_seconds)
     meter.begin("start")
     request = PrepRequest(
         source=source,
         out=out,
         params=Params(localizer="mtcnn", clip_frames=CLIP_FRAMES),
-        split=SplitParams(rule="random", allow_leaky=True),
+        split=split,
+        shard_mb=shard_mb,
     )
-    run_job(request, RunOptions(workers=workers, process=instant_clip), meter.take)
+    try:
+        run_job(request, RunOptions(workers=workers, process=instant_clip), meter.take)
+    except Interrupted:
+        meter.step += f"{UNFINISHED}, {meter.n_left:,} videos left"
     meter.begin("")
     counter.end()
     return meter.costs
 
 
-def resume(source: str, out: str, workers: int) -> dict[str, Cost]:
+def resume(
+    source: str, out: str, workers: int, split: SplitParams = RANDOM, shard_mb: int = DEFAULT_SHARD_MB
+) -> dict[str, Cost]:
     """Run a finished job again. What it takes is one step."""
-    costs = run_once(source, out, workers).values()
+    costs = run_once(source, out, workers, split, shard_mb).values()
     return {
         "resume": Cost(
             sum(cost.seconds for cost in costs),
             sum(cost.cpu_seconds for cost in costs),
             max(cost.peak_mb for cost in costs),
             max(cost.other_mb for cost in costs),
+            sum(cost.own_seconds for cost in costs),
         )
     }
 

@@ -21,6 +21,7 @@ SMALLEST = {
     "detectors": ["--device", "cpu", "--smoke"],
     "gpu": ["--device", "cpu", "--smoke"],
     "landmarks": ["--limit", "1", "--localizers", "mtcnn"],
+    "load": ["--smoke", "--workers", "1"],
     "manifests": ["--n", "200"],
     "mix": ["--n", "200,400"],
     "model": ["--batch", "32:1", "--calls", "1"],
