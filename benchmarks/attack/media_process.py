@@ -105,7 +105,8 @@ def product(path: Path) -> dict[str, Any]:
             found["frames"].append(_seen(frame))
             if len(found["frames"]) == MAX_DECODED:
                 break
-        found["damage"] = bool(stats.n_errors or stats.ended_by_error or scan.lost_before or scan.doubts)
+        few = len(found["frames"]) < min(scan.n_frames, MAX_DECODED)  # a packet gave no picture, and no error
+        found["damage"] = bool(few or stats.n_errors or stats.ended_by_error or scan.lost_before or scan.doubts)
         found["windows"] = _windows(path, scan)
     except VideoFault as fault:
         found["code"] = str(fault.code)
