@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lps.manifests.audit.checks.reproducibility import VERSIONS
 from lps.manifests.canonical import canonical_json, digest16, pretty_json, sha256_hex
 from lps.manifests.columns import PATHS, split_path
+from lps.manifests.crops import template_name
 from lps.manifests.index import PLAN_VIDEOS
 from lps.manifests.names import SPLITS
 from lps.manifests.row_digest import fixed_bytes, hex_texts
@@ -24,7 +25,7 @@ from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.splits.table import split_table
 from lps.pipeline.clips.places import start_seed
-from lps.pipeline.config.params import TEMPLATE_NAME, PairParams, Params
+from lps.pipeline.config.params import PairParams, Params
 from lps.pipeline.faces.align import align_matrix, template
 
 REAL_SHARE = 19_154 / 119_146
@@ -243,7 +244,7 @@ def _clip_batch(
         "max_gap_frames": np.ones(n, np.int16),
         "start_rule": "seeded",
         "start_seed": seeds,
-        "align_template": f"{TEMPLATE_NAME}-{OUT_PX}x0.85",
+        "align_template": template_name(OUT_PX, 0.85, 1.0),
         "interp": "linear",
         "border": "constant",
         "out_size": np.full(n, OUT_PX, np.int16),

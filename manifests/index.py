@@ -44,7 +44,10 @@ _INDEX_TYPES: dict[str, Any] = {
     "shards": {"*": [{"shard_id": str, "uri": str, "sha256": str, "bytes": int, "n_samples": int}]},
 }  # fmt: skip
 _PLAN_TYPES: dict[str, Any] = {
-    "dataset": str, "n_videos": int, "params": {"clips": int, "localize": {"min_face_px": NUMBER}, "seed": int},
+    "dataset": str, "n_videos": int,
+    "params": {
+        "clips": int, "crop": {"margin": NUMBER}, "localize": {"min_face_px": NUMBER}, "out_px": int, "seed": int,
+    },
     "params_sha256": str, "shard_bytes": int, "shards": [{"shard_id": str, "n_videos": int}], "split": _RULE_TYPES,
     "split_set": str, "splits_sha256": str, "versions": {"*": str}, "videos_sha256": str, "writer_version": str,
 }  # fmt: skip

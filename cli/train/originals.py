@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from lps.manifests.columns import read_columns
+from lps.manifests.crops import square_of
 from lps.manifests.errors import RefusedError, UnreadableError, VideoFault
 from lps.manifests.index import PLAN_JSON, read_plan
 from lps.manifests.sequences.folder import source_sha256
@@ -39,8 +40,8 @@ def with_originals(examples: Iterable[Example], data: str, source: str) -> list[
         width, height = frame.aspect_xy
         crop = example.unaligned
         if crop is None:  # as `lps-prep run --no-align` makes it
-            out_px = int(example.row["out_size"])
-            crop = warp(frame.rgb(), crop_matrix(example.box_xyxy, frame.aspect_xy, out_px), out_px)
+            side = example.side_px
+            crop = warp(frame.rgb(), crop_matrix(example.box_xyxy, frame.aspect_xy, side), square_of(side, side))
         found.append(replace(example, unaligned=crop, original=Original(np.asarray(frame.rgb()), height / width)))
     return found
 

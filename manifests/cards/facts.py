@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from lps.manifests.codes import Status
 from lps.manifests.columns import column_batches, stored_schema
+from lps.manifests.crops import MIN_MARGIN, Square, margin_side, square_of
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import PLAN_JSON, read_plan, readable_rule, split_sets
 from lps.manifests.names import SPLITS, label_name
@@ -82,6 +83,12 @@ class CardFacts:
     def params(self) -> Row:
         """The parameters of the plan."""
         return dict(self.plan.get("params", {}))
+
+    @property
+    def inner(self) -> Square:
+        """The inner square of the images: all of them without a margin."""
+        side = int(self.params["out_px"])
+        return square_of(margin_side(side, float((self.params.get("crop") or {}).get("margin", MIN_MARGIN))), side)
 
     @property
     def total(self) -> Count:

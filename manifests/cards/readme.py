@@ -58,6 +58,7 @@ def readme(facts: CardFacts) -> bytes:
     text = env.get_template("README.md.j2").render(
         facts=facts,
         params=facts.params,
+        inner=facts.inner,
         front=Raw("\n".join(_yaml(_front_matter(facts)))),
         tables=_tables(facts),
         split_sets=_split_sets(facts),

@@ -106,5 +106,5 @@ def _by_codec(codec: pa.ChunkedArray, values: dict[str, float], other: float) ->
 def bytes_bound(params: Params) -> int:
     """Return an upper estimate of one clip's bytes in a shard, used to pack shards before any pixel is seen."""
     per_pixel = {"jpg": 0.6, "png": 2.0, "webp": 1.6}[params.codec]
-    image = int(params.out_px**2 * per_pixel)
+    image = int(params.stored_px**2 * per_pixel)
     return params.clip_frames * (image + 1024) + 32 * 1024

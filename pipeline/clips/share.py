@@ -9,7 +9,7 @@ from lps.manifests.codes import PairFallback
 from lps.manifests.records import Clip, Header, OriginalWindows, SharedWindow, VideoResult
 from lps.pipeline.clips.encode import clip_quality, encode_image, frames_digest, perceptual_hash
 from lps.pipeline.clips.pairs import compare_background
-from lps.pipeline.clips.video_work import VideoWork, cut_faces
+from lps.pipeline.clips.video_work import VideoWork, cut_faces, inner_faces
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.track import FrameRun, Sighting
 from lps.pipeline.video.frame import Frame
@@ -119,14 +119,15 @@ class SharedWork(VideoWork):
         """Return the original's `clip` with the faces and times of this video."""
         params = self.params
         matrices = [np.array(row, np.float32).reshape(2, 3) for row in clip.align_M]
-        faces, placed = cut_faces(run, matrices, np.array(clip.lmk5).reshape(-1, 5, 2), params.out_px)
-        quality = {name: round(value, 4) for name, value in clip_quality(faces, placed).items()}
+        faces, placed = cut_faces(run, matrices, np.array(clip.lmk5).reshape(-1, 5, 2), params.inner)
+        inner = inner_faces(faces, params.inner)
+        quality = {name: round(value, 4) for name, value in clip_quality(inner, placed).items()}
         return replace(
             clip,
             pts_ticks=tuple(frame.pts_ticks for frame in run),
             pts_seconds=tuple(round(frame.pts_seconds, 6) for frame in run),
             quality=clip.quality | quality,
-            phash=perceptual_hash(faces[len(faces) // 2])[0],
+            phash=perceptual_hash(inner[len(inner) // 2])[0],
             frames_sha256=frames_digest(faces),
             frames=tuple(encode_image(face, params) for face in faces),
             pair_mode="shared",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.arrays import Floats
 from lps.manifests.codes import Code, Stage, Status
+from lps.manifests.crops import Square
 from lps.manifests.errors import UnreadableError, VideoFault
 from lps.manifests.records import Clip, OriginalWindows, Outcome, SharedWindow, VideoResult
 from lps.pipeline.clips.encode import clip_quality, encode_image, frames_digest, perceptual_hash
@@ -243,11 +244,12 @@ class VideoWork:
     def _clip(self, run: Sequence[Frame], track: Track, number: int) -> Clip:
         params = self.params
         matrices, outside = self._matrices(run, track)
-        faces, placed = cut_faces(run, matrices, track.points, params.out_px)
+        faces, placed = cut_faces(run, matrices, track.points, params.inner)
+        inner = inner_faces(faces, params.inner)
         sides = (track.boxes[:, 2:] - track.boxes[:, :2]).max(axis=1)
         eyes = track.points[:, 1] - track.points[:, 0]
-        phash, _ = perceptual_hash(faces[len(faces) // 2])
-        quality = clip_quality(faces, placed)
+        phash, _ = perceptual_hash(inner[len(inner) // 2])
+        quality = clip_quality(inner, placed)
         quality |= {"box_side_med": float(np.median(sides)), "iod_med": float(np.median(np.hypot(*eyes.T)))}
         quality["outside_share"] = outside
         return Clip(
@@ -329,12 +331,18 @@ class VideoWork:
 
 
 def cut_faces(
-    run: Sequence[Frame], matrices: Sequence[NDArray[np.float32]], points: Floats, out_px: int
+    run: Sequence[Frame], matrices: Sequence[NDArray[np.float32]], points: Floats, inner: Square
 ) -> tuple[list[NDArray[np.uint8]], Floats]:
-    """Return the aligned face of each frame, and the `points` (n, k, 2), source px, where they are in it, output px."""
-    faces = [warp_frame(frame, matrix, out_px) for frame, matrix in zip(run, matrices, strict=True)]
+    """Return the image of each frame, and the `points` (n, k, 2), source px, where they are in it, output px."""
+    faces = [warp_frame(frame, matrix, inner) for frame, matrix in zip(run, matrices, strict=True)]
     placed = [p @ m[:, :2].T.astype(np.float64) + m[:, 2] for p, m in zip(points, matrices, strict=True)]
     return faces, np.stack(placed)
+
+
+def inner_faces(faces: Sequence[NDArray[np.uint8]], inner: Square) -> list[NDArray[np.uint8]]:
+    """Return the inner square of each image: clips are described by it, so that no margin changes what is said."""
+    inside = slice(inner.first_px, inner.end_px)
+    return [face[inside, inside] for face in faces]
 
 
 def on_disk(clips: Sequence[Clip], folder: str) -> list[Clip]:

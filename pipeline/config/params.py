@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from lps.manifests.canonical import canonical_json, sha256_hex
+from lps.manifests.crops import Square, check_margin, margin_side, square_of
 from lps.manifests.fields import with_values
 from lps.manifests.names import Codec, FacePolicy, Pairing, Scan
 
@@ -16,7 +17,9 @@ ALL_CLIPS = 0
 """Value of `Params.clips` that means every clip the video holds."""
 WITHOUT_A_RECORD = {"max_outside_share": 1.0, "max_step": 2.5, "tone_map": False, "decode": {"scan": "whole"}}
 """What was done before these parameters were: a record that lacks them is older than they are."""
-TEMPLATE_NAME, INTERPOLATION, BORDER = "arcface5", "linear", "reflect"
+WITHOUT_MARGIN: dict[str, Any] = {"crop": {"margin": 1.0}}
+"""What a record that has no `crop` says."""
+INTERPOLATION, BORDER = "linear", "reflect"
 """How faces are aligned (pipeline/faces/align.py), in the words of the manifests."""
 MAX_CLIP_FRAMES = 1000
 """A run of as many frames is held in memory."""
@@ -122,6 +125,17 @@ class PairParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CropParams:
+    """How much is stored around the face; see `manifests/crops.py`."""
+
+    margin: float = 1.0
+    """Side of the stored images in units of `out_px`, 1 to 2. The inner square stays what it is without a margin."""
+
+    def __post_init__(self) -> None:
+        check_margin("margin", self.margin)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Params:
     """What to make of each video."""
 
@@ -133,6 +147,7 @@ class Params:
     max_step: float = 1.5
     """Step between time stamps, in usual steps, above which a run of frames ends in video of constant rate."""
     out_px: int = 224
+    """Side of the aligned face: of the stored images without a margin, else of their inner square."""
     align: bool = True
     """False crops the box instead of aligning (the paper's Table 3)."""
     template_scale: float = 0.85
@@ -145,6 +160,7 @@ class Params:
     jpeg_quality: int = 95
     seed: int = 0
     decode: DecodeParams = field(default_factory=DecodeParams)
+    crop: CropParams = field(default_factory=CropParams)
     localize: LocalizeParams = field(default_factory=LocalizeParams)
     pair: PairParams = field(default_factory=PairParams)
     limits: Limits = field(default_factory=Limits)
@@ -163,9 +179,20 @@ class Params:
                 f"clips must be >= 0 and jpeg_quality in 1..100, got {self.clips = }, {self.jpeg_quality = }"
             )
 
+    @property
+    def stored_px(self) -> int:
+        """Side of the stored images, px."""
+        return margin_side(self.out_px, self.crop.margin)
+
+    @property
+    def inner(self) -> Square:
+        """The inner square of the stored images: what they are without a margin."""
+        return square_of(self.stored_px, self.out_px)
+
     def record(self) -> dict[str, Any]:
-        """Return the parameters as plain JSON values."""
-        return asdict(self)
+        """Return the parameters as plain JSON values; without a margin, as they were before there was one."""
+        record = asdict(self)
+        return {name: value for name, value in record.items() if WITHOUT_MARGIN.get(name) != value}
 
     def sha256(self) -> str:
         """Return the digest that stands for these parameters in every manifest."""

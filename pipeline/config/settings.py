@@ -3,6 +3,8 @@
 clip_frames = 60            # any field of Params
 [decode]                    # any field of DecodeParams
 scan = "whole"
+[crop]                      # any field of CropParams
+margin = 1.3
 [localize]                  # any field of LocalizeParams
 bound_px = 1.0
 [pair]                      # any field of PairParams but its mode

@@ -3,6 +3,9 @@
 Template: the five-point ArcFace template (Deng et al., 2019, 112 x 112 px), doubled to 224 px and scaled about the
 centre of the output by `Params.template_scale`. The transform is the least-squares similarity (no reflection or shear),
 solved in square pixels and written for source pixels, so that it also undoes a pixel aspect other than 1.
+
+With a margin the image is larger, and the face lies in its inner square (`manifests/crops.py`): the same pixels as
+without, by the same matrix.
 """
 
 import cv2
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.arrays import ARCFACE_112, Floats
 from lps.manifests.codes import Code, Stage
+from lps.manifests.crops import Square
 from lps.manifests.errors import VideoFault
 from lps.pipeline.video.frame import Frame
 
@@ -86,22 +90,42 @@ def outside_share(size: tuple[int, int], matrix: NDArray[np.float32], out_px: in
     return share(u, v)
 
 
-def warp(rgb: NDArray[np.uint8], matrix: NDArray[np.float32], out_px: int) -> NDArray[np.uint8]:
-    """Return the (out_px, out_px, 3) face of an image, (H, W, 3): bilinear, borders reflected."""
-    return _warped(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA), np.uint8), matrix, out_px)
+def warp(rgb: NDArray[np.uint8], matrix: NDArray[np.float32], square: Square) -> NDArray[np.uint8]:
+    """Return the face of an image, (H, W, 3), with what lies around it: bilinear, borders reflected.
+
+    The result is (n, n, 3) with n = `square.stored_px`. `matrix` leads to px of `square`, the inner square.
+    """
+    return _warped(np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA), np.uint8), matrix, square)
 
 
-def _warped(rgba: NDArray[np.uint8], matrix: NDArray[np.float32], out_px: int) -> NDArray[np.uint8]:
+def _warped(rgba: NDArray[np.uint8], matrix: NDArray[np.float32], square: Square) -> NDArray[np.uint8]:
     # four channels: OpenCV takes half as long as for three, and gives the same values
-    size = (out_px, out_px)
-    face = cv2.warpAffine(rgba, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    face = _affine(rgba, matrix, square.side_px)
+    if square.stored_px > square.side_px:
+        # the inner square anew: OpenCV rounds places to 1/32 px, and by a moved matrix some would round elsewhere
+        wide = _affine(rgba, _moved(matrix, square), square.stored_px)
+        inside = slice(square.first_px, square.end_px)
+        wide[inside, inside] = face
+        face = wide
     return np.asarray(cv2.cvtColor(face, cv2.COLOR_RGBA2RGB), np.uint8)
 
 
-def warp_frame(frame: Frame, matrix: NDArray[np.float32], out_px: int) -> NDArray[np.uint8]:
-    """Return `warp(frame.rgb(), matrix, out_px)`, converting only the part of the frame that the face needs."""
+def _affine(rgba: NDArray[np.uint8], matrix: Floats | NDArray[np.float32], side_px: int) -> NDArray[np.uint8]:
+    size = (side_px, side_px)
+    return np.asarray(cv2.warpAffine(rgba, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
+
+
+def _moved(matrix: NDArray[np.float32], square: Square) -> Floats:
+    """Return the matrix to px of the whole image."""
+    return matrix.astype(np.float64) + np.array([[0, 0, square.first_px]])
+
+
+def warp_frame(frame: Frame, matrix: NDArray[np.float32], square: Square) -> NDArray[np.uint8]:
+    """Return `warp(frame.rgb(), matrix, square)`, converting only the part of the frame that is shown."""
     inverse = cv2.invertAffineTransform(matrix.astype(np.float64))
-    corners = np.array([[0, 0], [out_px, 0], [0, out_px], [out_px, out_px]]) @ inverse[:, :2].T + inverse[:, 2]
+    low_px, high_px = -square.first_px, square.stored_px - square.first_px
+    ends = np.array([[low_px, low_px], [high_px, low_px], [low_px, high_px], [high_px, high_px]])
+    corners = ends @ inverse[:, :2].T + inverse[:, 2]
     # a pixel more for the neighbours that bilinear sampling takes, and one for rounding
     low, high = np.floor(corners.min(0)).astype(int) - 2, np.ceil(corners.max(0)).astype(int) + 2
     width, height = frame.size
@@ -110,7 +134,7 @@ def warp_frame(frame: Frame, matrix: NDArray[np.float32], out_px: int) -> NDArra
     # in its place on an unwritten frame: a moved matrix would round elsewhere
     canvas = np.empty((height, width, 4), np.uint8)
     canvas[y0:y1, x0:x1] = cv2.cvtColor(frame.region(x0, y0, x1, y1), cv2.COLOR_RGB2RGBA)
-    return _warped(canvas, matrix, out_px)
+    return _warped(canvas, matrix, square)
 
 
 def _span(low: int, high: int, size: int) -> tuple[int, int]:

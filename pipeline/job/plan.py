@@ -29,7 +29,7 @@ from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store
 from lps.pipeline.clips.effort import COLUMNS as COLUMNS_OF_EFFORT
 from lps.pipeline.clips.effort import Effort, bytes_bound, effort
-from lps.pipeline.config.params import ALL_CLIPS, WRITER_VERSION, Params
+from lps.pipeline.config.params import ALL_CLIPS, WITHOUT_MARGIN, WRITER_VERSION, Params
 from lps.pipeline.job.shards import ShardJob, ShardVideo
 from lps.pipeline.video.kept_probes import Probes, probes_in
 from lps.pipeline.video.probe import Probe
@@ -419,7 +419,7 @@ def publish_plan(plan: Plan, out: Store) -> bool:
             old = read_plan(out)
         except UnreadableError as e:
             raise IntegrityError(f"{e}; restore it or start a new output") from e
-        raise RefusedError(_differences(old.values if old else {}, json.loads(plan.json_bytes), plan, out))
+        raise RefusedError(_differences(dict(old.values) if old else {}, json.loads(plan.json_bytes), plan, out))
     if sha256_hex(out.read(PLAN_VIDEOS)) != sha256_hex(plan.videos_bytes):
         raise IntegrityError(
             f"{out.join(PLAN_VIDEOS)} is not the table its plan.json names; restore it or start a new output"
@@ -432,6 +432,7 @@ def _differences(old: Row, new: Row, plan: Plan, out: Store) -> str:
     ignored = {"videos_sha256", "splits_sha256", "shards", "params_sha256", "n_videos"}
     names = ("rule", "lists", "ratios", "seed", "tries", "giant.policy", "aliases")
     asked = tuple(f"split.{name}" for name in names)
+    old["params"], new["params"] = ({**WITHOUT_MARGIN, **(each.get("params") or {})} for each in (old, new))
     changed = [
         c
         for c in _changed(old, new)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lps.manifests.canonical import pretty_json
+from lps.manifests.crops import template_name
 from lps.manifests.errors import IntegrityError
 from lps.manifests.index import Commit, commit_of, commit_path, publish_commit, read_commit
 from lps.manifests.records import Clip, OriginalWindows, SourceVideo, VideoResult
 from lps.manifests.rows import clip_facts, clip_id, row_to_json, video_row
 from lps.manifests.schemas import Row, packed_rows
 from lps.manifests.storage import Store
-from lps.pipeline.config.params import BORDER, INTERPOLATION, TEMPLATE_NAME, WRITER_VERSION, Params
+from lps.pipeline.config.params import BORDER, INTERPOLATION, WRITER_VERSION, Params
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,12 +144,12 @@ def _write_tar(
                     "tar_nbytes": tar.offset - start,
                     "members": members,
                     "block_len": params.block_frames,
-                    "align_template": f"{TEMPLATE_NAME}-{params.out_px}x{params.template_scale:g}"
-                    if params.align
-                    else "box",
+                    "align_template": template_name(
+                        params.out_px, params.template_scale if params.align else None, params.crop.margin
+                    ),
                     "interp": INTERPOLATION,
                     "border": BORDER,
-                    "out_size": params.out_px,
+                    "out_size": params.stored_px,
                     "image_codec": params.codec,
                     "jpeg_q": params.jpeg_quality if params.codec == "jpg" else None,
                 }
@@ -174,6 +175,8 @@ def _members(
         "box_source": list(clip.box_source),
         "fps": job_fps(clip),
     }
+    if params.stored_px != params.out_px:
+        facts["inner_px"] = params.out_px  # `align_M` leads to this square, in the middle of the images
     members = [(f"{i:02d}.{params.codec}", image) for i, image in enumerate(clip.frames)]
     if source.label is not None:
         members.append(("cls", str(source.label).encode()))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from lps.manifests.arrays import Floats
 from lps.manifests.columns import read_arrays, read_columns, read_rows, split_path
+from lps.manifests.crops import Square, inner_side, square_of
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.names import SPLITS
 from lps.manifests.pages.pictures import DECODE_ERRORS, MAX_FRAME_PX, frame_members
@@ -212,18 +213,27 @@ def read_landmarks(out: Store, chosen: Sequence[ChosenClip]) -> list[Floats | No
 
     Raises IntegrityError where it has some, but not for every frame.
     """
-    found = read_arrays(out, "clips", ("lmk68", "align_M"), [clip.place for clip in chosen])
-    return [_landmarks(out, clip, row["lmk68"], row["align_M"]) for clip, row in zip(chosen, found, strict=True)]
+    places = [clip.place for clip in chosen]
+    found = read_arrays(out, "clips", ("lmk68", "align_M"), places)
+    cuts = read_rows(out, "clips", ("align_template", "out_size"), places)
+    return [
+        _landmarks(out, clip, row["lmk68"], row["align_M"], square_of(side, inner_side(cut["align_template"], side)))
+        for clip, row, cut in zip(chosen, found, cuts, strict=True)
+        for side in [cut["out_size"]]
+    ]
 
 
-def _landmarks(out: Store, clip: ChosenClip, lmk68: Floats | None, matrices: Floats | None) -> Floats | None:
+def _landmarks(
+    out: Store, clip: ChosenClip, lmk68: Floats | None, matrices: Floats | None, inner: Square
+) -> Floats | None:
     if lmk68 is None:
         return None
     if matrices is None or lmk68.shape != (clip.n_frames, 136) or matrices.shape != (clip.n_frames, 6):
         raise IntegrityError(f"{out.url}: the row of sample {clip.key} in the manifest of clips contradicts itself")
     points = lmk68.reshape(-1, 68, 2) / BOX_UNITS
     maps = matrices.astype(np.float64).reshape(-1, 2, 3)
-    return np.asarray(points @ maps[:, :, :2].transpose(0, 2, 1) + maps[:, None, :, 2], np.float64)
+    placed = points @ maps[:, :, :2].transpose(0, 2, 1) + maps[:, None, :, 2]
+    return np.asarray(placed + inner.first_px, np.float64)
 
 
 def read_images(out: Store, clip: StoredClip) -> list[bytes]:

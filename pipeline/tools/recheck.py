@@ -29,6 +29,7 @@ from lps.manifests.audit.core.types import (
     with_unread,
 )
 from lps.manifests.codes import QUARANTINE_CODES, Code, PairFallback
+from lps.manifests.crops import inner_side, square_of
 from lps.manifests.errors import LpsError, UnreadableError, VideoFault
 from lps.manifests.index import PLAN_JSON
 from lps.manifests.names import Level
@@ -56,7 +57,7 @@ LoadLocalizer = Callable[[str, int], Localizer]
 
 C2_COLUMNS = (
     *("sample_key", "uri", "frame_idx", "matrices", "members", "tar_offset", "tar_nbytes", "shard"),
-    *("image_codec", "out_size", "frames_sha256"),
+    *("image_codec", "out_size", "align_template", "frames_sha256"),
 )
 C2 = CheckSpec(
     id="C2",
@@ -70,7 +71,8 @@ C2 = CheckSpec(
     severity=Severity.ERROR,
     level=Level.DEEP,
     sql="""SELECT c.sample_key, v.uri, c.frame_idx, c."align_M" AS matrices, c.members, c.tar_offset, c.tar_nbytes,
-    s.uri AS shard, c.image_codec, c.out_size, c.frames_sha256
+    s.uri AS shard, c.image_codec, c.out_size, c.align_template,
+    c.frames_sha256
 FROM clips c JOIN videos v USING (video_id) JOIN shards s USING (shard_id) ORDER BY sha256(c.sample_key)""",
 )
 R1 = CheckSpec(
@@ -165,6 +167,7 @@ def warped_frames(source: Store, row: Row, params: Params) -> tuple[list[RGB], l
     from lps.pipeline.video.images import decode_source
 
     matrices = dict(zip(row["frame_idx"], row["matrices"], strict=True))
+    inner = square_of(row["out_size"], inner_side(row["align_template"], row["out_size"]))
     last, faces, spoiled = max(matrices), [], []
     with _opened(source, row["uri"], params) as path:
         for frame in decode_source(path, params, DecodeStats()):
@@ -172,7 +175,7 @@ def warped_frames(source: Store, row: Row, params: Params) -> tuple[list[RGB], l
                 spoiled += [frame.index] if frame.spoiled else []
                 matrix = np.array(matrices[frame.index], np.float32).reshape(2, 3)
                 # from the whole frame, as an outsider would: how the clip was cut is part of what is checked
-                faces.append(warp(frame.rgb(), matrix, row["out_size"]))
+                faces.append(warp(frame.rgb(), matrix, inner))
             if frame.index >= last:
                 break
     return faces, spoiled

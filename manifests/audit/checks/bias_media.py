@@ -20,6 +20,7 @@ from lps.manifests.audit.core.stats import (
     worst,
 )
 from lps.manifests.audit.core.types import AuditContext, CheckResult, CheckSpec, Offender, Severity, State
+from lps.manifests.crops import INNER_SQL
 from lps.manifests.names import CLASSES
 
 LIMITS: dict[str, float] = {
@@ -38,7 +39,7 @@ LIMITS: dict[str, float] = {
 
 _CLIPS = f"""WITH {PLACED}, {SURVIVORS},
 faces AS (
-    SELECT video_id, avg(box_side_med) AS box_side, avg(out_size / nullif(box_side_med, 0)) AS upscaling,
+    SELECT video_id, avg(box_side_med) AS box_side, avg({INNER_SQL} / nullif(box_side_med, 0)) AS upscaling,
         max(pts_end_s - pts_start_s) AS span_s, max(n_frames) AS span_frames
     FROM clips GROUP BY video_id)
 """

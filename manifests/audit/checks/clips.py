@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lps.manifests.arrays import ARCFACE_112, Floats
 from lps.manifests.audit.checks.screen import screen_cuts, screen_steps
-from lps.manifests.audit.core.database import fetch_number, sql_offenders
+from lps.manifests.audit.core.database import fetch_number, fetch_rows, sql_offenders
 from lps.manifests.audit.core.queries import DECLARED_RATE, VIDEO_FRAMES
 from lps.manifests.audit.core.types import (
     AuditContext,
@@ -25,6 +25,7 @@ from lps.manifests.audit.core.types import (
     pass_or_fail,
     with_unread,
 )
+from lps.manifests.crops import CROPPED, INNER_SQL, MIN_MARGIN, inner_side, is_cropped, margin_side
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import CLASSES, Level
 from lps.manifests.schemas import BOX_UNITS, Row
@@ -81,9 +82,16 @@ WHERE len(frame_idx) <> n_frames OR frame_idx <> range(frame_idx[1], frame_idx[1
     OR len(lmk5) <> n_frames OR len("align_M") <> n_frames
 ORDER BY key""",
 )
+_SIDES_SQL = f"""SELECT 'clip' AS kind, sample_key AS key,
+    'a face of ' || ({INNER_SQL}) || ' px in images of ' || out_size || ' px, not of '
+        || getvariable('c3_inner_px') || ' in ' || getvariable('c3_stored_px') || ' px' AS detail
+FROM clips WHERE ({INNER_SQL}) <> getvariable('c3_inner_px') OR out_size <> getvariable('c3_stored_px') ORDER BY key"""
+"""Clips that were stored otherwise than planned: a data set has one size of images and one of faces in them."""
+_USUAL_SIDES_SQL = f"""SELECT ({INNER_SQL}) AS inner_px, out_size FROM clips GROUP BY ALL
+ORDER BY count(*) DESC, inner_px, out_size LIMIT 1"""
 _TARGETS = [", ".join(map(str, column)) for column in ARCFACE_112.T.tolist()]
 _C3_SQL = f"""WITH cut AS (
-    SELECT sample_key, out_size::DOUBLE AS side, align_template AS template, width, height,
+    SELECT sample_key, ({INNER_SQL})::DOUBLE AS side, align_template AS template, width, height,
         coalesce(rotation, 0) IN (90, 270) AS turned,
         coalesce(try_cast(regexp_extract(align_template, 'x([0-9.]+)$', 1) AS DOUBLE), 1) AS scale,
         CASE WHEN sar_num > 0 AND sar_den > 0 AND sar_num / sar_den BETWEEN 1 / 8 AND 8
@@ -109,7 +117,7 @@ fitted AS (  -- the best similarity onto the template, as a complex number
         (list_dot_product(zx, wy) - list_dot_product(zy, wx)) / spread AS im
     FROM (SELECT *, greatest(list_dot_product(zx, zx) + list_dot_product(zy, zy), 1e-9) AS spread FROM centred)),
 evaluated AS (
-    SELECT *, CASE WHEN template = 'box' THEN
+    SELECT *, CASE WHEN template = '{CROPPED}' OR template LIKE '{CROPPED}-%' THEN
             sqrt(power(m[1] * (box[1] + box[3]) / 2 + m[2] * (box[2] + box[4]) / 2 + m[3] - side / 2, 2)
                 + power(m[4] * (box[1] + box[3]) / 2 + m[5] * (box[2] + box[4]) / 2 + m[6] - side / 2, 2))
         ELSE list_max([
@@ -145,13 +153,15 @@ ORDER BY key"""
 C3 = CheckSpec(
     id="C3",
     title="Geometry of the cut",
-    rule="Boxes have a size, lie within the frame by c3_box_margin of its sides, and reach min_face_px at least once; "
+    rule="The side of the inner square, which align_template names, and out_size are those of the plan, or without one "
+    "those of most clips. Boxes have a size, lie within the frame by c3_box_margin of its sides, and reach min_face_px "
+    "at least once; "
     "align_M is a similarity in square pixels (column norms equal within c3_shear, no mirror); it takes the landmarks "
     "to within c3_landmark_px of where the best similarity onto the template takes them (median over the clip), or, "
-    "where the clip was cropped, the box's middle to the middle of the image.",
+    "where the clip was cropped, the box's middle to the middle of the inner square.",
     remedy="Look at the named clips (`lps-prep preview`); prepare their videos again.",
     severity=Severity.ERROR,
-    sql=_C3_SQL,
+    sql=f"{_SIDES_SQL};\n{_C3_SQL}",
 )
 C4 = CheckSpec(
     id="C4",
@@ -240,7 +250,7 @@ FROM clips c JOIN videos v USING (video_id)"""
 
 def check_geometry(ctx: AuditContext) -> CheckResult:
     """C3: boxes, landmarks and matrices."""
-    offenders: list[Offender] = []
+    offenders = _other_sides(ctx)
     n, worst = 0, 0.0
     min_face = float(ctx.plan.get("params", {}).get("localize", {}).get("min_face_px", 0))
     ctx.db.execute(f"SET VARIABLE c3_min_face_px = {min_face!r}::DOUBLE")  # for who runs the query of the rule
@@ -255,6 +265,19 @@ def check_geometry(ctx: AuditContext) -> CheckResult:
                 offenders.append(Offender(kind="clip", key=row["sample_key"], detail=detail))
     result = pass_or_fail(C3, offenders, n, "clips", limit=f"{ctx.limits['c3_landmark_px']:g} px")
     return replace(result, measured=f"{result.measured}; worst landmark miss {worst:.2f} px")
+
+
+def _other_sides(ctx: AuditContext) -> list[Offender]:
+    """Return the clips with other images, or faces of another size in them, than the plan says or most clips have."""
+    params = ctx.plan.get("params") or {}
+    if "out_px" in params:
+        inner = int(params["out_px"])
+        sides = (inner, margin_side(inner, float((params.get("crop") or {}).get("margin", MIN_MARGIN))))
+    else:
+        sides = next(iter(fetch_rows(ctx, _USUAL_SIDES_SQL)), (0, 0))
+    for name, side in zip(("c3_inner_px", "c3_stored_px"), sides, strict=True):
+        ctx.db.execute(f"SET VARIABLE {name} = {int(side)}")
+    return list(sql_offenders(ctx, _SIDES_SQL))
 
 
 def _clip_tables(ctx: AuditContext, sql: str) -> Iterator[pa.Table]:
@@ -321,14 +344,15 @@ def _aspect(row: Row) -> Floats:
 
 def _misses(row: Row, boxes: Floats, matrices: Floats, aspect: Floats) -> Floats:
     """Return, for each frame, how far align_M takes a face from where it belongs, in output px."""
-    if row["align_template"] == "box":  # cropped: the box's middle is the image's
+    side = inner_side(row["align_template"], row["out_size"])
+    if is_cropped(row["align_template"]):  # the box's middle is the image's
         middles = (boxes[:, :2] + boxes[:, 2:]) / 2
         placed = np.einsum("nij,nj->ni", matrices[:, :, :2], middles) + matrices[:, :, 2]
-        return np.asarray(np.linalg.norm(placed - row["out_size"] / 2, axis=1), np.float64)
+        return np.asarray(np.linalg.norm(placed - side / 2, axis=1), np.float64)
     points = np.array(row["lmk5"], np.float64).reshape(-1, 5, 2) / BOX_UNITS
-    centre = row["out_size"] / 2
+    centre = side / 2
     scale = float(str(row["align_template"]).rpartition("x")[2])  # arcface5-224x0.85
-    target = (ARCFACE_112 * row["out_size"] / 112 - centre) * scale + centre
+    target = (ARCFACE_112 * side / 112 - centre) * scale + centre
     placed = np.einsum("nij,nkj->nki", matrices[:, :, :2], points) + matrices[:, None, :, 2]
     z, w = (points * aspect) @ np.array([1, 1j]), target @ np.array([1, 1j])
     zc, wc = z - z.mean(axis=1, keepdims=True), w - w.mean()

@@ -25,6 +25,7 @@ from lps.manifests.audit.core.types import (
     pass_or_fail,
     with_unread,
 )
+from lps.manifests.crops import inner_side, square_of
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import Level
 from lps.manifests.schemas import BOX_UNITS, Row
@@ -57,7 +58,7 @@ C8 = CheckSpec(
     level=Level.FULL,
     sql="""WITH chosen AS (
     SELECT sample_key, track_id, n_frames, frame_idx, box_xyxy, "align_M", shard_id, members, image_codec,
-        out_size, video_id, sha256(sample_key) AS turn
+        out_size, align_template, video_id, sha256(sample_key) AS turn
     FROM clips WHERE pair_mode = 'shared' ORDER BY turn LIMIT getvariable('c8_limit')::BIGINT)
 SELECT f.*, fs.uri AS shard, o.members AS original_members, o.sample_key AS original_key, os.uri AS original_shard,
     fv.uri AS uri, ov.uri AS original_uri,
@@ -209,13 +210,15 @@ def around_face(row: Row, frame: int, margin: float) -> Bools:
     """Return which px of a cut, (side, side), show the picture outside of the face's box widened by `margin`.
 
     Args:
-        row: `box_xyxy`, `align_M`, `out_size` of the clip, `width` and `height` of its video as shown.
+        row: `box_xyxy`, `align_M`, `align_template`, `out_size` of the clip, `width` and `height` of its video as
+            shown.
         frame: number of the frame in the clip.
         margin: factor of the box's sides.
     """
     matrix = np.array(row["align_M"][frame], np.float64).reshape(2, 3)
     left, top, right, bottom = np.array(row["box_xyxy"][frame], np.float64) / BOX_UNITS
-    v, u = np.mgrid[: row["out_size"], : row["out_size"]]
+    side = row["out_size"]
+    v, u = np.mgrid[:side, :side] - square_of(side, inner_side(row["align_template"], side)).first_px
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:, :2])) < 1e-9:
         return np.zeros(u.shape, np.bool_)
     (a, b), (c, d) = np.linalg.inv(matrix[:, :2])

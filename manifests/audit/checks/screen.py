@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lps.manifests.arrays import Bools, Floats, Ints
+from lps.manifests.crops import inner_sides
 from lps.manifests.schemas import BOX_UNITS
 
 BLOCK_CLIPS = 128
@@ -144,7 +145,8 @@ def _targets(clips: pa.Table, template: Floats) -> Floats:
     names = clips["align_template"].to_pylist()
     scales = {name: float(name.rpartition("x")[2]) for name in set(names)}
     scale = np.array([scales[name] for name in names])[:, None, None]
-    out = _numbers(clips["out_size"])[:, None, None]
+    stored = np.asarray(_numbers(clips["out_size"]), np.int64)
+    out = inner_sides(clips["align_template"], stored).astype(np.float64)[:, None, None]
     return np.asarray((template[None] * out / 112 - out / 2) * scale + out / 2, np.float64)
 
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from lps.manifests.arrays import Floats, Pixels
 from lps.manifests.columns import read_columns, read_rows
+from lps.manifests.crops import inner_side, is_cropped
 from lps.manifests.errors import IntegrityError, RefusedError
 from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store, open_store
@@ -26,8 +27,6 @@ ROW_COLUMNS = (
     *("sample_key", "video_id", "label", "method", "track_id", "frame_idx", "n_frames", "out_size"),
     *("box_xyxy", "lmk5", "align_M", "align_template"),
 )
-CROPPED = "box"
-"""Template of clips that were not aligned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,11 @@ class Example:
         return int(self.row["frame_idx"][self.place])
 
     @property
+    def side_px(self) -> int:
+        """Side of the face: of the inner square, where more is stored around it."""
+        return inner_side(str(self.row["align_template"]), int(self.row["out_size"]))
+
+    @property
     def box_xyxy(self) -> Floats:
         """The detector's box, (4,), source px."""
         return np.array(self.row["box_xyxy"][self.place], np.float64) / BOX_UNITS
@@ -72,7 +76,7 @@ class Example:
     def outline(self) -> Floats:
         """The corners of the aligned face in its frame, (4, 2), source px."""
         matrix = np.array(self.row["align_M"][self.place], np.float64).reshape(2, 3)
-        side = float(self.row["out_size"])
+        side = float(self.side_px)
         corners = np.array([[0, 0], [side, 0], [side, side], [0, side]])
         return np.asarray(np.linalg.solve(matrix[:, :2], (corners - matrix[:, 2]).T).T, np.float64)
 
@@ -104,7 +108,7 @@ def open_clips(location: str, *, aligned: bool) -> ClipSet:
     """Open a data set of clips that are aligned, or that are not. Raises RefusedError for the other kind."""
     store = open_store(location)
     templates = set(read_columns(store, "clips", ("align_template",))["align_template"].to_pylist())
-    if templates and aligned != (CROPPED not in templates):
+    if templates and aligned == any(map(is_cropped, templates)):
         raise RefusedError(
             f"the clips of {store.url} are {'not ' if aligned else ''}aligned; --data takes aligned ones, --unaligned "
             "those of lps-prep run --no-align"

@@ -21,6 +21,7 @@ from PIL import Image as PilImage
 from lps.manifests.arrays import ARCFACE_112, Floats
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Status
+from lps.manifests.crops import square_of
 from lps.manifests.errors import VideoFault
 from lps.manifests.records import Clip
 from lps.pipeline.clips.process import process_video
@@ -46,6 +47,9 @@ Image = NDArray[np.uint8]
 Write = Callable[..., Path]
 
 PARAMS = Params(localizer="mtcnn", codec="png", clip_frames=20)
+WHOLE = square_of(32, 32)
+WIDE = square_of(49, 32)
+"""An odd number of px more: 8 to the left and above, 9 to the right and below."""
 
 coordinates = arrays(np.float64, (5, 2), elements=st.floats(-500, 500, allow_nan=False, width=32))
 angles = st.floats(-np.pi, np.pi)
@@ -182,8 +186,8 @@ def test_boxes_that_hold_nothing(box: Sequence[float]) -> None:
 
 def test_warp_keeps_pixels_and_reflects_at_borders() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
-    assert np.array_equal(warp(rgb, np.array([[1, 0, 0], [0, 1, 0]], np.float32), 32), rgb[:32, :32])
-    shifted = warp(rgb, np.array([[1, 0, 3], [0, 1, 0]], np.float32), 32)
+    assert np.array_equal(warp(rgb, np.array([[1, 0, 0], [0, 1, 0]], np.float32), WHOLE), rgb[:32, :32])
+    shifted = warp(rgb, np.array([[1, 0, 3], [0, 1, 0]], np.float32), WHOLE)
     assert np.array_equal(shifted[:, 3:], rgb[:32, :29])
     assert np.array_equal(shifted[:, :3], rgb[:32, 2::-1])
 
@@ -202,7 +206,22 @@ def test_a_face_cut_from_a_frame_is_that_of_the_whole_image(write_video: Write, 
         centre = random.uniform(-1.0, 2.0, 2) * frame.size  # also far outside of the frame
         shift = 16 - np.array([[a, -b], [b, a]]) @ centre
         matrix = np.array([[a, -b, shift[0]], [b, a, shift[1]]], np.float32)
-        assert np.array_equal(warp_frame(frame, matrix, 32), warp(whole, matrix, 32)), matrix
+        assert np.array_equal(face := warp_frame(frame, matrix, WHOLE), warp(whole, matrix, WHOLE)), matrix
+        wide = warp_frame(frame, matrix, WIDE)
+        assert np.array_equal(wide, warp(whole, matrix, WIDE)), matrix
+        assert np.array_equal(wide[8:40, 8:40], face), matrix
+
+
+def test_what_lies_around_the_inner_square_goes_on_from_it() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (90, 90, 3)).astype(np.uint8)
+    matrix = np.array([[1, 0, -20], [0, 1, -30]], np.float32)
+    assert np.array_equal(warp(rgb, matrix, WIDE), rgb[22:71, 12:61])
+    smooth = np.asarray(cv2.GaussianBlur(rgb, (0, 0), 4), np.uint8)
+    turned = np.array([[0.9, -0.3, 3.7], [0.3, 0.9, -31.3]], np.float32)
+    moved = (turned + np.array([[0, 0, 8.0]], np.float32)).astype(np.float32)
+    apart = np.abs(warp(smooth, turned, WIDE).astype(int) - warp(smooth, moved, square_of(49, 49)))
+    assert apart[:8].max() == apart[:, 40:].max() == 0
+    assert apart.max() <= 1, "a seam that shows"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from lps.manifests.index import TABLES_OF_A_COMMIT, rows_path
 from lps.manifests.records import VideoResult
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
-from lps.pipeline.config.params import LocalizeParams, PairParams, Params
+from lps.pipeline.config.params import CropParams, LocalizeParams, PairParams, Params
 from lps.pipeline.job.events import Planned, PrepEvent
 from lps.pipeline.job.shards import ShardJob, write_shard
 
@@ -50,6 +50,10 @@ CHANGES: dict[str, tuple[Callable[[Params], dict[str, Any]], str]] = {
     "bound": (
         lambda p: {"params": replace(p, localize=LocalizeParams(bound_px=1.0))},
         "params.localize.bound_px was 2.0, now 1.0",
+    ),
+    "margin": (
+        lambda p: {"params": replace(p, crop=CropParams(margin=1.3))},
+        "params.crop.margin was 1.0, now 1.3",
     ),
     "seed": (lambda p: {"params": replace(p, seed=1)}, "params.seed was 0, now 1"),
     "codec": (lambda p: {"params": replace(p, codec="png")}, 'params.codec was "jpg", now "png"'),
