@@ -40,6 +40,8 @@ from lps.manifests.names import DEVICES, VIDEO_RULES
 @click.option("--threshold", metavar="FILE|x", help="Say what this threshold does here.  [default: none but 0.5]")
 @click.option("--max-bad-share", type=NumberRange(0, 1), default=0.01, show_default=True,
               help="Share of a data set's samples that may be unusable; they are counted and named.")  # fmt: skip
+@click.option("--margins", metavar="m,m,…",
+              help="Score all with these margins, too, such as 1.0,1.1,1.3, and tell the AUC of each.")  # fmt: skip
 @click.option(
     "--allow-leaky",
     is_flag=True,
@@ -58,6 +60,9 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
     several; then all together, pooled (micro) and as the mean over data sets (macro). Where a class has fewer than 10
     videos, intervals are not meaningful and not shown. Interrupted, the same command resumes with the first data set
     that is not done.
+
+    A detector sees the margin that it was trained with (`data.margin`), whatever the data set stores. --margins shows
+    how much depends on it; choosing one by its result on a test set would make that result too good.
 
     Thresholds at the equal error rate and at false-positive rates, and the temperature that calibrates the scores of
     videos, are told of each. Choose yours on a validation split, and look at it on another one.
@@ -90,6 +95,7 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
         n_workers=asked["workers"],
         device=asked["device"],
         max_bad_share=asked["max_bad_share"],
+        margins=margin_list(asked["margins"]),
     )
     given = None if asked["threshold"] is None else parse_threshold(asked["threshold"])
     loaded = load_detector(checkpoint)
@@ -118,6 +124,20 @@ def clip_count(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise click.BadParameter(f"must be a positive number or 'all', got '{text}'", param_hint="--clips")
     return int(text)
+
+
+def margin_list(text: str | None) -> tuple[float, ...]:
+    """Return the margins of --margins, each once. Raises BadParameter."""
+    from lps.manifests.crops import check_margin
+
+    try:
+        found = tuple(dict.fromkeys(float(each) for each in (text or "").split(",") if text))
+        for margin in found:
+            check_margin("a margin", margin)
+    except ValueError as e:
+        said = str(e) if str(e).startswith("a margin") else f"must be numbers with commas between, got '{text}'"
+        raise click.BadParameter(said, param_hint="--margins") from e
+    return found
 
 
 def sources(asked: dict[str, Any]) -> "list[Sources]":

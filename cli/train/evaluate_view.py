@@ -62,6 +62,8 @@ def print_metrics(record: dict[str, Any], out: Path) -> None:
     if any(_pairs(entry) for entry in record["data"]):
         screen.print(_pair_table(record, level))
     screen.print(table)
+    if any(entry.get("margins") for entry in record["data"]):
+        screen.print(_margin_table(record, level))
     for line in (f"p_fake of a {rule}", *_remarks(record)):
         screen.print(line, highlight=False, markup=False)
     screen.print(f"{out / 'scores.parquet'}, {out / 'metrics.json'}", highlight=False, markup=False)
@@ -88,6 +90,20 @@ def _pair_table(record: dict[str, Any], level: str) -> Table:
             for name, each in rows.items():
                 cell = Text(shown(each, few=few_videos(each["n_originals"], each["n_pairs"])))
                 table.add_row(Text(name), str(each["n_pairs"]), str(each["n_originals"]), cell)
+    return table
+
+
+def _margin_table(record: dict[str, Any], level: str) -> Table:
+    from rich.text import Text
+
+    title = f"how much depends on the margin: AUC by video, with {level} intervals"
+    table = Table("data", "margin", "AUC", title=title)
+    usual = record["checkpoint"]["margin"]
+    for entry in record["data"]:
+        for each in entry.get("margins", ()):
+            cell = Text(shown(each["video"]["auc"], few=_few(each["video"])))
+            table.add_row(Text(entry["name"]), f"{each['margin']:g}{' (its own)' * (each['margin'] == usual)}", cell)
+        table.add_section()
     return table
 
 

@@ -15,6 +15,7 @@ import torch
 from lps.manifests.arrays import Pixels
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import CODE_MEANING
+from lps.manifests.crops import square_of
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import Role, ScoredFaces, VideoRule
 from lps.manifests.records import Clip, Outcome
@@ -31,7 +32,7 @@ from lps.model.evaluation.threshold import StoredThreshold, calibrated
 from lps.model.training.checkpoint import code_version, file_sha256
 from lps.model.training.processes import choose_device
 from lps.pipeline.clips.process import process_video
-from lps.pipeline.config.params import ALL_CLIPS, Params, params_from_record
+from lps.pipeline.config.params import ALL_CLIPS, CropParams, Params, params_from_record
 from lps.pipeline.faces.detector import Localizer
 from lps.pipeline.faces.link import Box
 from lps.pipeline.faces.localizers import batch_size_on, load_localizer, weight_digests
@@ -233,7 +234,8 @@ class Scorer:
         first, stop = self._span(clip)
         side = self.detector.image_px
         out = np.empty((self.detector.n_frames, side, side, 3), np.uint8)
-        decode(clip.frames[first:stop], first, self.params.out_px, out[: stop - first])
+        square = square_of(self.params.stored_px, self.params.out_px, self.detector.margin)
+        decode(clip.frames[first:stop], first, square, out[: stop - first])
         out[stop - first :] = out[stop - first - 1]
         return out
 
@@ -290,6 +292,7 @@ def open_scorer(
             "sha256": detector.sha256,
             "stage": detector.stage,
             "image_px": detector.image_px,
+            "margin": detector.margin,
             "n_frames": detector.n_frames,
         },
         "preparation": params.record(),
@@ -323,6 +326,7 @@ def _preparation(detector: LoadedDetector, checkpoint: Path, localizer: str | No
             {**Params().record(), "clip_frames": detector.n_frames, "block_frames": block_frames}
         )
         notes = ["the checkpoint does not say how its clips were prepared; the defaults of lps-prep are used"]
+        params = replace(params, crop=CropParams(margin=detector.margin))
         return (replace(params, localizer=localizer) if localizer else params), notes
     try:
         params = params_from_record(record)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.arrays import Bools, Ints
 from lps.manifests.columns import PATHS, column_batches, read_columns, split_path
+from lps.manifests.crops import inner_sides
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.index import read_index, read_rule, split_sets
 from lps.manifests.schemas import read_table
@@ -41,13 +42,11 @@ SAMPLES = pa.schema(
         ("n_bytes", pa.int64()),
         ("n_frames", pa.int16()),
         ("side_px", pa.int16()),
+        ("inner_px", pa.int16()),  # side of the inner square; what lies around it is the margin
         ("track_id", pa.int16()),
         ("face_id", pa.int16()),  # the face within its video; null where an older version made them
         ("start_s", pa.float64()),  # time stamp of the first frame
-        (
-            "window",
-            pa.uint64(),
-        ),  # number of its face track and frames; null where no clip shares those of another video
+        ("window", pa.uint64()),  # of its face track and frames; null where no clip shares those of another video
         ("shares_window", pa.bool_()),  # of a fake: cut out where, and as, its original was
     ]
 )
@@ -68,6 +67,7 @@ CLIP_COLUMNS = {
     "tar_nbytes": "n_bytes",
     "n_frames": "n_frames",
     "out_size": "side_px",
+    "align_template": "template",
     "track_id": "track_id",
     "face_id": "face_id",
     "pts_start_s": "start_s",
@@ -177,7 +177,7 @@ class ClipData:
 
     def records(self, numbers: Ints) -> tuple[Sample, ...]:
         """Return some samples as records, in the order asked for."""
-        names = ["key", "clip_id", "video_id", "label", "n_frames", "side_px", "shard", "offset", "n_bytes"]
+        names = ["key", "clip_id", "video_id", "label", "n_frames", "side_px", "inner_px", "shard", "offset", "n_bytes"]
         names += [name for name in SELF_BLEND_COLUMNS if name in self.samples.column_names]
         rows = self.samples.select(names).take(pa.array(numbers)).to_pylist()
         return tuple(_record(row, self._part_name(row["shard"])) for row in rows)
@@ -207,6 +207,7 @@ def _record(row: Mapping[str, Any], data: str) -> Sample:
         label=UNKNOWN_LABEL if row["label"] is None else row["label"],
         n_frames=row["n_frames"],
         side_px=row["side_px"],
+        inner_px=row["inner_px"],
         shard=row["shard"],
         offset_bytes=row["offset"],
         n_bytes=row["n_bytes"],
@@ -298,6 +299,8 @@ def _samples(store: Store, video_ids: pa.Array) -> pa.Table:
     if len(wrong):
         key = clips["key"][int(wrong[0])].as_py()
         raise IntegrityError(f"{store.url}: by the manifest of clips sample {key} has no frames or no pixels")
+    inner = inner_sides(clips["template"], np.asarray(side_px, np.int64))
+    clips = clips.append_column("inner_px", pa.array(inner, pa.int16()))
     videos = _columns(store, "videos", ("video_id", *VIDEO_COLUMNS))
     row = pc.index_in(clips["video_id"], value_set=videos["video_id"].combine_chunks())
     for column, name in VIDEO_COLUMNS.items():

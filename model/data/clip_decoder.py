@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from lps.manifests.arrays import Pixels
+from lps.manifests.crops import square_of
 from lps.manifests.errors import LpsError
 from lps.model.data.changes.augment import Augmentation, Draws, apply_change, draw_change
-from lps.model.data.changes.face_region import points_of
+from lps.model.data.changes.face_region import points_in, points_of
 from lps.model.data.changes.self_blend import apply_blend, blend_draws, draw_blend
 from lps.model.data.frames import Start, frame_span
 from lps.model.data.sample import (
@@ -41,6 +42,10 @@ class ReadOptions:
     """From clips with more frames, training takes a drawn stretch and evaluation the middle one. Clips with fewer are
     left out in training; in evaluation their last frame is repeated."""
     augment: Augmentation = "none"
+    margin: float = 1.0
+    """Side of the square that is cut, in sides of the inner one; above 1 it needs clips that are stored so."""
+    margins: tuple[float, float] | None = None
+    """In training: least and largest margin, of which one is drawn for every clip in place of `margin`."""
     image_px: int | None = None
     """Side to which frames are resized; None leaves them as they are, which needs clips of one size."""
     labelled: bool = True
@@ -49,6 +54,13 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if self.n_frames < 1 or (self.image_px is not None and self.image_px < 1):
             raise ValueError(f"sizes must be above 0: {self.n_frames = }, {self.image_px = }")
+        if self.margins is not None and self.image_px is None:
+            raise ValueError("drawn margins need image_px, to which what is cut is resized")
+
+    @property
+    def max_margin(self) -> float:
+        """The largest margin that is cut with."""
+        return self.margin if self.margins is None or not self.train else self.margins[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,17 +221,26 @@ class ClipDecoder(Dataset["Batch | LpsError"]):
         images = check_members(unpack(read_range(wanted.shard, sample), sample), sample)
         start: Start = "seeded" if self.options.train else "centre"
         first, stop = frame_span(len(images), self.options.n_frames, start, draws.unit("start"))
-        decode(images[first:stop], first, sample.side_px, out[: stop - first])
+        square = square_of(sample.side_px, sample.inner_px, self._margin(draws))
+        decode(images[first:stop], first, square, out[: stop - first])
         return stop - first
 
     def _change(self, wanted: SampleRequest, draws: Draws, out: Pixels, n: int) -> None:
         """Make a self-blend of the first `n` frames where it is one, augment them, and repeat the last one."""
-        if wanted.sample.self_blend:
+        sample = wanted.sample
+        if sample.self_blend:
             blend = draw_blend(blend_draws(draws), n)
-            out[:n] = apply_blend(out[:n], points_of(wanted.sample.face_xy), blend)
+            square = square_of(sample.side_px, sample.inner_px, self._margin(draws))
+            out[:n] = apply_blend(out[:n], points_in(points_of(sample.face_xy), square), blend)
         if self.options.augment != "none":
             out[:n] = apply_change(out[:n], draw_change(draws, self.options.augment))
         out[n:] = out[n - 1]
+
+    def _margin(self, draws: Draws) -> float:
+        options = self.options
+        if options.margins is None or not options.train:
+            return options.margin
+        return draws.between("margin", *options.margins)
 
     def _frames(self, n_clips: int, room: int | None) -> Tensor:
         """Return (n_clips, n_frames, H, W, 3) to write to; in a worker, shared memory: no copy is made on its way."""

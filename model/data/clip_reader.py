@@ -23,6 +23,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lps.manifests.arrays import Ints
+from lps.manifests.crops import margin_side
 from lps.manifests.environment import socket_place
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
 from lps.model.data.clip_data import ClipData, long_enough, with_labels
@@ -42,6 +43,9 @@ from lps.model.data.pairs import ClipPairs, pair_up
 from lps.model.data.prefetch import ShardPrefetcher
 from lps.model.data.sample import BadSample
 from lps.model.data.shard_cache import ShardCache, user_cache
+
+OLDER_FACTS: Mapping[str, Any] = {"margin": 1.0}
+"""What the plan of an epoch was before it said so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +273,7 @@ def resume_place(state: Mapping[str, Any], facts: Mapping[str, Any], n_steps: in
             f"{where}: it was shared by {plan['world_size']} processes of an older version, in another way; delete "
             "the last checkpoints up to one from the end of an epoch, or go on in another folder with --init"
         )
-    changed = sorted(name for name, value in facts.items() if plan.get(name) != value)
+    changed = sorted(name for name, value in facts.items() if plan.get(name, OLDER_FACTS.get(name)) != value)
     if changed:
         name = changed[0]
         raise RefusedError(f"{where}: {name} was {plan.get(name)!r} and is {facts[name]!r}; set it back")
@@ -344,10 +348,27 @@ def _pairs(data: ClipData, plan: PlanOptions) -> ClipPairs | None:
 
 
 def _image_px(data: ClipData, read: ReadOptions) -> int:
-    sides = sorted(set(data.column("side_px").tolist()))
+    require_margin(data, read.max_margin)
+    sides = sorted({margin_side(inner, read.margin) for inner in set(data.column("inner_px").tolist())})
     if read.image_px is None and len(sides) > 1:
         raise RefusedError(f"clips of {' and '.join(map(str, sides))} px cannot be read together; set image_px")
     return read.image_px or sides[0]
+
+
+def require_margin(data: ClipData, margin: float, name: str = "") -> None:
+    """Raise RefusedError for clips that are not stored with so much around their inner square.
+
+    `name` is what the data set is called, where it is not one of a mix.
+    """
+    sides = np.stack([data.column("side_px"), data.column("inner_px"), data.part_of], axis=1)
+    for stored, inner, part in np.unique(sides, axis=0).tolist():
+        if margin_side(inner, margin) > stored:
+            name = data.parts[part].name if data.parts else name
+            raise RefusedError(
+                f"the clips{f' of {name}' if name else ''} are stored with a margin of {stored / inner:.4g} (a face of "
+                f"{inner} px in {stored}), and {margin:g} is asked for (data.margin, augment.margins, --margins): ask "
+                f"for less, or prepare them with `[crop] margin = {margin:g}`"
+            )
 
 
 def _loader(decoder: ClipDecoder, requests: _Requests, work: WorkOptions) -> "DataLoader[Batch | LpsError]":

@@ -14,6 +14,7 @@ from simplejpeg import decode_jpeg
 
 from lps.manifests.arrays import Pixels
 from lps.manifests.canonical import open_regular
+from lps.manifests.crops import Square
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.model.data.image_size import image_size
 
@@ -54,7 +55,9 @@ class Sample:
     """0 real, 1 fake, -1 unknown."""
     n_frames: int
     side_px: int
-    """Side of its frames, which are square."""
+    """Side of its frames, which are square ..."""
+    inner_px: int
+    """... and of the inner square, which is all that there is without a margin."""
     shard: int
     """Number of the shard in the list of shards."""
     offset_bytes: int
@@ -235,14 +238,14 @@ def image_side(data: Bytes, name: str) -> int:
     return width
 
 
-def decode(images: Sequence[Bytes], first: int, side_px: int, out: Pixels) -> None:
-    """Decode square images of side `side_px` into `out` (n, H, H, 3), resized to H where that differs.
+def decode(images: Sequence[Bytes], first: int, square: Square, out: Pixels) -> None:
+    """Decode a square of square images into `out` (n, H, H, 3), resized to H where its side is another.
 
     `first` is the number of the first image within its sample, for messages. Raises SampleFault for an image that is
     damaged or of another size. Pixels are those that Pillow gives.
     """
-    out_px = out.shape[1]
-    whole = None if out_px == side_px else np.empty((side_px, side_px, 3), np.uint8)
+    out_px, side_px = out.shape[1], square.stored_px
+    whole = None if side_px == square.side_px == out_px else np.empty((side_px, side_px, 3), np.uint8)
     for k, data in enumerate(images):
         name = f"{first + k:02d}"
         if data[:2] != JPEG_START:  # others have memory for the whole image before they can be refused
@@ -256,8 +259,23 @@ def decode(images: Sequence[Bytes], first: int, side_px: int, out: Pixels) -> No
             _require_side(data, name, side_px)
             raise SampleFault(f"frame {name} is damaged") from e
         if whole is not None:
-            shrink = cv2.INTER_AREA if out_px < side_px else cv2.INTER_CUBIC
-            cv2.resize(whole, (out_px, out_px), dst=out[k], interpolation=shrink)
+            _cut(whole, square, out[k])
+
+
+def _cut(whole: Pixels, square: Square, out: Pixels) -> None:
+    """Write a square of an image into `out` (H, H, 3)."""
+    part = whole[square.first_px : square.end_px, square.first_px : square.end_px]
+    if square.side_px == len(out):
+        out[:] = part
+    else:
+        cv2.resize(part, out.shape[:2], dst=out, interpolation=_interpolation(square, len(out)))
+
+
+def _interpolation(square: Square, out_px: int) -> int:
+    """Return how a square is resized. A margin mostly shrinks it by a little, for which means over areas are slow."""
+    if out_px > square.side_px:
+        return cv2.INTER_CUBIC
+    return cv2.INTER_LINEAR if square.side_px > square.inner_px and square.side_px < 2 * out_px else cv2.INTER_AREA
 
 
 def _require_side(data: Bytes, name: str, side_px: int) -> None:

@@ -29,7 +29,7 @@ from lps.model.data.sample import (
 from lps.model.data.shard_cache import ShardCache
 from lps.model.data.shards import Shard, expand_shards
 
-SCAN_VERSION = 2
+SCAN_VERSION = 3
 """A kept index of another version is made again."""
 MAX_JSON_BYTES = 16 << 20
 KEY_LENGTH = 1024
@@ -231,7 +231,8 @@ def _row(tar: tarfile.TarFile, piece: _Piece) -> dict[str, Any]:
         "offset": start,
         "n_bytes": piece.end - start,
         "n_frames": len(frames),
-        "side_px": image_side(_content(tar, members, first), first.partition(".")[0]),
+        "side_px": (side := image_side(_content(tar, members, first), first.partition(".")[0])),
+        "inner_px": _inner(facts, side),
         "track_id": _number(facts, "track_id") or 0,
         "face_id": _number(facts, "face_id"),
         "start_s": _start(facts),
@@ -283,6 +284,11 @@ def _id(facts: Mapping[str, Any], name: str) -> bytes:
 def _number(facts: Mapping[str, Any], name: str) -> int | None:
     value = facts.get(name)
     return value if isinstance(value, int) and 0 <= value < 1 << 15 else None
+
+
+def _inner(facts: Mapping[str, Any], side_px: int) -> int:
+    found = _number(facts, "inner_px")
+    return found if found and found <= side_px else side_px
 
 
 def _start(facts: Mapping[str, Any]) -> float:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.arrays import Bools
 from lps.manifests.canonical import canonical_json, parse_json, pretty_json, sha256_hex
+from lps.manifests.crops import MIN_MARGIN, check_margin
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.names import DeviceName, VideoRule
 from lps.manifests.records import Note
@@ -25,7 +26,7 @@ from lps.manifests.splits.learnt import overlap
 from lps.manifests.storage import Store, open_store
 from lps.model.data.clip_data import ClipData, spread_clips
 from lps.model.data.clip_decoder import ReadOptions
-from lps.model.data.clip_reader import ClipReader, WorkOptions
+from lps.model.data.clip_reader import ClipReader, WorkOptions, require_margin
 from lps.model.data.epoch_plan import evaluation_plan
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.data.video_score import DEFAULT_RULE
@@ -77,6 +78,12 @@ class EvaluateOptions:
     device: DeviceName = "auto"
     max_bad_share: float = 0.01
     """Share of the samples that may be unusable."""
+    margins: tuple[float, ...] = ()
+    """Margins with which everything is evaluated once more, for the curve of the sensitivity to them."""
+
+    def __post_init__(self) -> None:
+        for margin in self.margins:
+            check_margin("margins", margin)
 
     def record(self) -> dict[str, Any]:
         """Return what decides the result."""
@@ -86,6 +93,7 @@ class EvaluateOptions:
             "precision": "bf16" if self.bf16 else "fp32",
             "threshold": THRESHOLD,
             "bootstrap": asdict(self.bootstrap),
+            **({"margins": list(self.margins)} if self.margins else {}),
         }
 
 
@@ -136,6 +144,7 @@ def evaluate(
     after an interruption it resumes with the first data set that is not done. Raises RefusedError where `out` holds
     another evaluation, and as the readers and `predict` do.
     """
+    detectors = [loaded, *(replace(loaded, margin=margin) for margin in options.margins)]
     called = [*names, *[""] * (len(sources) - len(names))]
     places = [place for source in sources for place in source.places]
     entries = [
@@ -151,13 +160,16 @@ def evaluate(
     done = _finished(store, request)
     if done is not None:
         on_event(Note(f"{out} holds this evaluation already; delete it to evaluate again"))
-        _remove_parts(store, [_part_path(loaded, entry, options) for entry in entries])
+        _remove_parts(store, [_part_path(each, entry, options) for each in detectors for entry in entries])
         return done
     parts = [_scored(loaded, entry, store, options, on_event) for entry in entries]
+    curves = [_by_margin(loaded, each, store, options, on_event) for each in zip(entries, parts, strict=True)]
     record = _record(loaded, request, entries, parts)
+    for each, curve in zip(record["data"], curves, strict=True):
+        each |= {"margins": curve} if curve else {}
     store.publish(SCORES_PARQUET, scores_bytes(concat([part.scores for part in parts]).sorted_by_id(), _marks(loaded)))
     store.publish(METRICS_JSON, pretty_json(record))
-    _remove_parts(store, [_part_path(loaded, entry, options) for entry in entries])
+    _remove_parts(store, [_part_path(each, entry, options) for each in detectors for entry in entries])
     return record
 
 
@@ -184,6 +196,7 @@ def _entry(
     prep = identity.pop("prep", None)
     identity.pop("certificate_sha256", None)  # data that were certified since are the same data: `_data_record` has it
     seen = overlap(loaded.learnt, data.samples)
+    require_margin(data, max(loaded.margin, *options.margins, MIN_MARGIN), given)
     name = "+".join(identity["datasets"]) or f"data {number}"
     name = f"{name}/{identity['split']}" if identity["split"] else name
     facts = {
@@ -265,6 +278,8 @@ def _short(value: Any) -> str:
 
 def _part_path(loaded: LoadedDetector, entry: _DataEntry, options: EvaluateOptions) -> str:
     decided = {**options.record(), "bootstrap": None, "checkpoint": loaded.sha256, "version": SCORES_VERSION}
+    decided.pop("margins", None)
+    decided |= {"margin": loaded.margin} if loaded.margin != MIN_MARGIN else {}  # parts from before it are as good
     return f"{PARTS}/{sha256_hex(canonical_json({**entry.facts, **decided}))[:32]}.parquet"
 
 
@@ -278,21 +293,46 @@ def _marks(loaded: LoadedDetector) -> dict[str, str]:
 
 
 def _scored(
-    loaded: LoadedDetector, entry: _DataEntry, store: Store, options: EvaluateOptions, on_event: OnEvaluateEvent
+    loaded: LoadedDetector,
+    entry: _DataEntry,
+    store: Store,
+    options: EvaluateOptions,
+    on_event: OnEvaluateEvent,
+    called: str = "",
 ) -> ScoredData:
-    """Score a data set, or take the part of it that was kept."""
+    """Score a data set, or take the part of it that was kept. `called` is its name when it is scored once more."""
     path = _part_path(loaded, entry, options)
-    for note in entry.notes:
+    for note in () if called else entry.notes:
         on_event(Note(f"{entry.name}: {note}"))
+    called = called or entry.name
     if store.exists(path):
         scores, marks = read_scores(store.read(path), store.join(path))
-        on_event(Note(f"{entry.name}: {len(scores)} clips were scored before"))
+        on_event(Note(f"{called}: {len(scores)} clips were scored before"))
         return ScoredData(scores.with_entry(entry.number), tuple(parse_json(marks["lps.bad_samples"])))
-    on_event(DataSetBegun(entry.name, len(entry.data)))
+    on_event(DataSetBegun(called, len(entry.data)))
     part = score_data(loaded, entry.data, options, lambda n_clips: on_event(ClipsScored(n_clips)))
     scores = part.scores.with_entry(entry.number).sorted_by_id()
     store.publish(path, scores_bytes(scores, {**_marks(loaded), "lps.bad_samples": json.dumps(part.bad)}))
     return ScoredData(scores, part.bad)
+
+
+def _by_margin(
+    loaded: LoadedDetector,
+    scored: tuple[_DataEntry, ScoredData],
+    store: Store,
+    options: EvaluateOptions,
+    on_event: OnEvaluateEvent,
+) -> list[dict[str, Any]]:
+    """Return the metrics over all clips of a data set for each margin of `options`."""
+    entry, usual = scored
+    curve = []
+    for margin in options.margins:
+        part = usual
+        if margin != loaded.margin:
+            called = f"{entry.name} at margin {margin:g}"
+            part = _scored(replace(loaded, margin=margin), entry, store, options, on_event, called)
+        curve.append({"margin": margin, **_levels(part.scores.labelled(), options.bootstrap)})
+    return curve
 
 
 def score_data(
@@ -303,7 +343,9 @@ def score_data(
 ) -> ScoredData:
     """Score all samples of `data`, unlabelled ones too. Raises as the reader and `predict` do."""
     device = choose_device(options.device)
-    read = ReadOptions(n_frames=loaded.n_frames, train=False, image_px=loaded.image_px, labelled=False)
+    read = ReadOptions(
+        n_frames=loaded.n_frames, train=False, margin=loaded.margin, image_px=loaded.image_px, labelled=False
+    )
     work = WorkOptions(
         n_workers=options.n_workers, pin_memory=device.type == "cuda", max_bad_share=options.max_bad_share
     )
@@ -332,6 +374,7 @@ def _record(
             "stage": loaded.stage,
             "seed": loaded.config.get("seed"),
             "image_px": loaded.image_px,
+            "margin": loaded.margin,
             "n_frames": loaded.n_frames,
             "learnt_from": _learnt_from(loaded),
         },

@@ -67,6 +67,7 @@ def export_detector(detector: LoadedDetector, path: Path) -> Exported:
         "n_blocks": detector.network.params.n_blocks,
         "block_frames": detector.network.params.block_frames,
         "image_px": detector.image_px,
+        "margin": detector.margin,
         "checkpoint_sha256": detector.sha256,
         "stage": detector.stage,
     }

@@ -18,6 +18,8 @@ class LoadedDetector:
     network: AnyDetector
     """In evaluation mode, on the CPU."""
     image_px: int
+    margin: float = 1.0
+    """Side of the square that it sees, in sides of the aligned face."""
     n_frames: int
     """Number of frames of a clip that it sees."""
     sha256: str
@@ -53,6 +55,7 @@ def load_detector(path: Path | str) -> LoadedDetector:
     return LoadedDetector(
         network=network.eval(),
         image_px=preset.image_px,
+        margin=preset.data.margin,
         n_frames=preset.n_frames,
         sha256=file_sha256(path),
         stage=found.stage,

@@ -125,6 +125,22 @@ def roc_chart(title: str, curves: Sequence[tuple[int, Floats, Floats, tuple[floa
     return frame.svg(title, parts)
 
 
+def margin_chart(title: str, lines: Sequence[tuple[str, int, Sequence[tuple[float, float]]]]) -> Markup:
+    """Draw the AUC over the margin: name and number of each evaluation, its margins, which rise, and their AUC."""
+    margins = [margin for _, _, points in lines for margin, _ in points]
+    aucs = np.array([auc for _, _, points in lines for _, auc in points])
+    x = Axis(low=min(margins), high=max(max(margins), min(margins) + 0.1))
+    frame = _frame(x, _y_axis([aucs], log=False), 300, 200)
+    parts = [*frame.y_scale(), *frame.x_scale("margin")]
+    told = []
+    for name, number_of, points in lines:
+        places = [frame.point(*point) for point in points]
+        parts.append(polyline(places, f"curve validation {colour(number_of)}"))
+        parts += [_circle(place, f"dot {colour(number_of)}", 2.6) for place in places]
+        told.append(f"{name}, {', '.join(f'{auc:.3f} at {margin:g}' for margin, auc in points)}")
+    return frame.svg(f"{title}: {'; '.join(told)}", parts)
+
+
 def interval(value: float, low: float | None, high: float | None) -> Markup:
     """Draw a metric between 0 and 1 with its interval, for a table's cell that says it in words, too."""
     edges = (value, value if low is None else low, value if high is None else high)

@@ -11,7 +11,7 @@ from lps.manifests.pages.charts import Axis, histogram
 from lps.model.evaluation.baselines import BASELINES, SOURCES, remarks
 from lps.model.evaluation.metrics import LEVEL, TITLES, few_videos, point_values
 from lps.model.evaluation.scores import LabelledScores
-from lps.model.report.curves import colour, interval, roc_chart, roc_points
+from lps.model.report.curves import colour, interval, margin_chart, roc_chart, roc_points
 from lps.model.report.errors import of_entry
 from lps.model.report.runs import Evaluation, Record, count, finite, mapping
 from lps.model.report.views import CellView, DataView, MetricsRow, NameView, TogetherView
@@ -161,6 +161,8 @@ def _data_view(title: str, group: Sequence[EvaluatedData]) -> DataView:
         videos=tuple(videos),
         baselines=tuple(row for each in group for row in _baseline_row(each)),
         groups=tuple(_groups(results)),
+        margins=tuple(_margins(group)),
+        margin_chart=_margin_chart(title, group),
         clips=tuple(clips),
         reasons=tuple(dict.fromkeys(reason for each in group for reason in _reasons(each))),
         roc=roc_chart(f"ROC over videos of {title}: {said}", [(e.evaluation.number, *p) for e, p in rocs])
@@ -204,6 +206,32 @@ def _baseline_row(each: EvaluatedData) -> Iterator[MetricsRow]:
         auc = _cell(mapping(each.video.get("auc")), few=few_videos(*each.n_videos), drawn=True)
         cells = [_cell(mapping(scores.get(name)), few=False, drawn=True) for name in BASELINES]
         yield replace(_row(each, "all", each.video), cells=(auc, *cells))
+
+
+def _by_margin(each: EvaluatedData) -> Iterator[tuple[float, Record]]:
+    """Yield each margin that an evaluation tried, from the least on, and its metrics by video."""
+    found = each.entry.get("margins")
+    tried = [mapping(one) for one in (found if isinstance(found, list) else [])]
+    known = [(margin, mapping(one.get("video"))) for one in tried if (margin := finite(one.get("margin"))) is not None]
+    yield from sorted(known, key=lambda one: one[0])
+
+
+def _margins(group: Sequence[EvaluatedData]) -> Iterator[MetricsRow]:
+    for each in group:
+        usual = finite(each.evaluation.checkpoint.get("margin"))
+        for margin, metrics in _by_margin(each):
+            yield _row(each, f"margin {margin:g}{', its own' if margin == usual else ''}", metrics)
+
+
+def _margin_chart(title: str, group: Sequence[EvaluatedData]) -> Markup | str:
+    """Draw the AUC by margin of every evaluation that tried several."""
+    lines = []
+    for each in group:
+        aucs = [(margin, finite(mapping(found.get("auc")).get("value"))) for margin, found in _by_margin(each)]
+        points = [(margin, auc) for margin, auc in aucs if auc is not None]
+        if len(points) > 1:
+            lines.append((each.evaluation.name, each.evaluation.number, points))
+    return margin_chart(f"AUC over videos of {title} by margin", lines) if lines else ""
 
 
 def together_view(evaluations: Sequence[Evaluation]) -> TogetherView | None:

@@ -77,10 +77,9 @@ def differing(rows: Sequence[SettingRow]) -> tuple[SettingRow, ...]:
 def _settings(config: Record) -> dict[str, str]:
     """Flatten a configuration into names as in a settings file, and values as words."""
     given = {name: value for name, value in config.items() if name not in ("preset", DATA_SHA256)}
-    whole = {**given, **mapping(config.get("preset"))}
-    data = mapping(whole.get("data"))
+    data = mapping(given.get("data"))
     if "sets" in data:
-        whole["data"] = {name: value for name, value in data.items() if name != "sets"} | {
+        given["data"] = {name: value for name, value in data.items() if name != "sets"} | {
             f"{name}.{key}": shown_place(each[key], 2) if isinstance(each[key], str) else each[key]
             for name, each in named_sets(data)
             for key in ("data", "shards", "val_shards", "weight")
@@ -88,7 +87,7 @@ def _settings(config: Record) -> dict[str, str]:
         }
     return {
         name: shown_place(value, PLACES[name]) if name in PLACES and isinstance(value, str) else spelled(value)
-        for name, value in _flat(whole).items()
+        for name, value in {**_flat(given), **_flat(mapping(config.get("preset")))}.items()
     }
 
 

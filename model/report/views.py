@@ -94,6 +94,9 @@ class DataView:
     """The AUC beside what tells the label without a detector, where that was measured."""
     groups: tuple[MetricsRow, ...]
     """By method and by data set, where there are several."""
+    margins: tuple[MetricsRow, ...]
+    """By margin, where `evaluate --margins` asked for it."""
+    margin_chart: Markup | str
     clips: tuple[MetricsRow, ...]
     reasons: tuple[str, ...]
     """Why metrics are missing, or say less than they seem to."""

@@ -251,10 +251,11 @@ def open_feed(
             "feature maps are computed once, and self-blends are other ones in every epoch: set run.cache_maps = false,"
             ' or fakes.kind = "none"'
         )
-    if params.augment != "none" or params.sampling in IN_PAIRS:
+    if params.augment != "none" or params.sampling in IN_PAIRS or job.preset.augment.margins is not None:
         raise RefusedError(
             "feature maps are computed once, each clip on its own, so they can neither be augmented nor be in "
-            'pairs: set train.augment = "none" and another train.sampling, or run.cache_maps = false'
+            'pairs: set train.augment = "none", augment.margins = "none" and another train.sampling, or '
+            "run.cache_maps = false"
         )
     stage.eval()
     maps = _MapSource(job, stage, device, own)
@@ -292,6 +293,8 @@ def _clip_reader(job: TrainJob, data: ClipData, rank: Rank, plan: PlanOptions) -
         n_frames=preset.n_frames,
         train=training,
         augment=preset.train.augment if training else "none",
+        margin=preset.data.margin,
+        margins=preset.augment.margins if training else None,
         image_px=preset.image_px,
         labelled=job.stage != "pretrain",
     )
@@ -334,6 +337,7 @@ class _MapSource:
             "image_px": preset.image_px,
             "precision": preset.run.precision,
             "samples": samples_sha256(data),
+            **({"margin": preset.data.margin} if preset.data.margin != 1 else {}),  # maps from before it are as good
         }
         folder = Path(preset.run.maps_folder) if preset.run.maps_folder else self.job.out / "maps"
         if self.rank.index:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from lps.manifests.crops import check_margin
 from lps.manifests.names import DeviceName, FakesKind
 from lps.model.data.changes.augment import Augmentation
 from lps.model.data.epoch_plan import IN_PAIRS, Sampling
@@ -71,6 +72,32 @@ class FakesParams:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise ValueError(f"{self.share = } is not above 0 and at most 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataParams:
+    """What is cut out of the stored clips."""
+
+    margin: float = 1.0
+    """Side of the square, in sides of the aligned face, 1 to 2. Above 1 it needs clips that `[crop] margin` of
+    `lps-prep` stored with more around the face. Evaluation, export and scoring cut the same."""
+
+    def __post_init__(self) -> None:
+        check_margin("margin", self.margin)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentParams:
+    """Augmentation with values of its own, besides `train.augment`."""
+
+    margins: tuple[float, float] | None = None
+    """Least and largest margin: one is drawn for every clip and epoch in training, in place of `data.margin`."""
+
+    def __post_init__(self) -> None:
+        for margin in self.margins or ():
+            check_margin("margins", margin)
+        if self.margins is not None and self.margins[0] > self.margins[1]:
+            raise ValueError(f"margins are the least and the largest, got {list(self.margins)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

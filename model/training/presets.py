@@ -23,7 +23,7 @@ from lps.model.networks.encoder import FRAME_DETECTORS
 from lps.model.networks.losses import DistillParams
 from lps.model.networks.predictive_net import PretrainParams
 from lps.model.networks.torchvision_encoder import TORCHVISION_ENCODERS
-from lps.model.training.params import FakesParams, RunParams, TrainParams
+from lps.model.training.params import AugmentParams, DataParams, FakesParams, RunParams, TrainParams
 
 LEAST_PX = 32
 """Side of the smallest frame of which published networks leave anything."""
@@ -41,6 +41,8 @@ class Preset:
     agg_part: AggPart = "out_gate"
     train: TrainParams = field(default_factory=TrainParams)
     fakes: FakesParams = field(default_factory=FakesParams)
+    data: DataParams = field(default_factory=DataParams)
+    augment: AugmentParams = field(default_factory=AugmentParams)
     run: RunParams = field(default_factory=RunParams)
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lps.manifests.canonical import digest16, pretty_json, sha256_hex
+from lps.manifests.crops import margin_side, square_of, template_name
 from lps.manifests.schemas import SCHEMA_VERSION, TABLES, Row, read_table, table_bytes
 from lps.model.data.shard_cache import ShardCache
 
@@ -44,6 +45,8 @@ class Spec:
     content: str | None = None
     """What its file holds; None is its name, so that no two are copies."""
     px: int = 32
+    margin: float = 1.0
+    """What lies around the inner square of `px` is of one colour in each frame."""
     codec: str = "jpg"
     split: str = "train"
     compression: str | None = None
@@ -77,7 +80,15 @@ class Spec:
         """Return pictures that differ between clips and frames, smooth enough for JPEG."""
         rng = np.random.default_rng(list(digest16(self.video, str(self.start_frame))))
         coarse = rng.integers(40, 216, (self.n_frames, 4, 4, 3)).astype(np.uint8)
-        return [np.asarray(cv2.resize(c, (self.px, self.px), interpolation=cv2.INTER_LINEAR), np.uint8) for c in coarse]
+        inner = [cv2.resize(c, (self.px, self.px), interpolation=cv2.INTER_LINEAR) for c in coarse]
+        return [self._surrounded(face, 20 * (k + 1)) for k, face in enumerate(inner)]
+
+    def _surrounded(self, face: cv2.typing.MatLike, colour: int) -> NDArray[np.uint8]:
+        """Return the inner square with its surroundings."""
+        square = square_of(margin_side(self.px, self.margin), self.px)
+        wide = np.full((square.stored_px, square.stored_px, 3), colour % 256, np.uint8)
+        wide[square.first_px : square.end_px, square.first_px : square.end_px] = face
+        return wide
 
     def members(self) -> Members:
         """Return the sample's files by extension."""
@@ -95,6 +106,8 @@ class Spec:
             "face_id": self.face,
             "pts_s": [(self.start_frame + k) / 25 for k in range(self.n_frames)],
         }
+        if self.margin != 1:
+            facts["inner_px"] = self.px
         if self.label is not None:
             found["cls"] = str(self.label).encode()
         found["json"] = json.dumps(facts).encode()
@@ -258,7 +271,8 @@ def _clip_row(spec: Spec, shard_id: str, start: int, n_bytes: int, members: list
         face_id=spec.face,
         n_frames=spec.n_frames,
         frame_idx=list(range(spec.start_frame, spec.start_frame + spec.n_frames)),
-        out_size=spec.px,
+        out_size=margin_side(spec.px, spec.margin),
+        align_template=template_name(spec.px, 0.85, spec.margin),
         pair_mode=spec.pair_mode,
         pts_start_s=spec.start_frame / 25,
     )

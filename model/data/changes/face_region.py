@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from lps.manifests.arrays import ARCFACE_112, Floats
+from lps.manifests.crops import Square, square_of
 
 Region = Literal["face", "forehead", "inner", "lower"]
 """`face`: brows to chin; `forehead`: with it; `inner`: brows to mouth; `lower`: nose bridge to chin."""
@@ -38,6 +39,15 @@ MIDDLE = 56
 def points_of(values: Sequence[float]) -> Floats:
     """Return landmarks (n, 2) from a flat list of x and y in turn; (0, 2) for none."""
     return np.array(values, np.float64).reshape(-1, 2)
+
+
+def points_in(points_xy: Floats, square: Square) -> Floats:
+    """Return landmarks, in shares of the inner square of a stored image, in shares of the `square` that is cut."""
+    if square.side_px == square.inner_px:
+        return points_xy
+    known = points_xy if len(points_xy) else (ARCFACE_112 / 112 - 0.5) * USUAL_SCALE + 0.5
+    before = square_of(square.stored_px, square.inner_px).first_px - square.first_px
+    return np.asarray((known * square.inner_px + before) / square.side_px, np.float64)
 
 
 def outline(points_xy: Floats, region: Region) -> Floats:

@@ -34,7 +34,7 @@ TIGHT = {"wspace": 0.04, "hspace": 0.06}
 
 def _batches(loaded: LoadedDetector, data: ClipData) -> Iterator[Batch]:
     """Yield one clip at a time, as evaluation sees it."""
-    read = ReadOptions(n_frames=loaded.n_frames, train=False, image_px=loaded.image_px)
+    read = ReadOptions(n_frames=loaded.n_frames, train=False, margin=loaded.margin, image_px=loaded.image_px)
     with ClipReader(data, read, evaluation_plan(1), WorkOptions(max_bad_share=1.0)) as reader:
         yield from reader.epoch(0)
 
