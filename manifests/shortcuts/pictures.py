@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lps.manifests.arrays import Floats
+from lps.manifests.crops import inner_side, square_of
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
@@ -45,7 +46,8 @@ def read_features(store: Store, clips: Sequence[Row]) -> tuple[list[PictureFeatu
 
     Args:
         store: the data set.
-        clips: `uri` of the shard, `tar_offset` and `pictures` of each: the members that `chosen_members` gives.
+        clips: `uri` of the shard, `tar_offset`, `align_template` and `pictures` of each: the members that
+            `chosen_members` gives.
     """
     order = sorted(range(len(clips)), key=lambda i: (clips[i]["uri"], clips[i]["tar_offset"]))
     shards = [(uri, list(numbers)) for uri, numbers in groupby(order, key=lambda i: str(clips[i]["uri"]))]
@@ -72,9 +74,9 @@ def _of_shard(
     wrong = []
     try:
         data = store.read_ranges(uri, ranges)
-        for members in chosen:
+        for i, members in zip(numbers, chosen, strict=True):
             try:
-                found.append(features_of([next(data) for _ in members]))
+                found.append(features_of([next(data) for _ in members], clips[i]["align_template"]))
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
                 wrong.append(f"{uri}: a picture does not decode: {type(e).__name__}")
                 found.append(None)
@@ -90,8 +92,11 @@ def chosen_members(clip: Row) -> list[dict[str, Any]]:
     return [pictures[i] for i in dict.fromkeys(places)] if pictures else []
 
 
-def features_of(pictures: Sequence[bytes]) -> PictureFeatures:
-    """Return the features of encoded pictures of one size. Raises OSError, SyntaxError or ValueError for a bad one."""
+def features_of(pictures: Sequence[bytes], template: str) -> PictureFeatures:
+    """Return the features of the inner square of encoded pictures of one size, which `template` names.
+
+    Raises OSError, SyntaxError or ValueError for a bad one.
+    """
     from PIL import Image
 
     thumbnails, spectra = [], []
@@ -99,7 +104,10 @@ def features_of(pictures: Sequence[bytes]) -> PictureFeatures:
         with Image.open(io.BytesIO(data)) as image:
             if max(image.size) > MAX_PX:
                 raise ValueError(f"{image.width}x{image.height} px are no clip's")
+            inner = square_of(image.width, inner_side(template, image.width))
             rgb = image.convert("RGB")
+        if inner.side_px < inner.stored_px:
+            rgb = rgb.crop((inner.first_px, inner.first_px, inner.end_px, inner.end_px))
         small = rgb.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
         thumbnails.append(np.asarray(small, np.float64).ravel())
         spectra.append(radial_power(np.asarray(rgb.convert("L"), np.float32)))

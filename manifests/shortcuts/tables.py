@@ -130,8 +130,8 @@ def _joined(ctx: AuditContext, sample: VideoSample, sql: str) -> dict[str, NDArr
 
 _CLIPS = """WITH first AS (
     SELECT place, min(sample_key) AS sample_key FROM clips JOIN chosen USING (video_id) GROUP BY place)
-SELECT place, s.uri, c.tar_offset, c.image_codec, c.members, c.box_xyxy, c.lmk5, c.box_side_med, c.iod_med,
-    c.yaw_absmax, c.jitter_px, c.outside_share, c.det_rate, v.face_px_median,
+SELECT place, s.uri, c.tar_offset, c.image_codec, c.align_template, c.members, c.box_xyxy, c.lmk5, c.box_side_med,
+    c.iod_med, c.yaw_absmax, c.jitter_px, c.outside_share, c.det_rate, v.face_px_median,
     CASE WHEN v.rotation IN (90, 270) THEN v.height ELSE v.width END AS width,
     CASE WHEN v.rotation IN (90, 270) THEN v.width ELSE v.height END AS height
 FROM first JOIN clips c USING (sample_key) JOIN videos v USING (video_id) JOIN shards s USING (shard_id)

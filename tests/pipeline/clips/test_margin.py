@@ -17,6 +17,7 @@ from lps.manifests.audit.checks import clips as clip_checks
 from lps.manifests.audit.core.database import open_dataset
 from lps.manifests.audit.core.types import CheckResult
 from lps.manifests.schemas import Row, table_bytes
+from lps.manifests.shortcuts.pictures import features_of
 from lps.pipeline.config.params import CropParams, Params, params_from_record
 from lps.pipeline.tools import recheck
 from lps.pipeline.tools.demo_videos import make_face_video
@@ -62,8 +63,12 @@ def members(out: Path) -> dict[str, bytes]:
     return found
 
 
+def encoded(out: Path) -> list[bytes]:
+    return [data for name, data in members(out).items() if name.endswith("png")]
+
+
 def pictures(out: Path) -> list[Pixels]:
-    return [np.asarray(Image.open(io.BytesIO(data))) for name, data in members(out).items() if name.endswith("png")]
+    return [np.asarray(Image.open(io.BytesIO(data))) for data in encoded(out)]
 
 
 def checked(out: Path, source: Path, *ids: str) -> dict[str, CheckResult]:
@@ -101,6 +106,9 @@ def test_the_inner_square_is_what_is_stored_without_a_margin(
     [one], [other] = manifest_rows(wide, "clips"), manifest_rows(plain, "clips")
     assert {name: one[name] for name in SAME} == {name: other[name] for name in SAME}
     assert (one["out_size"], other["out_size"]) == (291, 224)
+    seen, seen_before = (features_of(encoded(out), row["align_template"]) for out, row in ((wide, one), (plain, other)))
+    assert np.array_equal(seen.thumbnail, seen_before.thumbnail)
+    assert np.array_equal(seen.spectrum, seen_before.spectrum)
     names = ("arcface5-224x0.85",) * 2 if align else ("box-224", "box")
     assert (one["align_template"], other["align_template"]) == names
     facts, before = (json.loads(members(out)["json"]) for out in (wide, plain))
