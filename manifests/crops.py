@@ -31,6 +31,8 @@ class Square:
 
     stored_px: int
     """Side of the image."""
+    inner_px: int
+    """Side of the inner square of the image."""
     first_px: int
     """Its left and its upper edge."""
     side_px: int
@@ -85,7 +87,7 @@ def square_of(stored_px: int, inner_px: int, margin: float = 1.0) -> Square:
     side = margin_side(inner_px, margin)
     if not 0 < side <= stored_px:
         raise ValueError(f"a square of {side} px does not lie within an image of {stored_px} px")
-    return Square(stored_px, (stored_px - inner_px) // 2 - (side - inner_px) // 2, side)
+    return Square(stored_px, inner_px, (stored_px - inner_px) // 2 - (side - inner_px) // 2, side)
 
 
 def check_margin(name: str, margin: float) -> None:
