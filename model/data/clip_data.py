@@ -46,7 +46,7 @@ SAMPLES = pa.schema(
         ("track_id", pa.int16()),
         ("face_id", pa.int16()),  # the face within its video; null where an older version made them
         ("start_s", pa.float64()),  # time stamp of the first frame
-        ("window", pa.uint64()),  # of its face track and frames; null where no clip shares those of another video
+        ("window", pa.uint64()),  # number of its track and frames; null where no clip shares those of another video
         ("shares_window", pa.bool_()),  # of a fake: cut out where, and as, its original was
     ]
 )

@@ -360,8 +360,9 @@ def require_margin(data: ClipData, margin: float, name: str = "") -> None:
 
     `name` is what the data set is called, where it is not one of a mix.
     """
-    sides = np.stack([data.column("side_px"), data.column("inner_px"), data.part_of], axis=1)
-    for stored, inner, part in np.unique(sides, axis=0).tolist():
+    kinds = data.part_of << 32 | data.column("side_px") << 16 | data.column("inner_px")
+    for kind in np.unique(kinds).tolist():
+        part, stored, inner = kind >> 32, kind >> 16 & 0xFFFF, kind & 0xFFFF
         if margin_side(inner, margin) > stored:
             name = data.parts[part].name if data.parts else name
             raise RefusedError(
