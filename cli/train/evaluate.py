@@ -10,6 +10,7 @@ from lps.cli.train.data_sets import CERTIFICATE, named, require_different
 
 if TYPE_CHECKING:
     from lps.model.data.sources import Sources
+    from lps.model.evaluation.evaluate import EvaluateOptions
 
 from lps.manifests.names import DEVICES, VIDEO_RULES
 
@@ -76,27 +77,18 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
         raise click.UsageError("name a data set (--data) or shards (--shards)")
     if asked["save_threshold"] and len(asked["data"]) + len(asked["shards"]) > 1:
         raise click.UsageError("--save-threshold takes one data set: a threshold is chosen on one validation split")
-    n_clips = clip_count(asked["clips"])
+    asked["clips"], asked["margins"] = clip_count(asked["clips"]), margin_list(asked["margins"])
     names, asked["data"] = named(asked["data"])
     shard_names, asked["shards"] = named(asked["shards"], "--shards")
     require_different([*names, *shard_names], "--shards", "of --data and --shards")
     from lps.cli.train.evaluate_view import EvaluateProgress, print_metrics
     from lps.cli.train.thresholds import parse_threshold, print_thresholds, save_threshold, videos_of
     from lps.manifests.canonical import pretty_json
-    from lps.model.evaluation.evaluate import EvaluateOptions, evaluate
+    from lps.model.evaluation.evaluate import evaluate
     from lps.model.evaluation.loading import load_detector
     from lps.model.evaluation.threshold import StoredThreshold
 
-    options = EvaluateOptions(
-        n_clips=n_clips,
-        video_score=asked["video_score"],
-        bf16=asked["bf16"],
-        batch_size=asked["batch_size"],
-        n_workers=asked["workers"],
-        device=asked["device"],
-        max_bad_share=asked["max_bad_share"],
-        margins=margin_list(asked["margins"]),
-    )
+    options = evaluate_options(asked)
     given = None if asked["threshold"] is None else parse_threshold(asked["threshold"])
     loaded = load_detector(checkpoint)
     if isinstance(given, StoredThreshold):
@@ -115,6 +107,22 @@ def evaluate(checkpoint: Path, out: Path, as_json: bool, **asked: Any) -> None: 
         return
     print_metrics(record, out)
     print_thresholds([entry["name"] for entry in record["data"]], videos, asked["fpr"], given)
+
+
+def evaluate_options(asked: dict[str, Any]) -> "EvaluateOptions":
+    """Return how the work is done, of options whose texts were read."""
+    from lps.model.evaluation.evaluate import EvaluateOptions
+
+    return EvaluateOptions(
+        n_clips=asked["clips"],
+        video_score=asked["video_score"],
+        bf16=asked["bf16"],
+        batch_size=asked["batch_size"],
+        n_workers=asked["workers"],
+        device=asked["device"],
+        max_bad_share=asked["max_bad_share"],
+        margins=asked["margins"],
+    )
 
 
 def clip_count(text: str) -> int | None:
