@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import template_name
 from lps.manifests.audit.checks.reproducibility import VERSIONS
 from lps.manifests.canonical import canonical_json, digest16, pretty_json, sha256_hex
 from lps.manifests.columns import PATHS, split_path
-from lps.manifests.crops import template_name
 from lps.manifests.index import PLAN_VIDEOS
 from lps.manifests.names import SPLITS
 from lps.manifests.row_digest import fixed_bytes, hex_texts

@@ -136,7 +136,7 @@ def clip_count(text: str) -> int | None:
 
 def margin_list(text: str | None) -> tuple[float, ...]:
     """Return the margins of --margins, each once. Raises BadParameter."""
-    from lps.manifests.crops import check_margin
+    from lps.manifests.arrays import check_margin
 
     try:
         found = tuple(dict.fromkeys(float(each) for each in (text or "").split(",") if text))

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from lps.manifests.arrays import square_of
 from lps.manifests.columns import read_columns
-from lps.manifests.crops import square_of
 from lps.manifests.errors import RefusedError, UnreadableError, VideoFault
 from lps.manifests.index import PLAN_JSON, read_plan
 from lps.manifests.sequences.folder import source_sha256

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lps.manifests.arrays import Pixels
+from lps.manifests.arrays import Pixels, square_of
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import CODE_MEANING
-from lps.manifests.crops import square_of
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import Role, ScoredFaces, VideoRule
 from lps.manifests.records import Clip, Outcome

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lps.manifests.arrays import MIN_MARGIN, Square, margin_side, square_of
 from lps.manifests.codes import Status
 from lps.manifests.columns import column_batches, stored_schema
-from lps.manifests.crops import MIN_MARGIN, Square, margin_side, square_of
 from lps.manifests.errors import UnreadableError
 from lps.manifests.index import PLAN_JSON, read_plan, readable_rule, split_sets
 from lps.manifests.names import SPLITS, label_name

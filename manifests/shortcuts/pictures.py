@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lps.manifests.arrays import Floats
-from lps.manifests.crops import inner_side, square_of
+from lps.manifests.arrays import Floats, inner_side, square_of
 from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lps.manifests.arrays import Bools, Ints
+from lps.manifests.arrays import Bools, Ints, inner_sides
 from lps.manifests.columns import PATHS, column_batches, read_columns, split_path
-from lps.manifests.crops import inner_sides
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
 from lps.manifests.index import read_index, read_rule, split_sets
 from lps.manifests.schemas import read_table

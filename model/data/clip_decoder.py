@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from lps.manifests.arrays import Pixels
-from lps.manifests.crops import square_of
+from lps.manifests.arrays import Pixels, square_of
 from lps.manifests.errors import LpsError
 from lps.model.data.changes.augment import Augmentation, Draws, apply_change, draw_change
 from lps.model.data.changes.face_region import points_in, points_of

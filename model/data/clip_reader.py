@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from lps.manifests.arrays import Ints
-from lps.manifests.crops import margin_side
+from lps.manifests.arrays import Ints, margin_side
 from lps.manifests.environment import socket_place
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
 from lps.model.data.clip_data import ClipData, long_enough, with_labels

@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 from simplejpeg import decode_jpeg
 
-from lps.manifests.arrays import Pixels
+from lps.manifests.arrays import Pixels, Square
 from lps.manifests.canonical import open_regular
-from lps.manifests.crops import Square
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.model.data.image_size import image_size
 

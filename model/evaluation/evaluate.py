@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lps.manifests.arrays import Bools
+from lps.manifests.arrays import MIN_MARGIN, Bools, check_margin
 from lps.manifests.canonical import canonical_json, parse_json, pretty_json, sha256_hex
-from lps.manifests.crops import MIN_MARGIN, check_margin
 from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.names import DeviceName, VideoRule
 from lps.manifests.records import Note

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lps.manifests.crops import check_margin
+from lps.manifests.arrays import check_margin
 from lps.manifests.names import DeviceName, FakesKind
 from lps.model.data.changes.augment import Augmentation
 from lps.model.data.epoch_plan import IN_PAIRS, Sampling

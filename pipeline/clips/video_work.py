@@ -11,9 +11,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lps.manifests.arrays import Floats
+from lps.manifests.arrays import Floats, Square
 from lps.manifests.codes import Code, Stage, Status
-from lps.manifests.crops import Square
 from lps.manifests.errors import UnreadableError, VideoFault
 from lps.manifests.records import Clip, OriginalWindows, Outcome, SharedWindow, VideoResult
 from lps.pipeline.clips.encode import clip_quality, encode_image, frames_digest, perceptual_hash

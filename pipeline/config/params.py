@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from lps.manifests.arrays import Square, check_margin, margin_side, square_of
 from lps.manifests.canonical import canonical_json, sha256_hex
-from lps.manifests.crops import Square, check_margin, margin_side, square_of
 from lps.manifests.fields import with_values
 from lps.manifests.names import Codec, FacePolicy, Pairing, Scan
 
@@ -126,7 +126,7 @@ class PairParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropParams:
-    """How much is stored around the face; see `manifests/crops.py`."""
+    """How much is stored around the face; see `manifests/arrays.py`."""
 
     margin: float = 1.0
     """Side of the stored images in units of `out_px`, 1 to 2. The inner square stays what it is without a margin."""

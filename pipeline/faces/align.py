@@ -4,7 +4,7 @@ Template: the five-point ArcFace template (Deng et al., 2019, 112 x 112 px), dou
 centre of the output by `Params.template_scale`. The transform is the least-squares similarity (no reflection or shear),
 solved in square pixels and written for source pixels, so that it also undoes a pixel aspect other than 1.
 
-With a margin the image is larger, and the face lies in its inner square (`manifests/crops.py`): the same pixels as
+With a margin the image is larger, and the face lies in its inner square (`manifests/arrays.py`): the same pixels as
 without, by the same matrix.
 """
 
@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lps.manifests.arrays import ARCFACE_112, Floats
+from lps.manifests.arrays import ARCFACE_112, Floats, Square
 from lps.manifests.codes import Code, Stage
-from lps.manifests.crops import Square
 from lps.manifests.errors import VideoFault
 from lps.pipeline.video.frame import Frame
 

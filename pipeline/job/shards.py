@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lps.manifests.arrays import template_name
 from lps.manifests.canonical import pretty_json
-from lps.manifests.crops import template_name
 from lps.manifests.errors import IntegrityError
 from lps.manifests.index import Commit, commit_of, commit_path, publish_commit, read_commit
 from lps.manifests.records import Clip, OriginalWindows, SourceVideo, VideoResult

@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from lps.manifests.arrays import Floats
+from lps.manifests.arrays import Floats, Square, inner_side, square_of
 from lps.manifests.columns import read_arrays, read_columns, read_rows, split_path
-from lps.manifests.crops import Square, inner_side, square_of
 from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.names import SPLITS
 from lps.manifests.pages.pictures import DECODE_ERRORS, MAX_FRAME_PX, frame_members

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lps.manifests.arrays import inner_side, square_of
 from lps.manifests.audit.core.database import fetch_rows
 from lps.manifests.audit.core.types import (
     AuditContext,
@@ -29,7 +30,6 @@ from lps.manifests.audit.core.types import (
     with_unread,
 )
 from lps.manifests.codes import QUARANTINE_CODES, Code, PairFallback
-from lps.manifests.crops import inner_side, square_of
 from lps.manifests.errors import LpsError, UnreadableError, VideoFault
 from lps.manifests.index import PLAN_JSON
 from lps.manifests.names import Level

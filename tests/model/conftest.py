@@ -22,8 +22,8 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from lps.manifests.arrays import margin_side, square_of, template_name
 from lps.manifests.canonical import digest16, pretty_json, sha256_hex
-from lps.manifests.crops import margin_side, square_of, template_name
 from lps.manifests.schemas import SCHEMA_VERSION, TABLES, Row, read_table, table_bytes
 from lps.model.data.shard_cache import ShardCache
 

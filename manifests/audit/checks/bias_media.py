@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lps.manifests.arrays import Floats
+from lps.manifests.arrays import INNER_SQL, Floats
 from lps.manifests.audit.core.queries import DECLARED_RATE, PLACED, SURVIVORS, VIDEO_FRAMES, arrays, count, records
 from lps.manifests.audit.core.stats import (
     Effect,
@@ -20,7 +20,6 @@ from lps.manifests.audit.core.stats import (
     worst,
 )
 from lps.manifests.audit.core.types import AuditContext, CheckResult, CheckSpec, Offender, Severity, State
-from lps.manifests.crops import INNER_SQL
 from lps.manifests.names import CLASSES
 
 LIMITS: dict[str, float] = {

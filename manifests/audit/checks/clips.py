@@ -9,7 +9,16 @@ from operator import itemgetter
 import numpy as np
 import pyarrow as pa
 
-from lps.manifests.arrays import ARCFACE_112, Floats
+from lps.manifests.arrays import (
+    ARCFACE_112,
+    CROPPED,
+    INNER_SQL,
+    MIN_MARGIN,
+    Floats,
+    inner_side,
+    is_cropped,
+    margin_side,
+)
 from lps.manifests.audit.checks.screen import screen_cuts, screen_steps
 from lps.manifests.audit.core.database import fetch_number, fetch_rows, sql_offenders
 from lps.manifests.audit.core.queries import DECLARED_RATE, VIDEO_FRAMES
@@ -25,7 +34,6 @@ from lps.manifests.audit.core.types import (
     pass_or_fail,
     with_unread,
 )
-from lps.manifests.crops import CROPPED, INNER_SQL, MIN_MARGIN, inner_side, is_cropped, margin_side
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import CLASSES, Level
 from lps.manifests.schemas import BOX_UNITS, Row

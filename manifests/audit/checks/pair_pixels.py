@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lps.manifests.arrays import Bools, Floats
+from lps.manifests.arrays import Bools, Floats, inner_side, square_of
 from lps.manifests.audit.core.database import fetch_number
 from lps.manifests.audit.core.queries import records
 from lps.manifests.audit.core.types import (
@@ -25,7 +25,6 @@ from lps.manifests.audit.core.types import (
     pass_or_fail,
     with_unread,
 )
-from lps.manifests.crops import inner_side, square_of
 from lps.manifests.errors import UnreadableError
 from lps.manifests.names import Level
 from lps.manifests.schemas import BOX_UNITS, Row

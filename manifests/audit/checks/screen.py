@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lps.manifests.arrays import Bools, Floats, Ints
-from lps.manifests.crops import inner_sides
+from lps.manifests.arrays import Bools, Floats, Ints, inner_sides
 from lps.manifests.schemas import BOX_UNITS
 
 BLOCK_CLIPS = 128

@@ -9,8 +9,7 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
-from lps.manifests.arrays import ARCFACE_112, Floats
-from lps.manifests.crops import Square, square_of
+from lps.manifests.arrays import ARCFACE_112, Floats, Square, square_of
 
 Region = Literal["face", "forehead", "inner", "lower"]
 """`face`: brows to chin; `forehead`: with it; `inner`: brows to mouth; `lower`: nose bridge to chin."""

@@ -4,9 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lps.manifests.arrays import Floats
+from lps.manifests.arrays import Floats, inner_sides
 from lps.manifests.columns import BATCH_ROWS, column_batches, list_array
-from lps.manifests.crops import inner_sides
 from lps.manifests.errors import IntegrityError
 from lps.manifests.schemas import BOX_UNITS
 from lps.manifests.storage import Store

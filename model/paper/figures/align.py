@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lps.manifests.arrays import Floats, Pixels
+from lps.manifests.arrays import Floats, Pixels, inner_side, is_cropped
 from lps.manifests.columns import read_columns, read_rows
-from lps.manifests.crops import inner_side, is_cropped
 from lps.manifests.errors import IntegrityError, RefusedError
 from lps.manifests.schemas import BOX_UNITS, Row
 from lps.manifests.storage import Store, open_store

@@ -18,10 +18,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
-from lps.manifests.arrays import ARCFACE_112, Floats
+from lps.manifests.arrays import ARCFACE_112, Floats, square_of
 from lps.manifests.canonical import digest16
 from lps.manifests.codes import Code, Status
-from lps.manifests.crops import square_of
 from lps.manifests.errors import VideoFault
 from lps.manifests.records import Clip
 from lps.pipeline.clips.process import process_video

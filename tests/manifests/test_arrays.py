@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lps.manifests.crops import (
+from lps.manifests.arrays import (
     INNER_SQL,
     MAX_MARGIN,
     check_margin,
