@@ -9,16 +9,7 @@ from operator import itemgetter
 import numpy as np
 import pyarrow as pa
 
-from lps.manifests.arrays import (
-    ARCFACE_112,
-    CROPPED,
-    INNER_SQL,
-    MIN_MARGIN,
-    Floats,
-    inner_side,
-    is_cropped,
-    margin_side,
-)
+from lps.manifests.arrays import ARCFACE_112, CROPPED, INNER_SQL, Floats, inner_side, is_cropped, margin_side
 from lps.manifests.audit.checks.screen import screen_cuts, screen_steps
 from lps.manifests.audit.core.database import fetch_number, fetch_rows, sql_offenders
 from lps.manifests.audit.core.queries import DECLARED_RATE, VIDEO_FRAMES
@@ -280,7 +271,7 @@ def _other_sides(ctx: AuditContext) -> list[Offender]:
     params = ctx.plan.get("params") or {}
     if "out_px" in params:
         inner = int(params["out_px"])
-        sides = (inner, margin_side(inner, float((params.get("crop") or {}).get("margin", MIN_MARGIN))))
+        sides = (inner, margin_side(inner, float((params.get("crop") or {}).get("margin", 1))))
     else:
         sides = next(iter(fetch_rows(ctx, _USUAL_SIDES_SQL)), (0, 0))
     for name, side in zip(("c3_inner_px", "c3_stored_px"), sides, strict=True):
