@@ -88,14 +88,16 @@ def measure_files(
     """
     source, out = str(folder / "source"), str(folder / "out")
     made = make_files(Path(source), n, layout)
-    job = (source, out, workers, SplitParams(), DEFAULT_SHARD_MB)
+    split = SplitParams()
     context = get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        costs: dict[str, scale.Cost] = pool.submit(scale.run_once, *job, budget_seconds).result()
+        costs: dict[str, scale.Cost] = pool.submit(
+            scale.run_once, source, out, workers, split, DEFAULT_SHARD_MB, budget_seconds
+        ).result()
     if any(scale.UNFINISHED in step for step in costs):
         return costs, "interrupted"
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        costs |= pool.submit(scale.resume, *job).result()
+        costs |= pool.submit(scale.resume, source, out, workers, split, DEFAULT_SHARD_MB).result()
     return costs, check_rows(out, made)
 
 

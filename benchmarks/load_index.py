@@ -80,18 +80,17 @@ def step(name: str, out: str) -> tuple[scale.Cost, str]:
 
 def measure_index(n: int, workers: int, folder: Path) -> tuple[int, dict[str, scale.Cost]]:
     """Make a data set of about `n` shards; return how many it has, and the costs of looking at it."""
-    source, out = folder / "source", str(folder / "out")
-    job = (str(source), out, workers, SplitParams(), SHARD_MB)
-    scale.make_sources(source, n * VIDEOS_A_SHARD)
+    source, out, split = str(folder / "source"), str(folder / "out"), SplitParams()
+    scale.make_sources(Path(source), n * VIDEOS_A_SHARD)
     costs: dict[str, scale.Cost] = {}
     context = get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        pool.submit(scale.run_once, *job).result()
+        pool.submit(scale.run_once, source, out, workers, split, SHARD_MB).result()
     n_shards = sum(file.path.endswith(".tar") for file in open_store(out).walk("shards"))
     for name in STEPS:
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             costs[name], said = pool.submit(step, name, out).result()
         print(f"{n_shards:,} shards, {name}: {costs[name].cpu_seconds:.2f} s CPU, {said}", flush=True)
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        costs |= pool.submit(scale.resume, *job).result()
+        costs |= pool.submit(scale.resume, source, out, workers, split, SHARD_MB).result()
     return n_shards, costs

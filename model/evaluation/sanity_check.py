@@ -174,7 +174,8 @@ class _Thumbnails:
 
 
 def _thumbnails(job: TrainJob) -> _Thumbnails:
-    pixels, keys = [], []
+    pixels: list[Floats] = []
+    keys: list[str] = []
     data = open_run_data(job).train
     with still_reader(job, data) as reader:
         for batch in reader.epoch(0):

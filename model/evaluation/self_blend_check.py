@@ -142,8 +142,8 @@ def _windows(job: TrainJob, data: ClipData, stage: TrainingStage, device: torch.
                     rows.append((group[batch.keys[k - 1]], small, colour, margin[two]))
     if not rows:
         raise RefusedError("no pair of a clip and its self-blend could be read")
-    groups, small, colours, scores = zip(*rows, strict=True)
-    return _Windows(np.array(groups, np.int64), np.stack(small), np.stack(colours), np.stack(scores))
+    groups, smalls, colours, scores = zip(*rows, strict=True)
+    return _Windows(np.array(groups, np.int64), np.stack(smalls), np.stack(colours), np.stack(scores))
 
 
 def _probe_auc(asked: _Windows, rows: Floats, learnt: Floats) -> float:

@@ -116,7 +116,7 @@ def _affine(rgba: NDArray[np.uint8], matrix: Floats | NDArray[np.float32], side_
 
 def _moved(matrix: NDArray[np.float32], square: Square) -> Floats:
     """Return the matrix to px of the whole image."""
-    return matrix.astype(np.float64) + np.array([[0, 0, square.first_px]])
+    return np.asarray(matrix.astype(np.float64) + np.array([[0, 0, square.first_px]]))
 
 
 def warp_frame(frame: Frame, matrix: NDArray[np.float32], square: Square) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +37,7 @@ def with_self_blends(data: ClipData, landmarks: Mapping[bytes, Floats]) -> ClipD
     blend = np.diff(rows, prepend=-1) == 0
     samples = data.samples.take(pa.array(rows))
     label = pc.if_else(pa.array(blend), pa.scalar(1, pa.int8()), samples["label"])
-    faces = [
+    faces: list[Any] = [
         landmarks.get(clip_id, NO_LANDMARKS).ravel() if is_blend else []
         for clip_id, is_blend in zip(samples["clip_id"].to_pylist(), blend, strict=True)
     ]

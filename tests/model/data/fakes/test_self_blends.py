@@ -94,7 +94,7 @@ def test_among_fakes_that_are_there_they_have_their_share(
 def test_without_fakes_they_are_half_of_each_batch(make: "Maker", spec: "type[Spec]") -> None:
     data = opened(make, spec, 8)
     for sampling in ("balanced", "pairs"):
-        with ClipReader(data, READ, PlanOptions(batch_size=4, sampling=sampling)) as reader:  # type: ignore[arg-type]
+        with ClipReader(data, READ, PlanOptions(batch_size=4, sampling=sampling)) as reader:
             assert [batch.labels.sum().item() for batch in reader.epoch(0)] == [2] * 4
 
 
