@@ -152,7 +152,7 @@ def judge(answer: MediaAnswer, truth: Decoded | None, whole: frozenset[str]) -> 
     if not found["frames"]:
         code = found["code"] or found["result"]
         return (Verdict.SURVIVED, f"named: {code}") if code else (Verdict.WRONG, "no frame, and no code that says why")
-    wrong = inner_faults(found) or (faults(found, truth) if truth is not None else "")
+    wrong = inner_faults(found, whole) or (faults(found, truth) if truth is not None else "")
     if wrong:
         return Verdict.WRONG, wrong
     if truth is None:
@@ -189,8 +189,11 @@ def says_damage(found: dict[str, Any]) -> bool:
     return bool(found["damage"] or found["code"] or marks)
 
 
-def inner_faults(found: dict[str, Any]) -> str:
+def inner_faults(found: dict[str, Any], undamaged: frozenset[str] = frozenset()) -> str:
     """Return what is not the same in windows, clips and the whole pass; nothing where all is.
+
+    A clip may have a frame that the whole pass takes for damaged, if it is that of the undamaged video: a window leaves
+    out pictures that no other needs, and the damage with them.
 
     Frames are known by their time stamps. Their numbers, too, are the same where nothing is damaged: a packet that does
     not decode counts only where frames are numbered by packets.
@@ -211,7 +214,7 @@ def inner_faults(found: dict[str, Any]) -> str:
         for k, (index, pts) in enumerate(zip(indices, times, strict=True)):
             if not same(index, pts):
                 return f"a clip has frame {index}, the whole pass does not"
-            if all(frame[4] or (k and frame[3]) for frame in same(index, pts)):
+            if all(frame[2] not in undamaged if frame[4] else k and frame[3] for frame in same(index, pts)):
                 return f"a clip goes over a break, or has a damaged frame, at frame {index}"
     return ""
 

@@ -105,7 +105,11 @@ def test_windows_and_clips_are_those_of_the_whole_pass() -> None:
     frames = [(k, k, "abc"[k], k == 0, False) for k in range(3)]
     assert inner_faults(seen(*frames, windows=[[1, 1, "b", False, False]])) == ""
     assert "frame 1 of a window" in inner_faults(seen(*frames, windows=[[1, 1, "c", False, False]]))
-    assert "over a break" in inner_faults({**seen(*frames[:2], (2, 2, "c", True, False)), "clips": [[[1, 2], [1, 2]]]})
+    clips = {"clips": [[[1, 2], [1, 2]]]}
+    assert "over a break" in inner_faults({**seen(*frames[:2], (2, 2, "c", True, False)), **clips}, frozenset("abc"))
+    spoiled = {**seen(*frames[:2], (2, 2, "c", True, True)), **clips}
+    assert "damaged frame" in inner_faults(spoiled)
+    assert inner_faults(spoiled, frozenset("abc")) == ""
 
 
 def test_what_decoders_say_is_told_from_what_containers_say() -> None:
