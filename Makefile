@@ -6,6 +6,7 @@ PARTS := cli manifests model pipeline
 BENCHMARKS := damage detectors duplicates gpu landmarks runtimes pairs shortcuts prep scale load manifests mix model train
 READY := $(VENV)/.ready
 
+MARK ?= not slow
 MINUTES ?= 5
 SEED ?= 1
 
@@ -15,7 +16,7 @@ demo: $(READY)
 	$(BIN)/lps-prep demo build/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "$(MARK)"
 
 # whole jobs, kills and crash windows, benchmarks at their smallest size: half an hour and more on two cores
 slow: $(READY)
