@@ -160,7 +160,7 @@ C3 = CheckSpec(
     "where the clip was cropped, the box's middle to the middle of the inner square.",
     remedy="Look at the named clips (`lps-prep preview`); prepare their videos again.",
     severity=Severity.ERROR,
-    sql=f"{_SIDES_SQL};\n{_C3_SQL}",
+    sql=f"{_C3_SQL};\n{_SIDES_SQL}",
 )
 C4 = CheckSpec(
     id="C4",

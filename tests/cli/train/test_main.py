@@ -50,7 +50,7 @@ def test_stages_say_how_they_are_used(command: str) -> None:
         ),
         (["pretrain", "run", "--init", "random", "--data", "a=x", "--data", "a=y"], "two data sets are called 'a'"),
         (["pretrain", "run", "--init", "random", "--data", "a=x", "--shards", "y"], "name either a data set"),
-        (["check", "run", "--data", "a=x"], "check takes one data set, without a name"),
+        (["check", "run", "--data", "a=x"], "check takes one data set (--data), without a name"),
         (["teach"], "No such command 'teach'"),
     ],
 )

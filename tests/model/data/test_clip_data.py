@@ -243,6 +243,7 @@ def million() -> ClipData:
         "n_bytes": pa.array(np.full(n, 1_200_000)),
         "n_frames": pa.array(np.full(n, 60, np.int16)),
         "side_px": pa.array(np.full(n, 224, np.int16)),
+        "inner_px": pa.array(np.full(n, 224, np.int16)),
         "track_id": pa.array(np.zeros(n, np.int16)),
         "face_id": pa.array(np.zeros(n, np.int16)),
         "start_s": pa.array(np.zeros(n)),

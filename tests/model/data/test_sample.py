@@ -27,8 +27,10 @@ def piece(members: dict[str, bytes] = MEMBERS, key: str = KEY, kind: int = tarfi
 
 def sample(key: str = KEY) -> Sample:
     """Return what is known of a sample."""
-    blank = {"clip_id": b"", "video_id": b"", "label": 1, "n_frames": 3, "side_px": 32, "shard": 0, "offset_bytes": 0}
-    return Sample(key=key, n_bytes=0, **blank)  # type: ignore[arg-type]
+    return Sample(
+        key=key, clip_id=b"", video_id=b"", label=1, n_frames=3, side_px=32, inner_px=32, shard=0, offset_bytes=0,
+        n_bytes=0,
+    )  # fmt: skip
 
 
 def read(data: bytes) -> dict[str, bytes] | None:

@@ -308,7 +308,7 @@ def test_the_command_writes_json_markdown_and_picture(prepared: Callable[..., st
     assert (out / "table1/result.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((out / "table1/result.json").read_bytes())
     assert record["smoke"] is True
-    assert [row["name"] for row in record["rows"]] == ["LPS_ri", "LPS", "LPS_ssd"]  # no cited figure for "ours"
+    assert [row["name"] for row in record["rows"]] == OF_TABLE1  # no cited figure for "ours"
 
 
 def test_efficiency_times_every_module_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from lps.manifests.canonical import file_sha256
 from lps.model.evaluation.loading import load_detector
 from lps.model.networks.mesonet import MesoNet
 from lps.model.training.checkpoint import read_checkpoint
-from lps.model.training.run_log import read_log
+from tests.model.board_events import without_times
 
 if TYPE_CHECKING:
     from tests.model.conftest import Runner
@@ -128,7 +128,7 @@ def test_resumed_run_ends_as_an_undisturbed_one(
             ended = lps_train(*command)
             assert ended.code == 0, ended.stderr
         last = max((tmp_path / name / "checkpoints").glob("step-*.pt"))
-        found.append((read_checkpoint(last).network, read_log(tmp_path / name / "log.jsonl")))
+        found.append((read_checkpoint(last).network, without_times(tmp_path / name / "log.jsonl")))
     assert found[0][1] == found[1][1]
     assert all(torch.equal(value, found[1][0][name]) for name, value in found[0][0].items())
     other = settings("epochs = 2", net=net.replace("features.3", "features.4"), run=FEW)

@@ -10,10 +10,19 @@ import pytest
 
 from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.manifests.errors import UnreadableError
-from lps.pipeline.config.params import DecodeParams, Limits, LocalizeParams, PairParams, Params, params_from_record
+from lps.pipeline.config.params import (
+    CropParams,
+    DecodeParams,
+    Limits,
+    LocalizeParams,
+    PairParams,
+    Params,
+    params_from_record,
+)
 
-TABLES: dict[str, Params | DecodeParams | LocalizeParams | PairParams | Limits] = {
+TABLES: dict[str, Params | CropParams | DecodeParams | LocalizeParams | PairParams | Limits] = {
     "": Params(),
+    "crop": CropParams(),
     "decode": DecodeParams(),
     "localize": LocalizeParams(),
     "pair": PairParams(),
@@ -75,6 +84,7 @@ def test_every_parameter_is_in_the_digest(table: str, name: str, default: object
         "max_side_px": 4000,
         "scan": "whole",
         "mode": "original",
+        "margin": 1.5,
     }.get(name)
     if other is None:
         other = (not default) if isinstance(default, bool) else default / 2 if isinstance(default, float) else 1
@@ -152,6 +162,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         {"max_step": 0.0},
         {"localize": {"bound_px": -1.0}},
         {"localize": {"max_gap_frames": -1}},
+        {"crop": {"margin": 0.9}},
+        {"crop": {"margin": 2.1}},
         {"limits": {"max_frames": 0}},
         {"limits": {"max_side_px": 4097}},
         {"limits": {"max_seconds": -1.0}},

@@ -390,7 +390,8 @@ def test_faces_that_fill_the_picture_are_not_counted(
 
 def test_mask_is_the_turned_box_and_what_lies_outside_the_picture() -> None:
     turned = [0.0, -1.0, 63.0, 1.0, 0.0, 0.0]  # a quarter turn
-    row = {"align_M": [turned], "box_xyxy": [[0, 0, 80, 240]], "out_size": 64, "width": 64, "height": 48}
+    cut = {"align_M": [turned], "align_template": "arcface5-64x0.85", "out_size": 64}
+    row = {**cut, "box_xyxy": [[0, 0, 80, 240]], "width": 64, "height": 48}
     mask = around_face(row, 0, 1.0)
     left_out = ~mask
     assert left_out[:11, 33:].all(), "the box: 10 px down and 30 px from the right edge after the turn"
