@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 PARTS = ("files", "shards", "readers")
-SMALLEST = {"files": [40, 80], "shards": [6, 9], "readers": [1, 2]}
+SMALLEST = {"files": [40], "shards": [6], "readers": [2]}
 SHARDS_READ, SHARDS_READ_SMALLEST = 128, 8
 
 

@@ -43,6 +43,9 @@ OTHER_WINDOWS = [window for window in windows() if window not in WINDOWS]
 DEADLINE_SECONDS = 400
 PATIENCE_SECONDS = 200
 """For a command of some tenths of a second, on a busy machine."""
+ENDING_SECONDS = 180.0
+"""For the processes of a run whose driver or GCS was killed. Ray's own give up on a GCS that is gone after 60 s
+(`RAY_gcs_rpc_server_reconnect_timeout_s`), counted from when they first ask it, which is after their imports."""
 CODES_OF_A_RUN = {0, 1, 4, 130, 143, -signal.SIGKILL, -signal.SIGTERM}
 """What may come of a run one of whose processes was killed; the last two are the driver's own death."""
 PROCESSES = {
@@ -229,7 +232,9 @@ def kill_at_a_moment(reach: Range, rng: random.Random, out: Path) -> tuple[str, 
     if signum == signal.SIGKILL and aimed != "driver" and code == 0:
         reach.run_seconds = 0.7 * reach.run_seconds + 0.3 * (time.monotonic() - started)
     verdict, said = judge_run(code, log.read_text(errors="replace"), killed=aimed == "driver")
-    if left := left_alive(seen):
+    ended, left = time.monotonic(), left_alive(seen)
+    done += f", its processes lived for {time.monotonic() - ended:.0f} s"
+    if left:
         verdict, said = Verdict.WRONG, f"left running: {', '.join(sorted(left.values()))[:200]}"
         end_all(run, left)
     if verdict is Verdict.SURVIVED:
@@ -250,7 +255,7 @@ def judge_run(code: int, stderr: str, *, killed: bool) -> tuple[Verdict, str]:
     return Verdict.SURVIVED, ""
 
 
-def left_alive(seen: dict[int, str], seconds: float = 60.0) -> dict[int, str]:
+def left_alive(seen: dict[int, str], seconds: float = ENDING_SECONDS) -> dict[int, str]:
     """Return the processes of a run that live on, with what they are, when they have had time to end."""
     ends = time.monotonic() + seconds
     while True:

@@ -1,6 +1,7 @@
 """The attack: changes, comparison, shrinking and report; and that every arm runs."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -149,20 +150,17 @@ def test_the_table_of_the_docs_is_that_of_its_results() -> None:
 
 @pytest.mark.slow
 def test_a_run_goes_on_after_the_tries_of_the_one_before(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "benchmarks.attack", "--arms", "media", "--tries", "1", "--minutes", "9"]
+    line += ["--report", str(tmp_path)]
+    old = tmp_path / "old/ffmpeg"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\necho Unrecognized option >&2\nexit 1\n")
+    old.chmod(0o755)
+    env = {**os.environ, "PATH": os.pathsep.join([str(old.parent), os.environ["PATH"]])}
     for n_tried in (1, 2):
-        line = [
-            "-m",
-            "benchmarks.attack",
-            "--arms",
-            "media",
-            "--tries",
-            "1",
-            "--minutes",
-            "9",
-            "--report",
-            str(tmp_path),
-        ]
-        ended = subprocess.run([sys.executable, *line], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        assert "Traceback" not in ended.stderr, ended.stderr
-        assert ended.stdout.splitlines()[-1].startswith("1 tries, ")
+        ended = subprocess.run(line, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        first, *_, last = ended.stdout.splitlines()
+        assert first.startswith(f"{old} reads no frame of a whole video"), "and libav alone is asked"
+        assert last.startswith("1 tries, 1 survived")
         assert read_report(tmp_path).next_seed == {"media 1": 1_000_000 + n_tried}
