@@ -218,7 +218,7 @@ def measure_reader(setup: Setup) -> Iterator[Row]:
             continue
         wait, step_s, floor_s = (np.median([v[name] for v in speeds]) for name in ("wait_share", "step_s", "floor_s"))
         what = f"a step with run.workers = {workers}"
-        note = f"waits {wait:.1%}; one on a cached batch {floor_s * 1e3:,.1f} ms: {floor_s / step_s:.0%} of the floor"
+        note = f"waits {wait:.1%}; one on a cached batch takes {floor_s / step_s:.0%} of that, {floor_s * 1e3:,.1f} ms"
         yield Row("reader", what, f"{step_s * 1e3:,.1f}", "ms", note)
 
 

@@ -126,6 +126,29 @@ def test_curves_of_one_stage_share_their_charts(tmp_path: Path) -> None:
     assert "0.66 → 0.22 0.68 → 0.44 0.44 at 12" in page.text
 
 
+@pytest.mark.parametrize(("waited", "said"), [(0.30, True), (0.04, False)])
+def test_waiting_and_the_compute_floor_have_curves_and_much_waiting_a_note(
+    waited: float, said: bool, tmp_path: Path
+) -> None:
+    speeds = [
+        {
+            "kind": "speed",
+            "step": step,
+            "wait_share": waited,
+            "floor_share": floor,
+            "step_s": 0.5,
+            "floor_s": 0.5 * floor,
+        }
+        for step, floor in ((4, 0.6), (8, 0.65))
+    ]
+    page = checked(render_report([write_run(tmp_path / "cls", lines=[*log_lines(), *speeds])]))
+    charts = [attrs["aria-label"] or "" for _, attrs in page.tags if attrs.get("class") == "chart"]
+    assert f"Share of a step that waits for data by step: cls, training, from {waited:g} to {waited:g}" in charts
+    [floor] = [chart for chart in charts if chart.startswith("Compute floor (a step on one cached batch) over a step")]
+    assert floor.endswith("cls, training, from 0.6 to 0.65")
+    assert ("its steps waited for data for 30% of their time; see run.workers" in page.text) is said
+
+
 def test_metrics_are_those_of_the_evaluation(tmp_path: Path) -> None:
     folders = [write_evaluation(tmp_path / name, made_scores(seed)) for name, seed in (("one", 1), ("two", 2))]
     page = checked(render_report(folders))
