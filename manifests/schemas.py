@@ -336,6 +336,10 @@ def _column(rows: Sequence[Row], field: pa.Field) -> pa.Array:
     return pa.array(values, field.type)
 
 
+THREADS_FROM_BYTES = 1 << 20
+"""Of a Parquet file: to hand out the columns of a smaller one costs more than to read them."""
+
+
 def arrow_file(data: bytes) -> pa.BufferReader:
     """Return a file held in memory of Arrow's own, to be read by Arrow.
 
@@ -355,8 +359,9 @@ def read_table(name: str, data: bytes, *, columns: Sequence[str] | None = None) 
     """
     try:
         file = pq.ParquetFile(arrow_file(data))
-        present = [column for column in columns or TABLES[name].names if column in file.schema_arrow.names]
-        table = file.read(columns=present)
+        stored = {*file.schema_arrow.names}  # each look at it is a conversion of the whole schema
+        present = [column for column in columns or TABLES[name].names if column in stored]
+        table = file.read(columns=present, use_threads=len(data) > THREADS_FROM_BYTES)
     except (pa.ArrowException, OSError) as e:
         raise UnreadableError(f"manifest '{name}' is not a readable Parquet file: {' '.join(str(e).split())}") from e
     check_table(table.schema, name, what=f"manifest '{name}'")
@@ -376,16 +381,16 @@ def as_declared(name: str, table: pa.Table, columns: Sequence[str]) -> pa.Table:
 
     Raises UnreadableError for other types, and where a column is missing that must be there.
     """
-    arrays = [_declared(name, table, TABLES[name].field(column)) for column in columns]
+    stored = dict(zip(table.column_names, table.columns, strict=True))
+    arrays = [_declared(name, stored.get(column), TABLES[name].field(column), len(table)) for column in columns]
     return pa.table(arrays, names=list(columns), metadata=table.schema.metadata)
 
 
-def _declared(name: str, table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    if field.name not in table.column_names:
+def _declared(name: str, values: pa.ChunkedArray | None, field: pa.Field, n_rows: int) -> pa.ChunkedArray:
+    if values is None:
         if not field.nullable:
             raise UnreadableError(f"manifest '{name}' has no column '{field.name}'")
-        return pa.chunked_array([pa.nulls(len(table), field.type)], field.type)
-    values = table[field.name]
+        return pa.chunked_array([pa.nulls(n_rows, field.type)], field.type)
     try:
         return values if values.type == field.type else values.cast(field.type)
     except pa.ArrowException as e:

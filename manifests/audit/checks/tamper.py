@@ -5,7 +5,8 @@ manifest and of the plan, the plan's digest is in every commit record, and the c
 manifests were made from. That finds accidents and careless edits; who rewrites all of it is found by a seal alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -65,6 +66,8 @@ from lps.manifests.rows import row_to_json
 from lps.manifests.schemas import TABLES, Row, read_table
 from lps.manifests.storage import Store
 
+ROWS_AT_ONCE = 2000
+"""Of commit records, which are held in memory beside those of the manifests."""
 LIMITS: dict[str, float] = {"t4_quick_rows": 2000, "t4_quick_values": 20_000_000}
 DIGEST_ROWS = 8192
 NOT_SEALED = "not sealed"
@@ -325,11 +328,11 @@ class _Committed:
         planned = [str(shard["shard_id"]) for shard in ctx.plan.get("shards", ())]
         planned.sort(key=lambda shard_id: unit_interval("t4", str(ctx.index.get("plan_sha256")), shard_id))
         self.n_planned = len(planned)
-        n_rows = 0
+        n_rows, n_compared, held = 0, 0, dict[str, Row]()
         for shard_id in planned:
             if self.max_rows is not None and n_rows >= self.max_rows:
                 self.complete = False
-                return
+                break
             try:
                 record = self._record(shard_id)
             except UnreadableError as e:
@@ -342,7 +345,11 @@ class _Committed:
                 continue
             n_rows += len(record["videos"]) + len(record["clips"])
             self.n_shards += 1
-            yield from self._shard(shard_id, record)
+            held[shard_id] = record
+            if n_rows - n_compared >= ROWS_AT_ONCE:
+                yield from self._shards(held)
+                n_compared, held = n_rows, {}
+        yield from self._shards(held)
 
     def _record(self, shard_id: str) -> Row | Offender:
         """Return a commit record with its rows in JSON form."""
@@ -366,11 +373,27 @@ class _Committed:
             found[table] = [row_to_json(row) for row in read_table(table, data).to_pylist()]
         return found
 
-    def _shard(self, shard_id: str, record: Row) -> Iterator[Offender]:
-        ids = [row["video_id"] for row in record["videos"]]
-        videos = _dicts(self.ctx, "SELECT * FROM videos WHERE list_contains(?, lower(hex(video_id)))", [ids])
-        clips = _dicts(self.ctx, "SELECT * FROM clips WHERE shard_id = ?", [shard_id])
-        shards = _dicts(self.ctx, "SELECT * FROM shards WHERE shard_id = ?", [shard_id])
+    def _shards(self, records: Mapping[str, Row]) -> Iterator[Offender]:
+        """Compare some shards by one query a table: each scans it, which takes most of the time of many shards."""
+        ids = {
+            shard_id: list(dict.fromkeys(row["video_id"] for row in one["videos"])) for shard_id, one in records.items()
+        }
+        videos = self._stored("videos", "lower(hex(video_id))", "video_id", [x for some in ids.values() for x in some])
+        clips, shards = (self._stored(table, "shard_id", "shard_id", list(records)) for table in ("clips", "shards"))
+        for shard_id, record in records.items():
+            of_videos = [row for video_id in ids[shard_id] for row in videos[video_id]]
+            yield from self._shard(shard_id, record, of_videos, clips[shard_id], shards[shard_id])
+
+    def _stored(self, table: str, value: str, column: str, wanted: Sequence[str]) -> defaultdict[str, list[Row]]:
+        """Return the rows of a manifest that have one of some values, by value."""
+        found: defaultdict[str, list[Row]] = defaultdict(list)
+        for row in _dicts(self.ctx, f"SELECT * FROM {table} WHERE {value} IN ?", [wanted]):
+            found[row[column]].append(row)
+        return found
+
+    def _shard(
+        self, shard_id: str, record: Row, videos: Sequence[Row], clips: Sequence[Row], shards: Sequence[Row]
+    ) -> Iterator[Offender]:
         yield from _different("videos", record["videos"], videos)
         yield from _different("clips", record["clips"], clips)
         yield from _different("shards", [record["shard"]] if record["shard"] else [], shards)
