@@ -46,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--files", type=int, nargs="+", default=[10_000, 100_000], help="numbers of files, ascending")
+    parser.add_argument("--layouts", nargs="+", choices=load_files.LAYOUTS, default=load_files.LAYOUTS)
     parser.add_argument("--shards", type=int, nargs="+", default=[200, 2000], help="numbers of shards, ascending")
     parser.add_argument("--readers", type=int, nargs="+", default=[8, 64], help="numbers of readers, ascending")
     parser.add_argument(
@@ -57,7 +58,7 @@ def main() -> None:
     args = parser.parse_args()
     sizes = SMALLEST if args.smoke else {part: getattr(args, part) for part in PARTS}
     if "files" in args.parts:
-        show_files(sizes["files"], args.workers, args.folder, args.budget_minutes)
+        show_files(sizes["files"], args.layouts, args.workers, args.folder, args.budget_minutes)
     if "shards" in args.parts:
         show_shards(sizes["shards"], args.workers, args.folder)
     if "readers" in args.parts:
@@ -74,9 +75,11 @@ def new_folder(place: Path | None) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def show_files(sizes: Sequence[int], workers: int, place: Path | None, budget_minutes: float) -> None:
+def show_files(
+    sizes: Sequence[int], layouts: Sequence[str], workers: int, place: Path | None, budget_minutes: float
+) -> None:
     """Measure jobs over broken files and print their table."""
-    for layout in load_files.LAYOUTS:
+    for layout in layouts:
         measured = {}
         for n in sizes:
             with new_folder(place) as folder:

@@ -107,7 +107,8 @@ def check_rows(out: str, made: Counter[str]) -> str:
     for batch in column_batches(open_store(out), "videos", ("status", "error_code")):
         codes.update(row["error_code"] or row["status"] for row in batch.to_pylist())
     assert sum(codes.values()) == sum(made.values()), (codes, made)
-    assert codes[str(Status.OK)] == made["whole"], (codes, made)
+    # to libav one of some thousand files of noise is the header of a video; decoding, which is left out, would tell
+    assert 0 <= codes[str(Status.OK)] - made["whole"] <= made["noise"] // 100, (codes, made)
     assert codes[str(Code.E_EMPTY_FILE)] == made["empty"], (codes, made)
     assert codes[str(Code.S_FOREIGN)] == made["no name of a video"] + made["folder with a video's name"], (codes, made)
     return ", ".join(f"{codes[code]:,} {code}" for code in sorted(codes))

@@ -92,7 +92,7 @@ class Reader:
         self.ffmpeg = shutil.which("ffmpeg")
         whole = self._by_program(self.ffmpeg, warm) if self.ffmpeg else None
         if self.ffmpeg and (whole is None or not whole.frames):
-            print(f"{self.ffmpeg} reads no frame of a whole video as asked, as an old one does; comparing with libav alone")
+            print(f"{self.ffmpeg} reads no frame of a whole video, as an old one does; comparing with libav alone")
             self.ffmpeg = None
 
     def ask(self, what: str, path: Path, seconds: int = DEADLINE_SECONDS) -> MediaAnswer:
