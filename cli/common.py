@@ -1,12 +1,12 @@
 """What the programs share: errors as one line with an exit code, a version, completion, tables and progress."""
 
-import os
+import io
 import signal
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -121,10 +121,46 @@ class SubGroup(LpsCommand, click.Group):
     command_class = LpsCommand
 
 
+class PipeEnd(io.FileIO):
+    """A standard stream that takes whatever comes once its reader has left: `lps-prep status OUT | head`."""
+
+    def write(self, data: Any, /) -> int:
+        """Write the bytes."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def _outlive_readers() -> None:
+    """Let a reader that leaves end what is printed, and nothing else: not the command, nor its exit code.
+
+    Streams that somebody put in the place of the process's own, as tests do, stay.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper):
+            continue
+        stream.flush()
+        pipe = io.BufferedWriter(PipeEnd(stream.fileno(), "w", closefd=False))
+        by_line = stream.line_buffering or stream.write_through  # the latter where Python was told not to buffer
+        setattr(
+            sys, name, io.TextIOWrapper(pipe, encoding=stream.encoding, errors=stream.errors, line_buffering=by_line)
+        )
+
+
 class LpsGroup(SubGroup):
-    """A program: every LpsError, SIGTERM and Ctrl-C end it as one line on stderr and an exit code."""
+    """A program: every LpsError, SIGTERM and Ctrl-C end it as one line on stderr and an exit code.
+
+    So it does where nobody reads what it prints.
+    """
 
     group_class = SubGroup
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the program."""
+        _outlive_readers()
+        return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""
@@ -145,9 +181,9 @@ class LpsGroup(SubGroup):
         except Interrupted as e:
             echo(interrupted_line(e), err=True)
             ctx.exit(EXIT_SIGNAL + e.signum)
-        except BrokenPipeError:  # the reader of our output is gone: `lps-prep status OUT | head`
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  stays open until the process ends
-            ctx.exit(0)
+        except BrokenPipeError as e:  # of another pipe than ours, as to a process that died: click would not say it
+            echo(f"{ctx.info_name}: {first_line(e)}", err=True)
+            ctx.exit(LpsError.exit_code)
 
 
 class PathsComplete(ShellComplete):
@@ -183,11 +219,11 @@ def json_option(command: F) -> F:
 
 
 def show_or_write(json_to: Path | None, record: Callable[[], Any], show: Callable[[], None]) -> None:
-    """Show something to people, unless JSON goes to stdout; write the record where `--json` says."""
-    if not is_stdout(json_to):
-        show()
+    """Write the record where `--json` says, then show something to people, unless JSON went to stdout."""
     if json_to is not None:
         write_output(json_to, pretty_json(record()))
+    if not is_stdout(json_to):
+        show()
 
 
 def is_stdout(path: Path | None) -> bool:
@@ -202,7 +238,8 @@ def write_output(path: Path, data: bytes) -> None:
         return
     try:
         if path.exists() and not path.is_file():  # a pipe or a device, which nothing may replace
-            path.write_bytes(data)
+            with suppress(BrokenPipeError):  # its reader has what it wanted
+                path.write_bytes(data)
             return
         with write_atomically(path.resolve()) as temporary:  # a link leads to the file as before
             temporary.write_bytes(data)

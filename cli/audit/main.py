@@ -141,9 +141,11 @@ def _audit(out: str, suite: "Suite", policy: "Policy", asked: dict[str, Any]) ->
                 ctx, suite, policy, level=Level(asked["level"]), selection=selection, strict=asked["strict"],
                 on_result=view.on_result,
             )  # fmt: skip
+        kept = _write(audit, ctx.store, asked)  # before anything is shown, which may wait for a pager
         if not asked["quiet"] and not is_stdout(asked["json_to"]):
             view.print_end(audit, problems_only=asked["problems_only"])
-        _write(audit, ctx.store, asked)
+        if kept and not asked["quiet"]:
+            echo(f"reports: {kept}", err=is_stdout(asked["json_to"]))
     raise click.exceptions.Exit(audit.exit_code)
 
 
@@ -184,7 +186,8 @@ def _lies_in(place: str | Path, folder: str) -> bool:
     return f"{one.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
 
 
-def _write(audit: "Audit", store: "Store", asked: dict[str, Any]) -> None:
+def _write(audit: "Audit", store: "Store", asked: dict[str, Any]) -> str:
+    """Write the reports, and return the folder of those that --reports keeps, if any."""
     from lps.manifests.canonical import pretty_json
     from lps.manifests.storage import open_store
 
@@ -198,13 +201,13 @@ def _write(audit: "Audit", store: "Store", asked: dict[str, Any]) -> None:
         from lps.manifests.audit.report.junit import junit_xml
 
         write_output(asked["junit_file"], junit_xml(audit.record(), audit.results))
-    if asked["reports_dir"]:
-        reports = open_store(asked["reports_dir"])
-        files = {"report.json": record, "report.html": page, "findings.parquet": audit.findings()}
-        for name, data in files.items():
-            reports.publish(f"{audit.audit_id}/{name}", data)
-        if not asked["quiet"]:
-            echo(f"reports: {reports.join(audit.audit_id)}", err=is_stdout(asked["json_to"]))
+    if not asked["reports_dir"]:
+        return ""
+    reports = open_store(asked["reports_dir"])
+    files = {"report.json": record, "report.html": page, "findings.parquet": audit.findings()}
+    for name, data in files.items():
+        reports.publish(f"{audit.audit_id}/{name}", data)
+    return reports.join(audit.audit_id)
 
 
 def _page(audit: "Audit", store: "Store", gallery: str) -> bytes:
@@ -271,9 +274,9 @@ def shortcuts(
         found = measure_panel(ctx, max_clips=max_clips or MAX_CLIPS, seed=seed)
     if found.unread:
         raise UnreadableError(f"pictures of {len(found.unread)} clips cannot be read; {found.unread[0]}")
-    show_or_write(json_to, found.panel.record, lambda: print_panel(found.panel))
     if not no_store:
         store_panel(ctx.store, found.panel)
+    show_or_write(json_to, found.panel.record, lambda: print_panel(found.panel))
 
 
 @main.command()
