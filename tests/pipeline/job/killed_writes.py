@@ -11,10 +11,12 @@ import json
 import os
 import pickle
 import resource
+import select
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
@@ -223,8 +225,8 @@ def write_of(event: str, args: tuple[Any, ...], root: str) -> tuple[str, str] | 
 
 
 def run(asked: Asked) -> Ended:
-    """Run a command in a fork."""
-    log, said = os.memfd_create("log"), os.memfd_create("said")
+    """Run a command in a fork. What it says comes by pipes, which no limit to the size of files cuts off."""
+    (log_end, log), (said_end, said) = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 99
@@ -246,16 +248,30 @@ def run(asked: Asked) -> Ended:
         finally:
             sys.stderr.flush()
             os._exit(code)
+    os.close(log)
+    os.close(said)
+    writes, stderr = _heard(pid, log_end, said_end)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    writes, stderr = (_content(file) for file in (log, said))
     last = stderr.strip().rpartition("\n")[2]
     return Ended(code=code, writes=[json.loads(line) for line in writes.splitlines()], says=last, stderr=stderr)
 
 
-def _content(file: int) -> str:
-    os.lseek(file, 0, os.SEEK_SET)
-    with os.fdopen(file, "rb") as whole:
-        return whole.read().decode(errors="backslashreplace")
+def _heard(pid: int, *ends: int) -> list[str]:
+    """Return what comes from pipes until a process ends; what it started may hold them open for longer."""
+    heard, ended = {end: bytearray() for end in ends}, os.pidfd_open(pid)
+    is_over, silent = False, set[int]()
+    for end in ends:
+        os.set_blocking(end, False)
+    while not is_over:
+        is_over = ended in select.select([ended, *(heard.keys() - silent)], [], [])[0]
+        for end, data in heard.items():
+            with suppress(BlockingIOError):
+                while part := os.read(end, 1 << 16):
+                    data += part
+                silent.add(end)
+    for end in (*ends, ended):
+        os.close(end)
+    return [data.decode(errors="backslashreplace") for data in heard.values()]
 
 
 def main() -> None:
