@@ -14,9 +14,10 @@ from lps.manifests.audit.core.policy import Policy
 from lps.manifests.audit.core.types import AuditContext
 from lps.manifests.audit.imbalance import Imbalance, measure_imbalance
 from lps.manifests.audit.run import dataset_facts, seal_facts
+from lps.manifests.certificates.record import read_certificate
 from lps.manifests.codes import fallback_meaning
 from lps.manifests.columns import rule_path, split_path
-from lps.manifests.errors import UnreadableError
+from lps.manifests.errors import IntegrityError, UnreadableError
 from lps.manifests.index import read_rule, split_sets
 from lps.manifests.names import UNTIED_FAKES
 from lps.manifests.shortcuts.records import ShortcutPanel, read_panels
@@ -58,6 +59,8 @@ class DatasetContents:
     balance: Imbalance
     """How even the split set that was opened is."""
     seal: str
+    certificate: str
+    """What the certificate beside it says, and whether it names the index that is there now."""
     panels: Mapping[str, ShortcutPanel]
     """What was kept of `lps-audit shortcuts`, by split set."""
     stale_panels: tuple[str, ...]
@@ -81,6 +84,7 @@ class DatasetContents:
             "split_sets": [asdict(each) for each in self.split_sets],
             "balance": asdict(self.balance),
             "seal": self.seal,
+            "certificate": self.certificate,
             "shortcuts": {
                 name: {**panel.record(), "stale": name in self.stale_panels} for name, panel in self.panels.items()
             },
@@ -110,6 +114,7 @@ def contents_of(ctx: AuditContext) -> DatasetContents:
         split_sets=tuple(each for name in split_sets(ctx.index) if (each := _split_set(ctx, name)) is not None),
         balance=measure_imbalance(ctx),
         seal=str(seal_facts(ctx, Policy())["seal"]),
+        certificate=_certificate(ctx),
         panels=panels,
         stale_panels=tuple(name for name, panel in panels.items() if not panel.is_of(ctx.index)),
         panels_fault=fault,
@@ -121,6 +126,18 @@ def _panels(ctx: AuditContext) -> tuple[dict[str, ShortcutPanel], str]:
         return read_panels(ctx.store), ""
     except UnreadableError as e:
         return {}, str(e).replace(f"{ctx.store.url}/", "")
+
+
+def _certificate(ctx: AuditContext) -> str:
+    try:
+        found = read_certificate(ctx.store)
+    except (IntegrityError, UnreadableError) as e:
+        return f"not readable: {e}".replace(f"{ctx.store.url}/", "")
+    if found is None:
+        return "none"
+    level, verdict = found.values["level"], found.values["verdict"]
+    state = "of this index" if found.is_of(ctx.index_sha256, found.split_set) else "of an earlier state: another index"
+    return f"{state}, split set {found.split_set}, level {level}, verdict {verdict} (`certify --verify` recomputes it)"
 
 
 def _split_set(ctx: AuditContext, name: str) -> SplitSetContents | None:
@@ -180,6 +197,7 @@ def print_contents(found: DatasetContents) -> None:
         f"{found.location}: {counts}",
         f"schema {found.schema_version}, parameters {str(found.facts['params_sha256'])[:16]}",
         f"seal: {found.seal}",
+        f"certificate: {found.certificate}",
         *([f"shortcuts are not known: {found.panels_fault}"] if found.panels_fault else []),
     ]
     for line in lines:

@@ -231,7 +231,8 @@ def _explain(suite: "Suite", check_id: str) -> None:
 @click.option("--split-set", help="Split set whose balance is shown  [default: the one the shards were made for].")
 @json_option
 def show(out: str, split_set: str | None, json_to: Path | None) -> None:
-    """Show what OUT holds: counts by split, label, method and code, its split sets, and how far it is sealed.
+    """Show what OUT holds: counts by split, label, method and code, its split sets, how far it is sealed, and
+    whether its certificate is of the present state.
 
     \b
     Example:
@@ -370,8 +371,7 @@ def _certify(out: str, suite: "Suite", policy: "Policy", asked: dict[str, Any]) 
     refuse_expired(policy, datetime.now(UTC).date())
     level = Level(asked["level"] or Level.FULL)
     store, record = _audited(out, suite, policy, level, asked["split_set"])
-    sha256 = publish_certificate(store, record, asked["key"])
-    signed = "signed" if asked["key"] else "not signed"
+    sha256, signed = publish_certificate(store, record, asked["key"])
     echo(f"{store.join('certificate.json')}: verdict {record['verdict']}, level {level}, {signed}, sha256 {sha256}")
 
 

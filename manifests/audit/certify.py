@@ -4,7 +4,10 @@ Its bytes follow from the data set, the policy, the level, the split set and the
 time, no path but those below the data set, and waivers by their last day instead of today's state of them.
 """
 
+import json
 import platform
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -14,14 +17,14 @@ from typing import Any
 
 from lps.manifests.audit.core.database import fetch_rows
 from lps.manifests.audit.core.policy import Policy
-from lps.manifests.audit.core.seal import check_file_signature, seal_paths, sign_file
+from lps.manifests.audit.core.seal import check_file_signature, seal_paths, signature_of
 from lps.manifests.audit.core.types import AuditContext, CheckResult, State
 from lps.manifests.audit.imbalance import measure_imbalance
 from lps.manifests.audit.run import Audit, OnResult, Suite, run_audit
 from lps.manifests.canonical import brief_json, canonical_json, jsonable, parse_json, sha256_hex
 from lps.manifests.certificates.record import CERTIFICATE_JSON, CERTIFICATE_SIG, SCHEMA, SCHEMA_VERSION, Certificate
 from lps.manifests.columns import rule_path, split_path
-from lps.manifests.errors import RefusedError
+from lps.manifests.errors import RefusedError, UnreadableError
 from lps.manifests.index import INDEX_JSON, PLAN_JSON, PLAN_VIDEOS
 from lps.manifests.names import Level, label_name
 from lps.manifests.storage import Store
@@ -31,9 +34,15 @@ UNKNOWN = "UNKNOWN"
 PACKAGES = ("lps-prep", "duckdb", "numpy", "pillow", "pyarrow", "scikit-learn", "scipy")
 DIGITS = 6
 """Significant digits of numbers: the rest depends on the order in which a sum was made."""
-OF_BYTES = ("files", "split_set", "policy.sha256", "measured.contents", "measured.damage")
+OF_BYTES = (("files",), ("split_set",), ("policy", "sha256"), ("measured", "contents"), ("measured", "damage"))
 """Parts that no version of the program changes: they are compared whoever made the certificate."""
+VERSIONS = "versions"
+"""The part that says who made it, which is compared by itself."""
+Place = tuple[str | int | tuple[str, int], ...]
+"""Where a value stands: keys of records, numbers in lists; of a member with a name, that and how many had it before."""
 ANSWERED = (State.PASS, State.WARN, State.FAIL, State.WAIVED)
+AMBIGUOUS = re.compile(r"[.\[\]\"]")
+"""What in a key would look like more than one."""
 N_SHOWN = 90
 """Characters of a value in a line about a difference."""
 
@@ -53,7 +62,7 @@ def make_certificate(
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        VERSIONS: {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "level": str(level),
         "split_set": {"name": ctx.split_set, "path": split_file["path"], "sha256": split_file["sha256"]},
         "files": files,
@@ -84,18 +93,28 @@ def refuse_expired(policy: Policy, today: date) -> None:
 
 
 def _files(ctx: AuditContext) -> Iterator[dict[str, Any]]:
-    """Yield every file that the certificate is about, by path: the index, what it lists, the plan, the newest seal."""
+    """Yield every file that the certificate is about, by path: the index, what it lists, the plan, the newest seal.
+
+    What the index lists and nobody finds has null for its size and digest.
+    """
     listed = ctx.index["manifests"]
     paths = {INDEX_JSON, *listed, rule_path(ctx.split_set), PLAN_JSON, PLAN_VIDEOS, *seal_paths(ctx.store)[-1:]}
     for path in sorted(paths):
-        if path in listed or ctx.store.exists(path):
+        n_bytes = sha256 = None
+        if ctx.store.exists(path):
             n_bytes, sha256 = _digest(ctx.store, path)
+        if sha256 is not None or path in listed:
             yield {"path": path, "bytes": n_bytes, "sha256": sha256, "rows": listed.get(path, {}).get("rows")}
 
 
 def _digest(store: Store, path: str) -> tuple[int, str]:
     data = store.read(path)
     return len(data), sha256_hex(data)
+
+
+def missing_files(record: Mapping[str, Any]) -> list[str]:
+    """Return the files that the index lists and that are not there, of a record that was made now."""
+    return [file["path"] for file in record["files"] if file["sha256"] is None]
 
 
 def _rounded(value: Any) -> Any:
@@ -214,20 +233,38 @@ def _check(audit: Audit, result: CheckResult) -> dict[str, Any]:
 class Difference:
     """One value that a certificate records otherwise than it is now."""
 
-    path: str
-    """Place in the JSON, such as `measured.contents.videos`."""
+    place: Place
+    """Empty for the record as a whole."""
     recorded: bytes | None
     """Canonical JSON of the value; None where there is none."""
     recomputed: bytes | None
 
     @property
+    def path(self) -> str:
+        """Place in the JSON, such as `measured.contents.videos`."""
+        return _spelled(self.place)
+
+    @property
     def is_of_bytes(self) -> bool:
         """True where no version of the program changes the value."""
-        return self.path.startswith(OF_BYTES)
+        return not self.place or any(self.place[: len(part)] == part for part in OF_BYTES)
 
     def said(self) -> str:
         """Return it as one line."""
         return f"{self.path}: recorded {_shown(self.recorded)}, recomputed {_shown(self.recomputed)}"
+
+
+def _spelled(place: Place) -> str:
+    """Return a place as text; a key that could be taken for more than one stands in quotes."""
+    text = ""
+    for step in place:
+        if isinstance(step, tuple):
+            text += f"[{step[0]}]" if not step[1] else f"[{step[0]}, again ({step[1]})]"
+        elif isinstance(step, int):
+            text += f"[{step}]"
+        else:
+            text += f"[{json.dumps(step)}]" if AMBIGUOUS.search(step) or not step else f".{step}"
+    return text.removeprefix(".") or "SHA-256 without versions, as by the order of a list"
 
 
 def _shown(text: bytes | None) -> str:
@@ -235,26 +272,35 @@ def _shown(text: bytes | None) -> str:
 
 
 def differences(recorded: Mapping[str, Any], made: Mapping[str, Any]) -> list[Difference]:
-    """Return where two certificates differ, in the order of their paths, but for the versions."""
-    old, new = (dict(_leaves(record, "")) for record in (recorded, made))
-    return [
-        Difference(path, old.get(path), new.get(path))
-        for path in sorted({*old, *new})
-        if not path.startswith("versions.") and old.get(path) != new.get(path)
-    ]
+    """Return where two certificates differ, in the order of their paths, but for the versions.
+
+    Bytes decide: it is empty for equal ones alone, whatever is found of the others.
+    """
+    parts = [{name: value for name, value in record.items() if name != VERSIONS} for record in (recorded, made)]
+    before, now = map(canonical_json, parts)
+    if before == now:
+        return []
+    old, new = (dict(_leaves(part, ())) for part in parts)
+    places = sorted((place for place in {*old, *new} if old.get(place) != new.get(place)), key=_spelled)
+    found = [Difference(place, old.get(place), new.get(place)) for place in places]
+    return found or [Difference((), *(canonical_json(sha256_hex(data)) for data in (before, now)))]
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, bytes]]:
-    """Yield every value that holds no others, as JSON, with its place; what has a path or an id stands under that."""
+def _leaves(value: Any, place: Place) -> Iterator[tuple[Place, bytes]]:
+    """Yield every value that holds no others, as JSON, with its place, of which no two are equal."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+            yield from _leaves(item, (*place, key))
     elif isinstance(value, list) and value:
+        n_named: Counter[str] = Counter()
         for number, item in enumerate(value):
             name = (item.get("path") or item.get("id")) if isinstance(item, Mapping) else None
-            yield from _leaves(item, f"{path}[{name or number}]")
+            name = name if isinstance(name, str) else None
+            yield from _leaves(item, (*place, number if name is None else (name, n_named[name])))
+            if name is not None:
+                n_named[name] += 1
     else:
-        yield path, canonical_json(value)
+        yield place, canonical_json(value)
 
 
 def other_versions(recorded: Mapping[str, str]) -> list[str]:
@@ -283,18 +329,32 @@ def require_policy(found: Certificate, policy: Policy) -> None:
     )
 
 
-def publish_certificate(store: Store, record: Mapping[str, Any], key: Path | None) -> str:
-    """Write a certificate beside the index, signed where there is a key; returns the SHA-256 of its file, in hex.
+def publish_certificate(store: Store, record: Mapping[str, Any], key: Path | None) -> tuple[str, str]:
+    """Write a certificate beside the index, signed where there is a key.
 
-    A signature of other bytes is taken away first. Raises RefusedError where ssh-keygen refuses the key.
+    Returns the SHA-256 of its file, in hex, and what is true of its signature. Nothing is touched before the key has
+    signed. Then a signature of other bytes goes first and the new one comes last: whatever a kill leaves has its own
+    signature or none. Raises RefusedError where ssh-keygen refuses the key, UnreadableError for a data set that lacks
+    files, and where the store does not take it.
     """
+    for path in missing_files(record):
+        raise UnreadableError(f"{store.join(path)} is missing, though {INDEX_JSON} lists it: nothing was certified")
     data = canonical_json(record)
+    signature = None if key is None else signature_of(data, key)
+    kept = store.read(CERTIFICATE_SIG) if store.exists(CERTIFICATE_SIG) else None
     if not store.exists(CERTIFICATE_JSON) or store.read(CERTIFICATE_JSON) != data:
         store.delete(CERTIFICATE_SIG)
-        store.publish(CERTIFICATE_JSON, data)
-    if key is not None:
-        sign_file(store, CERTIFICATE_JSON, key)
-    return sha256_hex(data)
+        try:
+            store.publish(CERTIFICATE_JSON, data)
+        except UnreadableError:
+            if kept is not None:
+                store.publish(CERTIFICATE_SIG, kept)  # of the certificate that is still there
+            raise
+        kept = None
+    if signature is not None:
+        store.publish(CERTIFICATE_SIG, signature)
+        return sha256_hex(data), "signed"
+    return sha256_hex(data), "not signed" if kept is None else "the same as before, whose signature stays"
 
 
 def signature_fault(store: Store, policy: Policy, signers: Path | None) -> tuple[str, str]:
@@ -322,12 +382,15 @@ class Verification:
     """Versions that are others than the certificate's, a phrase each."""
     fault: str
     """What is wrong with the signature; empty for nothing."""
+    missing: tuple[str, ...] = ()
+    """Files that the index lists and that are not there."""
 
     @classmethod
     def of(cls, recorded: Certificate, made: Mapping[str, Any], fault: str) -> "Verification":
         """Compare a certificate with the record that was made anew."""
         found = tuple(differences(recorded.values, made))
-        return cls(found=found, versions=tuple(other_versions(recorded.values["versions"])), fault=fault)
+        versions = tuple(other_versions(recorded.values[VERSIONS]))
+        return cls(found=found, versions=versions, fault=fault, missing=tuple(missing_files(made)))
 
     @property
     def exit_code(self) -> int:
@@ -337,9 +400,10 @@ class Verification:
         return 6 if self.found else 0
 
     def lines(self) -> list[str]:
-        """Return a line for each difference, with the versions and the signature before them."""
+        """Return a line for each difference; before them the versions, the signature and files that are missing."""
         versions = f"made by other versions: {'; '.join(self.versions)}" if self.versions else ""
-        return [line for line in (versions, self.fault) if line] + [each.said() for each in self.found]
+        missing = [f"{path} is missing, though {INDEX_JSON} lists it" for path in self.missing]
+        return [line for line in (versions, self.fault) if line] + missing + [each.said() for each in self.found]
 
     def said(self) -> str:
         """Return the outcome in a few words."""

@@ -3,7 +3,8 @@
 It is made and recomputed by `lps.manifests.audit.certify`. Nothing here needs the audit: trainers read it, too.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -23,8 +24,12 @@ SCHEMA = "lps.certificate"
 SCHEMA_VERSION = "1.0"
 LEVELS_CERTIFIED = (str(Level.QUICK), str(Level.FULL))
 """Without sources, which a data set does not hold."""
-REFUSED_VERDICTS = ("fail", "integrity", "incomplete")
-"""Verdicts with which a certificate says that the data set is not good, or that nobody knows."""
+GOOD_VERDICTS = ("pass", "warn")
+"""Verdicts with which a certificate says that the data set is good."""
+VERDICTS = (*GOOD_VERDICTS, "fail", "integrity", "incomplete")
+"""All that there are; with the others it is not good, or nobody knows."""
+MAX_DEPTH = 50
+"""Records in records; those that are made have fewer than ten."""
 _TYPES: dict[str, Any] = {
     "schema": str, "schema_version": str, "level": str, "verdict": str, "valid_until": TEXT,
     "split_set": {"name": str, "path": str, "sha256": str},
@@ -72,22 +77,66 @@ def certificate_from(data: bytes) -> Certificate:
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")
         check_version(str(values.get("schema_version")), what=CERTIFICATE_JSON, newest=SCHEMA_VERSION)
-        missing = sorted(set(_TYPES) - set(values))
-        place = missing[0] if missing else wrong_place(values, _TYPES)
+        place = next(_lacking(values, _TYPES), None) or wrong_place(values, _TYPES)
         if place is not None:
             raise ValueError(f"its '{place}' is missing or of the wrong type")
+        fault = next(_faults(values), None)
+        if fault is not None:
+            raise ValueError(fault)
         if canonical_json(values) != data:
             raise ValueError("its bytes are not those of canonical JSON: something rewrote it")
-        found = Certificate(values, sha256_hex(data))
-        if not found.split_set or not all(file.get("path") and "sha256" in file for file in values["files"]):
-            raise ValueError("its 'split_set' or a file has no name")
-        if values["level"] not in LEVELS_CERTIFIED:
-            raise ValueError(f"its level is {values['level']!r}")
         if values["valid_until"] is not None:
             date.fromisoformat(values["valid_until"])
-    except (ValueError, KeyError) as e:
+    except ValueError as e:
         raise IntegrityError(f"{CERTIFICATE_JSON} is not a certificate: {e}; `lps-audit certify` makes it") from e
-    return found
+    return Certificate(values, sha256_hex(data))
+
+
+def _lacking(value: Any, types: Any, where: str = "") -> Iterator[str]:
+    """Yield the names of `types` that a record lacks; what is of another type is left to `wrong_place`."""
+    if isinstance(types, dict) and isinstance(value, dict):
+        for name in (name for name in types if name != "*"):
+            place = f"{where}.{name}".strip(".")
+            if name in value:
+                yield from _lacking(value[name], types[name], place)
+            else:
+                yield place
+    elif isinstance(types, list) and isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _lacking(item, types[0], f"{where}[{number}]")
+
+
+def _faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with a certificate whose types are right, a phrase each."""
+    for name in sorted(set(values) - set(_TYPES)):
+        yield f"it has no '{name}'"
+    if not values["split_set"]["name"] or not all(file["path"] for file in values["files"]):
+        yield "its 'split_set' or a file has no name"
+    if values["level"] not in LEVELS_CERTIFIED:
+        yield f"its level is {values['level']!r}"
+    if values["verdict"] not in VERDICTS:
+        yield f"its verdict is {values['verdict']!r}"
+    if not values["checks"]:
+        yield "it has no checks"
+    yield from _named_twice(values)
+
+
+def _named_twice(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the members of lists that share a path or an id: who looks by these would see one of them alone."""
+    left: list[tuple[tuple[str, ...], Any]] = [((), values)]
+    while left:
+        where, value = left.pop()
+        if len(where) > MAX_DEPTH:
+            yield "it is nested too deeply"
+            return
+        if isinstance(value, dict):
+            left += [((*where, key), item) for key, item in value.items()]
+        elif isinstance(value, list):
+            left += [((*where, str(number)), item) for number, item in enumerate(value)]
+            records = [item for item in value if isinstance(item, dict)]
+            for key in ("path", "id"):
+                n_named = Counter(item[key] for item in records if isinstance(item.get(key), str))
+                yield from (f"its '{'.'.join(where)}' has {name} twice" for name, n in n_named.items() if n > 1)
 
 
 def certificate_for(store: Store, index_sha256: str, split_set: str, today: date) -> Certificate:
@@ -95,7 +144,7 @@ def certificate_for(store: Store, index_sha256: str, split_set: str, today: date
 
     That is the index by its digest, the split set by its name, and the manifests by the digests of their files. The
     audit is not made again, and shards are not read. Raises RefusedError where there is none, where it is about another
-    state or split set, where its verdict is one of REFUSED_VERDICTS or one of its waivers has expired; IntegrityError
+    state or split set, where its verdict is none of GOOD_VERDICTS or one of its waivers has expired; IntegrityError
     for what is no certificate; UnreadableError.
     """
     found = read_certificate(store)
@@ -110,7 +159,7 @@ def certificate_for(store: Store, index_sha256: str, split_set: str, today: date
     for path in (*(PATHS[name] for name in ("videos", "clips", "shards")), split_path(split_set)):
         if store.sha256(path) != digests.get(path):
             raise RefusedError(f"{where} is about another {path}: it was changed since; {again}")
-    if found.values["verdict"] in REFUSED_VERDICTS:
+    if found.values["verdict"] not in GOOD_VERDICTS:
         raise RefusedError(f"{where} has the verdict {str(found.values['verdict']).upper()}: see its 'checks'")
     until = found.values["valid_until"]
     if until is not None and date.fromisoformat(until) < today:

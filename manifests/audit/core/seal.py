@@ -280,14 +280,19 @@ def sign_seal(store: Store, seal: Seal, key: Path) -> str:
 
 def sign_file(store: Store, path: str, key: Path) -> str:
     """Sign a file of a store with an ssh key; returns the path of the signature, beside it. Raises as `sign_seal`."""
+    store.publish(f"{path}.sig", signature_of(store.read(path), key))
+    return f"{path}.sig"
+
+
+def signature_of(data: bytes, key: Path) -> bytes:
+    """Return the signature of bytes with an ssh key, as a file has it. Raises RefusedError if ssh-keygen refuses."""
     with tempfile.TemporaryDirectory(prefix="lps-seal-") as folder:
         file = Path(folder) / "signed.json"
-        file.write_bytes(store.read(path))
+        file.write_bytes(data)
         ended = _ssh_keygen("sign", "-f", str(key), "-n", NAMESPACE, str(file))
         if ended.returncode:
             raise RefusedError(f"cannot sign with {key}: {_last_line(ended.stderr)}")
-        store.publish(f"{path}.sig", Path(f"{file}.sig").read_bytes())
-    return f"{path}.sig"
+        return Path(f"{file}.sig").read_bytes()
 
 
 def check_signature(store: Store, seal: Seal, allowed_signers: Path | None) -> Signature | None:

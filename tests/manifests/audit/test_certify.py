@@ -12,12 +12,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lps.cli.audit.main import full_suite, main
-from lps.manifests.audit.certify import Verification, signature_fault
+from lps.manifests.audit.certify import Verification, differences, publish_certificate, signature_fault
 from lps.manifests.audit.core.policy import Policy, Require
 from lps.manifests.audit.core.seal import seal_dataset
-from lps.manifests.audit.run import Audit
+from lps.manifests.audit.run import Audit, Verdict
 from lps.manifests.canonical import canonical_json, sha256_hex
-from lps.manifests.certificates.record import certificate_from
+from lps.manifests.certificates.record import VERDICTS, certificate_from
+from lps.manifests.errors import UnreadableError
 from lps.manifests.schemas import Row
 from lps.manifests.storage import Store
 from tests.buckets import bucket_server, upload_folder
@@ -151,6 +152,184 @@ def test_what_is_no_certificate_is_one_line(copy: Path, spoil: Callable[[bytes],
     assert ended.exit_code == code, ended.output
     assert says in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def passing(kinds: list[Record]) -> list[Record]:
+    """Return checks that all pass, before those that are so: a reader by id that takes the last sees no forgery."""
+    return [{**each, "state": "pass"} for each in kinds] + kinds
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda r: r.update(checks=passing(r["checks"])), "its 'checks' has A1 twice"),
+        (
+            lambda r: r["measured"]["leakage"].update(kinds=passing(r["measured"]["leakage"]["kinds"])),
+            "its 'measured.leakage.kinds' has L1 twice",
+        ),
+        (
+            lambda r: r["files"].insert(0, {**r["files"][0], "sha256": "0" * 64}),
+            "its 'files' has README.md twice",
+        ),
+        (lambda r: r.update({"versions.audited_by": "the authority"}), "it has no 'versions.audited_by'"),
+        (lambda r: r.update(verdict="superb"), "its verdict is 'superb'"),
+        (lambda r: r.update(checks=[]), "it has no checks"),
+        (
+            lambda r: r["checks"].insert(0, {**r["checks"][0], "path": "beside", "state": "pass"}),
+            "its 'checks' has A1 twice",
+        ),
+        (lambda r: r["policy"].pop("sha256"), "its 'policy.sha256' is missing"),
+        (lambda r: r["checks"][3].pop("id"), "its 'checks[3].id' is missing"),
+        (lambda r: r["measured"].update(deep=nested(80)), "it is nested too deeply"),
+    ],
+)
+def test_forged_form_is_refused(copy: Path, change: Callable[[Record], object], says: str) -> None:
+    forge(copy, change)
+    ended = run("certify", copy, "--verify")
+    assert ended.exit_code == 5, ended.output
+    assert says in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda r: r["measured"].update(
+                {"contents.videos": 44, "contents": {**r["measured"]["contents"], "videos": 9}}
+            ),
+            "measured.contents.videos: recorded 9, recomputed 44\n"
+            'measured["contents.videos"]: recorded 44, recomputed nothing',
+        ),
+        (lambda r: r["checks"].reverse(), "SHA-256 without versions, as by the order of a list: recorded"),
+        (lambda r: r["checks"][0].update(approved=True), "checks[A1].approved: recorded true, recomputed nothing"),
+    ],
+)
+def test_forged_value_is_found_wherever_it_stands(copy: Path, change: Callable[[Record], object], says: str) -> None:
+    forge(copy, change)
+    ended = run("certify", copy, "--verify")
+    assert ended.exit_code == 5, ended.output
+    assert says in ended.stdout
+    assert "everything in it was recomputed" not in ended.stdout
+
+
+def test_differences_hide_no_other() -> None:
+    made = {"files": [{"path": "a", "sha256": "1"}], "checks": [{"id": "A1"}], "measured": {"a": {"b": 1}}}
+    for forged in (
+        {**made, "files": [{"path": "a", "sha256": "2"}, *made["files"]]},
+        {**made, "files": [*made["files"], {"path": "a", "sha256": "2"}]},
+        {**made, "checks": [{"id": "A1", "path": "A1"}]},
+        {**made, "measured": {"a.b": 1, "a": {"b": 2}}},
+        {**made, "versions.x": "y"},
+        {**made, "measured": {"a": {"b": True}}},
+        {**made, "measured": {"a": {"b": 1}, "": {}}},
+    ):
+        assert differences(forged, made), forged
+        assert differences(made, forged), forged
+    assert differences({**made, "versions": {"python": "4"}}, made) == []
+
+
+def test_verdicts_are_those_of_an_audit() -> None:
+    assert {*VERDICTS} == {str(each) for each in Verdict}
+
+
+def test_unusable_key_leaves_the_signed_certificate(copy: Path, key: Path, tmp_path: Path) -> None:
+    junk, mine = tmp_path / "junk", signers(tmp_path, key)
+    junk.write_text("no key")
+    junk.chmod(0o600)
+    before = [(copy / name).read_bytes() for name in (CERTIFICATE, f"{CERTIFICATE}.sig")]
+    ended = run("certify", copy, "--level", "quick", "--split-set", "ranked", "--key", junk)
+    assert ended.exit_code == 3
+    assert f"cannot sign with {junk}" in ended.stderr
+    assert [(copy / name).read_bytes() for name in (CERTIFICATE, f"{CERTIFICATE}.sig")] == before
+    assert run("certify", copy, "--verify", "--signers", mine).exit_code == 0
+
+
+def test_signature_of_other_bytes_is_never_there(
+    copy: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stop before each write: what is left has its own signature or none, or all is as it was."""
+    store, mine, record = Store(str(copy)), signers(tmp_path, key), read(copy)
+    record["measured"]["contents"]["videos"] += 1
+
+    def stopped(at: int, error: BaseException) -> tuple[str, str]:
+        left = [at]
+
+        def counted(name: str) -> Callable[..., object]:
+            real = getattr(Store, name)
+
+            def write(*words: object) -> object:
+                left[0] -= 1
+                if left[0] == 0:
+                    raise error
+                return real(*words)
+
+            return write
+
+        with monkeypatch.context() as patch:
+            for name in ("publish", "delete"):
+                patch.setattr(Store, name, counted(name))
+            with pytest.raises(type(error)):
+                publish_certificate(store, record, key)
+        return signature_fault(store, Policy(), None)
+
+    assert stopped(2, UnreadableError("disk full"))[0] == "signed by a key nobody vouches for"
+    assert signature_fault(store, Policy(), mine) == ("signed by auditor@lab", "")
+    for at, state in (
+        (1, "signed by a key nobody vouches for"),
+        (2, "not signed"),
+        (2, "not signed"),
+        (3, "not signed"),
+    ):
+        assert stopped(at, KeyboardInterrupt()) == (state, "")
+    publish_certificate(store, record, key)
+    assert signature_fault(store, Policy(), mine) == ("signed by auditor@lab", "")
+
+
+def test_same_bytes_keep_their_signature_and_say_so(copy: Path) -> None:
+    ended = run("certify", copy, "--level", "quick")
+    assert "level quick, the same as before, whose signature stays, sha256" in ended.stdout
+    (copy / f"{CERTIFICATE}.sig").unlink()
+    assert "level quick, not signed, sha256" in run("certify", copy, "--level", "quick").stdout
+
+
+def test_card_that_is_gone_is_named(copy: Path) -> None:
+    (copy / "README.md").unlink()
+    ended = run("certify", copy, "--verify")
+    assert ended.exit_code == 5, ended.output
+    assert "README.md is missing, though index.json lists it" in ended.stdout.splitlines()
+    assert "files[README.md].sha256: recorded" in ended.stdout
+    before = (copy / CERTIFICATE).read_bytes()
+    ended = run("certify", copy, "--level", "quick")
+    assert ended.exit_code == 4
+    assert "README.md is missing, though index.json lists it: nothing was certified" in ended.stderr
+    assert (copy / CERTIFICATE).read_bytes() == before
+
+
+def test_show_tells_whether_it_is_of_the_present_index(dataset: Path, copy: Path) -> None:
+    assert "certificate: none" in run("show", dataset).stdout.splitlines()
+    of_this = "certificate: of this index, split set group, level quick, verdict warn"
+    assert of_this in run("show", copy).stdout
+    paths = [file["path"] for file in read(copy)["files"]]
+    forge(copy, lambda record: record["files"][paths.index("index.json")].update(sha256="0" * 64))
+    assert "certificate: of an earlier state: another index, split set group" in run("show", copy).stdout
+    (copy / CERTIFICATE).write_bytes(b"{}")
+    ended = run("show", copy, "--json")
+    assert json.loads(ended.stdout)["certificate"].startswith("not readable: certificate.json is not a certificate")
+
+
+def test_edited_card_is_another_file(copy: Path) -> None:
+    (copy / "README.md").write_bytes((copy / "README.md").read_bytes() + b"\nLicence: mine.\n")
+    ended = run("certify", copy, "--verify")
+    assert ended.exit_code == 5
+    assert "files[README.md].sha256: recorded" in ended.stdout
 
 
 def test_certificate_of_another_data_set_is_found(signed: Path, mutated: Mutated) -> None:

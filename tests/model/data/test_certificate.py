@@ -65,6 +65,20 @@ def test_manifest_that_was_changed_is_refused(out: Path) -> None:
     assert "is about another manifests/clips.parquet: it was changed since" in classify(out)
 
 
+def test_forged_ones_are_refused(out: Path) -> None:
+    certified(out, "superb")
+    assert "its verdict is 'superb'" in classify(out)
+    certified(out, checks=[])
+    assert "it has no checks" in classify(out)
+    certified(out, checks=[{"id": "A1", "state": "pass"}, {"id": "A1", "state": "fail"}])
+    assert "its 'checks' has A1 twice" in classify(out)
+    certified(out)
+    record = json.loads((out / CERTIFICATE).read_bytes())
+    record["files"].insert(0, {**record["files"][0], "sha256": "0" * 64})
+    (out / CERTIFICATE).write_bytes(canonical_json(record))
+    assert f"its 'files' has {record['files'][0]['path']} twice" in classify(out)
+
+
 def test_named_data_sets_and_experiments_are_refused_and_plain_shards_too(
     out: Path, make: "Maker", family: "Callable[..., list[Spec]]"
 ) -> None:
