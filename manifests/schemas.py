@@ -337,7 +337,7 @@ def _column(rows: Sequence[Row], field: pa.Field) -> pa.Array:
 
 
 THREADS_FROM_BYTES = 1 << 20
-"""Of a Parquet file: to hand out the columns of a smaller one costs more than to read them."""
+"""Size of a Parquet file: to hand out the columns of a smaller one costs more than to read them."""
 
 
 def arrow_file(data: bytes) -> pa.BufferReader:

@@ -67,7 +67,7 @@ from lps.manifests.schemas import TABLES, Row, read_table
 from lps.manifests.storage import Store
 
 ROWS_AT_ONCE = 2000
-"""Of commit records, which are held in memory beside those of the manifests."""
+"""Commit records that are held in memory together, beside those of the manifests."""
 LIMITS: dict[str, float] = {"t4_quick_rows": 2000, "t4_quick_values": 20_000_000}
 DIGEST_ROWS = 8192
 NOT_SEALED = "not sealed"
