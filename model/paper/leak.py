@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from lps.manifests.canonical import pretty_json, sha256_hex, unit_interval
 from lps.manifests.columns import read_columns, rule_path, split_path
 from lps.manifests.errors import RefusedError
-from lps.manifests.index import INDEX_JSON, read_index
+from lps.manifests.index import INDEX_JSON, JsonRecord, read_index
 from lps.manifests.names import SPLITS
 from lps.manifests.schemas import parquet_bytes
 from lps.manifests.splits.inputs import INPUT_COLUMNS
@@ -20,12 +20,15 @@ from lps.manifests.splits.records import NOT_SELECTED, SplitParams
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store, open_store
 from lps.model.evaluation.baselines import best_alone
-from lps.model.paper.pairing import N_SEEDS, metric_value, over_seeds
-from lps.model.paper.results import Result, ResultRow
+from lps.model.evaluation.metrics import LEVEL
+from lps.model.paper.pairing import CHANGES, N_SEEDS, metric_value, over_seeds
+from lps.model.paper.results import Result, ResultRow, Value
 from lps.model.paper.zoo import DataSet, ModelZoo
 
 ARMS = ("group", "random")
 """Split rules that are compared."""
+VIEW_OF = "view_of"
+"""Where the index of a view tells which data set it shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +54,23 @@ def leak(zoo: ModelZoo) -> Result:
     notes: list[str] = []
     facts: dict[str, Any] = {}
     seeds = range(zoo.seed, zoo.seed + (zoo.n_seeds or (2 if zoo.smoke else N_SEEDS)))
-    for data in zoo.data:
-        arms = split_both_ways(data, zoo.out / "data", zoo.seed)
+    divided = [split_both_ways(data, zoo.out / "data", zoo.seed) for data in zoo.data]  # all, before any is trained on
+    for data, arms in zip(zoo.data, divided, strict=True):
         found = {rule: _trained(zoo, data, arms.views[rule], rule, seeds) for rule in ARMS}
         for rule in ARMS:
             rows += [*found[rule], _mean(found[rule], f"{rule}, mean of {len(seeds)} seeds")]
-        notes += _notes(data, arms, found)
-        facts[data.name] = {"videos": dict(arms.counts), "test_videos_shared_with_train": dict(arms.shared)}
+        change = _change(found)
+        notes += _notes(data, arms, change)
+        facts[data.name] = {
+            "videos": dict(arms.counts), "test_videos_shared_with_train": dict(arms.shared),
+            "premium": {"value": change.value, "low": change.low, "high": change.high, "level": LEVEL,
+                        "seeds": list(seeds)},
+        }  # fmt: skip
     notes.append(
         "Both rules place the same videos, with the same number of each class in each split, but other videos are "
         "tested. Intervals of a seed draw videos again; those of means and differences are Student's t over "
-        f"{len(seeds)} seeds of the training on one division: they say nothing of other divisions, nor of other data."
+        f"{len(seeds)} seeds of the training on one division, cut to what is possible: they say nothing of other "
+        "divisions, nor of other data."
     )
     return Result(experiment="leak", item="Random against group split", rows=tuple(rows), metrics=("auc",),
                   notes=tuple(notes), facts={"seeds": list(seeds), "data": facts})  # fmt: skip
@@ -94,16 +103,19 @@ def _mean(rows: Sequence[ResultRow], name: str) -> ResultRow:
     return replace(rows[0], name=name, values=values, checkpoint_sha256="", notes=())
 
 
-def _notes(data: DataSet, arms: LeakArms, found: Mapping[str, Sequence[ResultRow]]) -> list[str]:
-    """Say what the random split changes, seed by seed, and how much of the test split the training split knows."""
+def _change(found: Mapping[str, Sequence[ResultRow]]) -> Value:
+    """Return what the random split changes of the AUC, seed by seed, in points of a hundred."""
+    pairs = [[row.values["auc"].value for row in found[rule]] for rule in ARMS]
+    return over_seeds([None if a is None or b is None else b - a for a, b in zip(*pairs, strict=True)], CHANGES)
+
+
+def _notes(data: DataSet, arms: LeakArms, change: Value) -> list[str]:
+    """Say what the random split changes, and how much of the test split the training split knows."""
     shares = ", ".join(f"{arms.shared[rule]} under {rule}" for rule in ARMS)
     notes = [
         f"{data.name}: {', '.join(f'{n} {split}' for split, n in arms.counts.items())} videos under both rules; of the "
         f"test videos, {shares} have somebody or something of the training split."
     ]
-    pairs = [[row.values["auc"].value for row in found[rule]] for rule in ARMS]
-    each = [None if a is None or b is None else b - a for a, b in zip(*pairs, strict=True)]
-    change = over_seeds(each)
     if change.value is None:
         return [*notes, f"{data.name}: AUC cannot be compared: a test split gives none."]
     bounds = "" if change.low is None else f" [{change.low:+.2f}, {change.high:+.2f}]"
@@ -116,19 +128,23 @@ def _notes(data: DataSet, arms: LeakArms, found: Mapping[str, Sequence[ResultRow
 def split_both_ways(data: DataSet, folder: Path, seed: int) -> LeakArms:
     """Make views of a data set below `folder`: its shards and manifests by links, and a split set for each rule.
 
-    The data set itself stays as it is. Raises RefusedError for one behind a URL, which cannot be linked.
+    The data set itself stays as it is. Raises RefusedError for one behind a URL, which cannot be linked, and where a
+    view of the name is of another one.
     """
     store = open_store(data.location)
     if not store.is_local:
         raise RefusedError(f"{store.url}: the experiment links to a data set's files; give it a local copy")
-    index = read_index(store).values
+    source = read_index(store)
+    index, places = source.values, {rule: folder / f"{data.name}-{rule}" for rule in ARMS}
+    for place in places.values():
+        _require_view_of(source, store.url, place)
     videos = read_columns(store, "videos", (*INPUT_COLUMNS, "status", "n_clips"))
     videos = videos.filter(pc.not_equal(videos["status"], "skipped")).sort_by("video_id")
     made = {rule: split_table(videos, SplitParams(rule=rule, seed=seed, allow_leaky=True)) for rule in ARMS}
     tables = _evened(videos, {rule: table for rule, (table, _) in made.items()}, seed)
     views = {}
     for rule, (_, record) in made.items():
-        place = folder / f"{data.name}-{rule}"
+        place = places[rule]
         _link(store, place, rule)
         marks = {"lps.params_sha256": str(index.get("params_sha256", ""))}
         files = {
@@ -139,7 +155,8 @@ def split_both_ways(data: DataSet, folder: Path, seed: int) -> LeakArms:
         view = Store(str(place))
         for path, file in files.items():
             view.publish(path, file)
-        view.publish(INDEX_JSON, pretty_json({**index, "manifests": {**index["manifests"], **entries}}))
+        shown = {"manifests": {**index["manifests"], **entries}, VIEW_OF: {"index_sha256": source.sha256}}
+        view.publish(INDEX_JSON, pretty_json({**index, **shown}))
         views[rule] = DataSet(f"{data.name}-{rule}", str(place))
     usable = np.asarray(videos["n_clips"].to_numpy()) > 0
     return LeakArms(
@@ -189,14 +206,38 @@ def _shared(table: pa.Table, usable: "np.ndarray[Any, np.dtype[np.bool_]]") -> i
     return int((np.asarray(pc.is_in(groups, value_set=train)) & _in_split(table, "test") & usable).sum())
 
 
+def _require_view_of(source: JsonRecord, url: str, place: Path) -> None:
+    """Raise RefusedError where a view shows another data set, or the same one in another state.
+
+    Runs know a view by its place, and finished ones would be taken for what this data set teaches. A view without an
+    index was never finished, so nothing has been learnt from it.
+    """
+    view = Store(str(place))
+    if not view.exists(INDEX_JSON):
+        return
+    if read_index(view).values.get(VIEW_OF) != {"index_sha256": source.sha256}:
+        raise RefusedError(
+            f"{place} shows another data set than {url}, or what that was before its index changed, and runs may have "
+            "learnt from it; give the experiment another folder"
+        )
+
+
 def _link(store: Store, place: Path, rule: str) -> None:
-    """Make a folder that shows what a data set holds, but for its index and a split set called as the rule."""
+    """Make a folder that shows what a data set holds, but for its index and a split set called as the rule.
+
+    Links to where the data set was before it was moved are made anew.
+    """
     own = {split_path(rule), rule_path(rule)}
     for path in ("shards", "plan", "manifests/*", "manifests/splits/*"):
         for source in Path(store.url).glob(path):
             name = source.relative_to(store.url).as_posix()
             link = place / name
-            if name in own or name == "manifests/splits" or link.is_symlink():
+            if name in own or name == "manifests/splits":
                 continue
+            target = source.resolve()
+            if link.is_symlink():
+                if link.readlink() == target:
+                    continue
+                link.unlink()
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(source.resolve())
+            link.symlink_to(target)

@@ -18,6 +18,10 @@ ARMS = {"pairs": "paired", "balanced": "unpaired"}
 """Samplings, and what their rows are called. Unpaired batches are as balanced as pairs are: the classes come equally
 often in both."""
 METRICS = ("auc", "pair_accuracy")
+PERCENT = (0.0, 100.0)
+"""What a share can be."""
+CHANGES = (-100.0, 100.0)
+"""What the difference of two shares can be."""
 
 
 def pairing(zoo: ModelZoo) -> Result:
@@ -98,7 +102,7 @@ def _mean(rows: Sequence[ResultRow], name: str) -> ResultRow:
 def _difference(data: DataSet, metric: str, paired: Sequence[ResultRow], unpaired: Sequence[ResultRow]) -> str:
     """Say what pairs change, seed by seed."""
     each = [(a.values[metric].value, b.values[metric].value) for a, b in zip(paired, unpaired, strict=True)]
-    change = over_seeds([None if a is None or b is None else a - b for a, b in each])
+    change = over_seeds([None if a is None or b is None else a - b for a, b in each], CHANGES)
     what = {"auc": "AUC", "pair_accuracy": "pair accuracy"}[metric]
     if change.value is None:
         return f"{data.name}: {what} cannot be compared: the test split gives none."
@@ -106,8 +110,11 @@ def _difference(data: DataSet, metric: str, paired: Sequence[ResultRow], unpaire
     return f"{data.name}: pairs change the {what} by {change.value:+.2f}{bounds} points."
 
 
-def over_seeds(values: Sequence[float | None]) -> Value:
-    """Return the mean over seeds with the interval of Student's t; None where the value of one is missing."""
+def over_seeds(values: Sequence[float | None], possible: tuple[float, float] = PERCENT) -> Value:
+    """Return the mean over seeds with the interval of Student's t, as far as such values are possible.
+
+    None where the value of one is missing. The interval of two seeds is nearly always all that is possible.
+    """
     from scipy.stats import t
 
     known = [value for value in values if value is not None]
@@ -116,4 +123,4 @@ def over_seeds(values: Sequence[float | None]) -> Value:
     if len(known) < 2:
         return Value(value=known[0])
     half = float(t.ppf((1 + LEVEL) / 2, len(known) - 1)) * stdev(known) / len(known) ** 0.5
-    return Value(value=mean(known), low=mean(known) - half, high=mean(known) + half)
+    return Value(value=mean(known), low=max(mean(known) - half, possible[0]), high=min(mean(known) + half, possible[1]))

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lps.cli.train.main import main
+from lps.manifests.canonical import pretty_json, sha256_hex
 from lps.manifests.columns import split_path
 from lps.manifests.errors import RefusedError
 from lps.manifests.schemas import Row, read_table, table_bytes
@@ -69,6 +70,46 @@ def test_both_rules_have_the_same_videos_and_numbers(make: "Maker", spec: "type[
         split_both_ways(DataSet("far", "s3://bucket/out"), tmp_path / "views", 0)
 
 
+def moved_on(out: Path) -> None:
+    """Give a data set another index, as a run that is finalized again does."""
+    index = json.loads((out / "index.json").read_bytes())
+    (out / "index.json").write_bytes(pretty_json({**index, "plan_sha256": "0" * 64}))
+
+
+def test_a_view_is_never_of_two_data_sets(make: "Maker", spec: "type[Spec]", tmp_path: Path) -> None:
+    """What was learnt below an earlier OUT of the name would be taken for what is learnt from this one."""
+    one, views = write(make, spec), tmp_path / "views"
+    other = shutil.copytree(one, tmp_path / "other")
+    split_both_ways(DataSet("demo", str(one)), views, 0)
+    index = json.loads((views / "demo-random/index.json").read_bytes())
+    assert index["view_of"] == {"index_sha256": sha256_hex((one / "index.json").read_bytes())}
+    one.rename(tmp_path / "moved")
+    shown = split_both_ways(DataSet("demo", str(tmp_path / "moved")), views, 0).views["group"]
+    assert (Path(shown.location) / "shards").resolve() == (tmp_path / "moved/shards").resolve()
+    before = {path: path.lstat().st_mtime_ns for path in views.rglob("*")}
+    moved_on(tmp_path / "moved")
+    moved_on(other)
+    for place in (tmp_path / "moved", other):
+        with pytest.raises(RefusedError, match=r"views/demo-group shows .* give the experiment another folder") as e:
+            split_both_ways(DataSet("demo", str(place)), views, 0)
+        assert "\n" not in str(e.value)
+    assert {path: path.lstat().st_mtime_ns for path in views.rglob("*")} == before
+
+
+def test_a_view_that_was_never_finished_is_made_anew(make: "Maker", spec: "type[Spec]", tmp_path: Path) -> None:
+    one, views = write(make, spec), tmp_path / "views"
+    other = shutil.copytree(one, tmp_path / "other")
+    moved_on(other)
+    split_both_ways(DataSet("demo", str(other)), views, 0)
+    for rule in ("group", "random"):
+        (views / f"demo-{rule}/index.json").unlink()
+    arms = split_both_ways(DataSet("demo", str(one)), views, 0)
+    for view in arms.views.values():
+        links = [path for path in Path(view.location).rglob("*") if path.is_symlink()]
+        assert links
+        assert all(path.resolve().is_relative_to(one.resolve()) for path in links)
+
+
 def test_premium_is_told_with_its_interval_and_nothing_is_trained_twice(
     make: "Maker", spec: "type[Spec]", tmp_path: Path
 ) -> None:
@@ -91,6 +132,12 @@ def test_premium_is_told_with_its_interval_and_nothing_is_trained_twice(
     notes = "\n".join(record["notes"])
     assert f"demo: the random split changes the AUC by {means['random'] - means['group']:+.2f} [" in notes
     assert "0 under group" in notes
+    premium = record["facts"]["data"]["demo"]["premium"]
+    assert premium["value"] == pytest.approx(means["random"] - means["group"])
+    assert -100 <= premium["low"] <= premium["value"] <= premium["high"] <= 100
+    assert (premium["level"], premium["seeds"]) == (0.95, [0, 1])
+    for value in (row["values"]["auc"] for row in record["rows"]):
+        assert all(0 <= value[bound] <= 100 for bound in ("low", "high") if value[bound] is not None)
     configs = {rule: out / f"runs/demo-{rule}/lps/classify-1/config.json" for rule in ("group", "random")}
     group, random = (json.loads(path.read_bytes()) for path in configs.values())
     assert group["preset"] == random["preset"]

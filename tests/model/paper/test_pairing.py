@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from scipy import stats
 
 from lps.cli.train.main import main
-from lps.model.paper.pairing import over_seeds
+from lps.model.paper.pairing import CHANGES, over_seeds
 from lps.model.paper.results import Value
 
 if TYPE_CHECKING:
@@ -102,4 +102,6 @@ def test_the_interval_over_seeds_is_student_s() -> None:
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     assert (found.value, found.low, found.high) == pytest.approx((np.mean(values), low, high))
     assert over_seeds([3.0]) == Value(value=3.0)
+    assert over_seeds([0.0, 100.0]) == Value(value=50.0, low=0.0, high=100.0), "no AUC is outside"
+    assert over_seeds([-60.0, 60.0], CHANGES) == Value(value=0.0, low=-100.0, high=100.0)
     assert over_seeds([3.0, None]) == over_seeds([]) == Value(value=None)
