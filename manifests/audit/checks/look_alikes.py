@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lps.manifests.arrays import Ints
 from lps.manifests.audit.core.database import fetch_rows
-from lps.manifests.audit.core.queries import placed_table, read_claim
+from lps.manifests.audit.core.queries import PLACED, placed_table, read_claim
 from lps.manifests.audit.core.types import (
     AuditContext,
     CheckEntry,
@@ -48,11 +48,11 @@ TILE = (1024, 8192)
 L11 = CheckSpec(
     id="L11",
     title="No look-alike persons across splits",
-    rule="No two videos of different splits and groups have mean face embeddings (--embeddings FILE) of a cosine that "
-    "a share l11_chance of pairs of different groups would reach (of large data sets a smaller share: 0.05 pairs of "
-    "all that are compared), and of at least l11_min_cosine. UNKNOWN below l11_min_pairs pairs to calibrate with, and "
-    "where nothing is found but some video has no embedding. SKIP without embeddings: no recogniser is part of this "
-    "program.",
+    rule="No two videos with clips, of different splits and groups, have mean face embeddings (--embeddings FILE) of a "
+    "cosine that a share l11_chance of pairs of different groups would reach (of large data sets a smaller share: 0.05 "
+    "pairs of all that are compared), and of at least l11_min_cosine. UNKNOWN below l11_min_pairs pairs to calibrate "
+    "with, and where nothing is found but some video with clips has no embedding. SKIP without embeddings: no "
+    "recogniser is part of this program.",
     remedy="Look at the pairs. If they show one person, give them a common alias and split again "
     "(`lps-prep split --aliases`); if not, state why in a waiver.",
     severity=Severity.WARN,
@@ -99,14 +99,17 @@ def _vectors(column: Any, path: Path) -> NDArray[np.float32]:
         raise UnreadableError(f"{path}: all embeddings must have as many numbers, and no null")
     vectors: NDArray[np.float32] = np.asarray(flat).astype(np.float32).reshape(-1, lengths[0])
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not np.isfinite(norms).all() or not norms.all():
-        raise UnreadableError(f"{path}: an embedding is zero or not finite (row {int(np.argmin(norms > 0))})")
+    usable = np.isfinite(norms) & (norms > 0)
+    if not usable.all():
+        raise UnreadableError(f"{path}: an embedding is zero or not finite (row {int(np.argmin(usable))})")
     vectors /= norms
     return vectors
 
 
 def _ids(column: Any, path: Path) -> Any:
     """Return the ids as bytes."""
+    if pa.types.is_dictionary(column.type):  # as pandas writes categories
+        column = column.cast(column.type.value_type)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         try:
             return pa.chunked_array([pa.array([bytes.fromhex(text) for text in column.to_pylist()], pa.binary())])
@@ -123,7 +126,7 @@ def _ids(column: Any, path: Path) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Placed:
-    """The placed videos that have an embedding, in the order of their ids."""
+    """The placed videos with clips that have an embedding, in the order of their ids."""
 
     ids: list[bytes]
     codes: Ints
@@ -136,10 +139,10 @@ def check_look_alikes(ctx: AuditContext, *, embeddings: Embeddings | None = None
     """L11: compare the mean faces of videos of different splits."""
     if embeddings is None:
         return not_evaluated(L11, State.SKIP, "no --embeddings: no recogniser is part of this program")
-    videos, n_placed = _placed(ctx, embeddings)
-    n_blind = n_placed - len(videos.ids)
+    videos, n_usable = _placed(ctx, embeddings)
+    n_blind = n_usable - len(videos.ids)
     if not videos.ids:
-        return not_evaluated(L11, State.UNKNOWN, f"none of {n_placed} placed videos has an embedding")
+        return not_evaluated(L11, State.UNKNOWN, f"none of {n_usable} placed videos with clips has an embedding")
     least = _least_cosine(videos, ctx.limits)
     if least is None:
         return not_evaluated(L11, State.UNKNOWN, "the embeddings cannot tell people apart, or there are too few videos")
@@ -153,20 +156,26 @@ def check_look_alikes(ctx: AuditContext, *, embeddings: Embeddings | None = None
         limit=f"0 of cosine {least:.2f} or more",
         n_checked=len(videos.ids),
         offenders=_offenders(ctx, videos, found),
-        note=f"{n_blind} of {n_placed} placed videos have no embedding" if n_blind else "",
+        note=f"{n_blind} of {n_usable} placed videos with clips have no embedding" if n_blind else "",
     )
 
 
 def _placed(ctx: AuditContext, embeddings: Embeddings) -> tuple[_Placed, int]:
-    """Return the placed videos that have an embedding, and how many are placed in all."""
+    """Return the placed videos with clips that have an embedding, and how many have clips.
+
+    Those without clips tie others into groups, but show no face that anybody learns or is tested on.
+    """
     tied, codes = placed_table(ctx)
     groups, _ = KeyEdges.of(tied, read_claim(ctx).aliases).labels()
     row_of = {video_id: row for row, video_id in enumerate(embeddings.ids)}
+    usable = {
+        video_id for (video_id,) in fetch_rows(ctx, f"WITH {PLACED} SELECT video_id FROM placed WHERE n_clips > 0")
+    }
     ids = tied["video_id"].to_pylist()
-    rows = [row for row, video_id in enumerate(ids) if video_id in row_of]
+    rows = [row for row, video_id in enumerate(ids) if video_id in row_of and video_id in usable]
     kept = [ids[row] for row in rows]
     vectors = embeddings.vectors[[row_of[video_id] for video_id in kept]]
-    return _Placed(ids=kept, codes=codes[rows], groups=groups[rows], vectors=vectors), len(ids)
+    return _Placed(ids=kept, codes=codes[rows], groups=groups[rows], vectors=vectors), len(usable)
 
 
 def _least_cosine(videos: _Placed, limits: Mapping[str, float]) -> float | None:

@@ -31,6 +31,8 @@ def test_panel_is_kept_and_shown_and_known_to_be_stale(mutated: Callable[..., Pa
     made = run("shortcuts", out, "--split-set", "ranked", "--seed", 3)
     assert made.exit_code == 0, made.output
     assert "what tells the label, split set ranked" in made.output
+    assert "most from (its own AUC)" in made.output
+    assert "in brackets, the AUC of a feature by itself, below 0.5 where fakes have the smaller values" in made.output
     record = json.loads((out / SHORTCUTS_JSON).read_bytes())
     scores = {score["name"]: score for score in record["panels"]["ranked"]["scores"]}
     assert scores["names"]["auc"] > 0.9  # 000.mp4 and 000_001.mp4

@@ -95,9 +95,46 @@ def test_videos_without_a_face_are_not_passed_over(world: "World", opened: Opene
     del found[world.videos[0]["video_id"]]
     result = look_alikes(opened(world), written(tmp_path / "faces.parquet", found))
     assert result.state == State.UNKNOWN
-    assert result.note == f"1 of {len(world.videos)} placed videos have no embedding"
+    assert result.note == f"1 of {len(world.videos)} placed videos with clips have no embedding"
     other = {bytes(16): np.ones(4, "f4")}
     assert look_alikes(opened(world), written(tmp_path / "other.parquet", other)).state == State.UNKNOWN
+
+
+def test_videos_without_clips_need_no_face(world: "World", opened: Opened, tmp_path: Path) -> None:
+    """No recogniser sees a face of a video that failed, and no detector learns one."""
+    found, name = faces(world), world.placed("test", 0)[0]
+    world.drop_clips(name)
+    del found[world.video(name)["video_id"]]
+    result = look_alikes(opened(world), written(tmp_path / "faces.parquet", found))
+    assert (result.state, result.n_checked, result.note) == (State.PASS, len(world.videos) - 1, "")
+
+
+def test_a_video_without_clips_is_no_look_alike(world: "World", opened: Opened, tmp_path: Path) -> None:
+    one, two = world.add("one", "train"), world.add("two", "test")
+    world.drop_clips("two")
+    found = faces(world)
+    found[two["video_id"]] = found[one["video_id"]]
+    assert look_alikes(opened(world), written(tmp_path / "faces.parquet", found)).state == State.PASS
+
+
+def test_a_failed_original_still_ties_its_fakes(world: "World", opened: Opened, tmp_path: Path) -> None:
+    """Fakes of one group are of one person, whether or not the video that ties them gave clips."""
+    original = world.add("one", "train")
+    fakes = [world.add(n, s, 1, original_video_id=original["video_id"]) for n, s in (("a", "train"), ("b", "test"))]
+    world.drop_clips("one")
+    found = faces(world)
+    found[fakes[1]["video_id"]] = found[fakes[0]["video_id"]]
+    assert look_alikes(opened(world), written(tmp_path / "faces.parquet", found)).state == State.PASS
+
+
+def test_ids_may_be_categories(tmp_path: Path) -> None:
+    """A column of pandas' `astype("category")` is dictionary-encoded text."""
+    path = tmp_path / "faces.parquet"
+    for kind, texts in ((pa.string(), ["aa", "bb", "aa"]), (pa.large_string(), ["aa", "bb", "aa"])):
+        ids = pa.array(texts, kind).dictionary_encode()
+        pq.write_table(pa.table({"video_id": ids, "embedding": [[1.0], [2.0], [3.0]]}), path)
+        assert pa.types.is_dictionary(pq.read_schema(path).field("video_id").type)
+        assert read_embeddings(path).ids == [b"\xaa", b"\xbb"]
 
 
 def test_rows_of_a_video_are_averaged(tmp_path: Path) -> None:
@@ -124,6 +161,9 @@ def test_large_sets_are_compared_in_tiles(
         ({"video_id": ["aa", "bb"], "embedding": [[1.0], [1.0, 2.0]]}, "as many numbers"),
         ({"video_id": ["aa"], "embedding": [[float("nan"), 1.0]]}, "zero or not finite (row 0)"),
         ({"video_id": ["aa", "bb"], "embedding": [[1.0, 1.0], [0.0, 0.0]]}, "zero or not finite (row 1)"),
+        ({"video_id": ["aa", "bb"], "embedding": [[1.0], [float("inf")]]}, "zero or not finite (row 1)"),
+        ({"video_id": ["aa", "bb"], "embedding": [[1.0], [float("nan")]]}, "zero or not finite (row 1)"),
+        ({"video_id": pa.array([1]).dictionary_encode(), "embedding": [[1.0]]}, "must be hexadecimal text or bytes"),
         ({"video_id": ["zz"], "embedding": [[1.0]]}, "no hexadecimal text"),
         ({"video_id": [1], "embedding": [[1.0]]}, "must be hexadecimal text or bytes"),
         ({"video_id": pa.array([], pa.string()), "embedding": pa.array([], pa.list_(pa.float32()))}, "no embedding"),
