@@ -354,20 +354,29 @@ def _image_px(data: ClipData, read: ReadOptions) -> int:
     return read.image_px or sides[0]
 
 
-def require_margin(data: ClipData, margin: float, name: str = "") -> None:
+def require_margin(data: ClipData, margin: float, name: str = "", *, evaluated: bool = False) -> None:
     """Raise RefusedError for clips that are not stored with so much around their inner square.
 
-    `name` is what the data set is called, where it is not one of a mix.
+    `name` is what the data set is called, where it is not one of a mix. `evaluated`: the margin is that of a detector
+    that is evaluated, which has learnt with it and cannot be asked for less.
     """
     kinds = data.part_of << 32 | data.column("side_px") << 16 | data.column("inner_px")
     for kind in np.unique(kinds).tolist():
         part, stored, inner = kind >> 32, kind >> 16 & 0xFFFF, kind & 0xFFFF
         if margin_side(inner, margin) > stored:
             name = data.parts[part].name if data.parts else name
-            raise RefusedError(
+            said = (
                 f"the clips{f' of {name}' if name else ''} are stored with a margin of {stored / inner:.4g} (a face of "
-                f"{inner} px in {stored}), and {margin:g} is asked for (data.margin, augment.margins, --margins): ask "
-                f"for less, or prepare them with `[crop] margin = {margin:g}`"
+                f"{inner} px in {stored}), and"
+            )
+            prepare = f"prepare them with `[crop] margin = {margin:g}`"
+            if evaluated:
+                raise RefusedError(
+                    f"{said} the detector's is {margin:g}: {prepare}, or evaluate a detector with a margin of at most "
+                    f"{stored / inner:.4g} (data.margin)"
+                )
+            raise RefusedError(
+                f"{said} {margin:g} is asked for (data.margin, augment.margins, --margins): ask for less, or {prepare}"
             )
 
 

@@ -43,7 +43,10 @@ def baselines_of(sources: Sources, split_set: str) -> dict[str, Any]:
     except LpsError as e:
         return {"reason": str(e)}
     if panel is None:
-        return {"reason": f"not measured; `lps-audit shortcuts` does that for split set {split_set}"}
+        return {
+            "reason": f"not measured; `lps-audit shortcuts` does that for split set {split_set}, and the same command "
+            "again takes it up"
+        }
     return _record(panel) if fits else {"reason": STALE}
 
 
@@ -61,9 +64,21 @@ def best_alone(entry: Mapping[str, Any]) -> str:
 
 def remarks(entry: Mapping[str, Any]) -> list[str]:
     """Say of an evaluated data set, as metrics.json has it, what its AUC measures, too, and why it lacks baselines."""
-    reason = (entry.get("baselines") or {}).get("reason")  # an older version did not look for them
-    missing = f"what tells the label without a detector: {reason}" if reason else ""
-    return [said for said in (entry.get("pooled"), missing) if said]
+    return [*([entry["pooled"]] if entry.get("pooled") else []), *lacking(entry)]
+
+
+def lacking(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say of an evaluated data set why it has no baselines, or not all of them; nothing where all are known."""
+    found = entry.get("baselines") or {}  # an older version did not look for them
+    reasons: dict[str, list[str]] = {found["reason"]: []} if found.get("reason") else {}
+    for name, words in BASELINES.items():
+        score = found.get("scores", {}).get(name)
+        if score is not None and score.get("value") is None:
+            reasons.setdefault(score.get("reason") or "not known", []).append(words)
+    return tuple(
+        f"what tells the label without a detector: {', '.join(names)}{': ' if names else ''}{reason}"
+        for reason, names in reasons.items()
+    )
 
 
 def _record(panel: ShortcutPanel) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def evaluate(
     if done is not None:
         on_event(Note(f"{out} holds this evaluation already; delete it to evaluate again"))
         _remove_parts(store, [_part_path(each, entry, options) for each in detectors for entry in entries])
-        return done
+        return _with_baselines(store, done, entries, on_event)
     parts = [_scored(loaded, entry, store, options, on_event) for entry in entries]
     curves = [_by_margin(loaded, each, store, options, on_event) for each in zip(entries, parts, strict=True)]
     record = _record(loaded, request, entries, parts)
@@ -195,7 +195,8 @@ def _entry(
     prep = identity.pop("prep", None)
     identity.pop("certificate_sha256", None)  # data that were certified since are the same data: `_data_record` has it
     seen = overlap(loaded.learnt, data.samples)
-    require_margin(data, max(loaded.margin, *options.margins, MIN_MARGIN), given)
+    require_margin(data, loaded.margin, given, evaluated=True)
+    require_margin(data, max((MIN_MARGIN, *options.margins)), given)
     name = "+".join(identity["datasets"]) or f"data {number}"
     name = f"{name}/{identity['split']}" if identity["split"] else name
     facts = {
@@ -268,6 +269,31 @@ def _finished(store: Store, request: dict[str, Any]) -> dict[str, Any] | None:
             f"{_short(wanted[name])}; use another folder"
         )
     return record if store.exists(SCORES_PARQUET) else None
+
+
+def _with_baselines(
+    store: Store, done: dict[str, Any], entries: Sequence[_DataEntry], on_event: OnEvaluateEvent
+) -> dict[str, Any]:
+    """Return a finished result with the baselines of now; it is written again where they are others.
+
+    What was measured stays where there is only a reason now: the data are the same.
+    """
+    changed = [
+        {"baselines": entry.baselines}
+        if found.get("baselines") != entry.baselines
+        and ("scores" in entry.baselines or "scores" not in (found.get("baselines") or {}))
+        else {}
+        for found, entry in zip(done["data"], entries, strict=True)
+    ]
+    if not any(changed):
+        return done
+    done = {**done, "data": [found | change for found, change in zip(done["data"], changed, strict=True)]}
+    store.publish(METRICS_JSON, pretty_json(done))
+    for entry, change in zip(entries, changed, strict=True):
+        if "scores" in change.get("baselines", {}):
+            on_event(Note(f"{entry.name}: what tells the label without a detector was measured since; it stands in "
+                          f"{store.join(METRICS_JSON)} now"))  # fmt: skip
+    return done
 
 
 def _short(value: Any) -> str:

@@ -19,9 +19,9 @@ from lps.manifests.splits.inputs import INPUT_COLUMNS
 from lps.manifests.splits.records import NOT_SELECTED, SplitParams
 from lps.manifests.splits.table import split_table
 from lps.manifests.storage import Store, open_store
-from lps.model.evaluation.baselines import best_alone
+from lps.model.evaluation.baselines import best_alone, lacking
 from lps.model.evaluation.metrics import LEVEL
-from lps.model.paper.pairing import CHANGES, N_SEEDS, metric_value, over_seeds
+from lps.model.paper.pairing import CHANGES, N_SEEDS, auc_value, over_seeds
 from lps.model.paper.results import Result, ResultRow, Value
 from lps.model.paper.zoo import DataSet, ModelZoo
 
@@ -91,8 +91,9 @@ def _trained(zoo: ModelZoo, data: DataSet, view: DataSet, rule: str, seeds: Sequ
         rows.append(
             ResultRow(
                 name=f"{rule}, seed {seed}", data=data.name, trained_on=data.name,
-                values={"auc": metric_value(entry["results"]["all"]["video"]["auc"])},
-                checkpoint_sha256=record["checkpoint"]["sha256"], notes=tuple(entry["notes"]), alone=best_alone(entry),
+                values={"auc": auc_value(entry)}, checkpoint_sha256=record["checkpoint"]["sha256"],
+                notes=tuple(entry["notes"]), alone=best_alone(entry),
+                lacking=tuple(f"{said} (in {view.location})" for said in lacking(entry)),
             )
         )  # fmt: skip
     return rows

@@ -1,6 +1,6 @@
 """Does it help to learn from pairs? The same network, data and steps, with a fake next to its own original or not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 from lps.manifests.errors import RefusedError
 from lps.model.data.pairs import pair_up
 from lps.model.data.sources import open_split
-from lps.model.evaluation.baselines import best_alone
-from lps.model.evaluation.metrics import LEVEL
+from lps.model.evaluation.baselines import best_alone, lacking
+from lps.model.evaluation.metrics import LEVEL, few_videos
 from lps.model.paper.results import Result, ResultRow, Value
 from lps.model.paper.zoo import DataSet, ModelZoo
 
@@ -80,17 +80,29 @@ def _row(zoo: ModelZoo, data: DataSet, init: str, sampling: str, called: str, se
     record = zoo.evaluated(zoo.trained(job), data)
     entry = record["data"][0]
     values = {
-        "auc": metric_value(entry["results"]["all"]["video"]["auc"]),
-        "pair_accuracy": metric_value(entry["pairs"]["all"]),
+        "auc": auc_value(entry),
+        "pair_accuracy": pair_value(entry),
     }
     return ResultRow(name=f"{called}, seed {seed}", data=data.name, trained_on=data.name, values=values,
                      checkpoint_sha256=record["checkpoint"]["sha256"], notes=tuple(entry["notes"]),
-                     alone=best_alone(entry))  # fmt: skip
+                     alone=best_alone(entry), lacking=lacking(entry))  # fmt: skip
 
 
-def metric_value(found: dict[str, Any]) -> Value:
-    """Return a metric of an evaluation, in percent."""
-    percents = {name: 100 * found[name] for name in ("value", "low", "high") if found.get(name) is not None}
+def auc_value(entry: Mapping[str, Any]) -> Value:
+    """Return the AUC over videos of an evaluated data set, in percent; without an interval that means nothing."""
+    found = entry["results"]["all"]["video"]
+    return _percents(found["auc"], few=few_videos(found["n_real"], found["n_fake"]))
+
+
+def pair_value(entry: Mapping[str, Any]) -> Value:
+    """Return the pair accuracy of an evaluated data set, in percent; without an interval that means nothing."""
+    found = entry["pairs"]["all"]
+    return _percents(found, few=few_videos(found["n_originals"], found["n_pairs"]))
+
+
+def _percents(found: Mapping[str, Any], *, few: bool) -> Value:
+    names = ("value",) if few else ("value", "low", "high")
+    percents = {name: 100 * found[name] for name in names if found.get(name) is not None}
     return Value(**{"value": None, **percents})
 
 

@@ -58,6 +58,8 @@ class ResultRow:
     """What makes the metrics say less than they seem to, as the evaluation tells it."""
     alone: str = ""
     """What tells the label of the evaluated data best without a detector; empty where that is not known."""
+    lacking: tuple[str, ...] = ()
+    """Why that is not known, or not all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,10 @@ class Result:
     def has_paper(self, metric: str) -> bool:
         """Tell whether the paper prints any value of this kind."""
         return any(metric in row.values and row.values[metric].paper is not None for row in self.rows)
+
+    def lacking(self) -> tuple[str, ...]:
+        """Say of each data set why it is not known what tells its label without a detector, or not all of it."""
+        return tuple(dict.fromkeys(f"{row.data}: {said}." for row in self.rows for said in row.lacking))
 
     def pairs_first(self) -> "Result":
         """Return it with pair accuracy as the first metric, where a row has it."""

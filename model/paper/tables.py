@@ -11,12 +11,12 @@ import torch
 from lps.manifests.canonical import pretty_json
 from lps.manifests.errors import RefusedError
 from lps.manifests.storage import open_store
-from lps.model.evaluation.baselines import best_alone
+from lps.model.evaluation.baselines import best_alone, lacking
 from lps.model.evaluation.metrics import Metric, few_videos
 from lps.model.paper import published as paper
 from lps.model.paper.distill_metrics import measure_distilled
 from lps.model.paper.leak import leak
-from lps.model.paper.pairing import metric_value, pairing
+from lps.model.paper.pairing import pair_value, pairing
 from lps.model.paper.results import Result, ResultRow, Value, markdown
 from lps.model.paper.timings import VIDEO_FRAMES, kept_timings
 from lps.model.paper.zoo import FRAME_BASELINES, DataSet, ModelZoo, TrainingData
@@ -53,13 +53,13 @@ def _row(
         for metric in names
     }  # fmt: skip
     if entry.get("pairs", {}).get("all", {}).get("n_pairs"):
-        values["pair_accuracy"] = metric_value(entry["pairs"]["all"])
+        values["pair_accuracy"] = pair_value(entry)
     notes = entry["notes"]
     if record["checkpoint"]["learnt_from"].get("leaky"):
         notes = ["the training data of the detector is stamped leaky", *notes]
     return ResultRow(name=name, data=evaluated.name, trained_on=trained.name, values=values,
                checkpoint_sha256=record["checkpoint"]["sha256"], notes=tuple(notes),
-               alone=best_alone(entry))  # fmt: skip
+               alone=best_alone(entry), lacking=lacking(entry))  # fmt: skip
 
 
 def _percent(share: float | None) -> float | None:
@@ -86,8 +86,9 @@ def table1(zoo: ModelZoo) -> Result:
                 rows.append(
                     ResultRow(name=name, data=data_name, cited=True, values={"auc": Value(value=None, paper=auc)})
                 )
+    cited_here = "Baselines marked so are cited from the paper's Table 1; they were not run here and used other splits."
     notes = (
-        "Baselines marked so are cited from the paper's Table 1; they were not run here and used other splits.",
+        *([cited_here] if any(row.cited for row in rows) else []),
         f"{' and '.join(FRAME_BASELINES)} were run here: on these clips, each frame by itself, by the recipe of LPS.",
     )
     return Result(experiment="table1", item="Table 1", rows=tuple(rows), metrics=("auc",), notes=notes)
@@ -261,6 +262,7 @@ def run_experiment(name: str, zoo: ModelZoo) -> Result:
         raise RefusedError("an experiment needs at least one data set: --data NAME=OUT")
     data = {each.name: zoo.identity(each) for each in zoo.data} if needs_data else {}
     result = EXPERIMENTS[name](zoo).pairs_first()
+    result = replace(result, notes=(*result.notes, *result.lacking()))
     leaky = [each for each, facts in data.items() if facts["leaky"]]
     if leaky:
         stamp = f"**The split set of {', '.join(leaky)} is stamped leaky: people are on both sides of it.**"

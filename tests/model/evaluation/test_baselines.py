@@ -125,6 +125,54 @@ def test_where_nothing_was_measured_the_reason_is_said(make: "Maker", spec: "typ
     assert f"together (micro): {SOURCES}" in shown
 
 
+def test_a_finished_evaluation_takes_up_what_was_measured_since(
+    make: "Maker", spec: "type[Spec]", checkpoint: Path
+) -> None:
+    data = a_data_set(make, spec, "first")
+    out = checkpoint.parent / "out"
+    evaluated(checkpoint, f"first={data}")
+    before = json.loads((out / "metrics.json").read_bytes())
+    scores = (out / "scores.parquet").stat().st_mtime_ns
+    assert "not measured" in before["data"][0]["baselines"]["reason"]
+
+    measured(data)
+    again = evaluated(checkpoint, f"first={data}")
+    assert "face size alone" in again.stdout
+    assert "not measured" not in again.stdout
+    assert "what tells the label without a detector was measured since" in " ".join(again.stderr.split())
+    after = json.loads((out / "metrics.json").read_bytes())
+    assert after["data"][0].pop("baselines")["scores"]["face-size"]["value"] == 0.987
+    before["data"][0].pop("baselines")
+    assert after == before
+    assert (out / "scores.parquet").stat().st_mtime_ns == scores, "nothing is scored again"
+
+    (data / SHORTCUTS_JSON).unlink()
+    written = (out / "metrics.json").stat().st_mtime_ns
+    assert "face size alone" in evaluated(checkpoint, f"first={data}").stdout
+    assert (out / "metrics.json").stat().st_mtime_ns == written, "what was measured of the same data stays"
+
+
+def test_where_the_panel_knows_too_little_the_reason_is_said(
+    make: "Maker", spec: "type[Spec]", checkpoint: Path
+) -> None:
+    data = measured(a_data_set(make, spec, "first"))
+    record = json.loads((data / SHORTCUTS_JSON).read_bytes())
+    (panel,) = record["panels"].values()
+    for score in panel["scores"]:
+        score |= {"auc": None, "low": None, "high": None, "note": "too few videos: 8 real, 30 are needed"}
+    (data / SHORTCUTS_JSON).write_text(json.dumps(record))
+    shown = evaluated(checkpoint, f"first={data}").stdout
+    words = " ".join(shown.split())
+    assert "face size alone" not in shown
+    said = "what tells the label without a detector: "
+    assert f"first: {said}face size, band power, bit rate: too few videos: 8 real, 30 are needed" in words
+    assert f"first: {said}thumbnail: the panel lacks it" in words
+    page = checkpoint.parent / "page.html"
+    ended = CliRunner().invoke(main, ["report", str(checkpoint.parent / "out"), "--html", str(page)])
+    assert ended.exit_code == 0, ended.output
+    assert "face size, band power, bit rate: too few videos: 8 real, 30 are needed" in page.read_text()
+
+
 def test_experiments_have_pairs_first_and_the_best_baseline_last() -> None:
     row = ResultRow(
         name="LPS", data="ffpp", trained_on="ffpp", values={"auc": Value(value=90.0)}, alone="face size 98.70"

@@ -120,7 +120,15 @@ def test_a_data_set_without_margin_is_named(
     plain = make.data_set([family("t", 4, "test")])
     ended = evaluated(trained / "checkpoints/best.pt", wide, tmp_path / "out", "--data", f"narrow={plain}")
     assert ended.exit_code == 3
-    assert "the clips of narrow are stored with a margin of 1 (a face of 32 px in 32)" in ended.stderr.splitlines()[-1]
+    said = ended.stderr.splitlines()[-1]
+    assert (
+        f"the clips of narrow are stored with a margin of 1 (a face of 32 px in 32), and the detector's is {OWN}"
+        in said
+    )
+    assert said.endswith(
+        f"prepare them with `[crop] margin = {OWN}`, or evaluate a detector with a margin of at most 1 (data.margin)"
+    )
+    assert "ask for less" not in said
 
 
 @pytest.mark.parametrize(

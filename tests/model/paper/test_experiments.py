@@ -23,6 +23,7 @@ from lps.model.paper.results import Result, ResultRow, Value, markdown
 from lps.model.paper.tables import EXPERIMENTS, align, run_experiment
 from lps.model.paper.timings import MODULES
 from lps.model.paper.zoo import SMOKE, DataSet, ModelZoo, merged
+from tests.model.evaluation.test_baselines import measured
 
 if TYPE_CHECKING:
     from tests.model.conftest import Maker, Spec
@@ -79,6 +80,28 @@ def test_table1_has_ours_and_the_cited_baselines(zoo: ModelZoo) -> None:
     )
     assert set(cited) == {name for name, figures in paper.TABLE1_BASELINES.items() if figures[2] is not None}
     assert all(value.value is None for value in cited.values())
+    assert any("cited from the paper's Table 1" in note for note in result.notes)
+
+
+def test_figures_that_mean_little_are_said_to(zoo: ModelZoo) -> None:
+    """Two pairs have no interval, nothing is cited of data that the paper has not, and a lacking baseline is told."""
+    (data,) = zoo.data
+    other = replace(zoo, data=(DataSet("mine", data.location),))
+    result = run_experiment("table1", other)
+    for row in result.rows:
+        assert row.values["pair_accuracy"].value is not None
+        assert row.values["pair_accuracy"].low is None
+    assert not any("cited" in note for note in result.notes)
+    text = (zoo.out / "table1/result.md").read_text()
+    said = "mine: what tells the label without a detector: not measured; `lps-audit shortcuts` does that for split set"
+    assert text.count(said) == 1
+    assert said in json.loads((zoo.out / "table1/result.json").read_bytes())["notes"][-1]
+
+    measured(Path(data.location))
+    assert {row.alone for row in run_experiment("table1", other).rows} == {"face size 98.70 [95.00, 100.00]"}
+    text = (zoo.out / "table1/result.md").read_text()
+    assert "not measured" not in text
+    assert "mine: what tells the label without a detector: band power: too few videos" in text
 
 
 def test_a_second_run_trains_nothing(zoo: ModelZoo) -> None:
