@@ -130,10 +130,13 @@ def classify(head: str, kernel: "Kernel | None", **asked: Any) -> None:
     if head == "svm":
         if asked["keep_head"] or asked["epochs"]:
             raise click.UsageError("--keep-head and --epochs are for --head linear")
+        from lps.cli.train.progress import TrainProgress
         from lps.model.training.train_svm import train_svm
 
         job = stage_job("classify", asked)
-        finish(job, train_svm(job, kernel or "rbf"))
+        with TrainProgress() as progress:
+            result = train_svm(job, kernel or "rbf", progress.on_event)
+        finish(job, result)
     elif kernel:
         raise click.UsageError("--kernel is for --head svm")
     else:

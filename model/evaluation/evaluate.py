@@ -48,6 +48,9 @@ from lps.model.evaluation.scores import (
 )
 from lps.model.evaluation.threshold import decision_record
 from lps.model.evaluation.together import together
+from lps.model.networks.conv_check import ConvShape
+from lps.model.networks.detector import Detector
+from lps.model.training.build import check_bf16
 from lps.model.training.checkpoint import code_version
 from lps.model.training.processes import choose_device
 
@@ -141,7 +144,7 @@ def evaluate(
 
     `names` are what sources are called, in their order; where one is empty or missing, that of its data. Started again
     after an interruption it resumes with the first data set that is not done. Raises RefusedError where `out` holds
-    another evaluation, and as the readers and `predict` do.
+    another evaluation or bf16 cannot be relied on, and as the readers and `predict` do.
     """
     detectors = [loaded, *(replace(loaded, margin=margin) for margin in options.margins)]
     called = [*names, *[""] * (len(sources) - len(names))]
@@ -161,6 +164,8 @@ def evaluate(
         on_event(Note(f"{out} holds this evaluation already; delete it to evaluate again"))
         _remove_parts(store, [_part_path(each, entry, options) for each in detectors for entry in entries])
         return _with_baselines(store, done, entries, on_event)
+    if options.bf16:
+        _check_bf16(loaded, options, on_event)
     parts = [_scored(loaded, entry, store, options, on_event) for entry in entries]
     curves = [_by_margin(loaded, each, store, options, on_event) for each in zip(entries, parts, strict=True)]
     record = _record(loaded, request, entries, parts)
@@ -170,6 +175,15 @@ def evaluate(
     store.publish(METRICS_JSON, pretty_json(record))
     _remove_parts(store, [_part_path(each, entry, options) for each in detectors for entry in entries])
     return record
+
+
+def _check_bf16(loaded: LoadedDetector, options: EvaluateOptions, on_event: OnEvaluateEvent) -> None:
+    """Check bf16 as a training does, for batches as they are scored. Raises RefusedError."""
+    network, params, device = loaded.network, loaded.network.params, choose_device(options.device)
+    shape = ConvShape.of_run(options.batch_size * params.n_blocks, params.block_frames, loaded.image_px, device)
+    innermost = isinstance(network, Detector) and network.backbone.by_frame  # else as `predict` lays blocks out
+    for note in check_bf16([network], shape, device, channels_last=innermost).notes:
+        on_event(Note(note))
 
 
 def _remove_parts(store: Store, paths: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""A 3-D convolution in bfloat16 beside float32, before a run relies on it: is it right, in which layout, and how quick?
+"""A 3-D convolution in bfloat16 beside float32, before it is relied on: is it right, in which layout, and how quick?
 
 Releases of cuDNN 9.8 to 9.10 gave wrong results without a word (torch's issue 163539), and torch 2.9.0 was four times
 slower under autocast (166122), each in one layout and not in the other.
@@ -107,7 +107,7 @@ def choose_layout(found: Sequence[LayoutFound], asked: bool, versions: str) -> L
     if not mine.right and not other.right:
         raise RefusedError(
             f"3-D convolutions in bf16 are wrong here, by {min(mine.error, other.error):.2g} of their size or more "
-            f'({versions}): set run.precision = "fp32", or use another release of torch and cuDNN'
+            f'({versions}): set run.precision = "fp32" or leave out --bf16, or use another release of torch and cuDNN'
         )
     names = {True: "channels innermost", False: "channels outermost"}
     notes = []
@@ -127,7 +127,7 @@ def choose_layout(found: Sequence[LayoutFound], asked: bool, versions: str) -> L
     if taken.bf16_s > SLOW * taken.fp32_s:
         notes.append(
             f"3-D convolutions take {taken.bf16_s / taken.fp32_s:.1f} times as long in bf16 as in fp32 ({versions}): "
-            'set run.precision = "fp32", or use another release of torch'
+            'set run.precision = "fp32" or leave out --bf16, or use another release of torch'
         )
     return LayoutChoice(channels_last=taken.channels_last, notes=tuple(notes))
 

@@ -227,7 +227,7 @@ class ModelZoo:
         from lps.model.training.train_svm import train_svm
 
         job = self.job(data, "lps/svm", "classify", str(self.detector(data)))
-        return job.out / str(train_svm(job)["checkpoint"])
+        return job.out / str(train_svm(job, on_event=self.on_event)["checkpoint"])
 
     def evaluated(self, checkpoint: Path, data: DataSet) -> dict[str, Any]:
         """Evaluate on the test split of a data set, or find it done; returns what metrics.json says."""

@@ -1,7 +1,7 @@
 """Build the stage of a job, with its first weights."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +11,14 @@ from lps.manifests.errors import RefusedError
 from lps.manifests.names import StageName
 from lps.model.networks.context_net import StateDict
 from lps.model.networks.conv import Conv3d
-from lps.model.networks.conv_check import ConvShape, check_layouts, choose_layout, library_versions, worst
+from lps.model.networks.conv_check import (
+    ConvShape,
+    LayoutChoice,
+    check_layouts,
+    choose_layout,
+    library_versions,
+    worst,
+)
 from lps.model.networks.detector import Detector
 from lps.model.networks.encoder import Encoder
 from lps.model.networks.mesonet import MesoNet, build_detector
@@ -95,24 +102,32 @@ def _channels_innermost(preset: Preset, network: BlockClassifier | PredictiveNet
     return preset.run.channels_last or network.backbone.by_frame  # which wants them so anyway
 
 
-def check_bf16(stage: TrainingStage, preset: Preset, device: torch.device, world_size: int) -> tuple[str, ...]:
-    """Check a 3-D convolution in bf16 and give the stage the layout in which it is right and quick.
-
-    Returns what the user should know. All processes of a run call this, and take the same layout. Raises RefusedError
-    where neither layout is right.
-    """
+def check_stage_bf16(stage: TrainingStage, preset: Preset, device: torch.device, world_size: int) -> tuple[str, ...]:
+    """Check bf16 as `check_bf16` does, for the steps of a stage; returns what the user should know."""
     networks = [stage, *([stage.teacher] if isinstance(stage, DistillStage) else [])]
-    convs = [each for network in networks for each in network.modules() if isinstance(each, Conv3d)]
-    if not convs:
-        return ()
     n_clips = -(-preset.train.batch_size // (world_size * preset.train.accumulate))
     shape = ConvShape.of_run(n_clips * preset.net.n_blocks, preset.net.block_frames, preset.image_px, device)
-    found = worst(all_gather_list(check_layouts(shape, device)))
-    choice = choose_layout(found, stage.channels_last, library_versions(device))
+    choice = check_bf16(networks, shape, device, channels_last=stage.channels_last)
     stage.channels_last = choice.channels_last
+    return choice.notes
+
+
+def check_bf16(
+    networks: Sequence[nn.Module], shape: ConvShape, device: torch.device, *, channels_last: bool
+) -> LayoutChoice:
+    """Check a 3-D convolution in bf16 and let those of the networks take the layout in which it is right and quick.
+
+    That is the one asked for by `channels_last` if it is. All processes of a run call this, and take the same layout.
+    Raises RefusedError where neither layout is right.
+    """
+    convs = [each for network in networks for each in network.modules() if isinstance(each, Conv3d)]
+    if not convs:
+        return LayoutChoice(channels_last=channels_last, notes=())
+    found = worst(all_gather_list(check_layouts(shape, device)))
+    choice = choose_layout(found, channels_last, library_versions(device))
     for conv in convs:
         conv.memory_format = torch.channels_last_3d if choice.channels_last else torch.contiguous_format
-    return choice.notes
+    return choice
 
 
 VALID_INIT_STAGES: dict[StageName, tuple[str, ...]] = {

@@ -28,7 +28,7 @@ from lps.model.data.epoch_plan import Rank
 from lps.model.data.feature_maps import MapReader
 from lps.model.data.sample import BadSample
 from lps.model.networks.encoder import keep_channels_innermost
-from lps.model.training.build import build_stage, check_bf16
+from lps.model.training.build import build_stage, check_stage_bf16
 from lps.model.training.checkpoint import Checkpoint, learnt_tensor, read_checkpoint, write_checkpoint
 from lps.model.training.engine import WAIT_SHARE, WAIT_STEPS, Learner, Pace, RunProgress, nan_to_none, train_one_epoch
 from lps.model.training.events import (
@@ -122,7 +122,7 @@ def train(job: TrainJob, on_event: OnTrainEvent = lambda event: None) -> dict[st
         _emit_notes(data.notes, on_event)
         stage = build_stage(job.stage, job.preset, job.init, keep_head=job.keep_head).to(device)
         if job.preset.run.precision == "bf16":
-            _emit_notes(check_bf16(stage, job.preset, device, rank.world_size), on_event)
+            _emit_notes(check_stage_bf16(stage, job.preset, device, rank.world_size), on_event)
         learnt = learnt_by(job, data)
         _emit_notes(learnt.gaps, on_event)
         with open_feed(job, data, stage, device, rank) as feed:

@@ -15,14 +15,16 @@ import torch
 from lps.manifests.arrays import Floats, Ints
 from lps.manifests.errors import LpsError, RefusedError
 from lps.manifests.names import Kernel
+from lps.manifests.records import Note
 from lps.manifests.splits.learnt import LEARNT_PARQUET
 from lps.model.data.clip_data import ClipData
 from lps.model.data.epoch_plan import Rank
 from lps.model.data.mix import part_name
 from lps.model.data.sample import BadSample
 from lps.model.networks.svm import Svm, fit_svm
-from lps.model.training.build import build_stage
+from lps.model.training.build import build_stage, check_stage_bf16
 from lps.model.training.checkpoint import Checkpoint, learnt_tensor, write_checkpoint
+from lps.model.training.events import OnTrainEvent
 from lps.model.training.feed import RunData, open_run_data, still_reader
 from lps.model.training.job import TrainJob
 from lps.model.training.learnt import learnt_by, learnt_record
@@ -44,7 +46,7 @@ class _Contexts:
     bad: tuple[BadSample, ...]
 
 
-def train_svm(job: TrainJob, kernel: Kernel = "rbf") -> dict[str, Any]:
+def train_svm(job: TrainJob, kernel: Kernel = "rbf", on_event: OnTrainEvent = lambda event: None) -> dict[str, Any]:
     """Freeze the network of `--init`, fit the machine on the training split, and write RUN as a training stage does.
 
     Raises RefusedError, UnreadableError and IntegrityError as `train` does.
@@ -70,6 +72,9 @@ def train_svm(job: TrainJob, kernel: Kernel = "rbf") -> dict[str, Any]:
         stage = build_stage("classify", job.preset, job.init).to(device).eval()
         if not isinstance(stage, ClassifyStage):
             raise RefusedError(f"'{job.preset.net.encoder}' judges single frames and has no context for --head svm")
+        if job.preset.run.precision == "bf16":
+            for note in check_stage_bf16(stage, job.preset, device, world_size=1):
+                on_event(Note(note))
         data = open_run_data(job)
         record = with_digests(record, data.identity)
         everything = learnt_by(job, data)
@@ -119,7 +124,8 @@ def _contexts(job: TrainJob, stage: ClassifyStage, data: ClipData, device: torch
     keys: list[str] = []
     with still_reader(job, data) as reader:
         for batch in reader.epoch(0):
-            z = stage.network.encode_clips(stage.blocks(batch.frames.to(device)))
+            with torch.autocast(device.type, torch.bfloat16, enabled=job.preset.run.precision == "bf16"):
+                z = stage.network.encode_clips(stage.blocks(batch.frames.to(device)))
             rows.append(stage.network.context(z).cpu().double().numpy())
             labels.append(batch.labels.numpy())
             keys += batch.keys

@@ -139,3 +139,31 @@ def test_a_run_in_bf16_takes_the_other_layout(
     code, said = run(settings, tiny_data, tmp_path / "run", "bf16")
     assert code == 0
     assert "this run takes channels outermost" in said
+
+
+def call(*command: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(arg) for arg in command])
+    return result.exit_code, result.stderr
+
+
+def test_evaluation_and_support_vector_machine_in_bf16_are_checked_too(
+    settings: "Settings", tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(settings, tiny_data, tmp_path / "run", "fp32")[0] == 0
+    best, config = tmp_path / "run/checkpoints/best.pt", settings(run='precision = "bf16"')
+    where = ("--checkpoint", best, "--data", tiny_data, "--split", "val", "--workers", 0, "--device", "cpu")
+    evaluate = ("evaluate", *where, "--no-board", "--bf16", "--out")
+    machine = ("--data", tiny_data, "--init", best, "--config", config, "--head", "svm")
+    with monkeypatch.context() as faulty:
+        planted(faulty, lambda _: True, one_row_lost)
+        for command in ((*evaluate, tmp_path / "no"), ("classify", tmp_path / "none", *machine)):
+            code, said = call(*command)
+            assert code == 3
+            assert "3-D convolutions in bf16 are wrong here" in said.splitlines()[-1]
+        assert not (tmp_path / "no").exists()
+        assert call(*evaluate[:-2], "--out", tmp_path / "fp32")[0] == 0
+    planted(monkeypatch, innermost, one_row_lost)  # as `resnet…` has it: its first stage works on frames
+    for command in ((*evaluate, tmp_path / "eval"), ("classify", tmp_path / "svm", *machine)):
+        code, said = call(*command)
+        assert code == 0, said
+        assert said.count("this run takes channels outermost") == 1
