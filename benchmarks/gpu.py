@@ -243,7 +243,7 @@ def trained(
 ) -> tuple[list[tuple[float, float]], list[dict[str, float]]]:
     """Pretrain on the shards for so long, but 8 steps at least; returns (seconds, share of chance) of each step, and
     what was measured of their speed."""
-    log_steps, epochs = (1, 4) if setup.smoke else (10, 100_000)
+    log_steps, epochs = (1, 100) if setup.smoke else (10, 100_000)
     run = {"workers": workers, "log_steps": log_steps, "device": setup.device.type, "checkpoint_steps": 1_000_000}
     run |= {"validate_epochs": epochs, **({} if setup.smoke else {"precision": "bf16", "channels_last": True})}
     preset = setup.preset(run=run, train={"epochs": epochs})

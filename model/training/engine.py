@@ -53,8 +53,8 @@ class RunProgress:
 
 WARM_UP_STEPS = 2
 """First steps of a start, which are not counted: workers start, kernels are chosen, memory is laid out."""
-FLOOR_EVERY, FLOOR_STEPS = 100, 3
-"""One step on a cached batch for so many steps to come, but at least one and at most three."""
+FLOOR_STEPS, FLOOR_FROM = 3, 20
+"""Steps on a cached batch, and the number of steps to come from which on they are worth their time."""
 WAIT_SHARE, WAIT_STEPS = 0.1, 20
 """Share of a step that waits for data, from which a run says what to do about it; steps before it does."""
 
@@ -71,7 +71,7 @@ class Speed:
     work_s: float
     """The rest of a step."""
     floor_s: float | None
-    """The compute floor: the shortest step on one batch that was there. None where it was not measured."""
+    """The compute floor: the shortest step on a batch that was there, never above `work_s`. None in a short run."""
 
     @property
     def wait_share(self) -> float:
@@ -91,11 +91,13 @@ class Pace:
     def __init__(self, device: torch.device, n_steps: int) -> None:
         """Measure the `n_steps` steps of a start."""
         self._device = device
-        self._n_floor = max(1, min(FLOOR_STEPS, n_steps // FLOOR_EVERY))
+        self._has_floor = n_steps >= FLOOR_FROM
         self._n_begun = 0
+        self._n_full = 0
+        """Clips of the cached batch: fewer, as at the end of an epoch, take less time and tell nothing of the floor."""
         self._end = self._mark()
-        self._steps: list[tuple[float, Mark, Mark, Mark]] = []
-        """Seconds waited, end of the step before, beginning and end, of the steps that nobody has looked at."""
+        self._steps: list[tuple[float, Mark, Mark, Mark, int]] = []
+        """Seconds waited, end of the step before, beginning, end and clips, of the steps that nobody has looked at."""
         self.floor_s: float | None = None
 
     def measured(self, learner: "Learner", batch: Batch, step: int, waited_s: float) -> dict[str, Tensor]:
@@ -105,15 +107,16 @@ class Pace:
         before, self._end = self._end, self._mark()
         self._n_begun += 1
         if self._n_begun > WARM_UP_STEPS:
-            self._steps.append((waited_s, before, begun, self._end))
-        elif self._n_begun == WARM_UP_STEPS:
+            self._steps.append((waited_s, before, begun, self._end, len(batch)))
+        elif self._n_begun == WARM_UP_STEPS and self._has_floor:
+            self._n_full = len(batch)
             self.floor_s = self._floor(learner, batch, step)
         return values
 
     def _floor(self, learner: "Learner", batch: Batch, step: int) -> float:
         """Return the seconds of the shortest step on a batch that is there."""
         with unchanged(learner):
-            marks = [(self._mark(), learner.step(batch, step), self._mark()) for _ in range(self._n_floor)]
+            marks = [(self._mark(), learner.step(batch, step), self._mark()) for _ in range(FLOOR_STEPS)]
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             return min(_seconds(begun, ended) for begun, _, ended in marks)
@@ -126,10 +129,14 @@ class Pace:
         if not self._steps:
             return None
         n = len(self._steps)
-        waits = [min(waited, _seconds(before, begun)) for waited, before, begun, _ in self._steps]
-        work = [_seconds(begun, ended) for _, _, begun, ended in self._steps]
+        waits = [min(waited, _seconds(before, begun)) for waited, before, begun, _, _ in self._steps]
+        work = [_seconds(begun, ended) for _, _, begun, ended, _ in self._steps]
+        if self.floor_s is not None:  # the steps on the cached batch may have been slow, so soon after the start
+            full = [each for each, (*_, clips) in zip(work, self._steps, strict=True) if clips >= self._n_full]
+            self.floor_s = min([self.floor_s, *full])
         self._steps.clear()
-        found = torch.tensor([sum(waits) / n, sum(work) / n, self.floor_s or 0.0], dtype=torch.float64)
+        work_s = sum(work) / n
+        found = torch.tensor([sum(waits) / n, work_s, min(self.floor_s or 0.0, work_s)], dtype=torch.float64)
         if dist.is_initialized():
             dist.all_reduce(found, dist.ReduceOp.MAX)
         wait_s, work_s, floor_s = found.tolist()

@@ -1,6 +1,7 @@
 """How long steps take, what they wait for, and what one on a cached batch takes: logged, and nothing else changed."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from lps.cli.train.main import main
 from lps.model.data.clip_decoder import Batch
 from lps.model.networks.context_net import NetParams
+from lps.model.training import engine
 from lps.model.training import train as training
-from lps.model.training.engine import Learner, Pace, Speed, unchanged
+from lps.model.training.engine import FLOOR_FROM, Learner, Pace, Speed, unchanged
 from lps.model.training.feed import crowded_note, waiting_note
 from lps.model.training.params import TrainParams
 from lps.model.training.run_log import read_log
@@ -70,7 +72,7 @@ def test_a_measured_run_takes_the_steps_of_one_that_is_not() -> None:
 
 def test_the_first_steps_are_not_counted_and_the_floor_is_measured_after_them() -> None:
     learner, batch = learner_and_batch()
-    pace = Pace(learner.device, n_steps=4)
+    pace = Pace(learner.device, n_steps=FLOOR_FROM)
     for step in range(2):
         pace.measured(learner, batch, step, waited_s=1000.0)  # workers start
     assert pace.look() is None
@@ -82,6 +84,50 @@ def test_the_first_steps_are_not_counted_and_the_floor_is_measured_after_them() 
     assert (speed.n_steps, speed.wait_s, speed.floor_s) == (2, 0.0, pace.floor_s)
     assert speed.work_s > 0
     assert pace.look() is None
+
+
+class Timed(Learner):
+    """Its steps take the seconds of a list, again and again the last, and nothing else takes time."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        learner, _ = learner_and_batch()
+        super().__init__(**{each.name: getattr(learner, each.name) for each in fields(learner)})
+        self.seconds, self.n_taken, self.now = seconds, 0, 0.0
+
+    def step(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
+        del batch, step
+        self.now += self.seconds[min(self.n_taken, len(self.seconds) - 1)]
+        self.n_taken += 1
+        return {}
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, n_steps: int, *seconds: float) -> tuple[Pace, Timed]:
+    learner, pace = Timed([*seconds]), Pace(torch.device("cpu"), n_steps)
+    monkeypatch.setattr(pace, "_mark", lambda: learner.now)
+    return pace, learner
+
+
+def test_the_floor_is_the_least_of_some_steps_and_none_for_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, batch = learner_and_batch()
+    for n_steps, taken, floor_s in ((FLOOR_FROM, 5, 3.0), (10_000, 5, 3.0), (FLOOR_FROM - 1, 2, None)):
+        pace, learner = timed(monkeypatch, n_steps, 50.0, 20.0, 9.0, 3.0, 4.0)
+        for step in range(2):
+            pace.measured(learner, batch, step, waited_s=0.0)
+        assert (learner.n_taken, pace.floor_s) == (taken, floor_s)
+
+
+def test_no_step_is_below_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, batch = learner_and_batch()
+    part = Batch(0, batch.frames[:1], batch.labels[:1], batch.keys[:1])
+    pace, learner = timed(monkeypatch, 100, 9.0, 9.0, 9.0, 9.0, 9.0, 4.0, 2.0, 1.0, 8.0)
+    found = []
+    for batches in ([batch] * 4, [part], [batch]):  # the first two are a warm-up; then a smaller one, as an epoch ends
+        for each in batches:
+            pace.measured(learner, each, 0, waited_s=0.0)
+        speed = pace.look()
+        assert speed is not None
+        found.append((speed.floor_s, speed.work_s, pace.floor_s))
+    assert found == [(2.0, 3.0, 2.0), (1.0, 1.0, 2.0), (2.0, 8.0, 2.0)]
 
 
 def test_shares_are_of_the_whole_step() -> None:
@@ -106,6 +152,7 @@ def test_a_run_logs_its_speed_and_says_once_that_it_waits(
 ) -> None:
     monkeypatch.setattr(training, "WAIT_SHARE", -1.0)  # as if all were much
     monkeypatch.setattr(training, "WAIT_STEPS", 1)
+    monkeypatch.setattr(engine, "FLOOR_FROM", 1)
     command = ["classify", tmp_path / "run", "--data", tiny_data, "--init", "random", "--config", settings()]
     result = CliRunner().invoke(main, [str(arg) for arg in command], catch_exceptions=False)
     assert result.exit_code == 0
@@ -116,6 +163,7 @@ def test_a_run_logs_its_speed_and_says_once_that_it_waits(
     assert [record["step"] for record in found] == list(range(3, 9)), "two of eight steps are a warm-up"
     for record in found:
         assert 0 <= record["wait_share"] < 1
+        assert 0 < record["floor_share"] <= 1
         assert record["floor_share"] == pytest.approx(record["floor_s"] / record["step_s"])
     tags = {value.tag for event in events(tmp_path / "run/tensorboard") for value in event.summary.value}
     assert {"speed/wait_share", "speed/floor_share", "speed/step_s", "speed/floor_s"} <= tags
