@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 import tomllib
 import types
 from collections.abc import Collection, Mapping
@@ -123,7 +124,8 @@ def _built(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     try:
         return kind(**values)
     except ValueError as e:
-        raise UnreadableError(f"{f'[{where}] is' if where else 'the settings are'} not usable: {e}") from e
+        said = re.sub(r"\bself\.(?=\w)", f"{where}." if where else "", str(e))  # of f"{self.name = }"
+        raise UnreadableError(f"{f'[{where}] is' if where else 'the settings are'} not usable: {said}") from e
 
 
 def _table(values: Any, where: str) -> Mapping[str, Any]:

@@ -9,6 +9,8 @@ from lps.cli.common import SubGroup, echo
 from lps.manifests.names import CHANNELS
 
 PATH = click.Path(file_okay=False, path_type=Path)
+MARGIN = click.FloatRange(1.0, 2.0)
+"""MIN_MARGIN to MAX_MARGIN of `lps.manifests.arrays`, which is not imported at the start: it brings numpy."""
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -251,7 +253,9 @@ def align(out: Path, data: str, unaligned: str | None, source: str | None, clips
 @click.option("--split-set", metavar="SET", help="Split set.  [default: that of the shards]")
 @click.option("--clips", type=click.IntRange(min=1), default=3, show_default=True, help="Real clips to show.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws clips and blends.")
-def self_blend(out: Path, data: str, split: str, split_set: str | None, clips: int, seed: int) -> None:
+@click.option("--margin", type=MARGIN, default=1.0, show_default=True,
+              help="What is cut out of each frame, in sides of the aligned face, as by data.margin.")  # fmt: skip
+def self_blend(out: Path, data: str, split: str, split_set: str | None, clips: int, seed: int, margin: float) -> None:
     """Draw frames of real clips, the mask, and their self-blends: OUT/self-blend.png.
 
     As [fakes] kind = "self-blend" makes them, before augmentation. Nothing is learnt: leaky splits will do.
@@ -259,9 +263,11 @@ def self_blend(out: Path, data: str, split: str, split_set: str | None, clips: i
     \b
     Example:
       lps-train figure self-blend figs/ --data out/
+      lps-train figure self-blend figs/ --data out/ --margin 1.3
     """
     from lps.model.data.sources import Sources
     from lps.model.paper.figures.self_blend import draw_self_blends
 
-    draw_self_blends(Sources(data=data, split=split, split_set=split_set, allow_leaky=True), out, clips, seed)
+    sources = Sources(data=data, split=split, split_set=split_set, allow_leaky=True)
+    draw_self_blends(sources, out, clips, seed, margin)
     echo(out / "self-blend.png")

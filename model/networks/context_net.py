@@ -80,8 +80,11 @@ def _require_encoder(params: NetParams) -> None:
         raise ValueError("weights and weights_sha256 belong together: the file, and what sha256sum prints of it")
     if params.weights is not None and name not in TORCHVISION_ENCODERS:
         raise ValueError(f"weights are for encoders of torchvision, not for '{name}'")
-    if name in FRAME_DETECTORS and (params.frozen is not None or params.tune != "all"):
-        raise ValueError(f"'{name}' is a whole detector and learns as a whole: frozen and tune are for encoders")
+    if params.frozen is not None or params.tune != "all":
+        if name in FRAME_DETECTORS:
+            raise ValueError(f"'{name}' is a whole detector and learns as a whole: frozen and tune are for encoders")
+        if name == "none":
+            raise ValueError("frozen and tune are for encoders, and encoder = 'none' has nothing that learns")
 
 
 def build_encoder(params: NetParams) -> Encoder:

@@ -308,7 +308,7 @@ def report_losses(waiting: Sequence[PendingStep], report: Report) -> None:
             what = "loss" if wrong[0] == "loss" else "gradient's norm"
             raise LpsError(
                 f"the {what} is {values[wrong[0]]} at step {pending.step}, on the samples {', '.join(keys)}; look at "
-                f"them, or lower the learning rate ({pending.lr:g}); the last checkpoint is from before this step"
+                f"them, or lower the learning rate ({pending.lr:g}); checkpoints, if any, are from before this step"
             )
         report(pending.step, {**values, "lr": pending.lr})
 

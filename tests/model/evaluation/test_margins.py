@@ -135,6 +135,7 @@ def test_a_data_set_without_margin_is_named(
     ("tables", "said"),
     [
         ({"data": "margin = 2.5"}, "[data] is not usable: margin must be from 1 to 2, got 2.5"),
+        ({"fakes": "share = 0"}, "[fakes] is not usable: fakes.share = 0.0 is not above 0 and at most 1"),
         ({"augment": "margins = [1.3, 1.0]"}, "margins are the least and the largest, got [1.3, 1.0]"),
         ({"augment": "margins = [1.0, 1.8]"}, "the clips are stored with a margin of 1.344"),
     ],

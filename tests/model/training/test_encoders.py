@@ -163,7 +163,7 @@ def test_too_small_a_frame_is_one_line(
     config = settings(top="image_px = 16", net='encoder = "mesonet4"')
     ended = lps_train("classify", tmp_path / "run", "--data", tiny_data, "--init", "random", "--config", config)
     assert ended.code == 4
-    assert "self.image_px = 16 is too small for 'mesonet4': it takes 32 or more" in ended.last_line
+    assert "not usable: image_px = 16 is too small for 'mesonet4': it takes 32 or more" in ended.last_line
 
 
 def test_detector_of_frames_learns_from_each_frame_and_scores_clips(

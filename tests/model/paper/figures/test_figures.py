@@ -5,15 +5,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from numpy.typing import NDArray
 
 from lps.cli.train.main import main
 from lps.manifests.canonical import digest16
 from lps.manifests.errors import RefusedError
 from lps.model.evaluation.scores import ScoreRows, Scores
 from lps.model.networks.detector import Detector
+from lps.model.paper.figures import self_blend
 from lps.model.paper.figures.scores import draw_roc, draw_stability, stability_facts
 from lps.model.training.checkpoint import write_checkpoint
 from lps.model.training.presets import preset_for
@@ -133,3 +136,36 @@ def test_scores_that_are_not_there_are_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["figure", "roc", str(tmp_path), "--scores", f"LPS={tmp_path / 'none'}"])
     assert result.exit_code == 4
     assert "give a folder that lps-train evaluate wrote" in result.output
+
+
+def test_self_blends_are_drawn_with_the_margin_of_a_training(
+    make: "Maker", spec: "type[Spec]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make.data_set([[spec(video=f"r{k}", n_frames=12, margin=1.34) for k in range(2)]])
+    drawn: list[tuple[int, ...]] = []
+    monkeypatch.setattr(self_blend, "picture", lambda _, image, *levels: drawn.append((len(image), *levels)))
+    for margin, side in ((None, 32), ("1.25", 40)):
+        drawn.clear()
+        run("self-blend", str(tmp_path / "figs"), "--data", str(data), *(("--margin", margin) if margin else ()))
+        assert is_png(tmp_path / "figs/self-blend.png")
+        assert {first for first, *_ in drawn} == {side}, "frames, masks and blends are of what is cut"
+    refused = CliRunner().invoke(
+        main, ["figure", "self-blend", str(tmp_path / "no"), "--data", str(data), "--margin", "1.5"]
+    )
+    assert refused.exit_code == 3
+    assert "stored with a margin of 1.344" in refused.output
+
+
+def test_masks_lie_on_the_face_whatever_the_margin(
+    make: "Maker", spec: "type[Spec]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make.data_set([[spec(video="r", n_frames=12, margin=2.0)]])
+    masks: list[NDArray[np.float32]] = []
+    monkeypatch.setattr(self_blend, "picture", lambda _, image, *levels: masks.append(image) if levels else None)
+    run("self-blend", str(tmp_path / "figs"), "--data", str(data))
+    inner, shares = masks[0] > masks[0].max() / 2, []
+    masks.clear()
+    run("self-blend", str(tmp_path / "figs"), "--data", str(data), "--margin", "2")
+    for mask in (inner, masks[0] > masks[0].max() / 2):
+        shares.append(mask.any(axis=0).mean())
+    assert shares[1] == pytest.approx(shares[0] / 2, abs=0.1)
