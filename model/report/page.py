@@ -311,6 +311,8 @@ def _notes(
 
 def _run_notes(run: TrainingRun) -> Iterator[str]:
     yield from run.notes
+    said = (run.result or {}).get("notes")
+    yield from map(str, said if isinstance(said, list) else ())
     n_bad = count((run.result or {}).get("n_bad_samples"))
     if n_bad:
         yield f"{n_bad} bad samples were left out; its result.json names them"

@@ -43,10 +43,13 @@ FREE = frozenset(("gru_dropout", "recompute", "weights", "weights_sha256", "froz
 """Settings of a network that may be others in the next stage: they say how it learns, not what it is."""
 
 
-def build_stage(stage: StageName, preset: Preset, init: str, *, keep_head: bool = False) -> TrainingStage:
+def build_stage(
+    stage: StageName, preset: Preset, init: str, *, keep_head: bool = False, resuming: bool = False
+) -> TrainingStage:
     """Return the stage with its first weights: random ones, or those of the stage before.
 
-    `keep_head` lets `classify` start from a whole detector; distillation always does.
+    `keep_head` lets `classify` start from a whole detector; distillation always does. Where a run is `resuming`, all
+    weights come from its own checkpoint, and a file of the encoder's first ones need not be there any more.
     Raises RefusedError where `init` does not fit, UnreadableError or IntegrityError where it cannot be read.
     """
     start = None if init == RANDOM else read_checkpoint(Path(init))
@@ -63,12 +66,32 @@ def build_stage(stage: StageName, preset: Preset, init: str, *, keep_head: bool 
         built = _built(stage, preset, start, init, keep_head=keep_head)
     except ValueError as e:  # what the networks refuse
         raise RefusedError(f"this configuration has no network: {e}") from e
-    if start is None and preset.net.weights is not None:
+    if start is not None:
+        built.notes = _notes_on(start, preset, init, whole=keep_head or stage == "distill")
+    elif preset.net.weights is not None and not resuming:
         encoder = built.network.backbone
         assert isinstance(encoder, Encoder)  # NetParams asks for one, and for both settings
         assert preset.net.weights_sha256 is not None
         load_encoder_weights(encoder, Path(preset.net.weights), preset.net.weights_sha256)
     return built
+
+
+def _notes_on(start: Checkpoint, preset: Preset, init: str, *, whole: bool) -> tuple[str, ...]:
+    """Say what is not looked at, and, where the `whole` detector goes on, what it sees otherwise than before."""
+    notes = []
+    if whole:
+        theirs = preset_of(start, Path(init))
+        notes += [
+            f"it starts from a detector of {name} = {before} and has {name} = {now} itself"
+            for name, before, now in (
+                ("data.margin", theirs.data.margin, preset.data.margin),
+                ("image_px", theirs.image_px, preset.image_px),
+            )
+            if before != now
+        ]
+    if preset.net.weights is not None:
+        notes.append("net.weights is not looked at: the encoder comes from --init")
+    return tuple(notes)
 
 
 def _built(stage: StageName, preset: Preset, start: Checkpoint | None, init: str, *, keep_head: bool) -> TrainingStage:

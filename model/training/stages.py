@@ -58,6 +58,8 @@ class TrainingStage(nn.Module):
     """A network with the loss that it learns from; one level of subclasses, one for each stage."""
 
     network: nn.Module
+    notes: tuple[str, ...] = ()
+    """What the user should know of what it starts from."""
 
     def __init__(self, network: nn.Module, block_frames: int, *, channels_last: bool = False) -> None:
         super().__init__()

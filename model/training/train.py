@@ -120,7 +120,9 @@ def train(job: TrainJob, on_event: OnTrainEvent = lambda event: None) -> dict[st
         data = open_run_data(job)
         record = with_digests(record, data.identity)
         _emit_notes(data.notes, on_event)
-        stage = build_stage(job.stage, job.preset, job.init, keep_head=job.keep_head).to(device)
+        resuming = bool(step_checkpoints(job.out / "checkpoints"))
+        stage = build_stage(job.stage, job.preset, job.init, keep_head=job.keep_head, resuming=resuming).to(device)
+        _emit_notes(stage.notes, on_event)
         if job.preset.run.precision == "bf16":
             _emit_notes(check_stage_bf16(stage, job.preset, device, rank.world_size), on_event)
         learnt = learnt_by(job, data)
@@ -400,7 +402,7 @@ def _averaged(learner: Learner) -> Iterator[None]:
 
 
 def _finish(run: TrainRun) -> dict[str, Any]:
-    bad = _all_bad(run)
+    bad, notes = _all_bad(run), _stage_of(run.learner).notes
     result = {
         "stage": run.job.stage,
         "steps": run.progress.step,
@@ -410,6 +412,7 @@ def _finish(run: TrainRun) -> dict[str, Any]:
         "last": run.metrics,
         "data": run.data.identity,
         "learnt": learnt_record(run.learnt, run.learnt_file),
+        **({"notes": list(notes)} if notes else {}),
         "n_bad_samples": len(bad),
         "bad_samples": [str(each) for each in bad[:100]],
         "checkpoint": f"checkpoints/{BEST}",

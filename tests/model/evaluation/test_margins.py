@@ -149,6 +149,30 @@ def test_settings_that_make_no_sense_are_one_line(
     assert said in ended.stderr.splitlines()[-1]
 
 
+def test_another_margin_or_size_than_the_start_has_is_said(
+    trained: Path, wide: Path, settings: "Settings", tmp_path: Path
+) -> None:
+    start = trained / "checkpoints/best.pt"
+    margin = "it starts from a detector of data.margin = 1.1 and has data.margin = 1.0 itself"
+    size = "it starts from a detector of image_px = 32 and has image_px = 48 itself"
+    own = {"data": f"margin = {OWN}"}
+    for name, command, top, tables, said in (
+        ("distilled", ("distill",), "", {}, [margin]),
+        ("kept", ("classify", "--keep-head"), "image_px = 48", {}, [margin, size]),
+        ("same", ("distill",), "", own, []),
+        ("anew", ("classify",), "", {}, []),
+    ):
+        config = settings("epochs = 1", top, **tables)
+        stage, *options = command
+        ended = call(stage, tmp_path / name, "--data", wide, "--init", start, "--config", config, *options)
+        assert ended.exit_code == 0, ended.stderr
+        assert [f"note: {each}" in ended.stderr for each in (margin, size)] == [each in said for each in (margin, size)]
+        assert json.loads((tmp_path / name / "result.json").read_bytes()).get("notes", []) == said
+    page = tmp_path / "page.html"
+    assert call("report", tmp_path / "distilled", "--html", page).exit_code == 0
+    assert margin in page.read_text()
+
+
 def test_cached_maps_cannot_have_drawn_margins(trained: Path, wide: Path, settings: "Settings", tmp_path: Path) -> None:
     config = settings("epochs = 1", augment="margins = [1.0, 1.2]")
     start = trained / "checkpoints/best.pt"

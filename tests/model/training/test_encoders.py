@@ -16,7 +16,7 @@ from lps.model.training.checkpoint import read_checkpoint
 from tests.model.board_events import without_times
 
 if TYPE_CHECKING:
-    from tests.model.conftest import Runner
+    from tests.model.conftest import Ended, Runner
 
     Settings = Callable[..., Path]
 
@@ -96,6 +96,42 @@ def test_norms_alone_learn_in_the_encoder(runs: dict[str, Path]) -> None:
     assert moved
     sized = {name for name in moved if before[name].ndim > 1 or "block.2.fc" in name}
     assert not sized, "only vectors of norms: convolutions and squeezes stay"
+
+
+def test_weights_are_read_once_and_not_with_a_start(
+    runs: dict[str, Path],
+    published: Path,
+    lps_train: "Runner",
+    settings: "Settings",
+    tiny_data: Path,
+    tmp_path: Path,
+) -> None:
+    lost = tmp_path / "lost.pth"
+    lost.write_bytes(published.read_bytes())
+    digest = file_sha256(published)
+
+    def trained(name: str, epochs: int, path: Path, init: object = "random", sha256: str = digest) -> "Ended":
+        net = f'{EFFICIENTNET}\nweights = "{path}"\nweights_sha256 = "{sha256}"'
+        config = settings(f"epochs = {epochs}", net=net, run=FEW)
+        return lps_train("pretrain", tmp_path / name, "--data", tiny_data, "--init", init, "--config", config)
+
+    whole = trained("whole", 2, published)
+    assert (whole.code, trained("resumed", 1, lost).code) == (0, 0), whole.stderr
+    lost.unlink()
+    refused = trained("resumed", 2, lost, sha256="0" * 64)
+    assert refused.code == 3
+    assert "net.weights_sha256 was" in refused.last_line
+    resumed = trained("resumed", 2, lost)
+    assert resumed.code == 0, resumed.stderr
+    one, other = best(tmp_path / "whole").network, best(tmp_path / "resumed").network
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    missing = trained("new", 1, lost)
+    assert (missing.code, "cannot read" in missing.last_line) == (4, True)
+    started = trained("started", 1, lost, runs["pretrain"] / "checkpoints/best.pt")
+    assert started.code == 0, started.stderr
+    said = "net.weights is not looked at: the encoder comes from --init"
+    assert f"note: {said}" in started.stderr[0]
+    assert json.loads((tmp_path / "started/result.json").read_text())["notes"] == [said]
 
 
 @pytest.mark.slow
