@@ -187,7 +187,7 @@ class _Work:
 def _make_all(work: _Work, chosen: Sequence[ChosenClip], on_event: OnEvent) -> int:
     """Make what is left of the clips, in order, and write the table of all. Return how many it made something of."""
     uris, n_done = shard_uris(work.out), len(chosen) - len(work.left)
-    n_made = n_without = 0
+    n_made = n_without = n_wide = 0
     on_event(Converting(n_done, len(chosen)))
     with (
         write_errors(work.root),
@@ -204,11 +204,19 @@ def _make_all(work: _Work, chosen: Sequence[ChosenClip], on_event: OnEvent) -> i
                 table.write(canonical_json(_record(work.kind, clip, has_landmarks=points is not None)) + b"\n")
                 n_made += is_new
                 n_without += points is None
+                n_wide += clip.inner_px < clip.out_size
                 if clip.chosen.key in work.left:
                     n_done += 1
                     on_event(Converting(n_done, len(chosen)))
     if work.kind == "deepfakebench" and 0 < n_without < len(chosen):
         on_event(Note(f"without landmarks, as not every frame has 68: {n_without} of {len(chosen)} clips"))
+    if n_wide:
+        on_event(
+            Note(
+                f"with a margin around the aligned face, which is the middle inner_px of out_size ({CLIPS_JSONL}): "
+                f"{n_wide} of {len(chosen)} clips"
+            )
+        )
     return n_made
 
 
@@ -297,6 +305,8 @@ def _record(kind: ConvertKind, clip: StoredClip, *, has_landmarks: bool) -> Row:
         "compression": chosen.compression,
         "frame_idx": list(clip.frame_idx),
         "pts_s": clip.pts_s,
+        "out_size": clip.out_size,
+        "inner_px": clip.inner_px,
     }
 
 

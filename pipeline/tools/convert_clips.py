@@ -25,7 +25,7 @@ from lps.pipeline.clips.encode import RGB
 NARROW = ("sample_key", "video_id", "dataset", "method", "label", "n_frames")
 WIDE = (
     *("clip_id", "sample_key", "shard_id", "tar_offset", "tar_nbytes", "members", "image_codec"),
-    *("frame_idx", "pts_ticks"),
+    *("frame_idx", "pts_ticks", "align_template", "out_size"),
 )
 MAX_SAMPLE_BYTES = 1 << 30
 """Bytes of a sample above which it is none of ours."""
@@ -67,6 +67,10 @@ class StoredClip:
     codec: str
     frame_idx: Sequence[int]
     pts_ticks: Sequence[int]
+    out_size: int
+    """Side of its images, px."""
+    inner_px: int
+    """Side of the aligned face in their middle, px; that of the images where they were stored without a margin."""
 
     @property
     def pts_s(self) -> list[float]:
@@ -204,6 +208,8 @@ def _stored(out: Store, clip: ChosenClip, row: Row, uris: Mapping[str, str]) -> 
         codec=row["image_codec"],
         frame_idx=row["frame_idx"],
         pts_ticks=row["pts_ticks"],
+        out_size=row["out_size"],
+        inner_px=inner_side(row["align_template"], row["out_size"]),
     )
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from lps.manifests.errors import IntegrityError, LpsError, RefusedError, UnreadableError
 from lps.manifests.names import ConvertKind
+from lps.manifests.records import Note
 from lps.manifests.schemas import read_table
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
@@ -86,6 +87,19 @@ def test_the_table_says_what_the_samples_say(data_set: Store, tmp_path: Path) ->
         assert {name: line[name] for name in same} == {name: sample[name] for name in same}
         assert (line["split"], line["compression"]) == (row["split"], "c23")
         assert (tmp_path / "to" / str(line["path"]) / "04.jpg").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_stored_around_the_face_is_told(kind: ConvertKind, tmp_path: Path) -> None:
+    out = make_data_set(tmp_path / "out", ffpp_videos(1))
+    change_clips(out, align_template="arcface5-24x0.85")
+    notes: list[str] = []
+    asked = ConvertRequest(out=out.url, target=tmp_path / "to", kind=kind)
+    convert_clips(asked, lambda event: notes.append(event.text) if isinstance(event, Note) else None)
+    assert [(line["out_size"], line["inner_px"]) for line in lines(tmp_path / "to")] == [(32, 24), *[(32, 32)] * 3]
+    assert notes == [
+        "with a margin around the aligned face, which is the middle inner_px of out_size (clips.jsonl): 1 of 4 clips"
+    ]
 
 
 @pytest.mark.parametrize("codec", ["png", "webp"])
