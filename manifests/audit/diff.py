@@ -179,11 +179,15 @@ def _video_changes(db: duckdb.DuckDBPyConnection) -> tuple[Changes, ...]:
 
 
 def _clip_changes(db: duckdb.DuckDBPyConnection) -> tuple[Changes, ...]:
+    """Compare clips. An id depends on all parameters, a key on video, face and first frame alone."""
     both = "a_clips a JOIN b_clips b USING (clip_id)"
+    alike = "a_clips a JOIN b_clips b ON a.sample_key = b.sample_key AND a.clip_id <> b.clip_id"
+    only = "{0}_clips ANTI JOIN {1}_clips USING (clip_id) ANTI JOIN {1}_clips AS same USING (sample_key)"
     return (
-        _changes(db, "clips added", "clip_id", "sample_key", "b_clips ANTI JOIN a_clips USING (clip_id)"),
-        _changes(db, "clips removed", "clip_id", "sample_key", "a_clips ANTI JOIN b_clips USING (clip_id)"),
+        _changes(db, "clips added", "clip_id", "sample_key", only.format("b", "a")),
+        _changes(db, "clips removed", "clip_id", "sample_key", only.format("a", "b")),
         _changes(db, "clips with other frames", "clip_id", "b.sample_key", both, *_short("frames_sha256")),
+        _changes(db, "clips made with other parameters", "b.clip_id", "b.sample_key", alike),
     )
 
 

@@ -122,6 +122,20 @@ def test_other_frames_of_a_clip(dataset: Path, mutated: Callable[..., Path]) -> 
     assert next(changes for changes in diff.clips if changes.n).named[0].after == "00" * 32
 
 
+def test_the_same_clip_with_other_parameters_is_neither_added_nor_removed(
+    dataset: Path, mutated: Callable[..., Path]
+) -> None:
+    changing = video_id(dataset, REAL)
+    other = mutated({"clips": lambda row: {**row, "clip_id": bytes(16)} if row["video_id"] == changing else row})
+    diff = compared(dataset, other)
+    assert not diff.same
+    assert counts(diff) == {"clips made with other parameters": 1}
+    (change,) = next(changes for changes in diff.clips if changes.n).named
+    assert change.key == "00" * 16
+    assert change.name.startswith(changing.hex())
+    assert f"  {change.name}" in diff.lines()
+
+
 def test_moved_video_is_found_in_its_split_set_alone(dataset: Path, mutated: Callable[..., Path]) -> None:
     diff = compared(dataset, mutated({"splits/ranked": moved_rows(dataset, FAKE)}))
     assert counts(diff) == {"split set 'ranked': videos moved": 1}
