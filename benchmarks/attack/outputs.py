@@ -1,4 +1,4 @@
-"""Attack with outputs that are full, read-only, or end files early: one line, nothing torn, and then it goes on."""
+"""Attack with outputs that are full, read-only or slow, or end files early: one line, nothing torn, then it goes on."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from benchmarks.attack.kills import PATIENCE_SECONDS, Range, Target
 from benchmarks.attack.records import Budget, Place, Try, Verdict
 from lps.manifests.index import CARDS
-from tests.pipeline.job.kill_machine import SCENARIOS, Command, copy_of, finish
+from tests.pipeline.job.kill_machine import SCENARIOS, Command, Disk, copy_of, finish
 
 if TYPE_CHECKING:
     from tests.pipeline.job.killed_writes import Ended
@@ -78,8 +78,15 @@ def read_only(reach: Range, target: Target, out: Path, _: random.Random) -> tupl
 def short_files(reach: Range, target: Target, out: Path, rng: random.Random) -> tuple[str, "Ended"]:
     """Let every file end early (RLIMIT_FSIZE), scratch included; needs no rights."""
     max_bytes = rng.choice((1, 512, 4 * KIB, 10 * KIB, rng.randrange(1, 40 * KIB)))
-    ended = reach.machine.ask(SCENARIOS[target.name].killed, out, max_bytes=max_bytes)
+    ended = reach.machine.ask(SCENARIOS[target.name].killed, out, disk=Disk(max_bytes=max_bytes))
     return f"files end after {max_bytes} bytes", ended
+
+
+def slow(reach: Range, target: Target, out: Path, rng: random.Random) -> tuple[str, "Ended"]:
+    """Let every write wait: leases and kept headers are renewed by the clock meanwhile."""
+    pause_ms = rng.choice((20, 100, 400))
+    ended = reach.machine.ask(SCENARIOS[target.name].killed, out, disk=Disk(pause_ms=pause_ms))
+    return f"each write waits {pause_ms} ms", ended
 
 
 def torn(out: Path, lost: Sequence[str]) -> str:
@@ -122,7 +129,14 @@ def judge_line(ended: "Ended", command: Command, codes: frozenset[int]) -> tuple
     return Verdict.SURVIVED, f"exit code {code}"
 
 
-SICK: dict[str, Sick] = {"full": full, "read-only": read_only, "short files": short_files}
+SICK: dict[str, Sick] = {"full": full, "read-only": read_only, "short files": short_files, "slow": slow}
+CODES = {
+    "full": frozenset({0, 4}),
+    "read-only": frozenset({0, 3, 4}),
+    "short files": frozenset({0, 4}),
+    "slow": frozenset({0}),
+}
+"""Exit codes that may come of each."""
 
 
 def one_try(reach: Range, rng: random.Random, out: Path, sick: dict[str, Sick]) -> tuple[str, str, Verdict, str]:
@@ -132,7 +146,7 @@ def one_try(reach: Range, rng: random.Random, out: Path, sick: dict[str, Sick]) 
     copy_of(target.before, out)
     how, ended = sick[kind](reach, target, out, rng)
     done = f"{name}: {how}"
-    verdict, said = judge_line(ended, scenario.killed, frozenset({0, 3, 4} if kind == "read-only" else {0, 4}))
+    verdict, said = judge_line(ended, scenario.killed, CODES[kind])
     if verdict is Verdict.SURVIVED and (uri := torn(out, scenario.lost)):
         verdict, said = Verdict.WRONG, f"{uri} is not what names it says"
     if verdict is not Verdict.SURVIVED:
@@ -146,10 +160,10 @@ def one_try(reach: Range, rng: random.Random, out: Path, sick: dict[str, Sick]) 
 
 
 def attack(budget: Budget, seeds: Iterator[int], place: Place) -> Iterator[Try]:
-    """Spoil outputs until the budget is spent. Where nothing can be mounted, only files end early."""
+    """Spoil outputs until the budget is spent. Where nothing can be mounted, files end early or writes wait."""
     reach = Range.at(place.scratch)
     mountable = can_mount(place.scratch / "disk")
-    sick: dict[str, Sick] = SICK if mountable else {"short files": short_files}
+    sick: dict[str, Sick] = SICK if mountable else {"short files": short_files, "slow": slow}
     for seed in budget.seeds(seeds):
         rng, started = random.Random(seed), time.monotonic()
         if mountable:

@@ -41,6 +41,19 @@ REPLAN = (*RETRY, "--replan")
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """What is wrong with the disk that a command writes to."""
+
+    max_bytes: int = 0
+    """Writes beyond so many bytes into a file fail; 0: none does."""
+    pause_ms: int = 0
+    """So long every write waits."""
+
+
+WELL = Disk()
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """A command that is killed, and what comes before and after."""
 
@@ -104,7 +117,7 @@ class Machine:
         url: str = "",
         kill_at: int = 0,
         crash: str = "",
-        max_bytes: int = 0,
+        disk: Disk = WELL,
         seconds: int = 0,
         words: Mapping[str, str] = MappingProxyType({}),
     ) -> "Ended":
@@ -112,7 +125,8 @@ class Machine:
         known = {**self.words, "OUT": url or str(out), **words}
         line = [known.get(word, word) for word in command]
         asked: Asked = {
-            "command": line, "watch": str(out), "kill_at": kill_at, "crash": crash, "max_bytes": max_bytes,
+            "command": line, "watch": str(out), "kill_at": kill_at, "crash": crash,
+            "max_bytes": disk.max_bytes, "pause_ms": disk.pause_ms,
             "seconds": seconds or self.patience_seconds,
         }  # fmt: skip
         ended = self._told(asked)

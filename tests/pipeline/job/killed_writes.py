@@ -14,6 +14,7 @@ import resource
 import select
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -59,6 +60,8 @@ class Asked(TypedDict):
     """Tasks with this in their name lose their worker; empty for none."""
     max_bytes: int
     """Writes beyond so many bytes into a file fail, as on a full disk; 0: none does."""
+    pause_ms: int
+    """So long every write waits, as on a slow disk."""
     seconds: int
     """After as many SIGALRM ends the command; 0: never."""
 
@@ -194,8 +197,8 @@ def replace_ray(crash: str) -> None:
 # ---- death at a write ------------------------------------------------------------------------------------------------
 
 
-def watch_writes(root: str, kill_at: int, log: int) -> None:
-    """Log every write below a folder to a descriptor, and get killed just before the one of this number."""
+def watch_writes(root: str, kill_at: int, log: int, pause_ms: int) -> None:
+    """Log every write below a folder to a descriptor, wait a little, and get killed just before the one of a number."""
     n_seen = 0
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -206,6 +209,7 @@ def watch_writes(root: str, kill_at: int, log: int) -> None:
             if n_seen == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             os.write(log, json.dumps(what).encode() + b"\n")
+            time.sleep(pause_ms / 1000)
 
     sys.addaudithook(hook)
 
@@ -235,7 +239,7 @@ def run(asked: Asked) -> Ended:
             os.dup2(said, 2)
             signal.alarm(asked["seconds"])
             replace_ray(asked["crash"])
-            watch_writes(asked["watch"], asked["kill_at"], log)
+            watch_writes(asked["watch"], asked["kill_at"], log, asked["pause_ms"])
             if asked["max_bytes"]:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (asked["max_bytes"],) * 2)
             program, *words = asked["command"]
