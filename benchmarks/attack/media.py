@@ -110,10 +110,10 @@ class Reader:
         return self._by_program(self.ffmpeg, path) if self.ffmpeg else self.by_libav(path)
 
     def by_libav(self, path: Path, what: str = "other") -> Decoded | None:
-        """Decode a file with libav alone."""
+        """Decode a file with libav alone; None where that crashes, raises or takes too long: it proves nothing."""
         answer = self.ask(what, path)
-        if not answer["found"]:
-            return None if answer["code"] < 0 else indexed([], complains=True)
+        if answer["code"] != 0:
+            return None
         return indexed(
             [(pts, md5) for pts, md5 in answer["found"]["frames"]], complains=answer["found"]["complaints"] > 0
         )
@@ -197,7 +197,8 @@ def inner_faults(found: dict[str, Any], undamaged: frozenset[str] = frozenset())
     """Return what is not the same in windows, clips and the whole pass; nothing where all is.
 
     A clip may have a frame that the whole pass takes for damaged, if it is that of the undamaged video: a window leaves
-    out pictures that no other needs, and the damage with them.
+    out pictures that no other needs, and the damage with them. So may a window, and where damage is named, one that the
+    whole pass lost.
 
     Frames are known by their time stamps. Their numbers, too, are the same where nothing is damaged: a packet that does
     not decode counts only where frames are numbered by packets.
@@ -212,7 +213,9 @@ def inner_faults(found: dict[str, Any], undamaged: frozenset[str] = frozenset())
         return [frame for frame in by_time.get(pts, []) if frame[0] == index or found["damage"]]
 
     for index, pts, md5, _, _ in found["windows"]:
-        if not any(frame[2] == md5 for frame in same(index, pts)):
+        others = same(index, pts)
+        lost = found["damage"] and all(frame[4] for frame in others)
+        if not any(frame[2] == md5 for frame in others) and not (lost and md5 in undamaged):
             return f"frame {index} of a window is not that of the whole pass"
     for indices, times in found["clips"]:
         for k, (index, pts) in enumerate(zip(indices, times, strict=True)):

@@ -27,7 +27,7 @@ from lps.manifests.storage import Store
 from lps.pipeline.clips.process import process_video
 from lps.pipeline.config.params import Params
 from lps.pipeline.faces.detector import Faces
-from lps.pipeline.video.container import scan_packets
+from lps.pipeline.video.container import ANY_TEXT, scan_packets
 from lps.pipeline.video.decode import DecodeStats, decode
 from lps.pipeline.video.frame import Frame
 from lps.pipeline.video.memory import limit_memory
@@ -149,7 +149,7 @@ def other(path: Path, *, hold: bool = False) -> dict[str, Any]:
     frames: list[list[Any]] = []
     held: list[VideoFrame] = []
     complaints = 0
-    with av.open(f"file:{path}") as container:
+    with av.open(f"file:{path}", **ANY_TEXT) as container:
         stream = next(s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic)
         stream.codec_context.thread_count = 1
         packets = container.demux(stream)
@@ -163,7 +163,7 @@ def other(path: Path, *, hold: bool = False) -> dict[str, Any]:
                 held += decoded if hold else []
             except av.error.InvalidDataError:
                 complaints += 1
-            except (av.FFmpegError, EOFError, OSError):
+            except (av.FFmpegError, EOFError, OSError, IndexError):  # the last for a packet of a stream that begins late
                 complaints += 1
                 break
     return {"frames": frames, "complaints": complaints}

@@ -9,10 +9,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 
 from benchmarks.attack.edits import Edit, edited, swap
-from benchmarks.attack.media import DECODER_LINE, Decoded, faults, indexed, inner_faults
+from benchmarks.attack.forms import CODINGS, HEIGHT, N_FRAMES, WIDTH, code
+from benchmarks.attack.media import DECODER_LINE, Decoded, Reader, faults, indexed, inner_faults
+from benchmarks.attack.media_process import MediaAnswer, run
 from benchmarks.attack.mkv import MKV, elements
 from benchmarks.attack.mp4 import MP4, boxes
 from benchmarks.attack.records import Budget, Try, Verdict
@@ -79,7 +83,8 @@ def test_changes_of_other_formats_stand_any_bytes_of_theirs(proposals: dict[str,
 
 def seen(*frames: tuple[int, int, str, bool, bool], windows: list[list[object]] | None = None) -> dict[str, object]:
     """Return what the product says of a video."""
-    return {"container": "mov", "frames": [list(frame) for frame in frames], "windows": windows or [], "clips": []}
+    shown = [list(frame) for frame in frames]
+    return {"container": "mov", "frames": shown, "windows": windows or [], "clips": [], "damage": False}
 
 
 TRUTH: Decoded = indexed([(0, "a"), (1, "b"), (2, "c"), (3, "a")], complains=False)
@@ -111,6 +116,61 @@ def test_windows_and_clips_are_those_of_the_whole_pass() -> None:
     spoiled = {**seen(*frames[:2], (2, 2, "c", True, True)), **clips}
     assert "damaged frame" in inner_faults(spoiled)
     assert inner_faults(spoiled, frozenset("abc")) == ""
+
+
+@pytest.mark.parametrize(
+    ("frame", "damage", "undamaged", "words"),
+    [
+        (None, True, "abc", ""),
+        ((2, 2, "x", True, True), True, "abc", ""),
+        ((2, 2, "x", True, False), True, "abc", "frame 2 of a window"),
+        (None, True, "ab", "frame 2 of a window"),
+        (None, False, "abc", "frame 2 of a window"),
+    ],
+    ids=["lost", "spoiled", "another picture, not marked", "not of the undamaged video", "no damage named"],
+)
+def test_a_window_may_have_the_undamaged_frame_that_the_whole_pass_lost(
+    frame: tuple[int, int, str, bool, bool] | None, damage: bool, undamaged: str, words: str
+) -> None:
+    whole = [(k, k, "ab"[k], k == 0, False) for k in range(2)] + ([frame] if frame else [])
+    said = inner_faults(
+        {**seen(*whole, windows=[[2, 2, "c", True, False]]), "damage": damage}, frozenset(undamaged)
+    )
+    assert words in said
+    assert bool(words) == bool(said)
+
+
+@pytest.mark.parametrize("code", [-11, 12, 99])
+def test_a_decoder_that_raised_proves_nothing(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = object.__new__(Reader)
+    ended = MediaAnswer(code=code, found={}, stderr="IndexError", seconds=0.1, peak_mb=1.0)
+    monkeypatch.setattr(Reader, "ask", lambda *_: ended)
+    assert reader.by_libav(Path("a.mp4")) is None
+
+
+def asked(path: Path) -> MediaAnswer:
+    """Return what libav alone gives of a file."""
+    return run({"what": "other", "path": str(path), "seconds": 60})
+
+
+def test_libav_alone_reads_names_that_are_no_text(video: bytes, tmp_path: Path) -> None:
+    (tmp_path / "brand.mp4").write_bytes(video[:8] + b"\xff\xfe\xfd\xfc" + video[12:])
+    found = asked(tmp_path / "brand.mp4")
+    assert found["code"] == 0, found["stderr"]
+    assert len(found["found"]["frames"]) == 4
+
+
+def test_libav_alone_reads_up_to_a_stream_that_begins_late(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (N_FRAMES, HEIGHT * 3 // 2, WIDTH), np.uint8)
+    images = [VideoFrame.from_ndarray(image, format="yuv420p") for image in noise]
+    code(tmp_path / "whole.ts", images, next(coding for coding in CODINGS if coding.name == "mpeg2.ts"))
+    data = (tmp_path / "whole.ts").read_bytes()
+    heads = [at for at in range(0, len(data), 188) if data[at + 1 : at + 3] == b"\x41\x00"]
+    at = heads[-3] + 1  # the packet of a picture's first bytes
+    (tmp_path / "late.ts").write_bytes(data[:at] + b"\x4b\xfe" + data[at + 2 :])
+    found = asked(tmp_path / "late.ts")
+    assert found["code"] == 0, found["stderr"]
+    assert (found["found"]["complaints"], len(found["found"]["frames"]) > 40) == (1, True)
 
 
 def test_what_decoders_say_is_told_from_what_containers_say() -> None:
