@@ -126,6 +126,7 @@ def start_runner(folder: Path) -> Runner:
         stdout=subprocess.PIPE,
         text=True,
         env=env,
+        process_group=0,  # Ctrl-C is for who asks
     )
     return Runner(server, folder / "said")
 

@@ -24,7 +24,7 @@ from benchmarks.attack.forms import Form, PacketEdit, make_forms, packets_edited
 from benchmarks.attack.media_process import MAX_DECODED, MEMORY_BYTES, MediaAnswer, MediaRequest
 from benchmarks.attack.mkv import MKV
 from benchmarks.attack.mp4 import MP4
-from benchmarks.attack.records import Budget, Place, Try, Verdict
+from benchmarks.attack.records import PASSED, Budget, Place, Try, Verdict
 from benchmarks.attack.shrink import shrunk
 from benchmarks.attack.streams import RAW, TS
 
@@ -334,7 +334,7 @@ def attack(budget: Budget, seeds: Iterator[int], place: Place) -> Iterator[Try]:
         verdict, said = bench.verdict(mutant, mutant.edits)
         made = partial(Try, arm=ARM, kind=mutant.kind, seed=seed, verdict=verdict, said=said)
         evidence, edits = "", mutant.edits
-        if verdict not in (Verdict.SURVIVED, Verdict.KNOWN):
+        if verdict not in PASSED:
             evidence, edits = bench.keep(mutant, seed, verdict, place)
         done = f"{mutant.form.name}: " + "; ".join(map(str, edits[:4])) + (" …" if len(edits) > 4 else "")
         yield made(done=done, seconds=round(time.monotonic() - started, 3), evidence=evidence)

@@ -163,7 +163,12 @@ def other(path: Path, *, hold: bool = False) -> dict[str, Any]:
                 held += decoded if hold else []
             except av.error.InvalidDataError:
                 complaints += 1
-            except (av.FFmpegError, EOFError, OSError, IndexError):  # the last for a packet of a stream that begins late
+            except (
+                av.FFmpegError,
+                EOFError,
+                OSError,
+                IndexError,
+            ):  # the last for a packet of a stream that begins late
                 complaints += 1
                 break
     return {"frames": frames, "complaints": complaints}

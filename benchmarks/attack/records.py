@@ -29,6 +29,9 @@ class Verdict(StrEnum):
     """The same command, given again without the fault, does not finish what was begun."""
 
 
+PASSED = frozenset({Verdict.SURVIVED, Verdict.KNOWN})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Try:
     """One try: the seed alone, with the arm, makes it again."""

@@ -2,14 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from benchmarks.attack.records import Try, Verdict
+from benchmarks.attack.records import PASSED, Try, Verdict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs/guarantees.md"
@@ -37,10 +38,19 @@ class Report:
         """Count a try."""
         self.classes.setdefault((one.arm, one.kind), Counter())[str(one.verdict)] += 1
         self.seconds[one.arm] = self.seconds.get(one.arm, 0.0) + one.seconds
-        if one.verdict in (Verdict.SURVIVED, Verdict.KNOWN):
+        if one.verdict in PASSED:
             self.said.setdefault(one.arm, Counter())[one.said[:70]] += 1
         elif len(self.failures) < MAX_FAILURES:
             self.failures.append(one.record())
+
+    def mend(self, again: Try) -> None:
+        """Count what failed as what came of it when it was made again."""
+        for one in [one for one in self.failures if (one["arm"], one["seed"]) == (again.arm, again.seed)]:
+            self.failures.remove(one)
+            counts = self.classes[one["arm"], one["kind"]]
+            counts[one["verdict"]] -= 1
+            counts[str(again.verdict)] += 1
+            self.said.setdefault(again.arm, Counter())[again.said[:70]] += 1
 
     def merge(self, other: "Report") -> None:
         """Add another report."""
@@ -57,7 +67,7 @@ class Report:
     def record(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
         return {
-            "classes": [{"arm": arm, "class": kind, **counts} for (arm, kind), counts in sorted(self.classes.items())],
+            "classes": [{"arm": arm, "class": kind, **+counts} for (arm, kind), counts in sorted(self.classes.items())],
             "said": {arm: dict(said.most_common(30)) for arm, said in sorted(self.said.items())},
             "seconds": {arm: round(seconds, 1) for arm, seconds in sorted(self.seconds.items())},
             "next_seed": dict(sorted(self.next_seed.items())),
@@ -81,17 +91,34 @@ def read_report(folder: Path) -> Report:
     return report_from(json.loads(path.read_bytes())) if path.exists() else Report()
 
 
-def add_to_report(folder: Path, new: Report) -> Report:
-    """Add what a run found to the report of a folder, and write it. Several runs may do so at once."""
+@contextmanager
+def _changed(folder: Path) -> Iterator[Report]:
+    """Let the report of a folder be changed, and write it. Several runs may do so at once."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".report.lock"):
         whole = read_report(folder)
-        whole.merge(new)
+        yield whole
         temporary = folder / ".report.json.tmp"
         temporary.write_text(json.dumps(whole.record(), indent=1) + "\n")
         temporary.replace(folder / "report.json")
         (folder / "report.md").write_text(markdown(whole))
+
+
+def add_to_report(folder: Path, new: Report) -> Report:
+    """Add what a run found to the report of a folder."""
+    with _changed(folder) as whole:
+        whole.merge(new)
     return whole
+
+
+def mend_report(folder: Path, again: Try) -> None:
+    """Count a failure that the report lists as survived, or known, if it is so when it is made again.
+
+    Nothing else of a try that is made again counts: the report has it already, or is of other tries.
+    """
+    if again.verdict in PASSED and (folder / "report.json").exists():
+        with _changed(folder) as whole:
+            whole.mend(again)
 
 
 def table(report: Report) -> list[str]:

@@ -3,24 +3,37 @@
 import json
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
+from benchmarks.attack import __main__ as attack
 from benchmarks.attack.edits import Edit, edited, swap
 from benchmarks.attack.forms import CODINGS, HEIGHT, N_FRAMES, WIDTH, code
+from benchmarks.attack.kills import descendants, left_alive
 from benchmarks.attack.media import DECODER_LINE, Decoded, Reader, faults, indexed, inner_faults
 from benchmarks.attack.media_process import MediaAnswer, run
 from benchmarks.attack.mkv import MKV, elements
 from benchmarks.attack.mp4 import MP4, boxes
 from benchmarks.attack.records import Budget, Try, Verdict
-from benchmarks.attack.report import PAGE, TABLE_JSON, add_to_report, block, of_tries, read_report, report_from
+from benchmarks.attack.report import (
+    PAGE,
+    TABLE_JSON,
+    add_to_report,
+    block,
+    mend_report,
+    of_tries,
+    read_report,
+    report_from,
+)
 from benchmarks.attack.shrink import shrunk
 from benchmarks.attack.streams import RAW, TS
 from lps.pipeline.tools.demo_videos import make_texture_video
@@ -133,9 +146,7 @@ def test_a_window_may_have_the_undamaged_frame_that_the_whole_pass_lost(
     frame: tuple[int, int, str, bool, bool] | None, damage: bool, undamaged: str, words: str
 ) -> None:
     whole = [(k, k, "ab"[k], k == 0, False) for k in range(2)] + ([frame] if frame else [])
-    said = inner_faults(
-        {**seen(*whole, windows=[[2, 2, "c", True, False]]), "damage": damage}, frozenset(undamaged)
-    )
+    said = inner_faults({**seen(*whole, windows=[[2, 2, "c", True, False]]), "damage": damage}, frozenset(undamaged))
     assert words in said
     assert bool(words) == bool(said)
 
@@ -199,6 +210,65 @@ def test_reports_add_up(tmp_path: Path) -> None:
     assert "| media | cut | 3 | 2 | 1 wrong |" in (tmp_path / "report.md").read_text()
 
 
+def test_a_failure_that_is_mended_counts_as_what_it_is_now(tmp_path: Path) -> None:
+    add_to_report(tmp_path, of_tries([made("cut", 1, Verdict.SURVIVED), made("cut", 2, Verdict.WRONG)]))
+    before = read_report(tmp_path)
+    for again in (made("cut", 1, Verdict.SURVIVED), made("cut", 2, Verdict.HUNG), made("cut", 3, Verdict.SURVIVED)):
+        mend_report(tmp_path, again)
+        assert read_report(tmp_path) == before
+    mend_report(tmp_path, made("cut", 2, Verdict.SURVIVED))
+    after = read_report(tmp_path)
+    assert (after.classes, after.failures) == ({("media", "cut"): Counter(survived=2)}, [])
+    assert "| media | cut | 2 | 2 | 0 |" in (tmp_path / "report.md").read_text()
+
+
+def attacked(folder: Path, monkeypatch: pytest.MonkeyPatch, tries: Iterator[Try], *words: str) -> int:
+    """Attack with an arm that makes these tries, and return the exit code."""
+    monkeypatch.setattr(attack, "ARMS", {"media": (lambda *_: tries, 1.0)})
+    monkeypatch.setattr(sys, "argv", ["attack", "--report", str(folder), *words])
+    monkeypatch.setattr(attack, "_end_children", lambda: None)  # those of other tests among them
+    with pytest.raises(SystemExit) as ended:
+        attack.main()
+    return int(ended.value.code or 0)
+
+
+def cut_short(error: BaseException) -> Iterator[Try]:
+    """Make two tries; the third one raises."""
+    yield made("cut", 1_000_000, Verdict.SURVIVED)
+    yield made("cut", 1_000_001, Verdict.WRONG)
+    raise error
+
+
+def test_an_interrupted_attack_keeps_its_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attacked(tmp_path, monkeypatch, cut_short(KeyboardInterrupt())) == 130
+    said = capsys.readouterr()
+    assert said.err == (
+        "interrupted by SIGINT: 2 tries, 1 survived, 0 met a known limit, 1 failed; "
+        f"report: {tmp_path}/report.md\n"
+    )  # fmt: skip
+    report = read_report(tmp_path)
+    assert report.classes == {("media", "cut"): Counter(survived=1, wrong=1)}
+    assert report.next_seed == {"media 1": 1_000_002}
+
+
+def test_an_arm_that_crashes_keeps_its_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="of the arm"):
+        attacked(tmp_path, monkeypatch, cut_short(RuntimeError("of the arm")))
+    assert read_report(tmp_path).next_seed == {"media 1": 1_000_002}
+
+
+def test_a_try_that_is_made_again_does_not_count_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_to_report(tmp_path, of_tries([made("cut", 1, Verdict.SURVIVED), made("cut", 2, Verdict.WRONG)]))
+    before = read_report(tmp_path)
+    again = [made("cut", 1, Verdict.SURVIVED), made("cut", 2, Verdict.WRONG)]
+    assert attacked(tmp_path, monkeypatch, iter(again), "--try", "1", "2") == 1
+    assert read_report(tmp_path) == before
+    assert attacked(tmp_path, monkeypatch, iter([made("cut", 2, Verdict.SURVIVED)]), "--try", "2") == 0
+    assert read_report(tmp_path).failures == []
+
+
 def test_a_budget_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(Budget.of(1e9, 3).seeds(iter(range(9)))) == [0, 1, 2]
     assert list(Budget.of(0.0, 3).seeds(iter(range(9)))) == [0], "one try in any case"
@@ -224,3 +294,26 @@ def test_a_run_goes_on_after_the_tries_of_the_one_before(tmp_path: Path) -> None
         assert first.startswith(f"{old} reads no frame of a whole video"), "and libav alone is asked"
         assert last.startswith("1 tries, 1 survived")
         assert read_report(tmp_path).next_seed == {"media 1": 1_000_000 + n_tried}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arm", "signum"), [("media", signal.SIGTERM), ("kills", signal.SIGINT)])
+def test_a_signal_ends_it_in_one_line_and_leaves_nothing(arm: str, signum: signal.Signals, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "benchmarks.attack", "--arms", arm, "--minutes", "9", "--verbose"]
+    line += ["--report", str(tmp_path / "report")]
+    (tmp_path / "tmp").mkdir()
+    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    running = subprocess.Popen(
+        line, cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline().startswith(f"{arm} 1000000 ")
+    started = descendants(running.pid)
+    assert started
+    os.killpg(running.pid, signum)  # as a terminal does
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 128 + signum
+    assert re.fullmatch(rf"interrupted by {signum.name}: \d+ tries, .*report\.md\n", said)
+    assert sum(read_report(tmp_path / "report").classes.values(), Counter()).total() >= 1
+    assert left_alive(started, seconds=5) == {}
+    assert list((tmp_path / "tmp").glob("lps-attack-*")) == []

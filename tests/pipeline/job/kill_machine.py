@@ -107,6 +107,7 @@ class Machine:
             text=True,
             cwd=REPOSITORY,
             env=env,
+            process_group=0,  # Ctrl-C is for who asks
         )
 
     def ask(

@@ -35,7 +35,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 N_EXAMPLES = int(os.environ.get("LPS_EXAMPLES", "3"))
 STATUS: Command = ("lps-prep", "status", "OUT", "--json", "STATUS")
-AUDIT: Command = ("lps-audit", "check", "OUT", "--level", "quick", "--quiet")
+PLAN: Command = ("lps-prep", "plan", *RUN[2:])
+AUDIT: Command = ("lps-audit", "check", "OUT", "--level", "quick", "--quiet", "--json", "AUDIT")
+UNREADABLE, BROKEN = 4, 5
+"""Exit codes of an audit: no data set, or not a complete one; bytes are wrong."""
+OF_SEALS = {"T1", "T2", "T3"}
+OF_BYTES = {"A2", "A5", "T1", "T4"}
+"""Checks that fail where files are lost, changed since a seal, or named by nothing."""
 SETS = ("ranked-v1", "other")
 LOSABLE = ("shards/*/*.tar", "commits/*.parquet", "manifests/*.parquet", "index.json")
 """What a run makes again."""
@@ -51,6 +57,8 @@ class World:
     whole: dict[str, str]
     """Digests of a run that nothing disturbs."""
     audit_code: int
+    audited: dict[str, str]
+    """Check -> state, as an audit of that run has them."""
     n_sequences: int = 0
 
 
@@ -61,8 +69,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     machine = Machine(make_source(folder / "source"), folder, patience_seconds=200)
     out = folder / "whole"
     assert machine.ask(RUN, out)["code"] == 0
-    yield World(machine, digests_of(out), machine.ask(AUDIT, out)["code"])
+    code = machine.ask(AUDIT, out, words={"AUDIT": str(folder / "audit.json")})["code"]
+    yield World(machine, digests_of(out), code, states_of(folder / "audit.json"))
     machine.close()
+
+
+def states_of(report: Path) -> dict[str, str]:
+    """Return check -> state of an audit's report."""
+    return {check["id"]: check["state"] for check in json.loads(report.read_bytes())["checks"]}
 
 
 class JobStates(RuleBasedStateMachine):
@@ -78,7 +92,6 @@ class JobStates(RuleBasedStateMachine):
         """A row may say that a worker was lost."""
         self.loose: set[str] = set()
         """Split sets whose command was killed: no index may name them yet."""
-        self.sealed = False
         self.whole = False
         """What the status says after the last step."""
 
@@ -87,12 +100,12 @@ class JobStates(RuleBasedStateMachine):
         if self.crashed:
             self.ask(RUN, {0, 1})
             self.ask(RETRY, {0, 3})
+            self.crashed = False
         self.ask(RUN, {0})
         left = {name: digest for name, digest in self.digests().items() if "splits/" not in name}
         assert left == {name: digest for name, digest in self.world.whole.items() if "splits/" not in name}
         assert unfinished(self.out) == []
-        if not self.sealed and not self.loose:
-            assert self.ask(AUDIT, set(range(7)))["code"] == self.world.audit_code
+        self.audit()
         shutil.rmtree(self.out)
 
     # ---- steps
@@ -107,6 +120,33 @@ class JobStates(RuleBasedStateMachine):
     @rule(kill_at=ANY_WRITE)
     def run_killed(self, kill_at: int) -> None:
         self.ask(RUN, {0, 1} if self.crashed else {0}, kill_at=kill_at)
+
+    @rule(kill_at=st.sampled_from((0, 0, 3, 12, 14, 15)))
+    def plan(self, kill_at: int) -> None:
+        before = self.marks()
+        code = self.ask(PLAN, {0}, kill_at=kill_at)["code"]
+        new = {name: mark for name, mark in self.marks().items() if before.get(name) != mark}
+        may_change = "plan/" if "plan/plan.json" not in before else "nothing"
+        assert [name for name in new if not name.startswith(may_change)] == [], "a plan processes no video"
+        assert code == KILLED or (self.out / "plan/plan.json").exists()
+
+    @rule()
+    def audit(self) -> None:
+        before, expected = self.marks(), self.audit_code()
+        report = self.out.with_suffix(".audit")
+        ended = self.ask(AUDIT, {expected})
+        assert (ended["writes"], self.marks()) == ([], before), "an audit changes nothing"
+        if expected == UNREADABLE:
+            assert not report.exists()
+            return
+        states = states_of(report)
+        report.unlink()
+        failed = {check for check in OF_BYTES if states[check] == "fail"}
+        assert bool(failed) == (expected == BROKEN), failed
+        if not failed and not self.crashed:
+            assert {name: state for name, state in states.items() if name not in OF_SEALS} == {
+                name: state for name, state in self.world.audited.items() if name not in OF_SEALS
+            }
 
     @rule(task=st.sampled_from(("process real/a.mp4", "process fake/blend/c.mp4")))
     def run_with_a_lost_worker(self, task: str) -> None:
@@ -128,7 +168,7 @@ class JobStates(RuleBasedStateMachine):
 
     @rule(kill_at=st.sampled_from((0, 0, 1, 2)))
     def seal(self, kill_at: int) -> None:
-        self.sealed |= self.ask(SEAL, {0, 3, 4, 5}, kill_at=kill_at)["code"] in (0, KILLED)
+        self.ask(SEAL, {0, 3, 4, 5}, kill_at=kill_at)
 
     @precondition(lambda self: self.out.exists())
     @rule(kind=st.sampled_from(LOSABLE), number=st.integers(0, 10))
@@ -179,9 +219,27 @@ class JobStates(RuleBasedStateMachine):
 
     # ---- tools
 
+    def audit_code(self) -> int:
+        """Return the exit code that docs/audit.md has for an audit of what is there."""
+        found = self.digests()
+        if "index.json" not in found:
+            return UNREADABLE
+        index = json.loads((self.out / "index.json").read_bytes())
+        if not found.keys() >= index["manifests"].keys():
+            return UNREADABLE
+        named = {shard["uri"] for shards in index["shards"].values() for shard in shards}
+        named |= {name for name in self.world.whole if name.startswith("commits/")}
+        loose = {name for name in found if name.startswith("manifests/")} - index["manifests"].keys()
+        if loose or not found.keys() >= named:
+            return BROKEN
+        seals = sorted(self.out.glob("seals/*.json"))
+        sealed = json.loads(seals[-1].read_bytes())["files"] if seals else []
+        is_sealed = not seals or found == {file["path"]: file["sha256"] for file in sealed}
+        return self.world.audit_code if is_sealed else BROKEN
+
     def ask(self, command: Command, codes: set[int], *, kill_at: int = 0, crash: str = "") -> "Ended":
         """Run a command; it ends as it may, or dies where it was told to."""
-        words = {"STATUS": str(self.out.with_suffix(".status"))}
+        words = {"STATUS": str(self.out.with_suffix(".status")), "AUDIT": str(self.out.with_suffix(".audit"))}
         ended = self.world.machine.ask(command, self.out, kill_at=kill_at, crash=crash, words=words)
         assert ended["code"] in (codes | {KILLED} if kill_at else codes), ended
         assert "Traceback" not in ended["stderr"], ended
@@ -228,6 +286,7 @@ def test_after_any_commands_in_any_order_the_promises_hold(world: World) -> None
             deadline=None,
             derandomize="LPS_SEED" not in os.environ,
             database=None,
+            phases=[__import__("hypothesis").Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),
     )
