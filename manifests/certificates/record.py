@@ -109,7 +109,7 @@ def _lacking(value: Any, types: Any, where: str = "") -> Iterator[str]:
 def _faults(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with a certificate whose types are right, a phrase each."""
     for name in sorted(set(values) - set(_TYPES)):
-        yield f"it has no '{name}'"
+        yield f"nothing in one is called '{name}'"
     if not values["split_set"]["name"] or not all(file["path"] for file in values["files"]):
         yield "its 'split_set' or a file has no name"
     if values["level"] not in LEVELS_CERTIFIED:
