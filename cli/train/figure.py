@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from lps.cli.common import SubGroup, echo
+from lps.cli.common import NumberRange, SubGroup, echo
 from lps.manifests.names import CHANNELS
 
 PATH = click.Path(file_okay=False, path_type=Path)
-MARGIN = click.FloatRange(1.0, 2.0)
+MARGIN = NumberRange(1.0, 2.0)
 """MIN_MARGIN to MAX_MARGIN of `lps.manifests.arrays`, which is not imported at the start: it brings numpy."""
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
