@@ -171,7 +171,7 @@ def passing(kinds: list[Record]) -> list[Record]:
             lambda r: r["files"].insert(0, {**r["files"][0], "sha256": "0" * 64}),
             "its 'files' has README.md twice",
         ),
-        (lambda r: r.update({"versions.audited_by": "the authority"}), "nothing in one is called 'versions.audited_by'"),
+        (lambda r: r.update({"versions.by": "the authority"}), "nothing in one is called 'versions.by'"),
         (lambda r: r.update(verdict="superb"), "its verdict is 'superb'"),
         (lambda r: r.update(checks=[]), "it has no checks"),
         (
