@@ -156,13 +156,6 @@ def other(path: Path, *, hold: bool = False) -> dict[str, Any]:
         while len(frames) < MAX_DECODED and complaints < 200:
             try:
                 packet = next(packets, None)
-                if packet is None:
-                    break
-                decoded = packet.decode()
-                frames += [[frame.pts, picture(frame)] for frame in decoded]
-                held += decoded if hold else []
-            except av.error.InvalidDataError:
-                complaints += 1
             except (
                 av.FFmpegError,
                 EOFError,
@@ -171,6 +164,15 @@ def other(path: Path, *, hold: bool = False) -> dict[str, Any]:
             ):  # the last for a packet of a stream that begins late
                 complaints += 1
                 break
+            if packet is None:
+                break
+            try:
+                decoded = packet.decode()
+            except (av.FFmpegError, EOFError):  # the ffmpeg program, too, goes on with the next packet
+                complaints += 1
+                continue
+            frames += [[frame.pts, picture(frame)] for frame in decoded]
+            held += decoded if hold else []
     return {"frames": frames, "complaints": complaints}
 
 
