@@ -50,10 +50,15 @@ def baselines_of(sources: Sources, split_set: str) -> dict[str, Any]:
     return _record(panel) if fits else {"reason": STALE}
 
 
+def known_scores(baselines: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return those of the baselines of an evaluated data set that have a value."""
+    scores = (baselines or {}).get("scores", {})
+    return {name: score for name, score in scores.items() if score["value"] is not None}
+
+
 def best_alone(entry: Mapping[str, Any]) -> str:
     """Name the baseline that tells the label best, with its AUC and interval in per cent; empty where none is known."""
-    scores = (entry.get("baselines") or {}).get("scores", {})
-    known = {name: score for name, score in scores.items() if score["value"] is not None}
+    known = known_scores(entry.get("baselines"))
     if not known:
         return ""
     name = max(known, key=lambda each: known[each]["value"])

@@ -29,7 +29,7 @@ from lps.model.data.clip_reader import ClipReader, WorkOptions, require_margin
 from lps.model.data.epoch_plan import evaluation_plan
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.data.video_score import DEFAULT_RULE
-from lps.model.evaluation.baselines import SOURCES, baselines_of
+from lps.model.evaluation.baselines import SOURCES, baselines_of, known_scores
 from lps.model.evaluation.events import ClipsScored, DataSetBegun, OnEvaluateEvent
 from lps.model.evaluation.learnt_sets import compare_learnt
 from lps.model.evaluation.loading import LoadedDetector
@@ -290,12 +290,12 @@ def _with_baselines(
 ) -> dict[str, Any]:
     """Return a finished result with the baselines of now; it is written again where they are others.
 
-    What was measured stays where there is only a reason now: the data are the same.
+    What was measured stays where no value is known now: the data are the same.
     """
     changed = [
         {"baselines": entry.baselines}
         if found.get("baselines") != entry.baselines
-        and ("scores" in entry.baselines or "scores" not in (found.get("baselines") or {}))
+        and (known_scores(entry.baselines) or not known_scores(found.get("baselines")))
         else {}
         for found, entry in zip(done["data"], entries, strict=True)
     ]
@@ -304,7 +304,7 @@ def _with_baselines(
     done = {**done, "data": [found | change for found, change in zip(done["data"], changed, strict=True)]}
     store.publish(METRICS_JSON, pretty_json(done))
     for entry, change in zip(entries, changed, strict=True):
-        if "scores" in change.get("baselines", {}):
+        if known_scores(change.get("baselines")):
             on_event(Note(f"{entry.name}: what tells the label without a detector was measured since; it stands in "
                           f"{store.join(METRICS_JSON)} now"))  # fmt: skip
     return done

@@ -46,6 +46,16 @@ def measured(data: Path) -> Path:
     return data
 
 
+def without_values(data: Path) -> Path:
+    """Take the values from the panel of a data set, as where it has too few videos for any."""
+    record = json.loads((data / SHORTCUTS_JSON).read_bytes())
+    (panel,) = record["panels"].values()
+    for score in panel["scores"]:
+        score |= {"auc": None, "low": None, "high": None, "note": "too few videos: 8 real, 30 are needed"}
+    (data / SHORTCUTS_JSON).write_text(json.dumps(record))
+    return data
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """Return a detector that has learnt nothing."""
@@ -152,15 +162,24 @@ def test_a_finished_evaluation_takes_up_what_was_measured_since(
     assert (out / "metrics.json").stat().st_mtime_ns == written, "what was measured of the same data stays"
 
 
+def test_a_panel_without_any_value_was_not_measured_since(
+    make: "Maker", spec: "type[Spec]", checkpoint: Path
+) -> None:
+    data = a_data_set(make, spec, "first")
+    evaluated(checkpoint, f"first={data}")
+    again = evaluated(checkpoint, f"first={without_values(measured(data))}")
+    assert "too few videos: 8 real, 30 are needed" in " ".join(again.stdout.split())
+    assert "was measured since" not in " ".join(again.stderr.split())
+    evaluated(checkpoint, f"first={measured(data)}")
+    again = evaluated(checkpoint, f"first={without_values(data)}")
+    assert "face size alone" in again.stdout, "values stay"
+    assert "was measured since" not in " ".join(again.stderr.split())
+
+
 def test_where_the_panel_knows_too_little_the_reason_is_said(
     make: "Maker", spec: "type[Spec]", checkpoint: Path
 ) -> None:
-    data = measured(a_data_set(make, spec, "first"))
-    record = json.loads((data / SHORTCUTS_JSON).read_bytes())
-    (panel,) = record["panels"].values()
-    for score in panel["scores"]:
-        score |= {"auc": None, "low": None, "high": None, "note": "too few videos: 8 real, 30 are needed"}
-    (data / SHORTCUTS_JSON).write_text(json.dumps(record))
+    data = without_values(measured(a_data_set(make, spec, "first")))
     shown = evaluated(checkpoint, f"first={data}").stdout
     words = " ".join(shown.split())
     assert "face size alone" not in shown
