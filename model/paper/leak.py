@@ -226,7 +226,8 @@ def _require_view_of(source: JsonRecord, url: str, place: Path) -> None:
 def _link(store: Store, place: Path, rule: str) -> None:
     """Make a folder that shows what a data set holds, but for its index and a split set called as the rule.
 
-    Links to where the data set was before it was moved are made anew.
+    Links to where the data set was before it was moved are made anew. Raises RefusedError for what is no link, as where
+    the folder was copied with what its links lead to.
     """
     own = {split_path(rule), rule_path(rule)}
     for path in ("shards", "plan", "manifests/*", "manifests/splits/*"):
@@ -240,5 +241,7 @@ def _link(store: Store, place: Path, rule: str) -> None:
                 if link.readlink() == target:
                     continue
                 link.unlink()
+            elif link.exists():
+                raise RefusedError(f"{link} is no link to {target}; delete {place}, and the same command makes it anew")
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(target)

@@ -110,6 +110,20 @@ def test_a_view_that_was_never_finished_is_made_anew(make: "Maker", spec: "type[
         assert all(path.resolve().is_relative_to(one.resolve()) for path in links)
 
 
+def test_a_view_that_was_copied_with_what_its_links_lead_to_is_refused(
+    make: "Maker", spec: "type[Spec]", tmp_path: Path
+) -> None:
+    data, views = DataSet("demo", str(write(make, spec))), tmp_path / "views"
+    arms = split_both_ways(data, views, 0)
+    copied = shutil.copytree(views, tmp_path / "copied")  # follows links
+    with pytest.raises(RefusedError, match=r"is no link to .*; delete .*copied/demo-group, and the same") as e:
+        split_both_ways(data, copied, 0)
+    assert "\n" not in str(e.value)
+    for rule in arms.views:
+        shutil.rmtree(copied / f"demo-{rule}")
+    assert split_both_ways(data, copied, 0).shared == arms.shared
+
+
 def test_premium_is_told_with_its_interval_and_nothing_is_trained_twice(
     make: "Maker", spec: "type[Spec]", tmp_path: Path
 ) -> None:
