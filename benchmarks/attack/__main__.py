@@ -3,7 +3,8 @@
     python -m benchmarks.attack --minutes 5                        all arms, one after the other
     python -m benchmarks.attack --arms media --tries 5000 --minutes 600
     python -m benchmarks.attack --arms media --try 1000042         one try again, by its seed
-    python -m benchmarks.attack --docs                             the report's table into docs/guarantees.md
+    python -m benchmarks.attack --docs                             the report's table into docs/guarantees.md, unless
+                                                                   it has fewer tries than the one that is there
 
 The report adds up, try by try: a run with the same --seed goes on with the tries after those that the report has, also
 after one that was interrupted. A try that is made again with --try is not counted again: where it failed and does not

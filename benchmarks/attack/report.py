@@ -34,6 +34,11 @@ class Report:
     """`<arm> <seed of the campaign>` -> seed of its next try."""
     failures: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def n_tries(self) -> int:
+        """Tries of all classes."""
+        return sum(counts.total() for counts in self.classes.values())
+
     def add(self, one: Try) -> None:
         """Count a try."""
         self.classes.setdefault((one.arm, one.kind), Counter())[str(one.verdict)] += 1
@@ -162,7 +167,11 @@ def block(report: Report) -> str:
 
 
 def write_docs(report: Report, page: Path = PAGE, kept: Path = TABLE_JSON) -> None:
-    """Write the table into the docs, and beside this file what it is made of."""
+    """Write the table into the docs, and beside this file what it is made of. A report of fewer tries is refused."""
+    n_kept = report_from(json.loads(kept.read_bytes())).n_tries if kept.exists() else 0
+    if report.n_tries < n_kept:
+        raise SystemExit(f"the report has {report.n_tries} tries, {kept} has {n_kept}: the longer one stays; delete it "
+                         "to have the shorter one")  # fmt: skip
     text = page.read_text()
     before, _, rest = text.partition(BEGIN)
     _, found, after = rest.partition(END)

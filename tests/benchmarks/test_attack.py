@@ -25,14 +25,18 @@ from benchmarks.attack.mkv import MKV, elements
 from benchmarks.attack.mp4 import MP4, boxes
 from benchmarks.attack.records import Budget, Try, Verdict
 from benchmarks.attack.report import (
+    BEGIN,
+    END,
     PAGE,
     TABLE_JSON,
+    Report,
     add_to_report,
     block,
     mend_report,
     of_tries,
     read_report,
     report_from,
+    write_docs,
 )
 from benchmarks.attack.shrink import shrunk
 from benchmarks.attack.streams import RAW, TS
@@ -272,6 +276,22 @@ def test_a_try_that_is_made_again_does_not_count_again(tmp_path: Path, monkeypat
 def test_a_budget_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(Budget.of(1e9, 3).seeds(iter(range(9)))) == [0, 1, 2]
     assert list(Budget.of(0.0, 3).seeds(iter(range(9)))) == [0], "one try in any case"
+
+
+def test_a_shorter_report_does_not_replace_the_table_of_the_docs(tmp_path: Path) -> None:
+    page, kept = tmp_path / "page.md", tmp_path / "results.json"
+    page.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    longer = of_tries([made("cut", 1, Verdict.SURVIVED), made("cut", 2, Verdict.WRONG)])
+    write_docs(longer, page, kept)
+    before = page.read_text(), kept.read_text()
+    assert block(longer) in before[0]
+    for shorter in (Report(), of_tries([made("cut", 1, Verdict.SURVIVED)])):
+        with pytest.raises(SystemExit, match=rf"has {shorter.n_tries} tries, .*results.json has 2") as refused:
+            write_docs(shorter, page, kept)
+        assert "\n" not in str(refused.value)
+    assert (page.read_text(), kept.read_text()) == before
+    write_docs(of_tries([made("flip", k, Verdict.SURVIVED) for k in range(2)]), page, kept)
+    assert "| media | flip | 2 | 2 | 0 |" in page.read_text()
 
 
 def test_the_table_of_the_docs_is_that_of_its_results() -> None:
