@@ -1,6 +1,7 @@
 """What the programs share: errors as one line with an exit code, a version, completion, tables and progress."""
 
 import io
+import os
 import signal
 import sys
 import threading
@@ -122,21 +123,35 @@ class SubGroup(LpsCommand, click.Group):
 
 
 class PipeEnd(io.FileIO):
-    """A standard stream that takes whatever comes once its reader has left: `lps-prep status OUT | head`."""
+    """A standard stream that takes whatever comes once its reader has left: `lps-prep status OUT | head`.
+
+    So it does once it cannot be written, as on a full disk, but keeps the error: reports and training go on.
+    """
+
+    lost: OSError | None = None
+    """Why some of what was printed is lost, where a reader did not leave by itself."""
 
     def write(self, data: Any, /) -> int:
         """Write the bytes."""
         try:
             return super().write(data)
         except BrokenPipeError:
-            return memoryview(data).nbytes
+            pass
+        except OSError as e:
+            self.lost = self.lost or e
+        return memoryview(data).nbytes
 
 
 def _outlive_readers() -> None:
     """Let a reader that leaves end what is printed, and nothing else: not the command, nor its exit code.
 
-    Streams that somebody put in the place of the process's own, as tests do, stay.
+    Streams that are closed from the start (`>&-`) lead nowhere. Those that somebody put in the place of the process's
+    own, as tests do, stay.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in this order they get the numbers 0 to 2
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8", errors="backslashreplace", closefd=False))
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper):
@@ -149,10 +164,22 @@ def _outlive_readers() -> None:
         )
 
 
+def written(code: int) -> int:
+    """Return the exit code once all is printed: 4 in the place of a lesser one where some of it is lost."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        stream.flush()
+        raw = getattr(getattr(stream, "buffer", None), "raw", None)
+        if isinstance(raw, PipeEnd) and raw.lost is not None:
+            echo(f"{Path(sys.argv[0]).name}: cannot write to {name}: {first_line(raw.lost)}", err=True)
+            code = max(code, UnreadableError.exit_code)
+    return code
+
+
 class LpsGroup(SubGroup):
     """A program: every LpsError, SIGTERM and Ctrl-C end it as one line on stderr and an exit code.
 
-    So it does where nobody reads what it prints.
+    So it does where nobody reads what it prints, and where that cannot be written.
     """
 
     group_class = SubGroup
@@ -160,7 +187,11 @@ class LpsGroup(SubGroup):
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the program."""
         _outlive_readers()
-        return super().main(*args, **options)
+        try:
+            return super().main(*args, **options)
+        except SystemExit as e:
+            e.code = written(e.code) if isinstance(e.code, int) else e.code
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""

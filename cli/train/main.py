@@ -1,7 +1,6 @@
 """lps-train: shards in, a detector and its scores out."""
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from lps.cli.common import EXIT_SIGNAL, VERSION, LpsGroup, echo, interrupted_line
+from lps.cli.common import EXIT_SIGNAL, VERSION, LpsGroup, echo, interrupted_line, written
 from lps.cli.train.data_sets import CERTIFICATE
 from lps.cli.train.evaluate import evaluate
 from lps.cli.train.experiment import experiment
@@ -284,9 +283,7 @@ def _leave(code: int) -> NoReturn:
 
     `DistributedDataParallel` keeps the group of processes alive beyond its end, and with it the threads of gloo.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    os._exit(written(code))
 
 
 def finish(job: "TrainJob", result: dict[str, Any]) -> None:

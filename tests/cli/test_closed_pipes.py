@@ -1,4 +1,7 @@
-"""A reader that closes the pipe ends what is printed, and nothing else: not the reports, nor the exit code."""
+"""A reader that closes the pipe ends what is printed, and nothing else: not the reports, nor the exit code.
+
+What cannot be written for another reason is one line and exit code 4.
+"""
 
 import json
 import os
@@ -119,3 +122,36 @@ def test_other_commands_keep_their_codes(place: Path, tmp_path: Path) -> None:
         assert ended(program, "--help") == 0
     assert ended("train", "figure", "stability", "x", "--before", tmp_path, "--after", tmp_path, closed="err") == 4
     assert ended("audit", "check", closed="out err") == 3
+
+
+def by_shell(redirected: str, program: str, *words: object) -> tuple[int, str, str]:
+    """Run a program with redirections of a shell, and return its exit code and what it printed elsewhere."""
+    start = f"from lps.cli.{program}.main import main\nmain()"
+    line = f'"$@" {redirected}'
+    done = subprocess.run(
+        ["bash", "-c", line, "bash", sys.executable, "-c", start, *map(str, words)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a disk that is always full")
+def test_what_cannot_be_printed_is_one_line_and_4(place: Path, tmp_path: Path) -> None:
+    said = "-c: cannot write to stdout: No space left on device\n"
+    check = ("check", place / "whole", "--checks", "A1,T4,L1")
+    reports = ("--html", tmp_path / "page.html", "--json", "-")
+    assert by_shell("> /dev/full", "audit", *check, "--quiet", *reports) == (4, "", said)
+    assert (tmp_path / "page.html").is_file()
+    for words in (("show", place / "whole"), ("--help",)):
+        code, _, err = by_shell("> /dev/full", "audit", *words)
+        assert (code, err.endswith(said), "Traceback" in err) == (4, True, False), (words, err)
+    code, _, _ = by_shell("> /dev/full", "audit", "check", place / "changed", "--checks", "A1,T4,L1")
+    assert code == 5, "outranks the others"
+    assert by_shell("2> /dev/full", "prep", "status", place / "absent")[0] == 4
+
+
+@pytest.mark.parametrize("redirected", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_from_the_start_lead_nowhere(place: Path, redirected: str) -> None:
+    for program, words in (("audit", ("show", place / "whole")), ("prep", ("status", place / "whole"))):
+        code, _, err = by_shell(redirected, program, *words)
+        assert (code, err) == (0, "")

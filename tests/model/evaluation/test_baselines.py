@@ -162,9 +162,7 @@ def test_a_finished_evaluation_takes_up_what_was_measured_since(
     assert (out / "metrics.json").stat().st_mtime_ns == written, "what was measured of the same data stays"
 
 
-def test_a_panel_without_any_value_was_not_measured_since(
-    make: "Maker", spec: "type[Spec]", checkpoint: Path
-) -> None:
+def test_a_panel_without_any_value_was_not_measured_since(make: "Maker", spec: "type[Spec]", checkpoint: Path) -> None:
     data = a_data_set(make, spec, "first")
     evaluated(checkpoint, f"first={data}")
     again = evaluated(checkpoint, f"first={without_values(measured(data))}")
