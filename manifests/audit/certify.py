@@ -34,7 +34,10 @@ UNKNOWN = "UNKNOWN"
 PACKAGES = ("lps-prep", "duckdb", "numpy", "pillow", "pyarrow", "scikit-learn", "scipy")
 DIGITS = 6
 """Significant digits of numbers: the rest depends on the order in which a sum was made."""
-OF_BYTES = (("files",), ("split_set",), ("policy", "sha256"), ("measured", "contents"), ("measured", "damage"))
+OF_BYTES = (
+    *(("schema",), ("files",), ("split_set",), ("policy",), ("valid_until",)),
+    *(("measured", "contents"), ("measured", "damage")),
+)
 """Parts that no version of the program changes: they are compared whoever made the certificate."""
 VERSIONS = "versions"
 """The part that says who made it, which is compared by itself."""

@@ -112,13 +112,27 @@ def _faults(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"nothing in one is called '{name}'"
     if not values["split_set"]["name"] or not all(file["path"] for file in values["files"]):
         yield "its 'split_set' or a file has no name"
+    split = values["split_set"]
+    if {file["path"]: file["sha256"] for file in values["files"]}.get(split["path"]) != split["sha256"]:
+        yield "its 'split_set' is none of its 'files'"
+    if not all(text.isprintable() for text in _texts(values)):
+        yield "a name or a version in it is no line of text"
     if values["level"] not in LEVELS_CERTIFIED:
         yield f"its level is {values['level']!r}"
     if values["verdict"] not in VERDICTS:
         yield f"its verdict is {values['verdict']!r}"
     if not values["checks"]:
         yield "it has no checks"
+    if not values["measured"]:
+        yield "nothing in it is measured"
     yield from _named_twice(values)
+
+
+def _texts(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is shown to people as it stands."""
+    yield values["split_set"]["name"]
+    for name, found in values["versions"].items():
+        yield from (name, str(found))
 
 
 def _named_twice(values: Mapping[str, Any]) -> Iterator[str]:

@@ -12,11 +12,12 @@ def certified(out: Path, verdict: str = "warn", **changes: Any) -> str:
     """Write a certificate of a data set without auditing it; returns its digest."""
     files = [path for path in out.rglob("*") if path.is_file() and path.suffix in (".json", ".parquet")]
     digests = {path.relative_to(out).as_posix(): path.read_bytes() for path in files if path.name != CERTIFICATE}
+    split = "manifests/splits/group.parquet"
     record = {
         "schema": "lps.certificate", "schema_version": "1.0", "level": "quick", "verdict": verdict,
         "valid_until": None, "versions": {}, "policy": {"name": "default", "sha256": None},
-        "measured": {}, "checks": [{"id": "A1"}],
-        "split_set": {"name": "group", "path": "manifests/splits/group.parquet", "sha256": ""},
+        "measured": {"contents": {}}, "checks": [{"id": "A1"}],
+        "split_set": {"name": "group", "path": split, "sha256": sha256_hex(digests[split]) if split in digests else ""},
         "files": [
             {"path": path, "bytes": len(data), "sha256": sha256_hex(data), "rows": None}
             for path, data in sorted(digests.items())

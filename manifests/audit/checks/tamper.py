@@ -5,9 +5,9 @@ manifest and of the plan, the plan's digest is in every commit record, and the c
 manifests were made from. That finds accidents and careless edits; who rewrites all of it is found by a seal alone.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -107,7 +107,8 @@ T4 = CheckSpec(
     "exists (where the store can list files); a card (README.md, croissant.json) that was edited, as to fill in a "
     "licence, is a WARN; a manifest's lps.rows_sha256 is that of its rows; the index's shard list is that "
     "of `shards`. Plan, plan tables and parameters have the digests that index and plan name. Every commit record is "
-    "of this plan, and its rows are those of the manifests. At level quick, commit records are compared up to "
+    "of this plan, has the rows that it names, and its rows are those of the manifests; manifests have no more rows "
+    "than plan and records give, and no video stands in two. At level quick, commit records are compared up to "
     "t4_quick_rows rows, in seeded order, and row digests of tables of at most t4_quick_values values.",
     remedy="Somebody edited a file after the run: restore it, or delete index.json and let `lps-prep run` write the "
     "manifests again from the commit records.",
@@ -319,6 +320,10 @@ class _Committed:
     """Takes why records could not be read."""
     n_shards: int = 0
     n_planned: int = 0
+    n_rows: Counter[str] = field(default_factory=Counter)
+    """Rows of the records that were compared, by table."""
+    seen: set[str] = field(default_factory=set)
+    """Their videos."""
     complete: bool = True
     """Whether every planned shard was compared."""
 
@@ -344,12 +349,27 @@ class _Committed:
                 yield record
                 continue
             n_rows += len(record["videos"]) + len(record["clips"])
+            self.n_rows.update(
+                videos=len(record["videos"]), clips=len(record["clips"]), shards=int(bool(record["shard"]))
+            )
             self.n_shards += 1
             held[shard_id] = record
             if n_rows - n_compared >= ROWS_AT_ONCE:
                 yield from self._shards(held)
                 n_compared, held = n_rows, {}
         yield from self._shards(held)
+        if self.complete:
+            yield from self._counts()
+
+    def _counts(self) -> Iterator[Offender]:
+        """Hold the number of rows of all records, and of those that the plan knows whole, against the manifests."""
+        known = fetch_number(self.ctx, "SELECT count(*) FROM plan_videos WHERE shard_id IS NULL")
+        planned = fetch_number(self.ctx, "SELECT count(*) FROM plan_videos")  # none where the plan's table is gone
+        for table, more in (("videos", known), ("clips", 0), ("shards", 0)):
+            stored = fetch_number(self.ctx, f"SELECT count(*) FROM {table}")
+            committed = self.n_rows[table] + more
+            if stored != committed and (planned or table != "videos"):
+                yield wrong_file(PATHS[table], f"{stored} rows, plan and commit records have {committed}")
 
     def _record(self, shard_id: str) -> Row | Offender:
         """Return a commit record with its rows in JSON form."""
@@ -371,6 +391,11 @@ class _Committed:
             if data is None or sha256_hex(data) != commit.rows[table].sha256:
                 return wrong_file(rows_path(shard_id, table), "not the file that its commit record names")
             found[table] = [row_to_json(row) for row in read_table(table, data).to_pylist()]
+            if (len(found[table]), rows_digest(found[table])) != (
+                commit.rows[table].n_rows,
+                commit.rows[table].rows_sha256,
+            ):
+                return wrong_file(rows_path(shard_id, table), "not the rows that its commit record names")
         return found
 
     def _shards(self, records: Mapping[str, Row]) -> Iterator[Offender]:
@@ -378,6 +403,10 @@ class _Committed:
         ids = {
             shard_id: list(dict.fromkeys(row["video_id"] for row in one["videos"])) for shard_id, one in records.items()
         }
+        for video_id in (video_id for some in ids.values() for video_id in some):
+            if video_id in self.seen:
+                yield Offender(kind="video", key=video_id, detail="stands in two commit records")
+            self.seen.add(video_id)
         videos = self._stored("videos", "lower(hex(video_id))", "video_id", [x for some in ids.values() for x in some])
         clips, shards = (self._stored(table, "shard_id", "shard_id", list(records)) for table in ("clips", "shards"))
         for shard_id, record in records.items():

@@ -174,6 +174,10 @@ def passing(kinds: list[Record]) -> list[Record]:
         (lambda r: r.update({"versions.by": "the authority"}), "nothing in one is called 'versions.by'"),
         (lambda r: r.update(verdict="superb"), "its verdict is 'superb'"),
         (lambda r: r.update(checks=[]), "it has no checks"),
+        (lambda r: r.update(measured={}), "nothing in it is measured"),
+        (lambda r: r["split_set"].update(sha256="0" * 64), "its 'split_set' is none of its 'files'"),
+        (lambda r: r["split_set"].update(name="group\nverdict pass"), "a name or a version in it is no line of text"),
+        (lambda r: r["versions"].update({"numpy": "1\x1b[2J"}), "a name or a version in it is no line of text"),
         (
             lambda r: r["checks"].insert(0, {**r["checks"][0], "path": "beside", "state": "pass"}),
             "its 'checks' has A1 twice",

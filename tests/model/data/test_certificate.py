@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lps.cli.train.main import main
-from lps.manifests.canonical import canonical_json
+from lps.manifests.canonical import canonical_json, sha256_hex
 from lps.model.data.sources import Sources, data_identity, open_split
 from lps.model.report.metrics import evaluated_data
 from lps.model.report.runs import read_folders
@@ -43,7 +43,8 @@ def test_data_without_one_that_fits_are_refused(out: Path) -> None:
     for verdict in ("fail", "integrity", "incomplete"):
         certified(out, verdict)
         assert f"has the verdict {verdict.upper()}" in classify(out)
-    certified(out, split_set={"name": "other", "path": "manifests/splits/other.parquet", "sha256": ""})
+    group = "manifests/splits/group.parquet"
+    certified(out, split_set={"name": "other", "path": group, "sha256": sha256_hex((out / group).read_bytes())})
     assert "is about split set 'other', not 'group'" in classify(out)
     certified(out, valid_until="2000-01-01")
     assert "rests on a waiver that expired on 2000-01-01" in classify(out)

@@ -1,5 +1,6 @@
 """Checks T1 to T4 and the seals behind them: forgeries of every depth."""
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Callable
@@ -17,9 +18,10 @@ from lps.manifests.audit.core.seal import (
     sign_seal,
 )
 from lps.manifests.audit.run import Audit
-from lps.manifests.canonical import canonical_json, pretty_json
+from lps.manifests.canonical import canonical_json, pretty_json, rows_digest
 from lps.manifests.errors import IntegrityError, RefusedError, UnreadableError
-from lps.manifests.schemas import Row
+from lps.manifests.rows import row_to_json
+from lps.manifests.schemas import Row, parquet_bytes, read_table, rows_table
 from lps.manifests.splits.records import SplitParams
 from lps.manifests.storage import Store
 from lps.pipeline.job.split_sets import add_split_set
@@ -270,6 +272,37 @@ def test_deleted_rows_are_found_in_the_commit_records(mutated: Mutated, broken: 
         return None if len(seen) == 1 else row
 
     assert "T4" in broken(mutated({table: without_first}, commits=False), "T4")
+
+
+def test_rows_that_no_record_holds_are_found(mutated: Mutated, broken: Broken) -> None:
+    """A row is dropped from a commit record, so that an edit of it in the manifest has nothing to differ from."""
+    out = mutated()
+    rewrite_rows(out, lambda rows: rows[1:], counted=False)
+    assert broken(out, "T4") == {"T4": {"commits/train-000000.videos.parquet"}}
+    rewrite_rows(out, lambda rows: rows, counted=True)
+    assert broken(out, "T4") == {"T4": {"manifests/videos.parquet"}}
+
+
+def test_a_video_in_two_records_is_found(dataset: Path, mutated: Mutated, broken: Broken) -> None:
+    [row, *_] = read_table("videos", (dataset / "commits/val-000000.videos.parquet").read_bytes()).to_pylist()
+    out = mutated()
+    rewrite_rows(out, lambda rows: [*rows, row], counted=True)
+    assert broken(out, "T4")["T4"] >= {row["video_id"].hex(), "manifests/videos.parquet"}
+
+
+def rewrite_rows(out: Path, edit: Callable[[list[Row]], list[Row]], *, counted: bool) -> None:
+    """Edit the rows of the videos of a commit record, which names the new file; `counted`: and the new rows."""
+    path, record = out / "commits/train-000000.videos.parquet", out / "commits/train-000000.json"
+    table = read_table("videos", path.read_bytes())
+    rows = edit(table.to_pylist())
+    data = parquet_bytes("videos", rows_table("videos", rows), {})
+    path.write_bytes(data)
+    values = json.loads(record.read_bytes())
+    entry = values["rows"]["videos"]
+    entry |= {"sha256": hashlib.sha256(data).hexdigest(), "n_bytes": len(data)}
+    if counted:
+        entry |= {"n_rows": len(rows), "rows_sha256": rows_digest(row_to_json(row) for row in rows)}
+    record.write_bytes(canonical_json(values))
 
 
 def test_row_digest_of_the_table_is_held_against_its_rows(mutated: Mutated, broken: Broken) -> None:
