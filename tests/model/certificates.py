@@ -13,7 +13,7 @@ def certified(out: Path, verdict: str = "warn", **changes: Any) -> str:
     files = [path for path in out.rglob("*") if path.is_file() and path.suffix in (".json", ".parquet")]
     digests = {path.relative_to(out).as_posix(): path.read_bytes() for path in files if path.name != CERTIFICATE}
     split = "manifests/splits/group.parquet"
-    record = {
+    record: dict[str, Any] = {
         "schema": "lps.certificate", "schema_version": "1.0", "level": "quick", "verdict": verdict,
         "valid_until": None, "versions": {}, "policy": {"name": "default", "sha256": None},
         "measured": {"contents": {}}, "checks": [{"id": "A1"}],
